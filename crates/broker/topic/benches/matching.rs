@@ -1,20 +1,25 @@
 //! Nanoseconds a match and bytes a filter, for the mixes that the index is built for.
 //!
-//! `cargo bench -p ratatosk-topic` prints one line a mix. The best of five rounds counts: the
-//! others tell of the machine, not of the code.
+//! `cargo bench -p ratatosk-topic` prints two lines a mix, beside a yardstick.
 
+use std::collections::HashMap;
 use std::hint::black_box;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ratatosk_topic::{FilterId, FilterIndex, FilterScan, TopicFilter, TopicLimits, TopicName};
 
 /// Topics that a round draws from, in random order.
 const TOPICS: usize = 65_536;
 
+/// Items that are timed together.
+const PIECE: usize = 512;
+const ROUNDS: usize = 20;
+
 fn main() {
     for count in [100_000, 1_000_000] {
         let filters = |wildcards: u64| (0..count).map(move |number| site(number, wildcards));
         let topics: Vec<String> = draw(count).map(|number| site(number, 0)).collect();
+        measure_yardstick(count, &topics);
         measure("exact", filters(0), &topics);
         measure("exact + 10 % wildcards", filters(10), &topics);
         let devices = (0..count).map(|number| format!("d/{number}/+/t/#"));
@@ -26,7 +31,7 @@ fn main() {
         });
         measure("d/{k}/+/t/# and d/{k}/cmd/#", both, &topics);
     }
-    measure_parse();
+    measure_parts();
 }
 
 /// The filter of one metric; `wildcards` percent have a level replaced, in five shapes.
@@ -59,17 +64,12 @@ fn measure(mix: &str, filters: impl Iterator<Item = String>, topics: &[String]) 
     let grown = resident_bytes().saturating_sub(resident);
     let mut found: Vec<FilterId> = Vec::new();
     let mut total = 0;
-    let mut best = f64::MAX;
-    for _ in 0..5 {
-        let (matched, ns) = timed(names.len(), || {
-            names.iter().fold(0, |matched, name| {
-                found.clear();
-                index.matches(*name, &mut found);
-                matched + black_box(&found).len()
-            })
-        });
-        (total, best) = (matched, best.min(ns));
-    }
+    let best = best_of_rounds(&names, |name| {
+        found.clear();
+        index.matches(*name, &mut found);
+        total += black_box(&found).len();
+    });
+    let total = total / ROUNDS;
     let len = index.len();
     println!(
         "{mix:28} {len:8} filters  {best:6.0} ns/match  {:5.2} found  {insert_ns:5.0} ns/insert  \
@@ -87,40 +87,49 @@ fn measure(mix: &str, filters: impl Iterator<Item = String>, topics: &[String]) 
     println!("{:28} {remove_ns:5.0} ns/remove, {} B left", "", index.memory());
 }
 
-fn measure_parse() {
+/// What the same machine takes at the same time for a lookup in the standard map.
+fn measure_yardstick(count: u64, topics: &[String]) {
+    let map: HashMap<String, u64> = (0..count).map(|number| (site(number, 0), number)).collect();
+    let ns = best_of_rounds(topics, |topic| {
+        black_box(map.get(topic));
+    });
+    println!("{:28} {count:8} topics   {ns:6.0} ns/lookup", "std HashMap, for comparison");
+}
+
+fn measure_parts() {
     let limits = TopicLimits::default();
     let topics: Vec<String> = draw(100_000).map(|number| site(number, 0)).collect();
-    let (_, ns) = timed(topics.len(), || {
-        for topic in &topics {
-            let _ = black_box(TopicName::parse(black_box(topic), &limits));
-        }
+    let ns = best_of_rounds(&topics, |topic| {
+        let _ = black_box(TopicName::parse(black_box(topic), &limits));
     });
     println!("{:28} {ns:5.1} ns", "parse a name");
     let filter = TopicFilter::parse("site/+/dev/7/m3", &limits).expect("valid");
     let scan = FilterScan::new(filter);
     let keys: Vec<Vec<u8>> = topics.iter().map(|topic| topic.replace('/', "\0").into()).collect();
-    let (_, ns) = timed(keys.len(), || {
-        for key in &keys {
-            black_box(scan.step(black_box(key)));
-        }
+    let ns = best_of_rounds(&keys, |key| {
+        black_box(scan.step(black_box(key)));
     });
     println!("{:28} {ns:5.1} ns", "step a scan");
 }
 
-/// Nanoseconds of this thread's CPU time an item, so that a busy machine disturbs less.
-fn timed<R>(count: usize, run: impl FnOnce() -> R) -> (R, f64) {
-    let start = cpu_time();
-    let result = run();
-    (result, (cpu_time() - start).as_nanos() as f64 / count as f64)
+/// Nanoseconds an item. All items are done in each round, so caches are as in use; of each small
+/// piece the best round counts, which another process hardly disturbs.
+fn best_of_rounds<T>(items: &[T], mut run: impl FnMut(&T)) -> f64 {
+    let mut best = vec![f64::MAX; items.len().div_ceil(PIECE)];
+    for _ in 0..ROUNDS {
+        for (piece, best) in items.chunks(PIECE).zip(&mut best) {
+            let ((), ns) = timed(1, || piece.iter().for_each(&mut run));
+            *best = best.min(ns);
+        }
+    }
+    best.iter().sum::<f64>() / items.len() as f64
 }
 
-/// As Linux accounts it; the time of the day elsewhere.
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = text.split(' ').next().and_then(|field| field.parse().ok());
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    nanoseconds.map_or_else(now, Duration::from_nanos)
+fn timed<R>(count: usize, run: impl FnOnce() -> R) -> (R, f64) {
+    let start = Instant::now();
+    let result = run();
+    (result, start.elapsed().as_nanos() as f64 / count as f64)
 }
 
 fn draw(below: u64) -> impl Iterator<Item = u64> {
