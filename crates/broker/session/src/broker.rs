@@ -1,0 +1,274 @@
+//! What a session asks of the world around it.
+//!
+//! [`Broker`] is answered at once, in the middle of a batch: routing and what the packet path
+//! needs. [`Request`] is answered later by [`Session::answer`](crate::Session::answer); until
+//! then the session takes no further packet.
+
+use std::sync::Arc;
+
+use ratatosk_clock::Instant;
+use ratatosk_codec::{PacketId, ProtocolVersion, Qos, ReasonCode, SubscriptionOptions};
+use ratatosk_contract::{
+    Message, SessionIdentity, TenantId, TenantSettings, Ticket,
+    inbox::{Entry, FetchBudget, QueueLimits, Sequence, StaleClaim},
+};
+use ratatosk_topic::TopicFilter;
+
+/// The broker, as a session sees it.
+pub trait Broker {
+    /// Routes a message, retains it if it says so, and hands it to every receiver. The topic is
+    /// checked here, where it is looked up.
+    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published;
+
+    /// Whether the client may subscribe.
+    fn permits_subscribe(&mut self, filter: TopicFilter<'_>, qos: Qos) -> Permit;
+
+    /// Whether the client may unsubscribe.
+    fn permits_unsubscribe(&mut self, filter: TopicFilter<'_>) -> Permit;
+
+    /// Makes a subscription effective.
+    fn subscribe(
+        &mut self,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+    ) -> Subscribed;
+
+    /// Ends a subscription.
+    fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed;
+
+    /// The SUBACK is written: retained messages may follow it. [MQTT-3.3.1-9]
+    fn subscribed(&mut self);
+
+    /// Reads the queue of a persistent session.
+    fn fetch(
+        &mut self,
+        after: Sequence,
+        budget: FetchBudget,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), StaleClaim>;
+
+    /// The client has taken over the message of `sequence`.
+    fn commit(&mut self, sequence: Sequence) -> Result<(), StaleClaim>;
+
+    /// The PUBREC of `sequence` came.
+    fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim>;
+
+    /// A QoS 2 message from this client was accepted, or released by its PUBREL.
+    fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim>;
+
+    /// A client identifier that nobody else has. [MQTT-3.2.2-16]
+    fn assign_client_id(&mut self) -> String;
+
+    /// Something that an operator may ask about later.
+    fn report(&mut self, report: Report<'_>);
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Handed to every receiver, durably where that was due.
+    Handed {
+        /// Somebody subscribes to the topic.
+        is_matched: bool,
+    },
+    /// Durable later: [`Session::settle`](crate::Session::settle) follows under the ticket.
+    Pending,
+    /// Refused before anything was attempted: the store is full. May be retried. MQTT-056
+    Busy,
+    /// Refused by a limit that the tenant wants the publisher to feel.
+    QuotaExceeded,
+    /// The topic is not one that may be published to; nothing was done. MQTT-062
+    InvalidTopic(ratatosk_topic::TopicError),
+    /// The client may not; nothing was done. MQTT-066
+    NotPermitted,
+    /// The permission could not be determined; nothing was done.
+    PermissionError,
+    /// The permission is being determined: bring the packet again; nothing was done.
+    Later,
+}
+
+/// Whether something is allowed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// Yes.
+    Allowed,
+    /// No.
+    Denied,
+    /// It could not be determined, and counts as denied.
+    Error,
+    /// It is being determined: bring the packet again.
+    Later,
+}
+
+/// What became of a subscription.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    /// It is effective.
+    Granted,
+    /// The session has as many filters as it may. MQTT-076
+    TooManyFilters,
+    /// The shared group is full. MQTT-086
+    GroupFull,
+    /// Try later. MQTT-077
+    Busy,
+}
+
+/// What became of an end of subscription.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Unsubscribed {
+    /// It was there and is gone.
+    Removed,
+    /// There was none.
+    NotFound,
+    /// Try later.
+    Busy,
+}
+
+/// Something to remember about a session: why it was refused something, or lost something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report<'a> {
+    /// A PUBLISH was refused with this code.
+    PublishRefused {
+        /// The topic as the client wrote it.
+        topic: &'a str,
+        /// What the client is told.
+        code: ReasonCode,
+    },
+    /// A filter of a SUBSCRIBE was refused with this code.
+    SubscribeRefused {
+        /// The filter as the client wrote it.
+        filter: &'a str,
+        /// What the client is told.
+        code: ReasonCode,
+    },
+    /// Messages that were sent were given up after the last re-send. MQTT-091
+    ResendsExhausted {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// What the session waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Who is this? Answered by [`Answer::Granted`], [`Answer::Continue`] or [`Answer::Denied`].
+    Authenticate(Box<Credentials>),
+    /// The client's next step of an enhanced authentication; answered likewise.
+    Exchange(Vec<u8>),
+    /// Make this connection the session's one owner; answered by [`Answer::Claimed`] or
+    /// [`Answer::Denied`].
+    Claim(Box<ClaimRequest>),
+}
+
+/// What a client shows to be let in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The protocol version.
+    pub version: ProtocolVersion,
+    /// The client identifier, assigned if the client gave none.
+    pub client_id: String,
+    /// The user name.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Vec<u8>>,
+    /// The user properties of CONNECT.
+    pub user_properties: Vec<(String, String)>,
+    /// The method of enhanced authentication.
+    pub method: Option<String>,
+    /// Its first data.
+    pub data: Option<Vec<u8>>,
+    /// A session that is live authenticates anew.
+    pub is_again: bool,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // SEC-007: neither the password nor authentication data is ever printed.
+        out.debug_struct("Credentials")
+            .field("version", &self.version)
+            .field("client_id", &self.client_id)
+            .field("username", &self.username)
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// The client is who it says.
+    Granted(Box<Grant>),
+    /// One more round of enhanced authentication. [MQTT-4.12.0-2]
+    Continue {
+        /// For the client.
+        data: Vec<u8>,
+    },
+    /// The client is not let in.
+    Denied(Denial),
+    /// The session is ours.
+    Claimed(Box<Claimed>),
+}
+
+/// What a client is granted.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The tenant, which the client cannot choose. TEN-027
+    pub tenant: TenantId,
+    /// The user, where the tenant makes it part of the session identity.
+    pub user: Option<Arc<str>>,
+    /// The tenant's settings as of now. TEN-025
+    pub settings: Arc<TenantSettings>,
+    /// For CONNACK, if the client asked for it.
+    pub response_information: Option<String>,
+    /// For CONNACK.
+    pub user_properties: Vec<(String, String)>,
+    /// The last data of enhanced authentication.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// What the client is told.
+    pub code: ReasonCode,
+    /// What the log says, and the reason string where that gives nothing away.
+    pub detail: String,
+}
+
+/// Which session a connection wants to own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRequest {
+    /// The session.
+    pub identity: SessionIdentity,
+    /// Discard what there is of it.
+    pub is_clean: bool,
+    /// How long it outlives its connection.
+    pub admission: Admission,
+    /// The limits of its queue.
+    pub limits: QueueLimits,
+    /// Now.
+    pub now: Instant,
+}
+
+/// How long a session outlives its connection.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Not at all.
+    Transient,
+    /// For so many seconds; `None`: for ever.
+    Persistent(Option<u32>),
+}
+
+/// The session as it is when it becomes ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Stored state was resumed. MQTT-031
+    pub is_present: bool,
+    /// Messages come from the inbox.
+    pub is_persistent: bool,
+    /// Ids of QoS 2 messages that were accepted and not yet released. MQTT-046
+    pub inbound: Vec<PacketId>,
+    /// The last sequence that was handed to the client before.
+    pub sent: Sequence,
+}

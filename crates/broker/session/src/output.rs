@@ -1,0 +1,195 @@
+//! What a connection has yet to write.
+//!
+//! Frames are appended to one buffer; a payload that is shared goes in as a reference, and from
+//! then on the rest is kept as segments, to be written with one gathering write. What was written
+//! is passed by a cursor, never moved. An empty output holds no memory.
+//!
+//! `written ≤ length`, and `length` is the sum of all segments and the tail.
+
+use std::{collections::VecDeque, io::IoSlice};
+
+use bytes::Bytes;
+
+/// Bytes to be written, in order.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Frames behind all segments.
+    tail: Vec<u8>,
+    /// How much of the first segment, or of the tail if there is none, is written.
+    written: usize,
+    /// What goes before the tail; `None` while nothing is shared.
+    #[expect(clippy::box_collection, reason = "8 bytes in every connection instead of 32")]
+    segments: Option<Box<VecDeque<Segment>>>,
+    length: usize,
+}
+
+/// A part of an output.
+#[derive(Debug)]
+pub enum Segment {
+    /// Frames that were copied in.
+    Copied(Vec<u8>),
+    /// A payload that others send too.
+    Shared(Bytes),
+}
+
+impl Segment {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Segment::Copied(bytes) => bytes,
+            Segment::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Output {
+    /// How many bytes are yet to be written.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.length - self.written
+    }
+
+    /// Whether everything is written.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lets `encode` append a frame.
+    #[inline]
+    pub fn append<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let before = self.tail.len();
+        if self.tail.capacity() == 0 {
+            // A connection that is written to at all is mostly written to more than once a tick.
+            self.tail.reserve(512);
+        }
+        let result = encode(&mut self.tail);
+        debug_assert!(self.tail.len() >= before, "encoding appends");
+        self.length += self.tail.len() - before;
+        result
+    }
+
+    /// Appends a payload without copying it.
+    pub fn append_shared(&mut self, payload: Bytes) {
+        let segments = self.segments.get_or_insert_with(Box::default);
+        if !self.tail.is_empty() {
+            segments.push_back(Segment::Copied(std::mem::take(&mut self.tail)));
+        }
+        self.length += payload.len();
+        segments.push_back(Segment::Shared(payload));
+    }
+
+    /// The unwritten bytes, if they lie in one piece: the usual case.
+    #[inline]
+    pub fn contiguous(&self) -> Option<&[u8]> {
+        if self.segments.is_some() {
+            return None;
+        }
+        Some(&self.tail[self.written..])
+    }
+
+    /// The unwritten bytes as pieces for a gathering write, as many as `slices` takes; returns
+    /// how many were filled.
+    pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let segments = self.segments.iter().flat_map(|segments| segments.iter());
+        let pieces = segments.map(Segment::as_slice).chain([self.tail.as_slice()]);
+        let mut skip = self.written;
+        let mut filled = 0;
+        for piece in pieces {
+            let piece = &piece[skip.min(piece.len())..];
+            skip = 0;
+            if piece.is_empty() {
+                continue;
+            }
+            let Some(slice) = slices.get_mut(filled) else { break };
+            *slice = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Notes that the next `count` bytes are written.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "{count} bytes written of {}", self.len());
+        self.written += count;
+        if let Some(segments) = &mut self.segments {
+            while let Some(front) = segments.front() {
+                let length = front.as_slice().len();
+                if self.written < length {
+                    break;
+                }
+                self.written -= length;
+                self.length -= length;
+                segments.pop_front();
+            }
+            if segments.is_empty() {
+                self.segments = None;
+            }
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Drops everything and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = Output::default();
+    }
+
+    /// The memory that it holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.tail.capacity() + (self.length - self.tail.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(output: &mut Output, step: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while !output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = output.gather(&mut slices);
+            let bytes: Vec<u8> =
+                slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+            assert!(!bytes.is_empty());
+            let taken = step.min(bytes.len());
+            all.extend_from_slice(&bytes[..taken]);
+            output.advance(taken);
+        }
+        all
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came_at_every_write_size() {
+        for step in [1, 2, 3, 5, 7, 64, 1000] {
+            let mut output = Output::default();
+            let mut expected = Vec::new();
+            for number in 0..20_u8 {
+                output.append(|bytes| bytes.extend_from_slice(&[number; 3]));
+                expected.extend_from_slice(&[number; 3]);
+                if number % 3 == 0 {
+                    output.append_shared(Bytes::from(vec![number; 10]));
+                    expected.extend_from_slice(&[number; 10]);
+                }
+            }
+            assert_eq!(output.len(), expected.len());
+            assert_eq!(drain(&mut output, step), expected, "writing {step} at a time");
+            assert_eq!(output.memory_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn an_output_without_shared_payloads_is_contiguous_behind_its_cursor() {
+        let mut output = Output::default();
+        output.append(|bytes| bytes.extend_from_slice(b"abcdef"));
+        output.advance(2);
+        assert_eq!(output.contiguous(), Some(&b"cdef"[..]));
+        output.append_shared(Bytes::from_static(b"xyz"));
+        assert_eq!(output.contiguous(), None);
+        assert_eq!(drain(&mut output, 4), b"cdefxyz");
+    }
+}

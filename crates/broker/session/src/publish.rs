@@ -1,0 +1,393 @@
+//! PUBLISH from the client, and PUBREL.
+//!
+//! The checks go from the cheap to the dear, and nothing is done before the last of them passed,
+//! so that a packet may be brought again. Each refusal has the code that the specification names:
+//! DISCONNECT for QoS 0 and for breaches of the protocol, the acknowledgement for QoS 1 and 2
+//! where there is one, and a close where MQTT 3 has no words.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ratatosk_clock::Instant;
+use ratatosk_codec::{Ack, PacketId, Publish, Qos, ReasonCode};
+use ratatosk_contract::{Message, StoredMessage, Ticket, call::Settlement};
+
+use crate::{
+    Broker, Farewell, Published, Session,
+    broker::Report,
+    connect::maximum_qos,
+    inbound::{Pending, Settled},
+    rate::Bucket,
+    session::{Next, Taken},
+};
+
+/// How soon a publish is brought again that the store had no room for.
+const BUSY_RETRY: Duration = Duration::from_millis(50);
+
+impl Session {
+    pub(crate) fn on_publish<B: Broker>(
+        &mut self,
+        now: Instant,
+        publish: &Publish<'_>,
+        whole: Option<&Bytes>,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
+        if let Some(taken) = self.check_flow(now, publish)? {
+            return Ok(taken);
+        }
+        self.check_features(publish)?;
+        if let Some(packet_id) = publish.packet_id
+            && let Some(taken) = self.check_packet_id(publish, packet_id)?
+        {
+            return Ok(taken);
+        }
+        if let Some(taken) = self.check_payload_format(publish)? {
+            return Ok(taken);
+        }
+        // The alias table is lent to the message, which borrows its topic from it.
+        let mut aliases = self.inbound_aliases.take();
+        let topic = match publish.properties.topic_alias() {
+            None if publish.topic.is_empty() && self.version.is_v5() => {
+                Err(Farewell::ProtocolError("an empty topic without a topic alias"))
+            }
+            None => Ok(publish.topic),
+            Some(alias) => self.resolve_alias(alias, publish.topic, &mut aliases),
+        };
+        let taken = topic.and_then(|topic| self.distribute(now, publish, topic, whole, broker));
+        self.inbound_aliases = aliases;
+        taken
+    }
+
+    /// Receive Maximum and publish rate. MQTT-058, MQTT-059
+    fn check_flow(
+        &mut self,
+        now: Instant,
+        publish: &Publish<'_>,
+    ) -> Result<Option<Taken>, Farewell> {
+        if let (Some(_), Some(inbound)) = (publish.packet_id, &self.inbound) {
+            let open_max = usize::from(self.settings.receiving_maximum);
+            // [MQTT-3.3.4-7] [MQTT-4.9.0-2]
+            if self.version.is_v5() && inbound.open() >= open_max && !self.is_resend(publish) {
+                return Err(Farewell::Violation {
+                    code: ReasonCode::ReceiveMaximumExceeded,
+                    detail: format!("more than {open_max} unacknowledged publishes"),
+                });
+            }
+            // MQTT 3 knows no such limit: its publishes wait until acknowledgements went out.
+            if !self.version.is_v5() && inbound.pending() >= open_max {
+                return Ok(Some(Taken::Again(Next::Retry)));
+            }
+        }
+        let rate = self.settings.msg_pub_per_sec;
+        if rate == 0 {
+            return Ok(None);
+        }
+        let bucket = self.rate.get_or_insert_with(|| Box::new(Bucket::new(now)));
+        match bucket.take(now, rate) {
+            Ok(()) => Ok(None),
+            Err(_) if self.version.is_v5() => Err(Farewell::Violation {
+                code: ReasonCode::MessageRateTooHigh,
+                detail: format!("more than {rate} publishes a second"),
+            }),
+            Err(again) => Ok(Some(Taken::Again(Next::RetryAt(again)))),
+        }
+    }
+
+    fn is_resend(&self, publish: &Publish<'_>) -> bool {
+        publish.packet_id.is_some_and(|packet_id| {
+            self.inbound.as_ref().is_some_and(|inbound| inbound.is_unreleased(packet_id))
+        })
+    }
+
+    /// MQTT-060. [MQTT-3.2.2-11] [MQTT-3.2.2-14]
+    fn check_features(&self, publish: &Publish<'_>) -> Result<(), Farewell> {
+        if publish.retain && !self.settings.retain_enabled {
+            return Err(Farewell::Violation {
+                code: ReasonCode::RetainNotSupported,
+                detail: "retained messages are switched off".to_owned(),
+            });
+        }
+        if maximum_qos(&self.settings).is_some_and(|qos_max| publish.qos > qos_max) {
+            return Err(Farewell::Violation {
+                code: ReasonCode::QosNotSupported,
+                detail: format!("QoS above {}", self.settings.maximum_qos),
+            });
+        }
+        Ok(())
+    }
+
+    /// An identifier that is in use: another message, or the same QoS 2 message again. MQTT-067
+    fn check_packet_id(
+        &mut self,
+        publish: &Publish<'_>,
+        packet_id: PacketId,
+    ) -> Result<Option<Taken>, Farewell> {
+        let Some(inbound) = &self.inbound else { return Ok(None) };
+        if inbound.is_unreleased(packet_id) {
+            if publish.qos == Qos::ExactlyOnce && (publish.dup || !self.version.is_v5()) {
+                // [MQTT-4.3.3-10]
+                self.acknowledge(packet_id, Qos::ExactlyOnce, ReasonCode::Success, None);
+                return Ok(Some(Taken::Whole));
+            }
+            return self.refuse_packet_id(publish, packet_id).map(Some);
+        }
+        if inbound.is_pending(packet_id) {
+            // The outcome of the first is not known yet; a re-send of it is answered with it.
+            if publish.dup {
+                return Ok(Some(Taken::Whole));
+            }
+            return self.refuse_packet_id(publish, packet_id).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn refuse_packet_id(
+        &mut self,
+        publish: &Publish<'_>,
+        packet_id: PacketId,
+    ) -> Result<Taken, Farewell> {
+        let code = ReasonCode::PacketIdInUse;
+        if !self.version.is_v5() {
+            let detail = format!("packet identifier {} is in use", packet_id.value());
+            return Err(Farewell::Violation { code, detail });
+        }
+        self.acknowledge(packet_id, publish.qos, code, None);
+        Ok(Taken::Whole)
+    }
+
+    /// MQTT-064
+    fn check_payload_format(&mut self, publish: &Publish<'_>) -> Result<Option<Taken>, Farewell> {
+        let is_checked =
+            publish.properties.payload_is_utf8() && self.settings.payload_format_validation_enabled;
+        if !is_checked || simdutf8::basic::from_utf8(publish.payload).is_ok() {
+            return Ok(None);
+        }
+        let code = ReasonCode::PayloadFormatInvalid;
+        self.refuse(publish, code, "the payload is not UTF-8").map(Some)
+    }
+
+    /// MQTT-065. [MQTT-3.3.2-9] [MQTT-3.3.2-12]
+    fn resolve_alias<'a>(
+        &self,
+        alias: u16,
+        topic: &'a str,
+        aliases: &'a mut Option<Box<crate::alias::InboundAliases>>,
+    ) -> Result<&'a str, Farewell> {
+        let alias_max = self.settings.max_topic_alias;
+        if alias == 0 || alias > alias_max {
+            return Err(Farewell::Violation {
+                code: ReasonCode::TopicAliasInvalid,
+                detail: format!("topic alias {alias} is not in 1 to {alias_max}"),
+            });
+        }
+        if !topic.is_empty() {
+            aliases.get_or_insert_with(Box::default).set(alias, topic);
+            return Ok(topic);
+        }
+        aliases
+            .as_deref()
+            .and_then(|aliases| aliases.topic(alias))
+            .ok_or(Farewell::ProtocolError("a topic alias that stands for nothing"))
+    }
+
+    fn distribute<B: Broker>(
+        &mut self,
+        now: Instant,
+        publish: &Publish<'_>,
+        topic: &str,
+        whole: Option<&Bytes>,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
+        let copied;
+        let shared = if publish.payload.len() < StoredMessage::SHARED_FROM_BYTES {
+            None
+        } else {
+            copied = whole.map_or_else(
+                || Bytes::copy_from_slice(publish.payload),
+                |whole| whole.slice_ref(publish.payload),
+            );
+            Some(&copied)
+        };
+        let forwarded;
+        let properties = match publish.properties.forwarded_slice() {
+            Some(properties) => properties,
+            None => {
+                let mut bytes = Vec::new();
+                publish.properties.forwarded(&mut bytes);
+                forwarded = bytes;
+                &forwarded
+            }
+        };
+        let expiry = publish.properties.message_expiry_s();
+        let message = Message {
+            topic,
+            payload: publish.payload,
+            shared,
+            properties,
+            qos: publish.qos,
+            retain: publish.retain,
+            publisher: self.publisher,
+            accepted: now,
+            deadline: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
+        };
+        let ticket = match publish.packet_id {
+            Some(_) => self.inbound_mut().ticket(),
+            None => Ticket(0),
+        };
+        let published = broker.publish(&message, ticket);
+        self.conclude(now, publish, topic, ticket, published, broker)
+    }
+
+    /// What the outcome of a publish means to its publisher. MQTT-054, MQTT-056, MQTT-061,
+    /// MQTT-066
+    fn conclude<B: Broker>(
+        &mut self,
+        now: Instant,
+        publish: &Publish<'_>,
+        topic: &str,
+        ticket: Ticket,
+        published: Published,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
+        let (code, detail) = match published {
+            Published::Handed { is_matched } => {
+                if let Some(packet_id) = publish.packet_id {
+                    let code = if is_matched {
+                        ReasonCode::Success
+                    } else {
+                        ReasonCode::NoMatchingSubscribers
+                    };
+                    self.accept(packet_id, publish.qos, code, broker)?;
+                }
+                return Ok(Taken::Whole);
+            }
+            Published::Pending => {
+                if let Some(packet_id) = publish.packet_id {
+                    let state = Settled::Not(ticket);
+                    self.inbound_mut().wait(Pending { packet_id, qos: publish.qos, state });
+                }
+                return Ok(Taken::Whole);
+            }
+            Published::Later => return Ok(Taken::Again(Next::Retry)),
+            Published::Busy if publish.packet_id.is_none() => return Ok(Taken::Whole),
+            Published::Busy if !self.version.is_v5() => {
+                return Ok(Taken::Again(Next::RetryAt(now + BUSY_RETRY)));
+            }
+            Published::Busy => {
+                (ReasonCode::ImplementationSpecificError, "the store is busy".to_owned())
+            }
+            Published::QuotaExceeded => {
+                (ReasonCode::QuotaExceeded, "a receiver's queue is full".to_owned())
+            }
+            Published::InvalidTopic(error) => (ReasonCode::TopicNameInvalid, error.to_string()),
+            Published::NotPermitted => {
+                (ReasonCode::NotAuthorized, "not permitted to publish to this topic".to_owned())
+            }
+            Published::PermissionError => (
+                ReasonCode::ImplementationSpecificError,
+                "the permission could not be determined".to_owned(),
+            ),
+        };
+        broker.report(Report::PublishRefused { topic, code });
+        self.refuse(publish, code, &detail)
+    }
+
+    /// Refuses one publish: QoS 0 of MQTT 5.0 by DISCONNECT, QoS 1 and 2 by the acknowledgement,
+    /// MQTT 3 by the end of the connection.
+    fn refuse(
+        &mut self,
+        publish: &Publish<'_>,
+        code: ReasonCode,
+        detail: &str,
+    ) -> Result<Taken, Farewell> {
+        match publish.packet_id {
+            Some(packet_id) if self.version.is_v5() => {
+                self.acknowledge(packet_id, publish.qos, code, Some(detail));
+                Ok(Taken::Whole)
+            }
+            _ => Err(Farewell::Violation { code, detail: detail.to_owned() }),
+        }
+    }
+
+    /// A publish is ours now. [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    fn accept<B: Broker>(
+        &mut self,
+        packet_id: PacketId,
+        qos: Qos,
+        code: ReasonCode,
+        broker: &mut B,
+    ) -> Result<(), Farewell> {
+        if qos == Qos::ExactlyOnce {
+            if self.is_persistent {
+                broker.inbound(packet_id, false).map_err(|_| Farewell::StaleClaim)?;
+            }
+            self.inbound_mut().accept(packet_id);
+        }
+        self.acknowledge(packet_id, qos, code, None);
+        Ok(())
+    }
+
+    /// Sends the acknowledgement of a publish, or puts it behind those that are still to come.
+    fn acknowledge(
+        &mut self,
+        packet_id: PacketId,
+        qos: Qos,
+        code: ReasonCode,
+        reason: Option<&str>,
+    ) {
+        if let Some(inbound) = &mut self.inbound
+            && inbound.pending() > 0
+        {
+            inbound.wait(Pending { packet_id, qos, state: Settled::As(code) });
+            return;
+        }
+        self.write_publish_ack(packet_id, qos, code, reason);
+    }
+
+    pub(crate) fn on_settled<B: Broker>(
+        &mut self,
+        ticket: Ticket,
+        settlement: Settlement,
+        broker: &mut B,
+    ) -> Result<(), Farewell> {
+        let code = match settlement {
+            Settlement::Done => ReasonCode::Success,
+            Settlement::Busy => ReasonCode::ImplementationSpecificError,
+            Settlement::QuotaExceeded => ReasonCode::QuotaExceeded,
+            // Whether it happened is not known: it can be neither acknowledged nor refused.
+            Settlement::Unknown => return Err(Farewell::NotDurable),
+        };
+        // MQTT 3 has no acknowledgement that refuses.
+        if code.is_error() && !self.version.is_v5() {
+            return Err(Farewell::NotDurable);
+        }
+        self.inbound_mut().settle(ticket, code);
+        while let Some((packet_id, qos, code)) = self.inbound_mut().next_settled() {
+            if qos == Qos::ExactlyOnce && !code.is_error() {
+                if self.is_persistent {
+                    broker.inbound(packet_id, false).map_err(|_| Farewell::StaleClaim)?;
+                }
+                if !self.inbound_mut().is_unreleased(packet_id) {
+                    self.inbound_mut().accept(packet_id);
+                }
+            }
+            self.write_publish_ack(packet_id, qos, code, None);
+        }
+        Ok(())
+    }
+
+    /// PUBREL: the client will not send the message again. [MQTT-4.3.3-11] MQTT-055, MQTT-057
+    pub(crate) fn on_pubrel<B: Broker>(
+        &mut self,
+        ack: &Ack<'_>,
+        broker: &mut B,
+    ) -> Result<(), Farewell> {
+        let is_known = self.inbound.as_mut().is_some_and(|inbound| inbound.release(ack.packet_id));
+        if is_known && self.is_persistent {
+            broker.inbound(ack.packet_id, true).map_err(|_| Farewell::StaleClaim)?;
+        }
+        let code = if is_known { ReasonCode::Success } else { ReasonCode::PacketIdNotFound };
+        self.write_pubcomp(ack.packet_id, code);
+        Ok(())
+    }
+}

@@ -1,0 +1,473 @@
+//! The session: one connection from its first byte to its end.
+//!
+//! The parent machine. It decodes, hands each packet to the child machine it belongs to, and
+//! keeps the phases: nothing but CONNECT comes first, nothing is taken while an answer is
+//! outstanding, nothing is sent after the farewell.
+//!
+//! Invariants: `request ≠ None ⇒ is_waiting`; `farewell ≠ None ⇒` no
+//! further packet is taken; in phase `Over` nothing is written.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use ratatosk_clock::Instant;
+use ratatosk_codec::{Decoded, Decoder, Packet, ProtocolVersion};
+use ratatosk_contract::{
+    PublisherId, SessionIdentity, StoredMessage, TenantSettings, Ticket, call::Settlement,
+    inbox::Sequence,
+};
+
+use crate::{
+    Answer, Broker, Farewell, Output, Request, alias::InboundAliases, connect::Connecting,
+    exchange::Exchange, inbound::Inbound, outbound::Outbound, rate::Bucket,
+};
+
+/// What a listener decides for all its sessions before it knows their tenants.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The largest CONNECT that is taken, in bytes.
+    pub connect_bytes_max: u32,
+    /// The longest client identifier, in bytes.
+    pub client_id_bytes_max: u16,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        SessionConfig { connect_bytes_max: 1024 * 1024, client_id_bytes_max: u16::MAX }
+    }
+}
+
+/// One connection's session.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) phase: Phase,
+    pub(crate) version: ProtocolVersion,
+    pub(crate) decoder: Decoder,
+    pub(crate) publisher: PublisherId,
+    pub(crate) output: Output,
+    pub(crate) settings: Arc<TenantSettings>,
+    pub(crate) peer: Peer,
+    pub(crate) keep_alive: Duration,
+    pub(crate) last_heard: Instant,
+    pub(crate) is_persistent: bool,
+    /// What was handed to the client on earlier connections.
+    pub(crate) sent_before: Sequence,
+    pub(crate) request: Option<Request>,
+    /// An answer is outstanding.
+    pub(crate) is_waiting: bool,
+    pub(crate) client_id_bytes_max: u16,
+    pub(crate) farewell: Option<Farewell>,
+    pub(crate) identity: Option<Arc<SessionIdentity>>,
+    /// CONNECT while it is being worked on.
+    pub(crate) connecting: Option<Box<Connecting>>,
+    pub(crate) exchange: Option<Box<Exchange>>,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) inbound: Option<Box<Inbound>>,
+    pub(crate) outbound: Option<Box<Outbound>>,
+    pub(crate) inbound_aliases: Option<Box<InboundAliases>>,
+    pub(crate) rate: Option<Box<Bucket>>,
+    /// Seconds that the session outlives its connection, as asked for; `u32::MAX`: for ever.
+    pub(crate) expiry_s: u32,
+    pub(crate) dropped_expired: u32,
+    pub(crate) dropped_oversize: u32,
+}
+
+/// Where a connection stands.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing came yet.
+    Fresh,
+    /// CONNECT came; somebody is deciding.
+    Connecting,
+    /// CONNACK was sent.
+    Live,
+    /// The farewell was said.
+    Over,
+}
+
+/// What the client said of itself in CONNECT.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) packet_size_max: u32,
+    pub(crate) receive_maximum: u16,
+    pub(crate) topic_alias_max: u16,
+    pub(crate) wants_problem_information: bool,
+}
+
+/// The will of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Will {
+    pub(crate) message: Arc<StoredMessage>,
+    pub(crate) delay_s: u32,
+    pub(crate) expiry_s: Option<u32>,
+}
+
+/// What came of the bytes that were given.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes were taken; the rest is to be brought again, with more behind it.
+    pub consumed: usize,
+    /// What the session needs to go on.
+    pub next: Next,
+}
+
+/// What a session needs to go on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More bytes; the whole packet has this length, if that is known already.
+    Bytes {
+        /// The length of the packet whose beginning was brought.
+        packet_length: Option<usize>,
+    },
+    /// The answer to [`Session::take_request`].
+    Answer,
+    /// The same bytes again when something that was asked for is known, or a pending outcome came.
+    Retry,
+    /// The same bytes again at this time.
+    RetryAt(Instant),
+    /// [`Session::end`]: there is a farewell.
+    End,
+}
+
+/// What is left to do for a session that ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// Why it ended.
+    pub farewell: Farewell,
+    /// The will to publish, now or later.
+    pub will: Option<WillOrder>,
+    /// How long the session lives on, in seconds; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+    /// The session was live.
+    pub was_live: bool,
+}
+
+/// A will to be published.
+#[derive(Clone, Debug)]
+pub struct WillOrder {
+    /// The message.
+    pub message: Arc<StoredMessage>,
+    /// After how many seconds; zero: at once.
+    pub delay_s: u32,
+    /// For how many seconds it is of use, from its publication on.
+    pub expiry_s: Option<u32>,
+}
+
+/// How a packet was taken.
+pub(crate) enum Taken {
+    /// Done with it.
+    Whole,
+    /// It is to be brought again.
+    Again(Next),
+}
+
+impl Session {
+    /// The session of a connection that was just made.
+    pub fn new(now: Instant, config: &SessionConfig, settings: Arc<TenantSettings>) -> Self {
+        Session {
+            phase: Phase::Fresh,
+            version: ProtocolVersion::V311,
+            decoder: Decoder::server(config.connect_bytes_max),
+            publisher: PublisherId(0),
+            output: Output::default(),
+            settings,
+            peer: Peer {
+                packet_size_max: u32::MAX,
+                receive_maximum: u16::MAX,
+                topic_alias_max: 0,
+                wants_problem_information: true,
+            },
+            keep_alive: Duration::ZERO,
+            last_heard: now,
+            is_persistent: false,
+            sent_before: Sequence(0),
+            request: None,
+            is_waiting: false,
+            client_id_bytes_max: config.client_id_bytes_max,
+            farewell: None,
+            identity: None,
+            connecting: None,
+            exchange: None,
+            will: None,
+            inbound: None,
+            outbound: None,
+            inbound_aliases: None,
+            rate: None,
+            expiry_s: 0,
+            dropped_expired: 0,
+            dropped_oversize: 0,
+        }
+    }
+
+    /// Takes the packets at the front of `bytes`. `whole` is the buffer that `bytes` lies in, if
+    /// it holds one large packet: its payload is then shared instead of copied.
+    pub fn receive<B: Broker>(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        whole: Option<&Bytes>,
+        broker: &mut B,
+    ) -> Received {
+        let mut consumed = 0;
+        let next = loop {
+            if self.farewell.is_some() || self.phase == Phase::Over {
+                break Next::End;
+            }
+            if self.is_waiting {
+                break Next::Answer;
+            }
+            let (packet, length) = match self.decoder.decode(&bytes[consumed..]) {
+                Ok(Decoded::Packet { packet, length }) => (packet, length),
+                Ok(Decoded::Incomplete { packet_length }) => break Next::Bytes { packet_length },
+                Err(error) => {
+                    self.version = error.version.unwrap_or(self.version);
+                    self.farewell = Some(Farewell::Malformed(error));
+                    continue;
+                }
+            };
+            match self.take(now, &packet, whole, broker) {
+                Ok(Taken::Whole) => {
+                    consumed += length;
+                    self.last_heard = now;
+                }
+                Ok(Taken::Again(next)) => break next,
+                Err(farewell) => self.farewell = Some(farewell),
+            }
+        };
+        if self.is_live() && self.wants_pump() {
+            self.pump(now, broker);
+        }
+        self.check_invariants();
+        Received { consumed, next }
+    }
+
+    #[inline]
+    fn take<B: Broker>(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        whole: Option<&Bytes>,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
+        match packet {
+            Packet::Publish(publish) if self.is_live() => {
+                return self.on_publish(now, publish, whole, broker);
+            }
+            Packet::Connect(connect) => self.on_connect(now, connect, broker)?,
+            Packet::Auth(auth) => self.on_auth(auth)?,
+            Packet::Disconnect(disconnect) => self.on_disconnect(disconnect)?,
+            // MQTT-104: [MQTT-3.1.2-30]
+            _ if !self.is_live() => {
+                return Err(Farewell::ProtocolError("a packet other than AUTH before CONNACK"));
+            }
+            Packet::Puback(ack) => self.on_puback(now, ack, broker)?,
+            Packet::Pubrec(ack) => self.on_pubrec(now, ack, broker)?,
+            Packet::Pubcomp(ack) => self.on_pubcomp(now, ack, broker)?,
+            Packet::Pubrel(ack) => self.on_pubrel(ack, broker)?,
+            Packet::Subscribe(subscribe) => return self.on_subscribe(subscribe, broker),
+            Packet::Unsubscribe(unsubscribe) => return self.on_unsubscribe(unsubscribe, broker),
+            // [MQTT-3.12.4-1]
+            Packet::Pingreq => self.output.append(|bytes| bytes.extend_from_slice(&[0xD0, 0])),
+            // The decoder of a server lets nothing else through.
+            _ => return Err(Farewell::ProtocolError("a packet that only a server sends")),
+        }
+        Ok(Taken::Whole)
+    }
+
+    /// The answer to a request.
+    pub fn answer<B: Broker>(&mut self, now: Instant, answer: Answer, broker: &mut B) {
+        if self.farewell.is_some() || self.phase == Phase::Over {
+            return;
+        }
+        if let Err(farewell) = self.on_answer(now, answer, broker) {
+            self.farewell = Some(farewell);
+        }
+        self.check_invariants();
+    }
+
+    /// A pending publish has its outcome.
+    pub fn settle<B: Broker>(&mut self, ticket: Ticket, settlement: Settlement, broker: &mut B) {
+        if self.phase == Phase::Live
+            && let Err(farewell) = self.on_settled(ticket, settlement, broker)
+        {
+            self.farewell = Some(farewell);
+        }
+    }
+
+    /// The inbox has more for this session.
+    pub fn inbox_ready<B: Broker>(&mut self, now: Instant, broker: &mut B) {
+        if let Some(outbound) = &mut self.outbound {
+            outbound.may_fetch = true;
+        }
+        self.pump(now, broker);
+    }
+
+    /// Time passed: keep alive and re-sends.
+    pub fn tick<B: Broker>(&mut self, now: Instant, broker: &mut B) {
+        if !self.is_live() || self.farewell.is_some() {
+            return;
+        }
+        // [MQTT-3.1.2-22]
+        if self.keep_alive_deadline().is_some_and(|deadline| deadline <= now) {
+            self.farewell = Some(Farewell::KeepAliveTimeout);
+            return;
+        }
+        self.resend_due(now, broker);
+    }
+
+    /// When [`Session::tick`] is due at the latest, as far as is known now.
+    pub fn deadline(&self) -> Option<Instant> {
+        let resend = self.outbound.as_ref().and_then(|out| out.resend).map(|resend| resend.at);
+        match (self.keep_alive_deadline(), resend) {
+            (Some(keep_alive), Some(resend)) => Some(keep_alive.min(resend)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn keep_alive_deadline(&self) -> Option<Instant> {
+        if self.keep_alive.is_zero() || !self.is_live() {
+            return None;
+        }
+        Some(self.last_heard + self.keep_alive * 3 / 2)
+    }
+
+    /// Ends the session: tells the peer where the protocol allows it, and says what is left to
+    /// do. A farewell of the session's own goes before `farewell`.
+    pub fn end(&mut self, farewell: Farewell) -> Ending {
+        let farewell = self.farewell.take().unwrap_or(farewell);
+        let was_live = self.phase == Phase::Live;
+        match self.phase {
+            Phase::Live => self.write_disconnect(&farewell),
+            Phase::Fresh | Phase::Connecting => self.write_refusal(&farewell),
+            Phase::Over => {}
+        }
+        self.phase = Phase::Over;
+        self.request = None;
+        self.connecting = None;
+        // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
+        let will = self.will.take().filter(|_| was_live && !farewell.drops_will());
+        let will = will.map(|will| WillOrder {
+            message: will.message,
+            // MQTT-049: the session's end is the latest time for its will.
+            delay_s: will.delay_s.min(self.expiry_s),
+            expiry_s: will.expiry_s,
+        });
+        Ending { farewell, will, expiry_s: self.expiry_s, was_live }
+    }
+
+    /// What the session waits for, once.
+    pub fn take_request(&mut self) -> Option<Request> {
+        self.request.take()
+    }
+
+    /// Why it must end, if it must.
+    pub fn farewell(&self) -> Option<&Farewell> {
+        self.farewell.as_ref()
+    }
+
+    /// Whether CONNACK was sent and no end has come.
+    #[inline]
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    /// Whether nothing that makes a CONNECT came yet.
+    pub fn is_fresh(&self) -> bool {
+        self.phase == Phase::Fresh
+    }
+
+    /// What is to be written.
+    #[inline]
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// How many bytes are to be written.
+    #[inline]
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// The protocol version, once CONNECT came.
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
+    /// Who the session belongs to, once that is decided.
+    pub fn identity(&self) -> Option<&Arc<SessionIdentity>> {
+        self.identity.as_ref()
+    }
+
+    /// The identity as a number; see [`SessionIdentity::publisher`].
+    pub fn publisher(&self) -> PublisherId {
+        self.publisher
+    }
+
+    /// The settings of its tenant as of CONNECT.
+    pub fn settings(&self) -> &Arc<TenantSettings> {
+        &self.settings
+    }
+
+    /// Whether its messages come from an inbox.
+    pub fn is_persistent(&self) -> bool {
+        self.is_persistent
+    }
+
+    /// The keep alive in force; zero: none.
+    pub fn keep_alive(&self) -> Duration {
+        self.keep_alive
+    }
+
+    /// Messages that expired or did not fit since this was last asked: (expired, oversize).
+    pub fn take_dropped(&mut self) -> (u32, u32) {
+        (std::mem::take(&mut self.dropped_expired), std::mem::take(&mut self.dropped_oversize))
+    }
+
+    /// Whether QoS 1 and 2 messages wait because the client does not confirm what it has.
+    pub fn is_congested(&self) -> bool {
+        self.outbound.as_ref().is_some_and(|outbound| !outbound.queue.is_empty())
+    }
+
+    /// Drops the oldest queued messages of a transient session until about `bytes` are freed;
+    /// returns how many went.
+    pub fn shed(&mut self, bytes: usize) -> usize {
+        let Some(outbound) = &mut self.outbound else { return 0 };
+        let target = outbound.queue.size_bytes().saturating_sub(bytes);
+        let before = outbound.queue.len();
+        while outbound.queue.size_bytes() > target && outbound.queue.pop() {}
+        before - outbound.queue.len()
+    }
+
+    /// About how many bytes the session holds on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        self.output.memory_bytes()
+            + self.outbound.as_ref().map_or(0, |outbound| outbound.memory_bytes())
+            + self.inbound.as_ref().map_or(0, |inbound| inbound.memory_bytes())
+            + self.inbound_aliases.as_ref().map_or(0, |aliases| aliases.memory_bytes())
+            + self.will.as_ref().map_or(0, |will| will.message.size_bytes())
+    }
+
+    /// How many QoS 1 and 2 messages may be unconfirmed towards the client.
+    /// [MQTT-4.9.0-1] MQTT-090
+    pub(crate) fn window_max(&self) -> u16 {
+        self.peer.receive_maximum
+    }
+
+    pub(crate) fn inbound_mut(&mut self) -> &mut Inbound {
+        self.inbound.get_or_insert_with(Box::default)
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.request.is_none() || self.is_waiting, "a request waits for its answer");
+        debug_assert!(
+            self.phase != Phase::Live || self.identity.is_some(),
+            "a live session belongs to somebody"
+        );
+        debug_assert!(
+            self.outbound
+                .as_ref()
+                .is_none_or(|out| out.window.open() <= usize::from(self.window_max())),
+            "the window stays within the client's receive maximum"
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+//!
+//! All filters are checked, permissions included, before the first is acted on, so that the
+//! packet can be brought again while a permission is being determined. Then they are handled one
+//! by one and answered with one packet, a code for each. [MQTT-3.8.4-5] [MQTT-3.8.4-6]
+
+use ratatosk_codec::{
+    Packet, ProtocolVersion, ReasonCode, Suback, Subscribe, SubscribeFilter, SubscriptionOptions,
+    Unsuback, Unsubscribe,
+};
+use ratatosk_topic::TopicFilter;
+
+use crate::{
+    Broker, Farewell, Permit, Session, Subscribed, Unsubscribed,
+    broker::Report,
+    connect::topic_limits,
+    session::{Next, Taken},
+};
+
+impl Session {
+    pub(crate) fn on_subscribe<B: Broker>(
+        &mut self,
+        subscribe: &Subscribe<'_>,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
+        self.check_count(subscribe.filters.len())?;
+        let mut verdicts = Vec::with_capacity(subscribe.filters.len());
+        for asked in subscribe.filters.iter() {
+            match self.check_filter(&asked, subscribe.subscription_id.is_some(), broker)? {
+                Verdict::Later => return Ok(Taken::Again(Next::Retry)),
+                verdict => verdicts.push(verdict),
+            }
+        }
+        let limits = topic_limits(&self.settings);
+        let mut codes = Vec::with_capacity(verdicts.len());
+        for (asked, verdict) in subscribe.filters.iter().zip(verdicts) {
+            let code = match (verdict, TopicFilter::parse(asked.filter, &limits)) {
+                (Verdict::Fine, Ok(filter)) => {
+                    subscribe_one(filter, asked.options, subscribe.subscription_id, broker)
+                }
+                (Verdict::Refused(code), _) => code,
+                _ => ReasonCode::TopicFilterInvalid,
+            };
+            if code.is_error() {
+                broker.report(Report::SubscribeRefused { filter: asked.filter, code });
+            }
+            codes.push(self.granted_code(code));
+        }
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6]
+        self.write_explained(Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
+        broker.subscribed();
+        Ok(Taken::Whole)
+    }
+
+    pub(crate) fn on_unsubscribe<B: Broker>(
+        &mut self,
+        unsubscribe: &Unsubscribe<'_>,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
+        self.check_count(unsubscribe.filters.len())?;
+        let limits = topic_limits(&self.settings);
+        let mut permits = Vec::with_capacity(unsubscribe.filters.len());
+        for text in unsubscribe.filters.iter() {
+            let permit = TopicFilter::parse(text, &limits)
+                .map_or(Permit::Allowed, |filter| broker.permits_unsubscribe(filter));
+            if permit == Permit::Later {
+                return Ok(Taken::Again(Next::Retry));
+            }
+            permits.push(permit);
+        }
+        let mut codes = Vec::with_capacity(permits.len());
+        for (text, permit) in unsubscribe.filters.iter().zip(permits) {
+            let code = match (permit, TopicFilter::parse(text, &limits)) {
+                (_, Err(_)) => ReasonCode::TopicFilterInvalid,
+                (Permit::Denied, _) => ReasonCode::NotAuthorized,
+                (Permit::Error, _) => ReasonCode::ImplementationSpecificError,
+                (_, Ok(filter)) => match broker.unsubscribe(filter) {
+                    Unsubscribed::Removed => ReasonCode::Success,
+                    Unsubscribed::NotFound => ReasonCode::NoSubscriptionExisted,
+                    Unsubscribed::Busy => ReasonCode::ImplementationSpecificError,
+                },
+            };
+            codes.push(code);
+        }
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+        self.write_explained(Packet::Unsuback(Unsuback::new(unsubscribe.packet_id, &codes)));
+        Ok(Taken::Whole)
+    }
+
+    /// MQTT-073
+    fn check_count(&self, count: usize) -> Result<(), Farewell> {
+        let count_max = usize::from(self.settings.max_topic_filters_per_sub);
+        if count <= count_max {
+            return Ok(());
+        }
+        Err(Farewell::Violation {
+            code: ReasonCode::AdministrativeAction,
+            detail: format!("{count} filters in one packet, {count_max} are allowed"),
+        })
+    }
+
+    /// Whether a filter may be subscribed to, and if not, why.
+    fn check_filter<B: Broker>(
+        &self,
+        asked: &SubscribeFilter<'_>,
+        has_id: bool,
+        broker: &mut B,
+    ) -> Result<Verdict, Farewell> {
+        let settings = &self.settings;
+        let Ok(filter) = TopicFilter::parse(asked.filter, &topic_limits(settings)) else {
+            return Ok(Verdict::Refused(ReasonCode::TopicFilterInvalid));
+        };
+        if filter.share().is_some() {
+            // [MQTT-3.8.3-4]
+            if asked.options.no_local {
+                return Err(Farewell::ProtocolError("no local on a shared subscription"));
+            }
+            if !settings.shared_subscription_enabled {
+                return Ok(Verdict::Refused(ReasonCode::SharedSubscriptionsNotSupported));
+            }
+        }
+        if filter.has_wildcard() && !settings.wildcard_subscription_enabled {
+            return Ok(Verdict::Refused(ReasonCode::WildcardSubscriptionsNotSupported));
+        }
+        if has_id && !settings.subscription_identifier_enabled {
+            return Ok(Verdict::Refused(ReasonCode::SubscriptionIdsNotSupported));
+        }
+        Ok(match broker.permits_subscribe(filter, asked.options.qos) {
+            Permit::Allowed => Verdict::Fine,
+            Permit::Denied => Verdict::Refused(ReasonCode::NotAuthorized),
+            Permit::Error => Verdict::Refused(ReasonCode::ImplementationSpecificError),
+            Permit::Later => Verdict::Later,
+        })
+    }
+
+    /// The code as the client's version knows it: MQTT 3.1.1 has one for every refusal, and MQTT
+    /// 3.1 has none, so the lowest QoS stands for it there. 3.1.1 [MQTT-3.9.3-2]
+    fn granted_code(&self, code: ReasonCode) -> ReasonCode {
+        match self.version {
+            ProtocolVersion::V5 => code,
+            _ if code.is_error() => ReasonCode::UnspecifiedError,
+            _ => code,
+        }
+    }
+}
+
+enum Verdict {
+    Fine,
+    Refused(ReasonCode),
+    Later,
+}
+
+fn subscribe_one<B: Broker>(
+    filter: TopicFilter<'_>,
+    options: SubscriptionOptions,
+    subscription_id: Option<u32>,
+    broker: &mut B,
+) -> ReasonCode {
+    match broker.subscribe(filter, options, subscription_id) {
+        // [MQTT-3.8.4-7]
+        Subscribed::Granted => match options.qos {
+            ratatosk_codec::Qos::AtMostOnce => ReasonCode::Success,
+            ratatosk_codec::Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+            ratatosk_codec::Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+        },
+        Subscribed::TooManyFilters | Subscribed::GroupFull => ReasonCode::QuotaExceeded,
+        Subscribed::Busy => ReasonCode::ImplementationSpecificError,
+    }
+}
