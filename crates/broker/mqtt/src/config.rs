@@ -1,0 +1,58 @@
+//! What an operator decides about the data plane.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ratatosk_session::SessionConfig;
+
+use crate::transport;
+
+/// The data plane.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listeners: Vec<ListenerConfig>,
+    /// Threads of the data plane; at most [`ratatosk_contract::ShardId::COUNT_MAX`].
+    pub shards: usize,
+    /// How long a connection may take to send its CONNECT. MQTT-012
+    pub connect_timeout: Duration,
+    /// Connections accepted in a second; `None`: unlimited. MQTT-011
+    pub connections_per_second_max: Option<u32>,
+    /// Connections at a time; `None`: what the open files allow.
+    pub connections_max: Option<usize>,
+    /// Sessions ended in a second by a graceful stop. MQTT-015
+    pub disconnects_per_second: u32,
+    /// What holds before the tenant is known.
+    pub session: SessionConfig,
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Its name in logs, and for authentication.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The layers between its sockets and MQTT.
+    pub layers: transport::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listeners: Vec::new(),
+            shards: default_shards(),
+            connect_timeout: Duration::from_secs(20),
+            connections_per_second_max: None,
+            connections_max: None,
+            disconnects_per_second: 1000,
+            session: SessionConfig::default(),
+        }
+    }
+}
+
+/// One thread for each core. CFG-003
+pub fn default_shards() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZeroUsize::get)
+        .min(ratatosk_contract::ShardId::COUNT_MAX)
+}

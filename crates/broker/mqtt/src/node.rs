@@ -1,0 +1,138 @@
+//! What all shards of a node share: the services, the mailboxes, the clock.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use ratatosk_clock::SystemClock;
+use ratatosk_contract::{
+    SessionRef, StoredMessage, TenantId, TenantSettings, Ticket, call::Settlement, dist::Dist, inbox::Inbox,
+    retain::Retain, session_dict::SessionDict, sessions::Sessions,
+};
+use ratatosk_plugin::host::Host;
+use ratatosk_session::SessionConfig;
+use ratatosk_telemetry::memory::{Account, Accountant};
+
+use crate::{
+    shard::{
+        mailbox::{Mailbox, Note},
+        stats::NodeStats,
+    },
+    tenants::Tenants,
+};
+
+/// The services that the data plane uses.
+#[derive(Clone)]
+pub struct Services {
+    /// Routing.
+    pub dist: Arc<dyn Dist>,
+    /// Persistent sessions.
+    pub inbox: Arc<dyn Inbox>,
+    /// Retained messages.
+    pub retain: Arc<dyn Retain>,
+    /// The directory of live sessions.
+    pub session_dict: Arc<dyn SessionDict>,
+    /// Authentication, permissions, settings.
+    pub plugins: Host,
+    /// The memory of the process.
+    pub memory: Accountant,
+    /// The time of the process.
+    pub clock: SystemClock,
+}
+
+/// See the module.
+pub(crate) struct Node {
+    pub(crate) dist: Arc<dyn Dist>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) retain: Arc<dyn Retain>,
+    pub(crate) session_dict: Arc<dyn SessionDict>,
+    pub(crate) plugins: Host,
+    pub(crate) memory: Accountant,
+    pub(crate) clock: SystemClock,
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+    pub(crate) tenants: Tenants,
+    pub(crate) session: SessionConfig,
+    pub(crate) connect_timeout: std::time::Duration,
+    pub(crate) stats: Arc<NodeStats>,
+    /// Connections by shard.
+    pub(crate) loads: Box<[AtomicUsize]>,
+    /// Connections that were refused before a shard saw them.
+    pub(crate) refused: AtomicU64,
+    /// The settings of a connection whose tenant is not known yet.
+    pub(crate) settings_unknown: Arc<TenantSettings>,
+    /// The account of connections whose tenant is not known yet.
+    pub(crate) unknown_account: Account,
+    incarnations: AtomicU64,
+    seed: u64,
+}
+
+impl Node {
+    pub(crate) fn new(
+        services: Services,
+        mailboxes: Arc<[Mailbox]>,
+        config: &crate::Config,
+        seed: u64,
+    ) -> Self {
+        let shards = mailboxes.len();
+        let unknown_account = services.memory.account("");
+        Node {
+            stats: Arc::new(NodeStats::new(shards)),
+            dist: services.dist,
+            inbox: services.inbox,
+            retain: services.retain,
+            session_dict: services.session_dict,
+            plugins: services.plugins,
+            memory: services.memory,
+            clock: services.clock,
+            mailboxes,
+            tenants: Tenants::default(),
+            session: config.session.clone(),
+            connect_timeout: config.connect_timeout,
+            incarnations: AtomicU64::new(1),
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            refused: AtomicU64::new(0),
+            settings_unknown: Arc::default(),
+            unknown_account,
+            seed,
+        }
+    }
+
+    /// A number that no session of this process had before.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A client identifier that nobody else has. [MQTT-3.2.2-16]
+    pub(crate) fn client_id(&self) -> String {
+        format!("auto-{:016x}{:08x}", self.seed, self.incarnation())
+    }
+}
+
+/// How services reach the sessions of this node.
+#[derive(Clone)]
+pub struct Post {
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+}
+
+impl Post {
+    fn note(&self, session: SessionRef, note: Note) {
+        if let Some(mailbox) = self.mailboxes.get(session.shard.index()) {
+            mailbox.note(note);
+        }
+    }
+}
+
+impl Sessions for Post {
+    fn inbox_ready(&self, session: SessionRef) {
+        self.note(session, Note::InboxReady(session));
+    }
+
+    fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
+        self.note(session, Note::Settle { session, ticket, settlement });
+    }
+
+    fn publish(&self, tenant: &TenantId, message: Arc<StoredMessage>) {
+        self.mailboxes[0].note(Note::Publish { tenant: tenant.clone(), message });
+    }
+}

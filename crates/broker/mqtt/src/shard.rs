@@ -1,0 +1,277 @@
+//! A shard: one thread of the data plane, and the connections that it owns.
+//!
+//! A connection stays on its shard from accept to close. All that the shard touches per packet is
+//! its own: nothing in here is locked or shared but the mailboxes, which are handed over once a
+//! tick, and the routes, which are asked once a topic. The shard runs on a current-thread
+//! runtime; its futures are one task per connection, the flusher, the mailbox and the timer.
+//!
+//! A tick: tasks of readable sockets read, decode, route and append to outputs; then the flusher
+//! hands the batches for other shards over and writes every dirty connection once.
+
+pub(crate) mod connection;
+mod claim;
+mod close;
+mod flush;
+mod incoming;
+mod link;
+mod local_routes;
+pub(crate) mod mailbox;
+pub(crate) mod permissions;
+mod publish;
+mod read;
+mod retained;
+pub(crate) mod runner;
+pub(crate) mod stats;
+mod timer;
+mod topic_cache;
+pub(crate) mod wire;
+
+use std::{collections::HashMap, sync::Arc, task::Waker};
+
+use ratatosk_clock::{Instant, Wheel};
+use ratatosk_contract::{
+    SessionRef, ShardId,
+    dist::{Resolution, TenantRoutes},
+    inbox::DirectDelivery,
+    retain::TenantRetained,
+};
+
+use connection::Connection;
+use local_routes::LocalRoutes;
+use mailbox::Batch;
+use stats::Stats;
+use topic_cache::TopicCache;
+
+use crate::{node::Node, tenants::TenantNumber};
+
+/// How long a connection waits for its timer at the finest.
+const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+/// Deadlines beyond this come up early and are filed again.
+const HORIZON_TICKS: usize = 1200;
+/// The buffer into which all connections of the shard read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A shard's state.
+pub(crate) struct Shard {
+    id: ShardId,
+    node: Arc<Node>,
+    /// The time of the batch that is being handled.
+    now: Instant,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    connections: usize,
+    tenants: Vec<Option<Box<TenantShard>>>,
+    /// Connections with something to write.
+    dirty: Vec<u32>,
+    /// Messages for each shard, this one included, to be handed over at the end of the tick.
+    outbound: Vec<Batch>,
+    has_outbound: bool,
+    /// Connections that read nothing until a lane has room.
+    back_pressured: Vec<SessionRef>,
+    flusher: Option<Waker>,
+    wheel: Wheel<SessionRef>,
+    /// Predecessors whose end is awaited by somebody else than who took them over.
+    heirs: HashMap<SessionRef, SessionRef>,
+    read_buffer: Box<[u8]>,
+    found: Resolution,
+    direct: Vec<DirectDelivery>,
+    stats: Stats,
+    drain: Option<Drain>,
+}
+
+/// A place for a connection.
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    /// The connection is in somebody's hands.
+    is_at_work: bool,
+    connection: Option<Box<Connection>>,
+}
+
+/// What the shard knows of a tenant.
+struct TenantShard {
+    routes: Arc<dyn TenantRoutes>,
+    retained: Arc<dyn TenantRetained>,
+    locals: LocalRoutes,
+    cache: TopicCache,
+}
+
+/// A graceful stop on its way.
+struct Drain {
+    per_second: u32,
+    owed: f64,
+    last: Instant,
+}
+
+impl Shard {
+    pub(crate) fn new(id: ShardId, node: Arc<Node>) -> Self {
+        let now = node.clock.now();
+        let shards = node.mailboxes.len();
+        Shard {
+            id,
+            now,
+            slots: Vec::new(),
+            free: Vec::new(),
+            connections: 0,
+            tenants: Vec::new(),
+            dirty: Vec::new(),
+            outbound: (0..shards).map(|_| Batch::default()).collect(),
+            has_outbound: false,
+            back_pressured: Vec::new(),
+            flusher: None,
+            wheel: Wheel::new(now, TICK, HORIZON_TICKS),
+            heirs: HashMap::new(),
+            read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            found: Resolution::default(),
+            direct: Vec::new(),
+            stats: Stats::default(),
+            drain: None,
+            node,
+        }
+    }
+
+    /// Puts a connection into a free slot.
+    fn insert(&mut self, connection: Box<Connection>) -> SessionRef {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer than four billion connections")
+        });
+        let place = &mut self.slots[slot as usize];
+        debug_assert!(place.connection.is_none(), "a free slot is empty");
+        place.connection = Some(connection);
+        self.connections += 1;
+        SessionRef { shard: self.id, slot, generation: place.generation }
+    }
+
+    /// Empties a slot; whoever still refers to its connection is recognised from now on.
+    fn remove(&mut self, session: SessionRef) -> Option<Box<Connection>> {
+        let place = &mut self.slots[session.slot as usize];
+        if place.generation != session.generation {
+            return None;
+        }
+        let connection = place.connection.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        place.is_at_work = false;
+        self.free.push(session.slot);
+        self.connections -= 1;
+        Some(connection)
+    }
+
+    /// The connection that is meant, if it is still the one and nobody has it in hands.
+    fn connection(&mut self, session: SessionRef) -> Option<&mut Connection> {
+        let place = self.slots.get_mut(session.slot as usize)?;
+        if place.generation != session.generation {
+            return None;
+        }
+        place.connection.as_deref_mut()
+    }
+
+    /// Takes a connection into hands, to be given back with [`Shard::put`].
+    fn take(&mut self, session: SessionRef) -> Option<Box<Connection>> {
+        let place = self.slots.get_mut(session.slot as usize)?;
+        if place.generation != session.generation {
+            return None;
+        }
+        let connection = place.connection.take()?;
+        place.is_at_work = true;
+        Some(connection)
+    }
+
+    fn put(&mut self, session: SessionRef, connection: Box<Connection>) {
+        let place = &mut self.slots[session.slot as usize];
+        debug_assert!(place.is_at_work, "what is put back was taken");
+        place.is_at_work = false;
+        place.connection = Some(connection);
+    }
+
+    fn reference(&self, slot: u32) -> SessionRef {
+        SessionRef { shard: self.id, slot, generation: self.slots[slot as usize].generation }
+    }
+
+    #[inline]
+    fn tenant(&self, number: TenantNumber) -> &TenantShard {
+        self.tenants[number.0 as usize].as_deref().expect("a tenant is opened before it is used")
+    }
+
+    #[inline]
+    fn tenant_mut(&mut self, number: TenantNumber) -> &mut TenantShard {
+        self.tenants[number.0 as usize].as_deref_mut().expect("see tenant")
+    }
+
+    /// Makes a tenant known to this shard.
+    fn open_tenant(&mut self, number: TenantNumber) {
+        let index = number.0 as usize;
+        if self.tenants.len() <= index {
+            self.tenants.resize_with(index + 1, || None);
+        }
+        if self.tenants[index].is_none() {
+            let name = self.node.tenants.name(number);
+            self.tenants[index] = Some(Box::new(TenantShard {
+                routes: self.node.dist.tenant(&name),
+                retained: self.node.retain.tenant(&name),
+                locals: LocalRoutes::default(),
+                cache: TopicCache::new(self.now),
+            }));
+        }
+    }
+
+    /// Marks a connection as having something to write.
+    fn mark_dirty(&mut self, session: SessionRef, connection: &mut Connection) {
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(session.slot);
+        }
+    }
+
+    /// Lets the flusher run behind the tasks that are ready now.
+    fn wake_flusher(&mut self) {
+        if (self.has_outbound || !self.dirty.is_empty())
+            && let Some(waker) = self.flusher.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl Shard {
+    /// Takes a connection over from the acceptor.
+    fn accept(&mut self, accepted: crate::acceptor::Accepted) {
+        let listener = accepted.listener;
+        let load = &self.node.loads[self.id.index()];
+        let Ok(stream) = tokio::net::TcpStream::from_std(accepted.stream) else {
+            load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            return;
+        };
+        let pipeline = (!listener.layers.is_plain()).then(|| {
+            Box::new(connection::Layered {
+                pipeline: crate::transport::Pipeline::new(&listener.layers, accepted.peer),
+                wire: Vec::new(),
+                written: 0,
+            })
+        });
+        let settings = Arc::clone(&self.node.settings_unknown);
+        let deadline = self.now + self.node.connect_timeout;
+        let connection = Box::new(Connection {
+            session: ratatosk_session::Session::new(self.now, &self.node.session, settings),
+            stream,
+            pipeline,
+            local: connection::Local::default(),
+            state: connection::Flow::Reading,
+            partial: Vec::new(),
+            has_leftover: false,
+            wanted: 0,
+            waker: None,
+            is_dirty: false,
+            is_write_blocked: false,
+            listener,
+            peer: accepted.peer,
+            deadline: Some(deadline),
+            account: self.node.unknown_account.clone(),
+            charged: 0,
+        });
+        self.stats.accepted += 1;
+        let session = self.insert(connection);
+        self.wheel.insert(session, deadline);
+        runner::serve(session);
+    }
+}

@@ -1,0 +1,252 @@
+//! The end of a connection, and what it leaves to do.
+//!
+//! The session says its farewell; its routes, its memberships and its registration go; what a
+//! shared group gave it and it did not take over goes to other members; its will is published now
+//! or handed to its inbox. Then the connection lingers: it is written to the end and read until
+//! the peer closes, because a socket that is closed with unread bytes resets the connection and
+//! takes the farewell with it.
+
+use std::{sync::Arc, time::Duration};
+
+use ratatosk_contract::{
+    Message, SessionRef, StoredMessage, Ticket,
+    dist::ReceiverKey,
+    inbox::Detach,
+};
+use ratatosk_plugin::permission::{Action, Identity};
+use ratatosk_plugin::answer::Answer;
+use ratatosk_session::{Ending, Farewell, Origin, WillOrder};
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
+use tokio::io::AsyncWrite;
+
+use super::{
+    Shard,
+    connection::{Connection, Flow, Local, SharedSubscription},
+    mailbox::Batch,
+    runner,
+    wire::MemberTarget,
+};
+use crate::tenants::TenantNumber;
+
+/// How long a farewell may take.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Shard {
+    /// Ends the session of a connection.
+    pub(super) fn end(&mut self, session: SessionRef, farewell: Farewell) {
+        let Some(mut connection) = self.take(session) else { return };
+        self.end_in_hands(session, &mut connection, farewell);
+        self.put(session, connection);
+        self.wake_flusher();
+    }
+
+    /// Ends the session of a connection that is in hands. A farewell of the session's own goes
+    /// first. To end twice changes nothing.
+    pub(super) fn end_in_hands(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        farewell: Farewell,
+    ) {
+        if connection.state == Flow::Lingering {
+            return;
+        }
+        let ending = connection.session.end(farewell);
+        self.log_end(connection, &ending);
+        if ending.was_live {
+            self.stats.live -= 1;
+            self.stats.disconnected += 1;
+        } else {
+            self.stats.refused += 1;
+        }
+        let local = std::mem::take(&mut connection.local);
+        self.leave(session, connection, local, &ending);
+        connection.partial = Vec::new();
+        connection.has_leftover = false;
+        connection.state = Flow::Lingering;
+        if let Some(layers) = &mut connection.pipeline {
+            // What the session said goes before the end of the layers.
+            super::flush::wrap(&mut connection.session, layers);
+            layers.pipeline.close(&mut layers.wire);
+        }
+        self.recharge(connection);
+        let is_gone =
+            matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
+        let deadline = if is_gone { self.now } else { self.now + LINGER };
+        connection.deadline = Some(deadline);
+        self.wheel.insert(session, deadline);
+        self.mark_dirty(session, connection);
+        if is_gone {
+            // Nobody is there to be told: the slot is free at the end of the tick.
+            runner::spawn(async move { runner::with(|shard| shard.forget(session)) });
+        }
+        connection.wake();
+    }
+
+    /// Takes a session out of everything that it was part of.
+    fn leave(
+        &mut self,
+        session: SessionRef,
+        connection: &Connection,
+        mut local: Local,
+        ending: &Ending,
+    ) {
+        let Some(identity) = connection.session.identity().cloned() else { return };
+        let Some(tenant) = local.tenant else { return };
+        self.node.session_dict.remove(&identity, session);
+        for route in std::mem::take(&mut local.routes) {
+            self.leave_route(tenant, route, session.slot);
+        }
+        let publisher = connection.session.publisher().0;
+        let shared = local.rare.as_mut().map(|rare| std::mem::take(&mut rare.shared));
+        let shared = shared.unwrap_or_default();
+        for subscription in &shared {
+            let key = ReceiverKey::Member { id: publisher, incarnation: local.incarnation };
+            if let Ok(filter) = TopicFilter::parse(&subscription.filter, &TopicLimits::PROTOCOL) {
+                let _ = self.tenant(tenant).routes.remove(&filter, &key);
+            }
+        }
+        let target = |known: &SharedSubscription| MemberTarget {
+            slot: session.slot,
+            generation: session.generation,
+            route: known.route,
+            group: known.group,
+            hops: 0,
+        };
+        // MQTT-087
+        connection.session.unfinished_shared(|origin: Origin, message: &Message<'_>| {
+            if let Some(known) = shared.iter().find(|known| known.number == origin.0) {
+                self.regroup(tenant, &target(known), Some(publisher), message);
+            }
+        });
+        let who = local.identity.as_deref();
+        match (local.claim, &ending.will) {
+            (Some(claim), will) => {
+                let is_delayed = will.as_ref().is_some_and(|will| will.delay_s > 0);
+                let detach = Detach {
+                    expiry_s: Some(ending.expiry_s).filter(|seconds| *seconds != u32::MAX),
+                    will: will
+                        .as_ref()
+                        .filter(|_| is_delayed)
+                        .map(|will| (dated(will, self.now), will.delay_s)),
+                    now: self.now,
+                };
+                let _ = self.node.inbox.detach(claim, detach);
+                if let Some(will) = will.as_ref().filter(|_| !is_delayed) {
+                    self.publish_will(tenant, will, who, ending);
+                }
+            }
+            (None, Some(will)) => self.publish_will(tenant, will, who, ending),
+            (None, None) => {}
+        }
+    }
+
+    /// Publishes a will, if its author may publish there. MQTT-048, MQTT-052
+    fn publish_will(
+        &mut self,
+        tenant: TenantNumber,
+        will: &WillOrder,
+        author: Option<&Identity>,
+        ending: &Ending,
+    ) {
+        let _ = ending;
+        let message = dated(will, self.now);
+        let permitted = author.map(|author| {
+            let action = Action::Publish {
+                topic: &message.topic,
+                qos: message.qos,
+                retain: message.retain,
+                is_will: true,
+            };
+            self.node.plugins.check(author, action)
+        });
+        match permitted {
+            None => self.publish_stored(tenant, &message),
+            Some(Answer::Now(verdict)) => {
+                if verdict.permits(false) {
+                    self.publish_stored(tenant, &message);
+                }
+            }
+            Some(Answer::Later(verdict)) => runner::spawn(async move {
+                if verdict.await.permits(false) {
+                    runner::with(|shard| shard.publish_stored(tenant, &message));
+                }
+            }),
+        }
+        self.stats.wills += 1;
+    }
+
+    /// Publishes a message for which no connection waits.
+    pub(super) fn publish_stored(&mut self, tenant: TenantNumber, stored: &StoredMessage) {
+        self.open_tenant(tenant);
+        let message = stored.as_message();
+        let Ok(topic) = TopicName::parse(message.topic, &TopicLimits::PROTOCOL) else { return };
+        if message.retain {
+            self.retain(tenant, &message);
+        }
+        let resolved = self.resolve(tenant, topic);
+        self.stats.received += 1;
+        self.distribute(tenant, &resolved, &message, None, Ticket(0));
+        self.wake_flusher();
+    }
+
+    /// A group's message that its member gave back.
+    pub(super) fn regroup_record(&mut self, tenant: TenantNumber, without: u64, record: &Batch) {
+        let mut found = Vec::new();
+        record.for_each(|_, target, message| {
+            if let super::wire::Target::Member(member) = target {
+                found.push((member, message.to_stored()));
+            }
+        });
+        for (member, message) in found {
+            self.regroup(tenant, &member, Some(without), &message.as_message());
+        }
+    }
+
+    /// Frees the slot of a connection that has ended.
+    pub(super) fn forget(&mut self, session: SessionRef) {
+        let Some(mut connection) = self.remove(session) else { return };
+        if connection.state != Flow::Lingering {
+            // A task that ends for another reason has still a session.
+            self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
+        }
+        let held = connection.charged;
+        self.charge(&connection, held, 0);
+        let load = &self.node.loads[self.id.index()];
+        load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        connection.wake();
+    }
+
+    fn log_end(&self, connection: &Connection, ending: &Ending) {
+        let peer = connection.peer;
+        let (tenant, client) = match connection.session.identity() {
+            Some(identity) => (identity.tenant.as_str(), identity.client.as_str()),
+            None => ("", ""),
+        };
+        let reason = ending.farewell.name();
+        let detail = &ending.farewell;
+        match ending.farewell {
+            Farewell::Bug(_) => {
+                tracing::error!(tenant, client, %peer, reason, %detail, "session failed");
+            }
+            Farewell::ByClient(_) | Farewell::PeerClosed | Farewell::NetworkError(_) => {
+                tracing::debug!(tenant, client, %peer, reason, %detail, "client left");
+            }
+            _ => tracing::info!(tenant, client, %peer, reason, %detail, "client disconnected"),
+        }
+    }
+}
+
+/// The will as it is published: its interval counts from now.
+fn dated(will: &WillOrder, now: ratatosk_clock::Instant) -> Arc<StoredMessage> {
+    let delay = Duration::from_secs(will.delay_s.into());
+    let deadline =
+        will.expiry_s.map(|seconds| now + delay + Duration::from_secs(seconds.into()));
+    Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
+}
+
+/// Ends the writing half, so that the peer reads to the end.
+pub(super) fn shut(connection: &mut Connection) {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let _ = std::pin::Pin::new(&mut connection.stream).poll_shutdown(&mut context);
+}

@@ -1,0 +1,189 @@
+//! The end of a tick: batches go to other shards, and every dirty connection is written once.
+//!
+//! Writing once a tick is what makes many small messages one system call. A socket that takes no
+//! more is left to its task, which waits until it does. Large ticks are cut into pieces, so that a
+//! fan-out to many sessions lets readers in between.
+
+use std::{io::IoSlice, io::ErrorKind};
+
+use ratatosk_contract::SessionRef;
+use ratatosk_session::{Farewell, Session};
+
+use super::{
+    Shard,
+    close,
+    connection::{Connection, Flow, Layered},
+    link::Link,
+};
+
+/// How many connections are written before others get a turn.
+const WRITES_MAX: usize = 256;
+/// How many pieces one gathering write takes.
+const PIECES_MAX: usize = 16;
+/// From how many bytes on a layered connection's output waits for its socket.
+const WIRE_BYTES_MAX: usize = 256 * 1024;
+
+impl Shard {
+    /// Hands batches over and writes dirty connections; true if some are left for the next turn.
+    pub(super) fn flush(&mut self) -> bool {
+        self.hand_over();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let now = dirty.len().min(WRITES_MAX);
+        let rest = dirty.split_off(now);
+        for slot in dirty.drain(..) {
+            let session = self.reference(slot);
+            self.flush_one(session);
+        }
+        // What became dirty meanwhile stands behind what was left.
+        let new = std::mem::replace(&mut self.dirty, rest);
+        self.dirty.extend(new);
+        self.hand_over();
+        !self.dirty.is_empty()
+    }
+
+    fn hand_over(&mut self) {
+        if !self.has_outbound {
+            return;
+        }
+        self.has_outbound = false;
+        let from = self.id.index();
+        for (shard, batch) in self.outbound.iter_mut().enumerate() {
+            if !batch.is_empty() {
+                self.node.mailboxes[shard].hand_over(from, batch);
+            }
+        }
+    }
+
+    fn flush_one(&mut self, session: SessionRef) {
+        let Some(connection) = self.slots[session.slot as usize].connection.as_deref_mut() else {
+            return;
+        };
+        connection.is_dirty = false;
+        if connection.is_write_blocked {
+            return;
+        }
+        match write(connection) {
+            Ok(written) => self.stats.written_bytes += written as u64,
+            Err(error) => {
+                let farewell = Farewell::NetworkError(error.to_string());
+                if connection.state == Flow::Lingering {
+                    connection.deadline = Some(self.now);
+                    self.wheel.insert(session, self.now);
+                } else {
+                    self.end(session, farewell);
+                }
+                return;
+            }
+        }
+        if connection.is_write_blocked {
+            connection.wake();
+            return;
+        }
+        if connection.state == Flow::Lingering {
+            if connection.is_flushed() {
+                close::shut(connection);
+            }
+            return;
+        }
+        if connection.session.wants_pump() || connection.local.has_retained() {
+            self.refill(session);
+        }
+    }
+
+    /// The output is written: more may follow.
+    fn refill(&mut self, session: SessionRef) {
+        let Some(mut connection) = self.take(session) else { return };
+        let Connection { session: machine, local, .. } = &mut *connection;
+        let settings = std::sync::Arc::clone(machine.settings());
+        let publisher = machine.publisher().0;
+        let now = self.now;
+        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
+        machine.pump(now, &mut link);
+        if connection.session.farewell().is_some() {
+            self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
+        } else {
+            self.after_session(session, &mut connection);
+        }
+        self.put(session, connection);
+    }
+}
+
+/// Writes what a connection has, as far as the socket takes it.
+fn write(connection: &mut Connection) -> std::io::Result<usize> {
+    if connection.pipeline.is_some() {
+        return write_layered(connection);
+    }
+    let mut total = 0;
+    loop {
+        let output = connection.session.output();
+        if output.is_empty() {
+            return Ok(total);
+        }
+        let result = match output.contiguous() {
+            Some(bytes) => connection.stream.try_write(bytes),
+            None => {
+                let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+                let count = output.gather(&mut pieces);
+                connection.stream.try_write_vectored(&pieces[..count])
+            }
+        };
+        match result {
+            Ok(written) => {
+                total += written;
+                output.advance(written);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                connection.is_write_blocked = true;
+                return Ok(total);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn write_layered(connection: &mut Connection) -> std::io::Result<usize> {
+    let Some(layers) = &mut connection.pipeline else { return Ok(0) };
+    let mut total = 0;
+    loop {
+        if layers.wire.len() - layers.written < WIRE_BYTES_MAX
+            && connection.state != Flow::Lingering
+        {
+            wrap(&mut connection.session, layers);
+        }
+        if layers.written == layers.wire.len() {
+            layers.wire = Vec::new();
+            layers.written = 0;
+            return Ok(total);
+        }
+        match connection.stream.try_write(&layers.wire[layers.written..]) {
+            Ok(written) => {
+                total += written;
+                layers.written += written;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                connection.is_write_blocked = true;
+                return Ok(total);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Wraps what the session wrote for the socket.
+pub(super) fn wrap(session: &mut Session, layers: &mut Layered) {
+    let output = session.output();
+    while !output.is_empty() {
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let count = output.gather(&mut pieces);
+        let mut taken = 0;
+        for piece in &pieces[..count] {
+            // Layers that are not open yet have nothing to say for a session.
+            if layers.pipeline.send(piece, &mut layers.wire).is_err() {
+                output.clear();
+                return;
+            }
+            taken += piece.len();
+        }
+        output.advance(taken);
+    }
+}

@@ -1,0 +1,148 @@
+//! What other shards and the services left in the mailbox.
+
+use ratatosk_contract::SessionRef;
+use ratatosk_session::{Delivered, Delivery};
+
+use super::{
+    Shard,
+    connection::Flow,
+    mailbox::{Batch, Note},
+    wire::Target,
+};
+use crate::tenants::TenantNumber;
+
+impl Shard {
+    /// Takes everything out of the mailbox.
+    pub(super) fn empty_mailbox(&mut self, batch: &mut Batch, notes: &mut Vec<Note>) {
+        self.now = self.node.clock.now();
+        let own = self.id.index();
+        let node = std::sync::Arc::clone(&self.node);
+        let mailbox = &node.mailboxes[own];
+        for from in 0..node.mailboxes.len() {
+            let is_waited_for = mailbox.take_batch(from, batch);
+            batch.for_each(|tenant, target, message| self.receive(tenant, target, message));
+            batch.clear();
+            if is_waited_for {
+                node.mailboxes[from].note(Note::Resume);
+            }
+        }
+        mailbox.take_notes(notes);
+        for note in notes.drain(..) {
+            self.note(note);
+        }
+        self.wake_flusher();
+    }
+
+    fn receive(
+        &mut self,
+        tenant: TenantNumber,
+        target: Target<'_>,
+        message: &ratatosk_contract::Message<'_>,
+    ) {
+        match target {
+            Target::Routed { routes } => {
+                self.open_tenant(tenant);
+                for route in routes.iter() {
+                    self.deliver_route(tenant, route, message);
+                }
+            }
+            Target::Member(member) => {
+                self.open_tenant(tenant);
+                // Nothing is at work while the mailbox is emptied, so this delivers or passes on.
+                self.deliver_member(tenant, &member, message);
+            }
+            Target::Direct { slot, generation, options, subscription_id } => {
+                let session = SessionRef { shard: self.id, slot, generation };
+                let now = self.now;
+                let delivery = Delivery {
+                    message,
+                    options,
+                    subscription_id,
+                    is_retained: false,
+                    origin: None,
+                };
+                let delivered = match self.connection(session) {
+                    Some(connection) => connection.session.deliver(now, &delivery),
+                    None => Delivered::Dropped(ratatosk_session::DropReason::SessionClosed),
+                };
+                self.touch(session, delivered);
+                self.count(delivered, message);
+            }
+        }
+    }
+
+    /// Delivers to all sessions of this shard that have a route.
+    fn deliver_route(
+        &mut self,
+        tenant: TenantNumber,
+        route: ratatosk_contract::dist::RouteId,
+        message: &ratatosk_contract::Message<'_>,
+    ) {
+        let count = self.tenant(tenant).locals.sessions(route).len();
+        for index in 0..count {
+            let subscription = self.tenant(tenant).locals.sessions(route)[index];
+            let id = subscription.subscription_id;
+            let delivery = Delivery {
+                message,
+                options: subscription.options,
+                subscription_id: (id != 0).then_some(id),
+                is_retained: false,
+                origin: None,
+            };
+            let place = &mut self.slots[subscription.slot as usize];
+            let Some(connection) = place.connection.as_deref_mut() else { continue };
+            let delivered = connection.session.deliver(self.now, &delivery);
+            if delivered == Delivered::Sent && !connection.is_dirty {
+                connection.is_dirty = true;
+                self.dirty.push(subscription.slot);
+            }
+            self.count(delivered, message);
+        }
+    }
+
+    fn touch(&mut self, session: SessionRef, delivered: Delivered) {
+        if delivered != Delivered::Sent {
+            return;
+        }
+        if let Some(connection) = self.connection(session)
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.dirty.push(session.slot);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Accept(accepted) => self.accept(*accepted),
+            Note::Kick { session, by } => self.kick(session, by),
+            Note::Kicked { waiter } => self.kicked(waiter),
+            Note::InboxReady(session) => self.inbox_ready(session),
+            Note::Settle { session, ticket, settlement } => {
+                self.settle(session, ticket, settlement);
+            }
+            Note::Publish { tenant, message } => {
+                let tenant = self.node.tenants.number(&tenant);
+                self.publish_stored(tenant, &message);
+            }
+            Note::Regroup { tenant, without, record } => {
+                self.open_tenant(tenant);
+                self.regroup_record(tenant, without, &record);
+            }
+            Note::Resume => self.resume(),
+            Note::Drain { per_second } => self.begin_drain(per_second),
+        }
+    }
+
+    /// A lane has room again: those who waited for it read on.
+    fn resume(&mut self) {
+        for session in std::mem::take(&mut self.back_pressured) {
+            if let Some(connection) = self.connection(session)
+                && connection.state == Flow::BackPressured
+            {
+                connection.state = Flow::Reading;
+                connection.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The broker as one session sees it: the shard and what the session has in it.
+
+use std::{sync::Arc, time::Duration};
+
+use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_contract::{
+    Call, Message, SessionRef, Ticket,
+    dist::{AddError, Receiver, ReceiverKey, RouteId},
+    group::{Member, MemberTarget},
+    inbox::{
+        Claim, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome, Subscription,
+    },
+};
+use ratatosk_contract::TenantSettings;
+use ratatosk_plugin::permission::Action;
+use ratatosk_session::{Broker, Permit, Published, Report, Subscribed, Unsubscribed};
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
+
+use super::{
+    Shard,
+    connection::{Local, RetainedRead, SharedSubscription, TopicPermit},
+    local_routes::{LocalSubscription, Removed},
+    publish::group_key,
+};
+use crate::tenants::TenantNumber;
+
+/// How long a permission is taken for granted.
+const PERMIT_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(super) struct Link<'a> {
+    pub(super) shard: &'a mut Shard,
+    pub(super) local: &'a mut Local,
+    pub(super) session: SessionRef,
+    pub(super) settings: &'a TenantSettings,
+    pub(super) publisher: u64,
+}
+
+impl Broker for Link<'_> {
+    #[inline]
+    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
+        self.shard.stats.received += 1;
+        self.shard.stats.received_bytes += message.payload.len() as u64;
+        let Some(tenant) = self.local.tenant else { return Published::PermissionError };
+        let is_same = self.local.topic.as_ref().is_some_and(|last| &*last.topic == message.topic);
+        let is_permitted = is_same && self.has_permit(message);
+        if !is_permitted || message.retain {
+            if let Err(refused) = self.admit(tenant, message, is_permitted) {
+                return refused;
+            }
+        }
+        let fresh = match self.local.topic.take() {
+            Some(last) if is_same && self.shard.is_fresh(tenant, &last) => last,
+            _ => match TopicName::parse(message.topic, &limits(self.settings)) {
+                Ok(topic) => self.shard.resolve(tenant, topic),
+                Err(error) => return Published::InvalidTopic(error),
+            },
+        };
+        let session = Some(self.session);
+        let published = self.shard.distribute(tenant, &fresh, message, session, ticket);
+        self.local.topic = Some(fresh);
+        published
+    }
+
+    fn permits_subscribe(&mut self, filter: TopicFilter<'_>, qos: Qos) -> Permit {
+        // A share's inner filter is what is read.
+        self.check(Action::Subscribe { filter: filter.filter(), qos })
+    }
+
+    fn permits_unsubscribe(&mut self, filter: TopicFilter<'_>) -> Permit {
+        self.check(Action::Unsubscribe { filter: filter.filter() })
+    }
+
+    fn subscribe(
+        &mut self,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+    ) -> Subscribed {
+        let Some(tenant) = self.local.tenant else { return Subscribed::Busy };
+        let outcome = match self.local.claim {
+            Some(claim) => self.subscribe_persistent(claim, filter, options, subscription_id),
+            None => self.subscribe_transient(tenant, filter, options, subscription_id),
+        };
+        let existed = match outcome {
+            Ok(existed) => existed,
+            Err(refused) => return refused,
+        };
+        self.shard.stats.subscribed += 1;
+        self.read_retained(filter, options, subscription_id, existed);
+        Subscribed::Granted
+    }
+
+    fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed {
+        let Some(tenant) = self.local.tenant else { return Unsubscribed::Busy };
+        if let Some(rare) = &mut self.local.rare {
+            rare.retained.retain(|read| &*read.filter != filter.as_str());
+        }
+        self.shard.stats.unsubscribed += 1;
+        if let Some(claim) = self.local.claim {
+            return match self.shard.node.inbox.unsubscribe(claim, filter.as_str()) {
+                Call::Ready(Ok(true)) => Unsubscribed::Removed,
+                Call::Ready(_) => Unsubscribed::NotFound,
+                Call::Pending => Unsubscribed::Busy,
+            };
+        }
+        if filter.share().is_some() {
+            return self.leave_group(tenant, filter);
+        }
+        let Some(route) = self.shard.tenant(tenant).routes.find(&filter) else {
+            return Unsubscribed::NotFound;
+        };
+        let Some(index) = self.local.routes.iter().position(|known| *known == route) else {
+            return Unsubscribed::NotFound;
+        };
+        self.local.routes.swap_remove(index);
+        self.shard.leave_route(tenant, route, self.session.slot);
+        Unsubscribed::Removed
+    }
+
+    fn subscribed(&mut self) {
+        // The retained messages are read when the batch is done, behind the SUBACK.
+    }
+
+    fn fetch(
+        &mut self,
+        after: Sequence,
+        budget: FetchBudget,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), StaleClaim> {
+        let claim = self.local.claim.ok_or(StaleClaim)?;
+        self.shard.node.inbox.fetch(claim, after, budget, entries)
+    }
+
+    fn commit(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
+        let claim = self.local.claim.ok_or(StaleClaim)?;
+        self.shard.node.inbox.commit(claim, sequence)
+    }
+
+    fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
+        let claim = self.local.claim.ok_or(StaleClaim)?;
+        self.shard.node.inbox.received(claim, sequence)
+    }
+
+    fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
+        let claim = self.local.claim.ok_or(StaleClaim)?;
+        self.shard.node.inbox.inbound(claim, packet_id, is_released)
+    }
+
+    fn assign_client_id(&mut self) -> String {
+        self.shard.node.client_id()
+    }
+
+    fn report(&mut self, report: Report<'_>) {
+        let line = match report {
+            Report::PublishRefused { topic, code } => {
+                self.shard.stats.publish_refused += 1;
+                format!("publish to {topic:?} refused: {code}")
+            }
+            Report::SubscribeRefused { filter, code } => {
+                self.shard.stats.subscribe_refused += 1;
+                format!("subscription to {filter:?} refused: {code}")
+            }
+            Report::ResendsExhausted { count } => {
+                format!("{count} messages given up after the last re-send")
+            }
+        };
+        let at = self.shard.node.clock.wall();
+        self.local.rare().ring.note(at, &line);
+    }
+}
+
+impl Link<'_> {
+    /// Whether the last topic's permission covers this message.
+    fn has_permit(&self, message: &Message<'_>) -> bool {
+        if self.local.identity.is_none() {
+            return true;
+        }
+        self.local.topic_permit.is_some_and(|permit| {
+            permit.qos == message.qos
+                && permit.retain == message.retain
+                && permit.until > self.shard.now
+                && permit.epoch == self.shard.node.plugins.permission_epoch()
+        })
+    }
+
+    /// The way of a message whose topic is new to the connection, or which is to be retained:
+    /// checks topic and permission, and retains it before it is routed.
+    fn admit(
+        &mut self,
+        tenant: TenantNumber,
+        message: &Message<'_>,
+        is_permitted: bool,
+    ) -> Result<(), Published> {
+        if let Err(error) = TopicName::parse(message.topic, &limits(self.settings)) {
+            return Err(Published::InvalidTopic(error));
+        }
+        if !is_permitted {
+            self.local.topic_permit = None;
+            let action = Action::Publish {
+                topic: message.topic,
+                qos: message.qos,
+                retain: message.retain,
+                is_will: false,
+            };
+            match self.check(action) {
+                Permit::Allowed => {}
+                Permit::Denied => return Err(Published::NotPermitted),
+                Permit::Error => return Err(Published::PermissionError),
+                Permit::Later => return Err(Published::Later),
+            }
+            self.local.topic_permit = Some(TopicPermit {
+                epoch: self.shard.node.plugins.permission_epoch(),
+                until: self.shard.now + PERMIT_AGE_MAX,
+                qos: message.qos,
+                retain: message.retain,
+            });
+        }
+        if message.retain {
+            self.shard.retain(tenant, message);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, action: Action<'_>) -> Permit {
+        let Some(identity) = self.local.identity.clone() else { return Permit::Allowed };
+        let bypass = self.settings.by_pass_perm_check_error;
+        self.shard.permit(self.local, self.session, &identity, action, bypass)
+    }
+
+    fn subscribe_transient(
+        &mut self,
+        tenant: TenantNumber,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+    ) -> Result<bool, Subscribed> {
+        if filter.share().is_some() {
+            return self.join_group(tenant, filter, options, subscription_id);
+        }
+        let routes = &self.shard.tenant(tenant).routes;
+        let known = routes.find(&filter).filter(|route| self.local.routes.contains(route));
+        let subscription = LocalSubscription {
+            slot: self.session.slot,
+            subscription_id: subscription_id.unwrap_or(0),
+            options,
+        };
+        // [MQTT-3.8.4-3]
+        if let Some(route) = known {
+            self.shard.tenant_mut(tenant).locals.replace(route, subscription);
+            return Ok(true);
+        }
+        self.check_filter_count()?;
+        let receiver = Receiver::Shard(self.shard.id);
+        let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
+        self.shard.tenant_mut(tenant).locals.insert(route, subscription);
+        self.local.routes.push(route);
+        Ok(false)
+    }
+
+    fn check_filter_count(&self) -> Result<(), Subscribed> {
+        if self.local.filters() >= self.settings.max_topic_filters_per_inbox as usize {
+            return Err(Subscribed::TooManyFilters);
+        }
+        Ok(())
+    }
+
+    /// Joins a shared group, or changes the options under which the session is a member.
+    fn join_group(
+        &mut self,
+        tenant: TenantNumber,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+    ) -> Result<bool, Subscribed> {
+        let Some(share) = filter.share() else { return Err(Subscribed::Busy) };
+        let shared = self.local.rare.as_ref().map(|rare| &rare.shared);
+        let existed = shared.is_some_and(|all| all.iter().any(|s| &*s.filter == filter.as_str()));
+        if !existed {
+            self.check_filter_count()?;
+        }
+        let rare = self.local.rare();
+        let state = Arc::clone(rare.member.get_or_insert_default());
+        let member = Member {
+            id: self.publisher,
+            incarnation: self.local.incarnation,
+            target: MemberTarget::Session(self.session),
+            options,
+            subscription_id,
+            state,
+        };
+        let members_max = self.settings.max_shared_group_members;
+        let receiver = Receiver::Member { member, members_max };
+        let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
+        let group = group_key(share.group, share.ordered);
+        let rare = self.local.rare();
+        if let Some(known) = rare.shared.iter_mut().find(|s| &*s.filter == filter.as_str()) {
+            known.options = options;
+            known.subscription_id = subscription_id;
+            return Ok(true);
+        }
+        rare.shared_count += 1;
+        let number = std::num::NonZeroU32::new(rare.shared_count).ok_or(Subscribed::Busy)?;
+        rare.shared.push(SharedSubscription {
+            number,
+            filter: filter.as_str().into(),
+            route,
+            group,
+            options,
+            subscription_id,
+        });
+        Ok(false)
+    }
+
+    fn leave_group(&mut self, tenant: TenantNumber, filter: TopicFilter<'_>) -> Unsubscribed {
+        let Some(rare) = &mut self.local.rare else { return Unsubscribed::NotFound };
+        let is_it = |known: &SharedSubscription| &*known.filter == filter.as_str();
+        let Some(index) = rare.shared.iter().position(is_it) else {
+            return Unsubscribed::NotFound;
+        };
+        rare.shared.swap_remove(index);
+        let key = ReceiverKey::Member { id: self.publisher, incarnation: self.local.incarnation };
+        let _ = self.shard.tenant(tenant).routes.remove(&filter, &key);
+        Unsubscribed::Removed
+    }
+
+    fn subscribe_persistent(
+        &mut self,
+        claim: Claim,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+    ) -> Result<bool, Subscribed> {
+        let subscription =
+            Subscription { filter: filter.as_str().into(), options, subscription_id };
+        match self.shard.node.inbox.subscribe(claim, &subscription) {
+            Call::Ready(SubscribeOutcome::Done { existed, .. }) => Ok(existed),
+            Call::Ready(SubscribeOutcome::TooManyFilters) => Err(Subscribed::TooManyFilters),
+            Call::Ready(SubscribeOutcome::GroupFull) => Err(Subscribed::GroupFull),
+            Call::Ready(SubscribeOutcome::Busy | SubscribeOutcome::Stale) | Call::Pending => {
+                Err(Subscribed::Busy)
+            }
+        }
+    }
+
+    /// Notes that retained messages are owed to a new subscription.
+    fn read_retained(
+        &mut self,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        subscription_id: Option<u32>,
+        existed: bool,
+    ) {
+        // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+        let is_wanted = match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => !existed,
+            RetainHandling::DoNotSend => false,
+        };
+        let left = self.settings.retain_message_match_limit.unwrap_or(u32::MAX);
+        // MQTT-088
+        let is_shared = filter.share().is_some();
+        if !is_wanted || is_shared || left == 0 || !self.settings.retain_enabled {
+            return;
+        }
+        let since = self.shard.node.clock.now();
+        let rare = self.local.rare();
+        rare.retained.retain(|read| &*read.filter != filter.as_str());
+        rare.retained.push_back(RetainedRead {
+            filter: filter.as_str().into(),
+            options,
+            subscription_id,
+            cursor: Default::default(),
+            since,
+            left,
+        });
+    }
+}
+
+impl Shard {
+    /// Takes a session of this shard from a route, and the shard from it if it was the last.
+    pub(super) fn leave_route(&mut self, tenant: TenantNumber, route: RouteId, slot: u32) {
+        if self.tenant_mut(tenant).locals.remove(route, slot) == Removed::Last {
+            let key = ReceiverKey::Shard(self.id);
+            let _ = self.tenant(tenant).routes.remove_route(route, &key);
+        }
+    }
+}
+
+fn added(call: Call<Result<RouteId, AddError>>) -> Result<RouteId, Subscribed> {
+    match call {
+        Call::Ready(Ok(route)) => Ok(route),
+        Call::Ready(Err(AddError::GroupFull { .. })) => Err(Subscribed::GroupFull),
+        Call::Ready(Err(AddError::Busy)) | Call::Pending => Err(Subscribed::Busy),
+    }
+}
+
+/// A tenant's limits on topics.
+pub(super) fn limits(settings: &TenantSettings) -> TopicLimits {
+    TopicLimits {
+        length_max: settings.max_topic_length,
+        levels_max: settings.max_topic_levels,
+        level_length_max: settings.max_topic_level_length,
+    }
+}

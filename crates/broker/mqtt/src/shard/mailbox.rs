@@ -1,0 +1,159 @@
+//! What shards leave for each other.
+//!
+//! A shard has one mailbox. Messages come in lanes, one per sending shard: the sender collects a
+//! whole tick's worth in a batch of its own and hands it over at once, so that a lane is locked
+//! once a tick and its shard woken at most once. Notes (a new connection, a kick, an answer) are
+//! rare and go one by one.
+//!
+//! A lane is bounded by its sender: while it holds more than [`LANE_BYTES_MAX`], the sender reads
+//! nothing from its publishers. Notes are bounded by the sessions that they are about.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ratatosk_contract::{
+    SessionRef, StoredMessage, TenantId, Ticket, call::Settlement,
+};
+use tokio::sync::Notify;
+
+use crate::{acceptor::Accepted, tenants::TenantNumber};
+
+/// From how many bytes in a lane on its sender stops reading.
+pub(crate) const LANE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Messages for one shard, as records; see [`crate::shard::wire`].
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) shared: Vec<Bytes>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.bytes.len() + self.shared.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+/// Something that a shard is told.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// A connection to serve.
+    Accept(Box<Accepted>),
+    /// End this session: `by` takes it over and waits for [`Note::Kicked`].
+    Kick { session: SessionRef, by: SessionRef },
+    /// The session that `waiter` took over has ended.
+    Kicked { waiter: SessionRef },
+    /// See [`ratatosk_contract::sessions::Sessions::inbox_ready`].
+    InboxReady(SessionRef),
+    /// See [`ratatosk_contract::sessions::Sessions::settle`].
+    Settle { session: SessionRef, ticket: Ticket, settlement: Settlement },
+    /// Publish for nobody: a will that is due.
+    Publish { tenant: TenantId, message: Arc<StoredMessage> },
+    /// A message of a shared group that its member could not take.
+    Regroup { tenant: TenantNumber, without: u64, record: Batch },
+    /// A lane of this shard has room again.
+    Resume,
+    /// End all sessions at this many a second, then stop.
+    Drain { per_second: u32 },
+}
+
+/// A shard's mailbox.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    lanes: Vec<Lane>,
+    notes: Mutex<Vec<Note>>,
+    is_armed: AtomicBool,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    batch: Mutex<Batch>,
+    bytes: AtomicUsize,
+    /// The sender waits for room.
+    is_waited_for: AtomicBool,
+}
+
+impl Mailbox {
+    /// A mailbox with a lane for each of `shards` shards.
+    pub(crate) fn new(shards: usize) -> Self {
+        Mailbox {
+            lanes: (0..shards).map(|_| Lane::default()).collect(),
+            notes: Mutex::default(),
+            is_armed: AtomicBool::new(false),
+            bell: Notify::new(),
+        }
+    }
+
+    /// Leaves a note.
+    pub(crate) fn note(&self, note: Note) {
+        self.notes.lock().push(note);
+        self.ring();
+    }
+
+    /// Hands over a batch, which is empty afterwards and may have kept an allocation.
+    pub(crate) fn hand_over(&self, from: usize, batch: &mut Batch) {
+        let lane = &self.lanes[from];
+        lane.bytes.fetch_add(batch.size_bytes(), Ordering::Relaxed);
+        {
+            let mut waiting = lane.batch.lock();
+            if waiting.is_empty() {
+                std::mem::swap(&mut *waiting, batch);
+            } else {
+                waiting.bytes.append(&mut batch.bytes);
+                waiting.shared.append(&mut batch.shared);
+            }
+        }
+        self.ring();
+    }
+
+    /// Whether the lane of a sender holds as much as it may. If so the sender is sent
+    /// [`Note::Resume`] once it does not.
+    pub(crate) fn is_full(&self, from: usize) -> bool {
+        let lane = &self.lanes[from];
+        if lane.bytes.load(Ordering::Relaxed) < LANE_BYTES_MAX {
+            return false;
+        }
+        lane.is_waited_for.store(true, Ordering::SeqCst);
+        // The receiver may have emptied the lane between the two looks.
+        lane.bytes.load(Ordering::SeqCst) >= LANE_BYTES_MAX
+    }
+
+    /// Takes what a sender handed over into `batch`, which must be empty. True if the sender
+    /// waits for room and has to be told.
+    pub(crate) fn take_batch(&self, from: usize, batch: &mut Batch) -> bool {
+        let lane = &self.lanes[from];
+        if lane.bytes.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        debug_assert!(batch.is_empty(), "a batch is read to its end first");
+        std::mem::swap(&mut *lane.batch.lock(), batch);
+        lane.bytes.store(0, Ordering::SeqCst);
+        lane.is_waited_for.swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes all notes into `notes`, which must be empty.
+    pub(crate) fn take_notes(&self, notes: &mut Vec<Note>) {
+        std::mem::swap(&mut *self.notes.lock(), notes);
+    }
+
+    /// Waits until something was left since the last look.
+    pub(crate) async fn wait(&self) {
+        self.bell.notified().await;
+        self.is_armed.store(false, Ordering::SeqCst);
+    }
+
+    fn ring(&self) {
+        if !self.is_armed.swap(true, Ordering::SeqCst) {
+            self.bell.notify_one();
+        }
+    }
+}

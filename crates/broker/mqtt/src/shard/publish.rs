@@ -1,0 +1,349 @@
+//! From a message to its receivers: the hot path.
+//!
+//! A publisher mostly publishes to the topic it published to before, so each connection remembers
+//! its last topic resolved; two numbers tell whether that still holds. Then the message is
+//! appended to the outputs of this shard's sessions, to one batch for each other shard that has
+//! some, and handed to one member of each shared group. Nothing on the way is locked, allocated
+//! or awaited per message.
+
+use std::rc::Rc;
+
+use ratatosk_contract::{
+    Call, Message, SessionRef, ShardId, Ticket,
+    dist::{Resolution, RouteId},
+    group::{Group, MemberTarget as GroupTarget},
+    inbox::DirectDelivery,
+    call::Settlement,
+};
+use ratatosk_session::{Delivered, Delivery, DropReason, Origin, Published};
+use ratatosk_topic::TopicName;
+
+use super::{
+    Shard,
+    connection::SharedSubscription,
+    topic_cache::{LocalTarget, Resolved},
+    wire::MemberTarget,
+};
+use crate::tenants::TenantNumber;
+
+/// How many members a message of a shared group is offered to.
+const HOPS_MAX: u8 = 3;
+
+impl Shard {
+    /// Whether a resolved topic still holds.
+    #[inline]
+    pub(super) fn is_fresh(&self, tenant: TenantNumber, resolved: &Resolved) -> bool {
+        let tenant = self.tenant(tenant);
+        resolved.epoch == tenant.routes.epoch() && resolved.local_epoch == tenant.locals.epoch()
+    }
+
+    /// The receivers of a topic, from the shard's cache or from dist.
+    pub(super) fn resolve(&mut self, number: TenantNumber, topic: TopicName<'_>) -> Rc<Resolved> {
+        let known = self.tenant_mut(number).cache.find(topic.as_str());
+        if let Some(resolved) = known
+            && self.is_fresh(number, &resolved)
+        {
+            self.stats.cache_hits += 1;
+            return resolved;
+        }
+        self.stats.cache_misses += 1;
+        let mut found = std::mem::take(&mut self.found);
+        let tenant = self.tenant_mut(number);
+        tenant.routes.resolve(topic, &mut found);
+        let resolved = Rc::new(self.expand(number, topic, &mut found));
+        self.found = found;
+        self.tenant_mut(number).cache.insert(Rc::clone(&resolved));
+        resolved
+    }
+
+    /// Looks up this shard's own sessions for what dist found.
+    fn expand(
+        &self,
+        number: TenantNumber,
+        topic: TopicName<'_>,
+        found: &mut Resolution,
+    ) -> Resolved {
+        let tenant = self.tenant(number);
+        let mut locals = Vec::new();
+        let mut remote: Vec<(ShardId, Vec<RouteId>)> = Vec::new();
+        for transient in &found.transient {
+            for shard in transient.shards.iter() {
+                if shard == self.id {
+                    let sessions = tenant.locals.sessions(transient.route).iter();
+                    locals.extend(sessions.map(|subscription| LocalTarget {
+                        slot: subscription.slot,
+                        subscription_id: subscription.subscription_id,
+                        options: subscription.options,
+                    }));
+                    continue;
+                }
+                match remote.iter_mut().find(|(known, _)| *known == shard) {
+                    Some((_, routes)) => routes.push(transient.route),
+                    None => remote.push((shard, vec![transient.route])),
+                }
+            }
+        }
+        Resolved {
+            topic: topic.as_str().into(),
+            epoch: found.epoch,
+            local_epoch: tenant.locals.epoch(),
+            locals,
+            remote,
+            inboxes: found.inboxes.clone(),
+            groups: std::mem::take(&mut found.groups),
+        }
+    }
+
+    /// Hands a message to all receivers of its topic.
+    pub(super) fn distribute(
+        &mut self,
+        number: TenantNumber,
+        resolved: &Resolved,
+        message: &Message<'_>,
+        publisher: Option<SessionRef>,
+        ticket: Ticket,
+    ) -> Published {
+        for target in &resolved.locals {
+            self.deliver_local(number, target, message);
+        }
+        for (shard, routes) in &resolved.remote {
+            self.outbound[shard.index()].push_routed(number, routes, message);
+            self.has_outbound = true;
+        }
+        for group in &resolved.groups {
+            self.deliver_to_group(number, group, message, None, 0);
+        }
+        if !resolved.inboxes.is_empty() {
+            return self.append(number, resolved, message, publisher, ticket);
+        }
+        Published::Handed { is_matched: resolved.is_matched() }
+    }
+
+    #[inline]
+    fn deliver_local(
+        &mut self,
+        number: TenantNumber,
+        target: &LocalTarget,
+        message: &Message<'_>,
+    ) {
+        let id = target.subscription_id;
+        let delivery = Delivery {
+            message,
+            options: target.options,
+            subscription_id: (id != 0).then_some(id),
+            is_retained: false,
+            origin: None,
+        };
+        let Some(connection) = self.slots[target.slot as usize].connection.as_deref_mut() else {
+            // The publisher itself: its session is at work.
+            let generation = self.slots[target.slot as usize].generation;
+            let address = (target.slot, generation);
+            let subscription_id = delivery.subscription_id;
+            let own = &mut self.outbound[self.id.index()];
+            own.push_direct(number, address, target.options, subscription_id, message);
+            self.has_outbound = true;
+            return;
+        };
+        let delivered = connection.session.deliver(self.now, &delivery);
+        if delivered == Delivered::Sent && !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(target.slot);
+        }
+        self.count(delivered, message);
+    }
+
+    /// Gives a message to one member of a shared group.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        number: TenantNumber,
+        group: &Group,
+        message: &Message<'_>,
+        without: Option<u64>,
+        hops: u8,
+    ) {
+        let Some(member) = group.choose(message.publisher, without) else {
+            self.stats.dropped(DropReason::SessionClosed);
+            return;
+        };
+        match member.target {
+            GroupTarget::Session(session) => {
+                let target = MemberTarget {
+                    slot: session.slot,
+                    generation: session.generation,
+                    route: group.route,
+                    group: group_key(&group.name, group.is_ordered),
+                    hops,
+                };
+                if session.shard == self.id && self.deliver_member(number, &target, message) {
+                    return;
+                }
+                self.outbound[session.shard.index()].push_member(number, &target, message);
+                self.has_outbound = true;
+            }
+            GroupTarget::Inbox(inbox) => {
+                let route = ratatosk_contract::dist::InboxRoute {
+                    inbox,
+                    incarnation: member.incarnation,
+                    options: member.options,
+                    subscription_id: member.subscription_id,
+                };
+                let mut direct = Vec::new();
+                // No answer is waited for: a group's message is not the publisher's to repeat.
+                let _ = self.node.inbox.append(&[route], message, Ticket(0), &mut direct);
+                self.deliver_direct(number, &direct, message);
+            }
+        }
+    }
+
+    /// Delivers to a member of this shard; false if its session is at work, so that the message
+    /// has to come by the mailbox.
+    pub(super) fn deliver_member(
+        &mut self,
+        number: TenantNumber,
+        target: &MemberTarget,
+        message: &Message<'_>,
+    ) -> bool {
+        let slot = &mut self.slots[target.slot as usize];
+        if slot.generation == target.generation && slot.is_at_work {
+            return false;
+        }
+        let is_same = slot.generation == target.generation;
+        let connection = slot.connection.as_deref_mut().filter(|_| is_same);
+        let found = connection.and_then(|connection| {
+            let shared = find_shared(&connection.local.rare.as_ref()?.shared, target)?;
+            Some((connection, shared))
+        });
+        let Some((connection, (origin, options, subscription_id))) = found else {
+            // It left after it was chosen.
+            self.regroup(number, target, None, message);
+            return true;
+        };
+        let delivery =
+            Delivery { message, options, subscription_id, is_retained: false, origin: Some(origin) };
+        let delivered = connection.session.deliver(self.now, &delivery);
+        if let Some(rare) = &connection.local.rare
+            && let Some(state) = &rare.member
+        {
+            let is_congested = delivered != Delivered::Sent;
+            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
+        }
+        if delivered == Delivered::Sent && !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(target.slot);
+        }
+        let is_full = delivered == Delivered::Dropped(DropReason::Overflow);
+        if is_full && target.hops < HOPS_MAX {
+            let id = connection.session.publisher().0;
+            self.regroup(number, target, Some(id), message);
+            return true;
+        }
+        self.count(delivered, message);
+        true
+    }
+
+    /// Offers a message of a shared group to another member.
+    pub(super) fn regroup(
+        &mut self,
+        number: TenantNumber,
+        target: &MemberTarget,
+        without: Option<u64>,
+        message: &Message<'_>,
+    ) {
+        if target.hops >= HOPS_MAX {
+            self.stats.dropped(DropReason::Overflow);
+            return;
+        }
+        let group = TopicName::parse(message.topic, &ratatosk_topic::TopicLimits::default())
+            .ok()
+            .map(|topic| self.resolve(number, topic))
+            .and_then(|resolved| {
+                let is_it = |group: &&std::sync::Arc<Group>| {
+                    group.route.index == target.route.index
+                        && group_key(&group.name, group.is_ordered) == target.group
+                };
+                resolved.groups.iter().find(is_it).cloned()
+            });
+        match group {
+            Some(group) => {
+                self.deliver_to_group(number, &group, message, without, target.hops + 1);
+            }
+            None => self.stats.dropped(DropReason::SessionClosed),
+        }
+    }
+
+    /// Queues a message for persistent sessions.
+    fn append(
+        &mut self,
+        number: TenantNumber,
+        resolved: &Resolved,
+        message: &Message<'_>,
+        _publisher: Option<SessionRef>,
+        ticket: Ticket,
+    ) -> Published {
+        let mut direct = std::mem::take(&mut self.direct);
+        direct.clear();
+        let call = self.node.inbox.append(&resolved.inboxes, message, ticket, &mut direct);
+        self.deliver_direct(number, &direct, message);
+        self.direct = direct;
+        match call {
+            Call::Pending => Published::Pending,
+            Call::Ready(Settlement::Done) => Published::Handed { is_matched: true },
+            Call::Ready(Settlement::QuotaExceeded) => Published::QuotaExceeded,
+            Call::Ready(Settlement::Busy | Settlement::Unknown) => Published::Busy,
+        }
+    }
+
+    /// QoS 0 for persistent sessions that are online.
+    pub(super) fn deliver_direct(
+        &mut self,
+        number: TenantNumber,
+        direct: &[DirectDelivery],
+        message: &Message<'_>,
+    ) {
+        for delivery in direct {
+            let owner = delivery.owner;
+            let batch = &mut self.outbound[owner.shard.index()];
+            let address = (owner.slot, owner.generation);
+            batch.push_direct(
+                number,
+                address,
+                delivery.options,
+                delivery.subscription_id,
+                message,
+            );
+            self.has_outbound = true;
+        }
+    }
+
+    #[inline]
+    pub(super) fn count(&mut self, delivered: Delivered, message: &Message<'_>) {
+        match delivered {
+            Delivered::Sent => {
+                self.stats.sent += 1;
+                self.stats.sent_bytes += message.payload.len() as u64;
+            }
+            Delivered::Queued => self.stats.queued += 1,
+            Delivered::Dropped(reason) => self.stats.dropped(reason),
+        }
+    }
+}
+
+/// Tells the groups of one filter apart.
+pub(super) fn group_key(name: &str, is_ordered: bool) -> u32 {
+    let mut hash = if is_ordered { 0x811c_9dc5_u32 } else { 0x050c_5d1f };
+    for byte in name.bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    hash
+}
+
+fn find_shared(
+    shared: &[SharedSubscription],
+    target: &MemberTarget,
+) -> Option<(Origin, ratatosk_codec::SubscriptionOptions, Option<u32>)> {
+    let is_it = |known: &SharedSubscription| {
+        known.route == target.route && known.group == target.group
+    };
+    let known = shared.iter().find(|known| is_it(known))?;
+    Some((Origin(known.number), known.options, known.subscription_id))
+}

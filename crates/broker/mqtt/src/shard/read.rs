@@ -1,0 +1,342 @@
+//! From a readable socket to the session.
+//!
+//! All connections of a shard read into one buffer. What a session did not take is kept with the
+//! connection, and a packet that is larger than the buffer is read into one of exactly its size,
+//! so that its payload can be shared. One read per connection and turn: nobody starves the others.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes};
+use ratatosk_contract::SessionRef;
+use ratatosk_session::{Farewell, Next};
+use ratatosk_telemetry::memory::Pressure;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{
+    READ_BYTES, Shard,
+    connection::{Connection, Flow},
+    link::Link,
+};
+use crate::transport;
+
+/// How long a connection is left unread when memory is short, before it is closed. MQTT-103
+const STARVE_MAX: Duration = Duration::from_secs(5);
+
+/// Whether the connection's task has more to do at once.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The socket has nothing, or is not to be read now.
+    Done,
+    /// It may have more: come again behind the others.
+    Again,
+    /// The connection is gone.
+    Gone,
+}
+
+impl Shard {
+    /// One turn of a connection's task.
+    pub(super) fn turn(&mut self, session: SessionRef, context: &mut Context<'_>) -> Turn {
+        let Some(mut connection) = self.take(session) else { return Turn::Gone };
+        self.now = self.node.clock.now();
+        let known = connection.waker.as_ref();
+        if !known.is_some_and(|waker| waker.will_wake(context.waker())) {
+            connection.waker = Some(context.waker().clone());
+        }
+        if connection.is_write_blocked
+            && connection.stream.poll_write_ready(context).is_ready()
+        {
+            connection.is_write_blocked = false;
+            self.mark_dirty(session, &mut connection);
+        }
+        let turn = match connection.state {
+            Flow::Reading => self.read(session, &mut connection, context, false),
+            Flow::Lingering => linger(&mut connection, &mut self.read_buffer, context),
+            _ => Turn::Done,
+        };
+        if turn == Turn::Gone {
+            self.put(session, connection);
+            self.forget(session);
+        } else {
+            self.put(session, connection);
+        }
+        self.wake_flusher();
+        turn
+    }
+
+    fn read(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        context: &mut Context<'_>,
+        is_second: bool,
+    ) -> Turn {
+        // What was left by a session that waited comes first.
+        if connection.has_leftover {
+            connection.has_leftover = false;
+            let bytes = std::mem::take(&mut connection.partial);
+            self.feed(session, connection, bytes);
+            return Turn::Again;
+        }
+        if self.is_back_pressured(session, connection) || self.is_starved(session, connection) {
+            return Turn::Done;
+        }
+        match self.read_once(session, connection, context) {
+            Poll::Pending => Turn::Done,
+            Poll::Ready(Ok(0)) => {
+                self.end_in_hands(session, connection, Farewell::PeerClosed);
+                Turn::Done
+            }
+            // A short read empties the socket. The runtime knows that too, and only files the
+            // waker when it is asked once more, without another system call.
+            Poll::Ready(Ok(count)) if count < READ_BYTES / 2 && !is_second => {
+                match connection.state {
+                    Flow::Reading => self.read(session, connection, context, true),
+                    _ => Turn::Done,
+                }
+            }
+            Poll::Ready(Ok(_)) => Turn::Again,
+            Poll::Ready(Err(error)) => {
+                let farewell = Farewell::NetworkError(error.to_string());
+                self.end_in_hands(session, connection, farewell);
+                Turn::Done
+            }
+        }
+    }
+
+    /// Reads once, and hands the bytes to the session.
+    fn read_once(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
+        if connection.wanted > READ_BYTES / 2 {
+            return self.read_large(session, connection, context);
+        }
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let held = connection.partial.len();
+        buffer[..held].copy_from_slice(&connection.partial);
+        let mut into = ReadBuf::new(&mut buffer[held..]);
+        let polled = Pin::new(&mut connection.stream).poll_read(context, &mut into);
+        let count = into.filled().len();
+        let result = match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {
+                self.stats.read_bytes += count as u64;
+                if count > 0 {
+                    connection.partial.clear();
+                    self.hand(session, connection, &buffer[..held + count]);
+                }
+                Poll::Ready(Ok(count))
+            }
+        };
+        self.read_buffer = buffer;
+        result
+    }
+
+    /// Reads the rest of a packet that has a buffer of its own.
+    fn read_large(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
+        let missing = connection.wanted - connection.partial.len();
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let take = missing.min(buffer.len());
+        let mut into = ReadBuf::new(&mut buffer[..take]);
+        let polled = Pin::new(&mut connection.stream).poll_read(context, &mut into);
+        let count = into.filled().len();
+        if count > 0 {
+            // The buffer has the packet's size from the first: it never moves.
+            connection.partial.reserve_exact(missing);
+            connection.partial.put_slice(&buffer[..count]);
+        }
+        self.read_buffer = buffer;
+        if let Poll::Ready(Err(error)) = polled {
+            return Poll::Ready(Err(error));
+        }
+        if polled.is_pending() {
+            return Poll::Pending;
+        }
+        self.stats.read_bytes += count as u64;
+        self.recharge(connection);
+        if connection.partial.len() >= connection.wanted {
+            let packet = Bytes::from(std::mem::take(&mut connection.partial));
+            connection.wanted = 0;
+            self.take_in(session, connection, &packet, Some(&packet));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Bytes from the socket: through the layers, if there are any, to the session.
+    fn hand(&mut self, session: SessionRef, connection: &mut Box<Connection>, bytes: &[u8]) {
+        let Some(layers) = &mut connection.pipeline else {
+            self.take_in(session, connection, bytes, None);
+            return;
+        };
+        let mut mqtt = std::mem::take(&mut connection.partial);
+        let received = layers.pipeline.receive(bytes, &mut mqtt, &mut layers.wire);
+        let is_closed = match received {
+            Ok(received) => {
+                connection.peer = layers.pipeline.peer().address;
+                matches!(received.state, transport::State::Closed | transport::State::HealthCheck)
+            }
+            Err(error) => {
+                self.mark_dirty(session, connection);
+                let farewell = Farewell::NetworkError(error.to_string());
+                self.end_in_hands(session, connection, farewell);
+                return;
+            }
+        };
+        self.mark_dirty(session, connection);
+        if mqtt.len() >= connection.wanted.max(1) {
+            self.feed(session, connection, mqtt);
+        } else {
+            connection.partial = mqtt;
+        }
+        if is_closed {
+            self.end_in_hands(session, connection, Farewell::PeerClosed);
+        }
+    }
+
+    /// MQTT bytes that are owned: of a layered connection, or left over. Large ones are shared.
+    fn feed(&mut self, session: SessionRef, connection: &mut Box<Connection>, bytes: Vec<u8>) {
+        if bytes.len() < READ_BYTES / 2 {
+            self.take_in(session, connection, &bytes, None);
+            return;
+        }
+        let whole = Bytes::from(bytes);
+        self.take_in(session, connection, &whole, Some(&whole));
+    }
+
+    /// MQTT bytes: to the session.
+    pub(super) fn take_in(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        bytes: &[u8],
+        whole: Option<&Bytes>,
+    ) {
+        let Connection { session: machine, local, .. } = &mut **connection;
+        let settings = std::sync::Arc::clone(machine.settings());
+        let publisher = machine.publisher().0;
+        let now = self.now;
+        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
+        let received = machine.receive(now, bytes, whole, &mut link);
+        let rest = &bytes[received.consumed..];
+        if rest.is_empty() {
+            // An idle connection holds no buffer.
+            connection.partial = Vec::new();
+        } else {
+            connection.partial.clear();
+            connection.partial.extend_from_slice(rest);
+        }
+        connection.wanted = 0;
+        match received.next {
+            Next::Bytes { packet_length } => {
+                connection.wanted = packet_length.unwrap_or(0);
+            }
+            Next::Answer => connection.state = Flow::Waiting,
+            Next::Retry => {
+                connection.state = Flow::Retrying;
+                connection.has_leftover = true;
+            }
+            Next::RetryAt(at) => {
+                connection.state = Flow::Throttled;
+                connection.has_leftover = true;
+                connection.deadline = Some(at);
+                self.wheel.insert(session, at);
+            }
+            Next::End => {
+                self.end_in_hands(session, connection, Farewell::PeerClosed);
+                return;
+            }
+        }
+        if received.next == Next::Answer {
+            connection.has_leftover = !connection.partial.is_empty();
+            self.start_request(session, connection);
+        }
+        self.after_session(session, connection);
+    }
+
+    /// What is due whenever a session was at work.
+    pub(super) fn after_session(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
+        if connection.local.has_retained() {
+            self.pump_retained(session, connection);
+        }
+        if connection.session.output_len() > 0 {
+            self.mark_dirty(session, connection);
+        }
+        if let Some(rare) = &connection.local.rare
+            && let Some(state) = &rare.member
+        {
+            let is_congested = connection.session.is_congested();
+            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
+        }
+        let (expired, oversize) = connection.session.take_dropped();
+        self.stats.dropped_expired += u64::from(expired);
+        self.stats.dropped_oversize += u64::from(oversize);
+        self.recharge(connection);
+    }
+
+    /// Whether another shard does not keep up: then publishers wait.
+    fn is_back_pressured(&mut self, session: SessionRef, connection: &mut Connection) -> bool {
+        let from = self.id.index();
+        let node = &self.node;
+        let is_full = |(shard, mailbox): (usize, &crate::shard::mailbox::Mailbox)| {
+            shard != from && mailbox.is_full(from)
+        };
+        if !node.mailboxes.iter().enumerate().any(is_full) {
+            return false;
+        }
+        connection.state = Flow::BackPressured;
+        self.back_pressured.push(session);
+        true
+    }
+
+    /// Whether memory is so short that this connection's bytes are left in the kernel.
+    fn is_starved(&mut self, session: SessionRef, connection: &mut Connection) -> bool {
+        let pressure = self.node.memory.pressure();
+        let is_large = connection.charged > self.starve_above(pressure);
+        if pressure < Pressure::PauseReaders || !is_large {
+            return false;
+        }
+        connection.state = Flow::Starved;
+        let deadline = self.now + STARVE_MAX;
+        connection.deadline = Some(deadline);
+        self.wheel.insert(session, self.now);
+        true
+    }
+
+    /// From how many bytes on a connection is paused: the largest producers first.
+    fn starve_above(&self, pressure: Pressure) -> usize {
+        match pressure {
+            Pressure::None | Pressure::Caches | Pressure::Qos0 => usize::MAX,
+            Pressure::PauseReaders => 16 * 1024,
+            Pressure::RefuseConnect => 4 * 1024,
+        }
+    }
+
+    /// Tells the accountant what the connection holds now.
+    pub(super) fn recharge(&mut self, connection: &mut Connection) {
+        let held = connection.memory_bytes();
+        let before = std::mem::replace(&mut connection.charged, held);
+        self.charge(connection, before, held);
+    }
+}
+
+/// Reads and forgets what a peer still sends that was said farewell to.
+fn linger(connection: &mut Connection, buffer: &mut [u8], context: &mut Context<'_>) -> Turn {
+    let mut into = ReadBuf::new(buffer);
+    match Pin::new(&mut connection.stream).poll_read(context, &mut into) {
+        Poll::Pending => Turn::Done,
+        Poll::Ready(Ok(())) if !into.filled().is_empty() => Turn::Again,
+        Poll::Ready(_) => Turn::Gone,
+    }
+}

@@ -1,0 +1,134 @@
+//! Retained messages: storing them, and reading them for new subscriptions.
+//!
+//! A subscription reads page by page, as fast as its client takes them: while the output is
+//! short and nothing waits in the session's queue. What was published after the subscription
+//! became effective came to it live and is passed over.
+
+use std::sync::Arc;
+
+use ratatosk_contract::{
+    Call, Message, SessionRef, StoredMessage, Ticket,
+    inbox::InboxRoute,
+    retain::{Cursor, Page},
+};
+use ratatosk_session::{Delivered, Delivery, DropReason};
+use ratatosk_topic::{TopicFilter, TopicLimits};
+
+use super::{
+    Shard,
+    connection::{Connection, RetainedRead},
+};
+use crate::tenants::TenantNumber;
+
+/// Up to how many unwritten bytes the next page is read.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// How many messages are read at once.
+const PAGE_MESSAGES: usize = 128;
+/// How many bytes, about.
+const PAGE_BYTES: usize = 64 * 1024;
+
+impl Shard {
+    /// Retains or clears, before the message is routed.
+    pub(super) fn retain(&mut self, tenant: TenantNumber, message: &Message<'_>) {
+        self.stats.retained += 1;
+        let _ = self.tenant(tenant).retained.store(message, Ticket(0));
+    }
+
+    /// Hands on retained messages while the client takes them.
+    pub(super) fn pump_retained(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+    ) {
+        let Some(tenant) = connection.local.tenant else { return };
+        while connection.session.output_len() < OUTPUT_BYTES_MAX
+            && !connection.session.is_congested()
+        {
+            let Some(rare) = &mut connection.local.rare else { return };
+            let Some(mut read) = rare.retained.pop_front() else { return };
+            let is_stalled = self.read_page(tenant, session, connection, &mut read);
+            let is_over = read.cursor == Cursor::End || read.left == 0;
+            if !is_over {
+                connection.local.rare().retained.push_front(read);
+            }
+            if is_stalled {
+                return;
+            }
+        }
+    }
+
+    /// Reads one page; true if the client takes no more now.
+    fn read_page(
+        &mut self,
+        tenant: TenantNumber,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        read: &mut RetainedRead,
+    ) -> bool {
+        let Ok(filter) = TopicFilter::parse(&read.filter, &TopicLimits::PROTOCOL) else {
+            read.cursor = Cursor::End;
+            return false;
+        };
+        let mut page = Page {
+            messages: Vec::new(),
+            messages_max: PAGE_MESSAGES.min(read.left as usize),
+            bytes_max: PAGE_BYTES,
+        };
+        self.tenant(tenant).retained.scan(self.now, &filter, &mut read.cursor, &mut page);
+        for stored in &page.messages {
+            if stored.accepted > read.since {
+                continue;
+            }
+            read.left -= 1;
+            self.deliver_retained(session, connection, read, stored);
+        }
+        false
+    }
+
+    fn deliver_retained(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        read: &RetainedRead,
+        stored: &Arc<StoredMessage>,
+    ) {
+        let message = stored.as_message();
+        let qos = message.qos.min(read.options.qos);
+        if let Some(claim) = connection.local.claim
+            && qos != ratatosk_codec::Qos::AtMostOnce
+        {
+            // A persistent session's messages go through its inbox, so that they survive.
+            let options = ratatosk_codec::SubscriptionOptions {
+                retain_as_published: true,
+                no_local: false,
+                ..read.options
+            };
+            let route = InboxRoute {
+                inbox: claim.inbox,
+                incarnation: connection.local.incarnation,
+                options,
+                subscription_id: read.subscription_id,
+            };
+            let message = Message { retain: true, ..message };
+            let appended =
+                self.node.inbox.append(&[route], &message, Ticket(0), &mut Vec::new());
+            debug_assert!(matches!(appended, Call::Ready(_) | Call::Pending));
+            self.stats.queued += 1;
+            return;
+        }
+        let delivery = Delivery {
+            message: &message,
+            // [MQTT-3.8.3-3] concerns what is published now, not what is retained.
+            options: ratatosk_codec::SubscriptionOptions { no_local: false, ..read.options },
+            subscription_id: read.subscription_id,
+            is_retained: true,
+            origin: None,
+        };
+        let delivered = connection.session.deliver(self.now, &delivery);
+        if delivered == Delivered::Sent {
+            self.mark_dirty(session, connection);
+        }
+        debug_assert_ne!(delivered, Delivered::Dropped(DropReason::NoLocal));
+        self.count(delivered, &message);
+    }
+}
