@@ -34,10 +34,26 @@ impl Seed {
     pub(super) fn hash(&self, bytes: &[u8]) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.start, &self.shared);
         hasher.write(bytes);
-        #[cfg(test)]
-        return hasher.finish() & self.mask;
-        #[cfg(not(test))]
-        hasher.finish()
+        self.masked(hasher.finish())
+    }
+
+    /// Of the edge below `node` to the level of that hash. Since the level's hash is secret, nobody
+    /// can aim edges at each other's buckets.
+    #[inline]
+    pub(super) fn edge(&self, node: u32, level_hash: u64) -> u32 {
+        let scattered = u64::from(node).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        fold(self.masked(level_hash ^ scattered))
+    }
+
+    #[cfg(test)]
+    fn masked(&self, hash: u64) -> u64 {
+        hash & self.mask
+    }
+
+    #[cfg(not(test))]
+    #[inline]
+    fn masked(&self, hash: u64) -> u64 {
+        hash
     }
 }
 

@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 
 use super::arena::Arena;
-use super::hash::{Seed, Table, fold};
+use super::hash::{Seed, Table};
 use super::labels::Labels;
 use super::slot::{Place, Position, Slot};
 use crate::wildcard::{level_at, tail_matches};
@@ -194,7 +194,7 @@ impl Trie {
                 if level == b"+" {
                     self.nodes[node].plus = NONE;
                 } else {
-                    self.cut_edge(node, seed.hash(level), LEAF | id);
+                    self.cut_edge(node, seed.edge(node, seed.hash(level)), LEAF | id);
                 }
                 node
             }
@@ -284,7 +284,7 @@ impl Trie {
     /// The child below a literal level, packed; `NONE` if there is none.
     #[inline]
     fn edge(&self, seed: &Seed, slots: &Arena<Slot>, node: u32, level: &mut Level<'_>) -> u32 {
-        let hash = edge_hash(node, level.hash(seed));
+        let hash = seed.edge(node, level.hash(seed));
         let text = level.text;
         let found = self.edges.find(hash, |packed| {
             if packed & LEAF != 0 {
@@ -365,7 +365,7 @@ impl Trie {
                 Position::Leaf { node, at }
             }
             _ => {
-                self.edges.insert(edge_hash(node, seed.hash(level)), LEAF | id);
+                self.edges.insert(seed.edge(node, seed.hash(level)), LEAF | id);
                 self.nodes[node].edges += 1;
                 Position::Leaf { node, at }
             }
@@ -398,7 +398,7 @@ impl Trie {
             let hash = level.hash(seed);
             let token = self.labels.acquire(hash, level.text);
             let below = self.nodes.insert(Node { parent, token, ..Node::default() });
-            self.edges.replace(edge_hash(parent, hash), LEAF | other, below);
+            self.edges.replace(seed.edge(parent, hash), LEAF | other, below);
             below
         };
         let next = at + level.text.len() + 1;
@@ -418,16 +418,16 @@ impl Trie {
                 self.nodes[parent].plus = NONE;
             } else {
                 let hash = seed.hash(self.labels.text(token));
-                self.cut_edge(parent, hash, node);
+                self.cut_edge(parent, seed.edge(parent, hash), node);
                 self.labels.release(hash, token);
             }
             node = parent;
         }
     }
 
-    fn cut_edge(&mut self, node: u32, level_hash: u64, packed: u32) {
+    fn cut_edge(&mut self, node: u32, hash: u32, packed: u32) {
         assert!(self.nodes[node].edges > 0, "node {node} has an edge to cut");
-        self.edges.remove(edge_hash(node, level_hash), packed);
+        self.edges.remove(hash, packed);
         self.nodes[node].edges -= 1;
     }
 }
@@ -436,10 +436,4 @@ impl Trie {
 #[inline]
 fn begins_with_level(rest: &[u8], level: &[u8]) -> bool {
     rest.strip_prefix(level).is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
-}
-
-#[inline]
-fn edge_hash(node: u32, level_hash: u64) -> u32 {
-    // The level's hash is secret, so nobody can aim nodes at each other's buckets.
-    fold(level_hash ^ u64::from(node).wrapping_mul(0xD6E8_FEB8_6659_FD93))
 }
