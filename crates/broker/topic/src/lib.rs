@@ -2,8 +2,8 @@
 //!
 //! Everything here is pure: text in, answers out. A [`TopicName`] or [`TopicFilter`] that exists is
 //! valid within the limits it was parsed with. [`FilterIndex`] answers "which filters match this
-//! topic", [`FilterScan`] the reverse over an ordered map of topics, [`rendezvous`] picks the member
-//! of an ordered shared group. Tenants, receivers and share groups are the matter of the services.
+//! topic", [`FilterScan`] the reverse over an ordered map of topics, [`rendezvous()`] picks the
+//! member of an ordered shared group. Tenants, receivers and share groups are the matter of the services.
 
 mod error;
 mod filter;

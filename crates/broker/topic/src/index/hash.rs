@@ -15,18 +15,45 @@ use hashbrown::HashTable;
 pub(super) struct Seed {
     shared: SharedSeed,
     start: u64,
+    /// Bits of each hash that are used: tests take few, so that all texts collide.
+    #[cfg(test)]
+    pub(super) mask: u64,
 }
 
 impl Seed {
     pub(super) fn new(seed: u64) -> Self {
-        Self { shared: SharedSeed::from_u64(seed), start: seed.rotate_left(32) }
+        Self {
+            shared: SharedSeed::from_u64(seed),
+            start: seed.rotate_left(32),
+            #[cfg(test)]
+            mask: u64::MAX,
+        }
     }
 
     #[inline]
     pub(super) fn hash(&self, bytes: &[u8]) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.start, &self.shared);
         hasher.write(bytes);
-        hasher.finish()
+        self.masked(hasher.finish())
+    }
+
+    /// Of the edge below `node` to the level of that hash. Since the level's hash is secret, nobody
+    /// can aim edges at each other's buckets.
+    #[inline]
+    pub(super) fn edge(&self, node: u32, level_hash: u64) -> u32 {
+        let scattered = u64::from(node).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        fold(self.masked(level_hash ^ scattered))
+    }
+
+    #[cfg(test)]
+    fn masked(&self, hash: u64) -> u64 {
+        hash & self.mask
+    }
+
+    #[cfg(not(test))]
+    #[inline]
+    fn masked(&self, hash: u64) -> u64 {
+        hash
     }
 }
 

@@ -12,15 +12,13 @@
 //!
 //! Cost of a walk over a topic of `L` levels: at level `i` at most `min(2^i, nodes at depth i)` nodes
 //! are visited, in all never more than there are nodes, each with one probe of the edge table. Each
-//! leaf met is compared once, in at most one pass over its text. Nothing recurses: the frontier of
-//! one level is a list. What one tenant can make a walk cost is thus linear in what it has stored.
+//! leaf met is compared once, in at most one pass over its text. Nothing recurses: the nodes visited
+//! are a list. What one tenant can make a walk cost is thus linear in what it has stored.
 
 use std::collections::BTreeMap;
 
-use smallvec::SmallVec;
-
 use super::arena::Arena;
-use super::hash::{Seed, Table, fold};
+use super::hash::{Seed, Table};
 use super::labels::Labels;
 use super::slot::{Place, Position, Slot};
 use crate::wildcard::{level_at, tail_matches};
@@ -86,18 +84,49 @@ impl Child {
 struct Level<'t> {
     text: &'t [u8],
     hash: Option<u64>,
-    token: Option<u32>,
+    /// `NONE` while unknown.
+    token: u32,
 }
 
 impl<'t> Level<'t> {
     #[inline]
     fn new(text: &'t [u8]) -> Self {
-        Self { text, hash: None, token: None }
+        Self { text, hash: None, token: NONE }
     }
 
     #[inline]
     fn hash(&mut self, seed: &Seed) -> u64 {
         *self.hash.get_or_insert_with(|| seed.hash(self.text))
+    }
+}
+
+/// Numbers of nodes in the order of their visits; the first ones without an allocation.
+struct Visits {
+    near: [u32; NEAR],
+    far: Vec<u32>,
+    len: usize,
+}
+
+const NEAR: usize = 32;
+
+impl Visits {
+    #[inline]
+    fn new() -> Self {
+        Self { near: [NONE; NEAR], far: Vec::new(), len: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, number: u32) {
+        match self.near.get_mut(self.len) {
+            Some(place) => *place = number,
+            None => self.far.push(number),
+        }
+        self.len += 1;
+    }
+
+    #[inline]
+    fn at(&self, position: usize) -> u32 {
+        if position < NEAR { self.near[position] } else { self.far[position - NEAR] }
     }
 }
 
@@ -165,7 +194,7 @@ impl Trie {
                 if level == b"+" {
                     self.nodes[node].plus = NONE;
                 } else {
-                    self.cut_edge(node, seed.hash(level), LEAF | id);
+                    self.cut_edge(node, seed.edge(node, seed.hash(level)), LEAF | id);
                 }
                 node
             }
@@ -173,7 +202,7 @@ impl Trie {
         self.prune(seed, node);
     }
 
-    /// Appends the filters that match `topic`, each once, and tells how many nodes were visited.
+    /// Calls `found` for each filter that matches `topic`, once. Returns the number of nodes visited.
     pub(super) fn matches(
         &self,
         seed: &Seed,
@@ -181,58 +210,54 @@ impl Trie {
         topic: &[u8],
         mut found: impl FnMut(u32),
     ) -> usize {
-        let mut frontier: SmallVec<[u32; 32]> = SmallVec::new();
-        let mut following: SmallVec<[u32; 32]> = SmallVec::new();
-        frontier.push(ROOT);
+        // All nodes visited, level by level: those from `begin` are of the level at hand.
+        let mut visited = Visits::new();
+        visited.push(ROOT);
         // [MQTT-4.7.2-1] The wildcards of the root are leading ones.
         let mut takes_wildcards = topic.first() != Some(&b'$');
-        let mut visited = 0;
-        let mut at = 0;
-        while !frontier.is_empty() {
+        let (mut begin, mut at) = (0, 0);
+        loop {
+            let end = visited.len;
+            if begin == end {
+                return end;
+            }
             let mut level = Level::new(level_at(topic, at));
-            let is_last = at + level.text.len() == topic.len();
-            visited += frontier.len();
-            for &number in &frontier {
+            let next = at + level.text.len() + 1;
+            for position in begin..end {
+                let number = visited.at(position);
                 let node = &self.nodes[number];
-                let mut children = [None, None];
-                if takes_wildcards {
-                    if node.hash != NONE {
-                        found(node.hash);
-                    }
-                    children[0] = Child::unpack(node.plus);
+                if takes_wildcards && node.hash != NONE {
+                    found(node.hash);
                 }
-                if node.edges > 0 {
-                    children[1] = self.edge(seed, slots, number, &mut level);
-                }
-                for child in children.into_iter().flatten() {
-                    match child {
-                        Child::Node(below) => following.push(below),
-                        Child::Leaf(id) => {
-                            let rest = slots[id].leaf_of(number);
-                            if rest.is_some_and(|rest| tail_matches(rest, &topic[at..])) {
-                                found(id);
-                            }
+                let plus = if takes_wildcards { node.plus } else { NONE };
+                let has_edges = node.edges > 0;
+                let literal =
+                    if has_edges { self.edge(seed, slots, number, &mut level) } else { NONE };
+                for child in [plus, literal] {
+                    if child & LEAF == 0 {
+                        visited.push(child);
+                    } else if child != NONE {
+                        let id = child & !LEAF;
+                        let rest = slots[id].leaf_of(number);
+                        if rest.is_some_and(|rest| tail_matches(rest, &topic[at..])) {
+                            found(id);
                         }
                     }
                 }
             }
-            if is_last {
-                self.finish(&following, &mut found);
-                return visited + following.len();
+            if next > topic.len() {
+                self.finish(&visited, end, &mut found);
+                return visited.len;
             }
-            at += level.text.len() + 1;
-            takes_wildcards = true;
-            frontier.clear();
-            std::mem::swap(&mut frontier, &mut following);
+            (begin, at, takes_wildcards) = (end, next, true);
         }
-        visited
     }
 
     /// At the nodes that the topic's last level leads to: what ends there, and what goes on with `#`,
     /// which matches the parent level too.
-    fn finish(&self, reached: &[u32], found: &mut impl FnMut(u32)) {
-        for &number in reached {
-            let node = &self.nodes[number];
+    fn finish(&self, visited: &Visits, begin: usize, found: &mut impl FnMut(u32)) {
+        for position in begin..visited.len {
+            let node = &self.nodes[visited.at(position)];
             for filter in [node.end, node.hash] {
                 if filter != NONE {
                     found(filter);
@@ -252,43 +277,35 @@ impl Trie {
         match level.text {
             b"#" => None,
             b"+" => Child::unpack(self.nodes[node].plus),
-            _ => self.edge(seed, slots, node, level),
+            _ => Child::unpack(self.edge(seed, slots, node, level)),
         }
     }
 
+    /// The child below a literal level, packed; `NONE` if there is none.
     #[inline]
-    fn edge(
-        &self,
-        seed: &Seed,
-        slots: &Arena<Slot>,
-        node: u32,
-        level: &mut Level<'_>,
-    ) -> Option<Child> {
-        let hash = edge_hash(node, level.hash(seed));
+    fn edge(&self, seed: &Seed, slots: &Arena<Slot>, node: u32, level: &mut Level<'_>) -> u32 {
+        let hash = seed.edge(node, level.hash(seed));
         let text = level.text;
-        let found = self.edges.find(hash, |packed| match Child::unpack(packed) {
-            None => false,
-            Some(Child::Leaf(id)) => {
-                let rest = slots[id].leaf_of(node);
-                rest.is_some_and(|rest| level_at(rest, 0) == text)
+        let found = self.edges.find(hash, |packed| {
+            if packed & LEAF != 0 {
+                let rest = slots[packed & !LEAF].leaf_of(node);
+                return rest.is_some_and(|rest| begins_with_level(rest, text));
             }
-            Some(Child::Node(below)) => {
-                let below = &self.nodes[below];
-                if below.parent != node || below.token == PLUS {
-                    return false;
-                }
-                // A label exists once: after the first comparison of texts, tokens suffice.
-                let is_equal = match level.token {
-                    Some(token) => token == below.token,
-                    None => self.labels.text(below.token) == text,
-                };
-                if is_equal {
-                    level.token = Some(below.token);
-                }
-                is_equal
+            let below = &self.nodes[packed];
+            if below.parent != node {
+                return false;
             }
+            // A label exists once: after the first comparison of texts, tokens suffice.
+            if level.token != NONE {
+                return level.token == below.token;
+            }
+            let is_equal = self.labels.text(below.token) == text;
+            if is_equal {
+                level.token = below.token;
+            }
+            is_equal
         });
-        found.and_then(Child::unpack)
+        found.unwrap_or(NONE)
     }
 
     /// Panics unless the invariants at the head hold and each filter hangs where its slot says.
@@ -308,7 +325,7 @@ impl Trie {
             *references.entry(node.token).or_default() += 1;
             let mut level = Level::new(self.labels.text(node.token));
             let found = self.edge(seed, slots, node.parent, &mut level);
-            assert!(matches!(found, Some(Child::Node(id)) if id == number), "edge to {number}");
+            assert_eq!(found, number, "the edge table knows node {number}");
         }
         for (id, slot) in slots.iter() {
             match slot.place.position() {
@@ -348,7 +365,7 @@ impl Trie {
                 Position::Leaf { node, at }
             }
             _ => {
-                self.edges.insert(edge_hash(node, seed.hash(level)), LEAF | id);
+                self.edges.insert(seed.edge(node, seed.hash(level)), LEAF | id);
                 self.nodes[node].edges += 1;
                 Position::Leaf { node, at }
             }
@@ -381,7 +398,7 @@ impl Trie {
             let hash = level.hash(seed);
             let token = self.labels.acquire(hash, level.text);
             let below = self.nodes.insert(Node { parent, token, ..Node::default() });
-            self.edges.replace(edge_hash(parent, hash), LEAF | other, below);
+            self.edges.replace(seed.edge(parent, hash), LEAF | other, below);
             below
         };
         let next = at + level.text.len() + 1;
@@ -401,22 +418,22 @@ impl Trie {
                 self.nodes[parent].plus = NONE;
             } else {
                 let hash = seed.hash(self.labels.text(token));
-                self.cut_edge(parent, hash, node);
+                self.cut_edge(parent, seed.edge(parent, hash), node);
                 self.labels.release(hash, token);
             }
             node = parent;
         }
     }
 
-    fn cut_edge(&mut self, node: u32, level_hash: u64, packed: u32) {
+    fn cut_edge(&mut self, node: u32, hash: u32, packed: u32) {
         assert!(self.nodes[node].edges > 0, "node {node} has an edge to cut");
-        self.edges.remove(edge_hash(node, level_hash), packed);
+        self.edges.remove(hash, packed);
         self.nodes[node].edges -= 1;
     }
 }
 
+/// Whether the first level of `rest` is `level`.
 #[inline]
-fn edge_hash(node: u32, level_hash: u64) -> u32 {
-    // The level's hash is secret, so nobody can aim nodes at each other's buckets.
-    fold(level_hash ^ u64::from(node).wrapping_mul(0xD6E8_FEB8_6659_FD93))
+fn begins_with_level(rest: &[u8], level: &[u8]) -> bool {
+    rest.strip_prefix(level).is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
 }
