@@ -255,10 +255,14 @@ fn asked_version(body: &[u8], remaining: usize) -> Asked {
     let body = &body[..body.len().min(remaining)];
     for version in ProtocolVersion::ALL {
         let name = version.protocol_name().as_bytes();
-        let mut head = vec![0, u8::try_from(name.len()).unwrap_or(0)];
-        head.extend_from_slice(name);
-        head.push(version.level());
-        if body.starts_with(&head) {
+        // Two bytes of length, the longest name, the level.
+        let mut head = [0; 9];
+        let end = 2 + name.len();
+        head[1] = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        head[2..end].copy_from_slice(name);
+        head[end] = version.level();
+        let head = &head[..=end];
+        if body.starts_with(head) {
             return Asked::Known(version);
         }
         if head.starts_with(body) && body.len() < remaining {
