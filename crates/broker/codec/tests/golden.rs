@@ -65,8 +65,9 @@ fn users() -> UserPropertiesBuilder {
     users
 }
 
+/// [MQTT-3.1.3-1] [MQTT-3.1.3-3] [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.2-18] [MQTT-3.1.2-19]
 #[test]
-fn connect() {
+fn connect_keeps_its_bytes() {
     let bytes = b"\x10\x10\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x02cl";
     let bare = Connect { keep_alive_s: 60, ..Connect::new(V31, "cl", true) };
     check("connect_v31", To::NewServer, V31, bytes, Packet::Connect(bare));
@@ -89,8 +90,9 @@ fn connect() {
     check("connect_v5", To::NewServer, V5, bytes, Packet::Connect(bare));
 }
 
+/// [MQTT-3.1.2-9] [MQTT-3.1.3-10]
 #[test]
-fn connect_with_all_properties() {
+fn connect_with_all_properties_keeps_its_bytes() {
     let bytes = b"\x10\x5d\x00\x04MQTT\x05\xd4\x00\x0a\x23\x11\x00\x00\x00\x3c\x21\x00\x0a\x27\x00\x00\x10\x00\x22\x00\x05\x19\x01\x17\x00\x15\x00\x01m\x16\x00\x01d\x26\x00\x01a\x00\x01b\x00\x01c\x1f\x18\x00\x00\x00\x05\x02\x00\x00\x00\x07\x01\x01\x03\x00\x01t\x08\x00\x01r\x09\x00\x01c\x26\x00\x01a\x00\x01b\x00\x01w\x00\x01m\x00\x01u\x00\x01p";
     let users = users();
     let properties = WillProperties {
@@ -128,8 +130,9 @@ fn connect_with_all_properties() {
     check("connect_v5_full", To::NewServer, V5, bytes, Packet::Connect(full));
 }
 
+/// [MQTT-2.2.2-1] [MQTT-3.2.2-16] [MQTT-3.2.2-9]
 #[test]
-fn connack() {
+fn connack_keeps_its_bytes() {
     let accepted = Connack::new(ReasonCode::Success, false);
     check("connack_v31", To::Client, V31, b"\x20\x02\x00\x00", Packet::Connack(accepted));
     let resumed = Connack::new(ReasonCode::Success, true);
@@ -163,8 +166,9 @@ fn connack() {
     check("connack_v5_full", To::Client, V5, bytes, Packet::Connack(full));
 }
 
+/// [MQTT-2.2.1-2] [MQTT-2.2.2-1]; 3.1.1 [MQTT-2.3.1-5]
 #[test]
-fn publish() {
+fn publish_keeps_its_bytes() {
     let plain = Publish::new("t", b"hi");
     check("publish_v31", To::Client, V31, b"\x30\x05\x00\x01thi", Packet::Publish(plain));
     check("publish_v311", To::Server, V311, b"\x30\x05\x00\x01thi", Packet::Publish(plain));
@@ -195,8 +199,9 @@ fn publish() {
     check("publish_v5_full", To::Client, V5, bytes, Packet::Publish(full));
 }
 
+/// [MQTT-2.2.1-5]; 3.1.1 [MQTT-2.3.1-6]
 #[test]
-fn acknowledgements() {
+fn acknowledgements_keep_their_bytes() {
     let ack = Ack::new(id(258), ReasonCode::Success);
     for (version, name) in [(V31, "v31"), (V311, "v311"), (V5, "v5")] {
         let check = |packet: &str, bytes: &[u8], value: Packet<'_>| {
@@ -222,8 +227,9 @@ fn acknowledgements() {
     check("pubrel_v5_full", To::Client, V5, bytes, Packet::Pubrel(full));
 }
 
+/// [MQTT-2.2.1-6] [MQTT-3.8.4-6] [MQTT-3.9.3-1]; 3.1.1 [MQTT-2.3.1-7] [MQTT-3.9.3-1]
 #[test]
-fn subscribe_and_suback() {
+fn subscribe_and_suback_keep_their_bytes() {
     let mut filters = SubscribeFiltersBuilder::new();
     filters.push("a/+", SubscriptionOptions::new(Qos::AtLeastOnce)).expect("short");
     filters.push("#", SubscriptionOptions::new(Qos::ExactlyOnce)).expect("short");
@@ -267,8 +273,9 @@ fn subscribe_and_suback() {
     assert_eq!(bytes, b"\x90\x04\x00\x0a\x02\x80");
 }
 
+/// [MQTT-2.2.1-6] [MQTT-3.11.3-1]; 3.1.1 [MQTT-2.3.1-7]
 #[test]
-fn unsubscribe_and_unsuback() {
+fn unsubscribe_and_unsuback_keep_their_bytes() {
     let mut filters = UnsubscribeFiltersBuilder::new();
     filters.push("a/+").expect("short").push("#").expect("short");
     let plain = Unsubscribe::new(id(10), filters.view());
@@ -290,7 +297,7 @@ fn unsubscribe_and_unsuback() {
 }
 
 #[test]
-fn pings() {
+fn pings_keep_their_bytes() {
     for (version, name) in [(V31, "v31"), (V311, "v311"), (V5, "v5")] {
         let pingreq = format!("pingreq_{name}");
         check(&pingreq, To::Server, version, b"\xc0\x00", Packet::Pingreq);
@@ -300,7 +307,7 @@ fn pings() {
 }
 
 #[test]
-fn disconnect_and_auth() {
+fn disconnect_and_auth_keep_their_bytes() {
     let normal = Disconnect::new(ReasonCode::Success);
     for (version, name) in [(V31, "v31"), (V311, "v311"), (V5, "v5")] {
         let name = format!("disconnect_{name}");

@@ -97,6 +97,7 @@ fn problem_information_stays_only_where_it_is_always_allowed() {
     }
 }
 
+/// [MQTT-3.3.2-8] [MQTT-1.5.4-2] [MQTT-4.7.3-2] [MQTT-4.7.3-3]
 #[test]
 fn builders_refuse_what_no_packet_can_carry() {
     let long = "x".repeat(65_536);

@@ -278,7 +278,7 @@ fn packets_above_the_limit_are_too_large() {
 }
 
 /// MQTT-063: a malformed topic 0x81; DUP with QoS 0 and a client's subscription id 0x82.
-/// [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-3.3.2-1] [MQTT-3.3.4-6]
+/// [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-3.3.2-1] [MQTT-3.3.2-13] [MQTT-3.3.4-6]
 #[test]
 fn malformed_publishes_have_their_reason_codes() {
     check_all_versions(server, &[0x38], ErrorKind::DupWithoutQos);
@@ -500,7 +500,7 @@ fn properties_stand_once_unless_they_may_repeat() {
     check(new_connection(), &bytes, twice(PropertyId::ReceiveMaximum), ProtocolError);
 }
 
-/// [MQTT-1.5.7-1]
+/// [MQTT-1.5.7-1] [MQTT-3.3.2-17]
 #[test]
 fn both_halves_of_a_pair_are_strings() {
     let kind = malformed(Field::Property(PropertyId::UserProperty), Flaw::NotUtf8);
