@@ -38,7 +38,6 @@ impl<'a> Ack<'a> {
         Self { packet_id, reason, reason_string: None, user_properties: UserProperties::default() }
     }
 
-    #[inline]
     pub(crate) fn decode(
         mut reader: Reader<'a>,
         packet: PacketType,

@@ -12,10 +12,11 @@ use crate::error::{DecodeError, ErrorKind};
 use crate::packet::{Packet, PacketType};
 use crate::primitive::{Fault, PACKET_BYTES_MAX, Reader, Variable, read_variable};
 use crate::publish::{self, Publish};
+use crate::reason::ReasonCode;
 use crate::suback::{Suback, Unsuback};
 use crate::subscribe::Subscribe;
 use crate::unsubscribe::Unsubscribe;
-use crate::version::ProtocolVersion;
+use crate::version::{PacketId, ProtocolVersion};
 
 /// Which side of the connection decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +33,8 @@ pub struct Decoder {
     role: Role,
     version: Option<ProtocolVersion>,
     packet_size_max: u32,
+    /// What `role` and `version` make of a first byte.
+    first_bytes: &'static FirstBytes,
 }
 
 /// What the bytes hold.
@@ -55,10 +58,10 @@ pub enum Decoded<'a> {
 }
 
 /// The fixed header of a packet.
+#[derive(Clone, Copy)]
 struct Header {
     packet: PacketType,
     flags: u8,
-    header_length: usize,
     /// Fixed header included.
     length: usize,
     shortest: bool,
@@ -70,18 +73,22 @@ impl Decoder {
     /// included, are refused.
     #[must_use]
     pub const fn server(packet_size_max: u32) -> Self {
-        Self { role: Role::Server, version: None, packet_size_max }
+        let first_bytes = FirstBytes::of(Role::Server, None);
+        Self { role: Role::Server, version: None, packet_size_max, first_bytes }
     }
 
     /// A client's decoder: it takes what a server sends to a client of this version.
     #[must_use]
     pub const fn client(version: ProtocolVersion, packet_size_max: u32) -> Self {
-        Self { role: Role::Client, version: Some(version), packet_size_max }
+        let version = Some(version);
+        let first_bytes = FirstBytes::of(Role::Client, version);
+        Self { role: Role::Client, version, packet_size_max, first_bytes }
     }
 
     /// The server's decoder after CONNECT: it takes all packets but CONNECT.
     pub const fn set_version(&mut self, version: ProtocolVersion) {
         self.version = Some(version);
+        self.first_bytes = FirstBytes::of(self.role, self.version);
     }
 
     /// The version, `None` before CONNECT.
@@ -108,77 +115,109 @@ impl Decoder {
     }
 
     /// Reads the packet at the head of `bytes`. Bytes behind it are not looked at.
-    #[inline]
+    // Every path builds its result in the caller's place and small values stay in registers: to
+    // move a packet from enum to enum costs more than to read it.
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, DecodeError> {
-        let Some(header) = self.header(bytes)? else {
+        let Some((&first, after)) = bytes.split_first() else {
             return Ok(Decoded::Incomplete { packet_length: None });
         };
-        let length = header.length;
-        let Some(body) = bytes.get(header.header_length..length) else {
-            return Ok(Decoded::Incomplete { packet_length: Some(length) });
+        let Some(packet) = self.first_bytes.packet_type(first) else {
+            return Err(self.refusal(first));
         };
-        let reader = Reader::new(body, header.header_length);
-        let mut version = self.version;
-        match body_of(&header, reader, &mut version, self.role) {
-            Ok(packet) => Ok(Decoded::Packet { packet, length }),
-            Err(Fault { kind, offset }) => {
-                Err(DecodeError { kind, packet: Some(header.packet), offset, version })
-            }
-        }
-    }
-
-    /// Everything that the fixed header tells; `None` while it is incomplete.
-    #[inline]
-    fn header(&self, bytes: &[u8]) -> Result<Option<Header>, DecodeError> {
-        let Some((&first, after)) = bytes.split_first() else {
-            return Ok(None);
-        };
-        let packet = self.packet_type(first).map_err(|kind| self.error(kind, first, 0))?;
-        let flags = first & 0x0F;
         let (remaining, digits, shortest) = match read_variable(after) {
-            None => return Ok(None),
+            None => return Ok(Decoded::Incomplete { packet_length: None }),
             Some(Variable::Complete { value, length, shortest }) => (value, length, shortest),
-            Some(Variable::Endless) => {
-                return Err(self.error(ErrorKind::MalformedVariableInteger, first, 1));
-            }
+            Some(Variable::Endless) => return Err(self.malformed_length(packet)),
         };
         // [MQTT-1.5.5-1] Versions 3.x do not ask for the shortest form.
         if !shortest && self.version == Some(ProtocolVersion::V5) {
-            return Err(self.error(ErrorKind::MalformedVariableInteger, first, 1));
+            return Err(self.malformed_length(packet));
         }
         let header_length = 1 + digits;
         let length = header_length + remaining as usize;
         if length > self.packet_size_max as usize {
-            return self.too_large(bytes, header_length, length);
+            return self.too_large(packet, bytes, header_length, length);
         }
-        Ok(Some(Header { packet, flags, header_length, length, shortest }))
+        let Some(body) = bytes.get(header_length..length) else {
+            return Ok(Decoded::Incomplete { packet_length: Some(length) });
+        };
+        let reader = Reader::new(body, header_length);
+        let flags = first & 0x0F;
+        let header = Header { packet, flags, length, shortest };
+        let Some(version) = self.version else {
+            return self.connect(header, reader);
+        };
+        match packet {
+            PacketType::Publish => self.publish(header, reader, version),
+            PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
+                self.ack(header, reader, version)
+            }
+            _ => self.control(header, reader, version),
+        }
     }
 
-    /// What the first byte tells.
+    fn publish<'a>(
+        &self,
+        header: Header,
+        reader: Reader<'a>,
+        version: ProtocolVersion,
+    ) -> Result<Decoded<'a>, DecodeError> {
+        match Publish::decode(reader, header.flags, version, self.role) {
+            Ok(publish) => {
+                Ok(Decoded::Packet { packet: Packet::Publish(publish), length: header.length })
+            }
+            Err(fault) => Err(self.error_of(fault, header.packet)),
+        }
+    }
+
     #[inline]
-    fn packet_type(&self, first: u8) -> Result<PacketType, ErrorKind> {
-        let flags = first & 0x0F;
-        let unknown = ErrorKind::UnknownPacketType { value: first >> 4 };
-        let packet = PacketType::from_u8(first >> 4).ok_or(unknown)?;
-        let Some(version) = self.version else {
-            return match packet {
-                PacketType::Connect if flags == 0 => Ok(packet),
-                PacketType::Connect => Err(ErrorKind::ReservedFlags { flags }),
-                _ => Err(ErrorKind::ConnectExpected),
-            };
+    fn ack<'a>(
+        &self,
+        header: Header,
+        reader: Reader<'a>,
+        version: ProtocolVersion,
+    ) -> Result<Decoded<'a>, DecodeError> {
+        let length = header.length;
+        if let &[high, low] = reader.rest()
+            && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
+        {
+            let ack = Ack::new(packet_id, ReasonCode::Success);
+            return Ok(Decoded::Packet { packet: ack_packet(header.packet, ack), length });
+        }
+        match Ack::decode(reader, header.packet, version) {
+            Ok(ack) => Ok(Decoded::Packet { packet: ack_packet(header.packet, ack), length }),
+            Err(fault) => Err(self.error_of(fault, header.packet)),
+        }
+    }
+
+    fn control<'a>(
+        &self,
+        header: Header,
+        reader: Reader<'a>,
+        version: ProtocolVersion,
+    ) -> Result<Decoded<'a>, DecodeError> {
+        match control_body(header.packet, reader, version, self.role) {
+            Ok(packet) => Ok(Decoded::Packet { packet, length: header.length }),
+            Err(fault) => Err(self.error_of(fault, header.packet)),
+        }
+    }
+
+    /// The first packet: an error tells the version as soon as it was read.
+    fn connect<'a>(&self, header: Header, reader: Reader<'a>) -> Result<Decoded<'a>, DecodeError> {
+        let mut version = None;
+        let connect = match Connect::decode(reader, &mut version) {
+            // [MQTT-1.5.5-1] Only now is it known that this rule holds.
+            Ok(connect) if !header.shortest && connect.version.is_v5() => {
+                Err(Fault { kind: ErrorKind::MalformedVariableInteger, offset: 1 })
+            }
+            other => other,
         };
-        if packet == PacketType::Publish {
-            return publish::check_flags(flags).map(|()| packet);
+        match connect {
+            Ok(connect) => {
+                Ok(Decoded::Packet { packet: Packet::Connect(connect), length: header.length })
+            }
+            Err(fault) => Err(DecodeError { version, ..self.error_of(fault, header.packet) }),
         }
-        if packet == PacketType::Auth && !version.is_v5() {
-            return Err(unknown);
-        }
-        check_direction(packet, self.role, version)?;
-        // [MQTT-2.1.3-1]; 3.1.1 [MQTT-2.2.2-1] [MQTT-2.2.2-2]
-        if flags != packet.fixed_flags() && !is_resent(packet, flags, version) {
-            return Err(ErrorKind::ReservedFlags { flags });
-        }
-        Ok(packet)
     }
 
     /// A CONNECT is refused as soon as its version is known, because the version decides whether
@@ -186,19 +225,20 @@ impl Decoder {
     #[cold]
     fn too_large(
         &self,
+        packet: PacketType,
         bytes: &[u8],
         header_length: usize,
         length: usize,
-    ) -> Result<Option<Header>, DecodeError> {
+    ) -> Result<Decoded<'static>, DecodeError> {
         debug_assert!(length <= PACKET_BYTES_MAX, "four digits cannot say more");
         let kind = ErrorKind::TooLarge {
             length: u32::try_from(length).unwrap_or(u32::MAX),
             packet_size_max: self.packet_size_max,
         };
-        let mut error = self.error(kind, bytes[0], 1);
+        let mut error = self.error_of(Fault { kind, offset: 1 }, packet);
         if self.version.is_none() {
             match asked_version(&bytes[header_length..], length - header_length) {
-                Asked::NotYetKnown => return Ok(None),
+                Asked::NotYetKnown => return Ok(Decoded::Incomplete { packet_length: None }),
                 Asked::Known(version) => error.version = Some(version),
                 Asked::Other => {}
             }
@@ -207,19 +247,107 @@ impl Decoder {
     }
 
     #[cold]
-    fn error(&self, kind: ErrorKind, first: u8, offset: usize) -> DecodeError {
+    fn malformed_length(&self, packet: PacketType) -> DecodeError {
+        self.error_of(Fault { kind: ErrorKind::MalformedVariableInteger, offset: 1 }, packet)
+    }
+
+    /// Why the first byte is not taken.
+    #[cold]
+    fn refusal(&self, first: u8) -> DecodeError {
+        let kind = check_first_byte(first, self.role, self.version);
+        let kind = kind.unwrap_or(ErrorKind::UnknownPacketType { value: first >> 4 });
         let packet = PacketType::from_u8(first >> 4);
-        DecodeError { kind, packet, offset, version: self.version }
+        DecodeError { kind, packet, offset: 0, version: self.version }
+    }
+
+    #[cold]
+    fn error_of(&self, fault: Fault, packet: PacketType) -> DecodeError {
+        let Fault { kind, offset } = fault;
+        DecodeError { kind, packet: Some(packet), offset, version: self.version }
     }
 }
 
-fn check_direction(
+/// The first bytes that are taken, as computed by [`check_first_byte`]: for each packet type, bit
+/// `n` says whether its flags may be `n`.
+#[derive(Debug, PartialEq, Eq)]
+struct FirstBytes([u16; 16]);
+
+impl FirstBytes {
+    const fn of(role: Role, version: Option<ProtocolVersion>) -> &'static Self {
+        use ProtocolVersion::{V5, V31, V311};
+        const fn new(role: Role, version: Option<ProtocolVersion>) -> FirstBytes {
+            let mut table = [0; 16];
+            let mut first = 0u8;
+            loop {
+                if check_first_byte(first, role, version).is_none() {
+                    table[(first >> 4) as usize] |= 1 << (first & 0x0F);
+                }
+                if first == u8::MAX {
+                    return FirstBytes(table);
+                }
+                first += 1;
+            }
+        }
+        match (role, version) {
+            (Role::Server, None) => const { &new(Role::Server, None) },
+            (Role::Server, Some(V31)) => const { &new(Role::Server, Some(V31)) },
+            (Role::Server, Some(V311)) => const { &new(Role::Server, Some(V311)) },
+            (Role::Server, Some(V5)) => const { &new(Role::Server, Some(V5)) },
+            (Role::Client, Some(V31)) => const { &new(Role::Client, Some(V31)) },
+            (Role::Client, Some(V311)) => const { &new(Role::Client, Some(V311)) },
+            (Role::Client, Some(V5) | None) => const { &new(Role::Client, Some(V5)) },
+        }
+    }
+
+    #[inline]
+    fn packet_type(&self, first: u8) -> Option<PacketType> {
+        let flags = self.0[usize::from(first >> 4)];
+        let is_taken = flags >> (first & 0x0F) & 1 == 1;
+        if is_taken { PacketType::from_u8(first >> 4) } else { None }
+    }
+}
+
+/// What is wrong with a first byte.
+const fn check_first_byte(
+    first: u8,
+    role: Role,
+    version: Option<ProtocolVersion>,
+) -> Option<ErrorKind> {
+    let flags = first & 0x0F;
+    let unknown = Some(ErrorKind::UnknownPacketType { value: first >> 4 });
+    let Some(packet) = PacketType::from_u8(first >> 4) else {
+        return unknown;
+    };
+    let Some(version) = version else {
+        return match packet {
+            PacketType::Connect if flags == 0 => None,
+            PacketType::Connect => Some(ErrorKind::ReservedFlags { flags }),
+            _ => Some(ErrorKind::ConnectExpected),
+        };
+    };
+    match packet {
+        PacketType::Publish => return publish::check_flags(flags),
+        PacketType::Auth if !version.is_v5() => return unknown,
+        _ => {}
+    }
+    if let Some(kind) = check_direction(packet, role, version) {
+        return Some(kind);
+    }
+    // [MQTT-2.1.3-1]; 3.1.1 [MQTT-2.2.2-1] [MQTT-2.2.2-2]
+    if flags != packet.fixed_flags() && !is_resent(packet, flags, version) {
+        return Some(ErrorKind::ReservedFlags { flags });
+    }
+    None
+}
+
+const fn check_direction(
     packet: PacketType,
     role: Role,
     version: ProtocolVersion,
-) -> Result<(), ErrorKind> {
+) -> Option<ErrorKind> {
+    let is_server = matches!(role, Role::Server);
     let to_server = match packet {
-        PacketType::Connect if role == Role::Server => return Err(ErrorKind::SecondConnect),
+        PacketType::Connect if is_server => return Some(ErrorKind::SecondConnect),
         PacketType::Connect
         | PacketType::Subscribe
         | PacketType::Unsubscribe
@@ -228,19 +356,16 @@ fn check_direction(
             false
         }
         PacketType::Disconnect if !version.is_v5() => true,
-        _ => return Ok(()),
+        _ => return None,
     };
-    if to_server == (role == Role::Server) {
-        return Ok(());
-    }
-    Err(ErrorKind::WrongDirection)
+    if to_server == is_server { None } else { Some(ErrorKind::WrongDirection) }
 }
 
 /// MQTT 3.1 lets the sender set DUP on a repeated PUBREL, SUBSCRIBE or UNSUBSCRIBE.
-fn is_resent(packet: PacketType, flags: u8, version: ProtocolVersion) -> bool {
+const fn is_resent(packet: PacketType, flags: u8, version: ProtocolVersion) -> bool {
     let repeats =
         matches!(packet, PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe);
-    repeats && version == ProtocolVersion::V31 && flags == 0b1010
+    repeats && matches!(version, ProtocolVersion::V31) && flags == 0b1010
 }
 
 /// The version that a CONNECT asks for, as far as its first bytes tell.
@@ -255,10 +380,14 @@ fn asked_version(body: &[u8], remaining: usize) -> Asked {
     let body = &body[..body.len().min(remaining)];
     for version in ProtocolVersion::ALL {
         let name = version.protocol_name().as_bytes();
-        let mut head = vec![0, u8::try_from(name.len()).unwrap_or(0)];
-        head.extend_from_slice(name);
-        head.push(version.level());
-        if body.starts_with(&head) {
+        // Two bytes of length, the longest name, the level.
+        let mut head = [0; 9];
+        let end = 2 + name.len();
+        head[1] = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        head[2..end].copy_from_slice(name);
+        head[end] = version.level();
+        let head = &head[..=end];
+        if body.starts_with(head) {
             return Asked::Known(version);
         }
         if head.starts_with(body) && body.len() < remaining {
@@ -269,31 +398,13 @@ fn asked_version(body: &[u8], remaining: usize) -> Asked {
 }
 
 #[inline]
-fn body_of<'a>(
-    header: &Header,
-    reader: Reader<'a>,
-    version: &mut Option<ProtocolVersion>,
-    role: Role,
-) -> Result<Packet<'a>, Fault> {
-    let Some(known) = *version else {
-        let connect = Connect::decode(reader, version)?;
-        // [MQTT-1.5.5-1] Only now is it known that this rule holds.
-        if !header.shortest && connect.version.is_v5() {
-            return Err(Fault { kind: ErrorKind::MalformedVariableInteger, offset: 1 });
-        }
-        return Ok(Packet::Connect(connect));
-    };
-    if header.packet == PacketType::Publish {
-        return Publish::decode(reader, header.flags, known, role).map(Packet::Publish);
+fn ack_packet(packet: PacketType, ack: Ack<'_>) -> Packet<'_> {
+    match packet {
+        PacketType::Puback => Packet::Puback(ack),
+        PacketType::Pubrec => Packet::Pubrec(ack),
+        PacketType::Pubrel => Packet::Pubrel(ack),
+        _ => Packet::Pubcomp(ack),
     }
-    let ack = |reader| Ack::decode(reader, header.packet, known);
-    Ok(match header.packet {
-        PacketType::Puback => Packet::Puback(ack(reader)?),
-        PacketType::Pubrec => Packet::Pubrec(ack(reader)?),
-        PacketType::Pubrel => Packet::Pubrel(ack(reader)?),
-        PacketType::Pubcomp => Packet::Pubcomp(ack(reader)?),
-        _ => return control_body(header.packet, reader, known, role),
-    })
 }
 
 /// The packets that are rare on a connection.

@@ -83,9 +83,37 @@ pub fn encode_within(
     }
 }
 
+/// Takes reason string and user properties from the packets in which they only explain:
+/// acknowledgements, SUBACK, UNSUBACK and AUTH. For clients that set Request Problem Information
+/// to 0; PUBLISH, CONNACK and DISCONNECT keep theirs. [MQTT-3.1.2-29]
+pub fn withhold_problem_information(packet: &mut Packet<'_>) {
+    if matches!(packet, Packet::Connack(_) | Packet::Disconnect(_)) {
+        return;
+    }
+    if let Some((reason_string, user_properties)) = explanation_of(packet) {
+        *reason_string = None;
+        *user_properties = UserProperties::default();
+    }
+}
+
 /// Leaves out the next thing; `None` when there is nothing more.
 fn shed_next(packet: &mut Packet<'_>) -> Option<Shed> {
-    let (reason_string, user_properties) = match packet {
+    let (reason_string, user_properties) = explanation_of(packet)?;
+    if reason_string.take().is_some() {
+        return Some(Shed::ReasonString);
+    }
+    if !user_properties.is_empty() {
+        *user_properties = UserProperties::default();
+        return Some(Shed::UserProperties);
+    }
+    None
+}
+
+/// What may be left out, of the packets that have such parts.
+fn explanation_of<'p, 'a>(
+    packet: &'p mut Packet<'a>,
+) -> Option<(&'p mut Option<&'a str>, &'p mut UserProperties<'a>)> {
+    Some(match packet {
         Packet::Connack(connack) => {
             (&mut connack.properties.reason_string, &mut connack.properties.user_properties)
         }
@@ -104,15 +132,7 @@ fn shed_next(packet: &mut Packet<'_>) -> Option<Shed> {
         | Packet::Unsubscribe(_)
         | Packet::Pingreq
         | Packet::Pingresp => return None,
-    };
-    if reason_string.take().is_some() {
-        return Some(Shed::ReasonString);
-    }
-    if !user_properties.is_empty() {
-        *user_properties = UserProperties::default();
-        return Some(Shed::UserProperties);
-    }
-    None
+    })
 }
 
 /// Four bytes: the acknowledgements of the packet path.

@@ -68,3 +68,48 @@ fn read_lazy_parts(packet: &Packet<'_>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The stored corpus, which holds the golden packets and what the fuzzer found.
+    #[test]
+    fn the_stored_corpus_decodes_or_is_refused_and_never_panics() {
+        let corpus = "../../../fuzz/corpus/codec_decode";
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(corpus);
+        let mut count = 0;
+        for entry in std::fs::read_dir(&corpus).expect("the corpus is part of the repository") {
+            let path = entry.expect("readable").path();
+            decode_any(&std::fs::read(&path).expect("readable"));
+            count += 1;
+        }
+        assert!(count > 50, "{count} seeds in {}", corpus.display());
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_decode_or_are_refused_and_never_panic(data in vec(any::<u8>(), 0..100)) {
+            decode_any(&data);
+        }
+
+        /// A sound fixed header, so that the bodies are reached.
+        #[test]
+        fn random_bodies_decode_or_are_refused_and_never_panic(
+            selector in 0..7u8,
+            packet in 1..16u8,
+            flags in prop_oneof![Just(0), Just(2), 0..16u8],
+            body in vec(prop_oneof![0..4u8, any::<u8>()], 0..60),
+        ) {
+            let length = u8::try_from(body.len()).expect("short");
+            let mut data = vec![selector, packet << 4 | flags, length];
+            data.extend_from_slice(&body);
+            decode_any(&data);
+        }
+    }
+}

@@ -43,7 +43,9 @@ pub use connack::{Connack, ConnackProperties};
 pub use connect::{Connect, ConnectProperties};
 pub use decode::{Decoded, Decoder, Role};
 pub use disconnect::Disconnect;
-pub use encode::{Shed, TooLarge, encode, encode_within, encoded_len};
+pub use encode::{
+    Shed, TooLarge, encode, encode_within, encoded_len, withhold_problem_information,
+};
 pub use error::{DecodeError, ErrorKind, Field, FieldError, Flaw};
 pub use outgoing::Outgoing;
 pub use packet::{Packet, PacketType};

@@ -1,6 +1,6 @@
 //! The broker's PUBLISH to a subscriber: the message as it came, with what this receiver gets.
 
-use crate::primitive::{BINARY_BYTES_MAX, Sink, variable_from, variable_len};
+use crate::primitive::{Sink, variable_bytes, variable_from, variable_len};
 use crate::property::PropertyId;
 use crate::publish::{first_byte, write_packet_id};
 use crate::version::{PacketId, ProtocolVersion, Qos};
@@ -68,7 +68,7 @@ impl<'a> Outgoing<'a> {
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let sizes = self.sizes();
-        out.reserve(5 + sizes.remaining);
+        out.reserve(HEAD_BYTES + sizes.remaining);
         self.write_head(sizes, out);
         out.extend_from_slice(self.payload);
     }
@@ -77,7 +77,7 @@ impl<'a> Outgoing<'a> {
     #[inline]
     pub fn encode_head(&self, out: &mut Vec<u8>) {
         let sizes = self.sizes();
-        out.reserve(5 + sizes.remaining - self.payload.len());
+        out.reserve(HEAD_BYTES + sizes.remaining - self.payload.len());
         self.write_head(sizes, out);
     }
 
@@ -85,9 +85,20 @@ impl<'a> Outgoing<'a> {
     #[inline]
     pub(crate) fn write_head(&self, sizes: Sizes, out: &mut Vec<u8>) -> Option<usize> {
         let start = out.len();
-        out.put_u8(first_byte(self.dup, self.qos, self.retain));
-        out.put_variable(variable_from(sizes.remaining));
-        out.put_text(self.written_topic());
+        let topic = self.written_topic();
+        let topic_length = u16::try_from(topic.len());
+        assert!(topic_length.is_ok(), "a topic of {} bytes does not fit a packet", topic.len());
+        let [high, low] = topic_length.unwrap_or(u16::MAX).to_be_bytes();
+        // A copy of fixed size is a store; what is too much is taken back.
+        let (digits, count) = variable_bytes(variable_from(sizes.remaining));
+        let mut head = [0; HEAD_BYTES];
+        head[0] = first_byte(self.dup, self.qos, self.retain);
+        head[1..5].copy_from_slice(&digits);
+        head[1 + count] = high;
+        head[2 + count] = low;
+        out.extend_from_slice(&head);
+        out.truncate(start + 3 + count);
+        out.extend_from_slice(topic.as_bytes());
         let packet_id_at = self.packet_id.map(|_| out.len() - start);
         write_packet_id(self.qos, self.packet_id, out);
         if self.version.is_v5() {
@@ -102,7 +113,6 @@ impl<'a> Outgoing<'a> {
     #[inline]
     pub(crate) fn sizes(&self) -> Sizes {
         let topic = self.written_topic();
-        debug_assert!(topic.len() <= BINARY_BYTES_MAX, "the topic was checked");
         let packet_id = if self.packet_id.is_some() { 2 } else { 0 };
         let rest = 2 + topic.len() + packet_id + self.payload.len();
         if !self.version.is_v5() {
@@ -145,6 +155,9 @@ impl<'a> Outgoing<'a> {
         out.extend_from_slice(self.forwarded);
     }
 }
+
+/// Room for the first byte, four digits of length and the length of the topic, rounded up.
+pub(crate) const HEAD_BYTES: usize = 8;
 
 /// Lengths that are computed before the first byte is written.
 #[derive(Debug, Clone, Copy)]

@@ -274,15 +274,16 @@ pub(crate) trait Sink {
 
 /// The bytes of a variable byte integer and their number.
 #[inline]
-fn variable_bytes(value: u32) -> ([u8; 4], usize) {
+pub(crate) fn variable_bytes(value: u32) -> ([u8; 4], usize) {
     debug_assert!(value <= VARIABLE_MAX, "{value} is no variable byte integer");
+    let group = |index: u32| (value >> (7 * index)).to_le_bytes()[0];
     let length = variable_len(value);
-    let mut bytes = [0; 4];
-    for (index, byte) in bytes.iter_mut().enumerate().take(length) {
-        let continues = if index + 1 < length { 0x80 } else { 0 };
-        let group = (value >> (7 * index)) & 0x7F;
-        *byte = group.to_le_bytes()[0] | continues;
-    }
+    let bytes = match length {
+        1 => [group(0), 0, 0, 0],
+        2 => [group(0) | 0x80, group(1), 0, 0],
+        3 => [group(0) | 0x80, group(1) | 0x80, group(2), 0],
+        _ => [group(0) | 0x80, group(1) | 0x80, group(2) | 0x80, group(3) & 0x7F],
+    };
     (bytes, length)
 }
 

@@ -42,7 +42,7 @@ impl<'a> Publish<'a> {
     }
 
     /// The flags were checked with the fixed header.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode(
         mut reader: Reader<'a>,
         flags: u8,
@@ -57,10 +57,13 @@ impl<'a> Publish<'a> {
             Qos::AtMostOnce => None,
             _ => Some(reader.packet_id()?),
         };
-        let properties = match version {
-            ProtocolVersion::V5 => PublishProperties::decode(reader.property_block()?, role)?,
-            _ => PublishProperties::default(),
-        };
+        let mut properties = PublishProperties::default();
+        if version.is_v5() {
+            let block = reader.property_block()?;
+            if !block.is_empty() {
+                properties = PublishProperties::decode(block, role)?;
+            }
+        }
         Ok(Self {
             dup: flags & 0x08 != 0,
             qos,
@@ -89,12 +92,11 @@ impl<'a> Publish<'a> {
 }
 
 /// [MQTT-3.3.1-4] QoS 3 and [MQTT-3.3.1-2] DUP with QoS 0 are seen in the first byte.
-#[inline]
-pub(crate) fn check_flags(flags: u8) -> Result<(), ErrorKind> {
+pub(crate) const fn check_flags(flags: u8) -> Option<ErrorKind> {
     match flags & 0b1110 {
-        0b0110 | 0b1110 => Err(ErrorKind::QosInvalid),
-        0b1000 => Err(ErrorKind::DupWithoutQos),
-        _ => Ok(()),
+        0b0110 | 0b1110 => Some(ErrorKind::QosInvalid),
+        0b1000 => Some(ErrorKind::DupWithoutQos),
+        _ => None,
     }
 }
 

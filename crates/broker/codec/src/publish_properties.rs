@@ -50,15 +50,7 @@ fn is_forwarded(property: Property<'_>) -> bool {
 }
 
 impl<'a> PublishProperties<'a> {
-    #[inline]
     pub(crate) fn decode(block: Reader<'a>, role: Role) -> Result<Self, Fault> {
-        if block.is_empty() {
-            return Ok(Self::default());
-        }
-        Self::decode_some(block, role)
-    }
-
-    fn decode_some(block: Reader<'a>, role: Role) -> Result<Self, Fault> {
         let mut this = Self { bytes: block.rest(), ..Self::default() };
         let mut at = 0;
         let mut forwarded: Option<(usize, usize)> = None;

@@ -3,7 +3,7 @@
 //! Receivers share a template when version, QoS, flags, alias, expiry and subscription ids are
 //! the same. Invariant: there is a place for the packet id exactly when the QoS is not 0.
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::{HEAD_BYTES, Outgoing};
 use crate::version::PacketId;
 
 /// A frame to be copied; its buffer is reused by the next [`fill`](Self::fill).
@@ -26,7 +26,7 @@ impl Template {
     pub fn fill(&mut self, message: &Outgoing<'_>) {
         self.bytes.clear();
         let sizes = message.sizes();
-        self.bytes.reserve(5 + sizes.remaining);
+        self.bytes.reserve(HEAD_BYTES + sizes.remaining);
         self.packet_id_at = message.write_head(sizes, &mut self.bytes);
         self.bytes.extend_from_slice(message.payload);
     }
