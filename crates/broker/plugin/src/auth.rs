@@ -102,7 +102,7 @@ impl AuthResult {
 }
 
 /// What an authenticated client is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Whose client it is.
     pub tenant: String,
@@ -120,13 +120,31 @@ pub struct Grant {
     pub superuser: bool,
 }
 
+// The data of an exchange is between the two sides, and properties may hold tokens.
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grant")
+            .field("tenant", &self.tenant)
+            .field("user", &self.user)
+            .field("attributes", &self.attributes)
+            .field("superuser", &self.superuser)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What an exchange asks next.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Challenge {
     /// The data for AUTH.
     pub data: Vec<u8>,
     /// The user properties for AUTH.
     pub user_properties: UserProperties,
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Challenge").field("data_bytes", &self.data.len()).finish_non_exhaustive()
+    }
 }
 
 /// A refusal.
@@ -230,8 +248,11 @@ mod tests {
             user_properties: vec![("token".to_owned(), "hunter4".to_owned())],
             ..crate::testing::request("alice")
         };
-        let text = format!("{request:?} {request:#?}");
+        let grant = Grant { auth_data: Some(b"hunter5".to_vec()), ..Grant::default() };
+        let challenge = Challenge { data: b"hunter6".to_vec(), ..Challenge::default() };
+        let text = format!("{request:?} {request:#?} {grant:?} {challenge:?}");
         assert!(text.contains("alice"));
+        assert!(!text.contains("104, 117"), "bytes of a secret: {text}");
         assert!(!text.contains("hunter"), "{text}");
     }
 }

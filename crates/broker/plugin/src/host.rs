@@ -29,7 +29,8 @@ use settings_cache::SettingsCache;
 /// Steps of one exchange of enhanced authentication, after which it is refused.
 const EXCHANGE_STEPS_MAX: u32 = 16;
 
-/// The time, as the host needs it. The binary implements it by its runtime.
+/// The time, as the host needs it. The binary implements it by its clock and its runtime:
+/// `Box::pin(tokio::time::sleep(span))`. `sleep` is called where the answer is awaited.
 pub trait Timer: Send + Sync + 'static {
     /// The time since some fixed moment; never goes back.
     fn now(&self) -> Duration;

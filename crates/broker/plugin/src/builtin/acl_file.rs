@@ -75,7 +75,7 @@ mod tests {
         resolve(acl.check(&identity("alice", "c"), action)) == Verdict::Allowed
     }
 
-    /// MQTT-080: reloaded rules are in force at once, and remembered verdicts become void.
+    /// Reloaded rules are in force at once, and remembered verdicts become void.
     #[test]
     fn reloading_replaces_all_rules_and_raises_the_epoch() {
         let dir = TempDir::new();

@@ -40,7 +40,7 @@ pattern readwrite mix/%u-%c/x
 pattern deny devices/%c/locked
 ";
 
-/// PLG-005, MQTT-066: who may publish what.
+/// PLG-005: who may publish what.
 #[test]
 fn publishing_needs_a_rule_that_writes() {
     let rules = rules(TABLE);
@@ -72,7 +72,7 @@ fn publishing_needs_a_rule_that_writes() {
     }
 }
 
-/// PLG-005, MQTT-080: who may subscribe to what.
+/// PLG-005: who may subscribe to what.
 #[test]
 fn subscribing_needs_a_rule_that_reads_all_of_it() {
     let rules = rules(TABLE);
@@ -136,7 +136,7 @@ fn the_prefix_of_a_shared_subscription_opens_nothing() {
     }
 }
 
-/// PLG-005, MQTT-022: to connect and to unsubscribe needs no rule.
+/// PLG-005: to connect and to unsubscribe needs no rule.
 #[test]
 fn connecting_and_unsubscribing_need_no_rule() {
     let rules = rules("");

@@ -3,14 +3,21 @@
 //! A password is compared on a worker thread, because it takes some 10 ms and 19 MiB: the packet
 //! path never waits for it. An unknown user costs as much as a wrong password, and is told the
 //! same.
+//!
+//! A password that was proven is remembered until the file is reloaded, as a keyed digest under a
+//! key that never leaves the process: when a fleet comes back after an interruption, nobody waits
+//! for the slow hash again. A password that was not proven takes the slow way each time, so
+//! guessing gains nothing.
 
 mod exchange;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::Tenancy;
 use crate::answer::Answer;
@@ -19,7 +26,7 @@ use crate::file::{self, FileError};
 use crate::password_file::{Argon2Hash, Users};
 use crate::plugin::Plugin;
 use crate::scram;
-use crate::secret::Secret;
+use crate::secret::{Secret, equal_in_constant_time};
 use crate::workers::{Lost, Workers};
 use exchange::ScramExchange;
 
@@ -45,7 +52,12 @@ struct Known {
     users: Users,
     nobody: Argon2Hash,
     mock: scram::Mock,
+    /// Digests of proven passwords, by user: at most one for each user of the file.
+    proven: Mutex<HashMap<Arc<str>, Digest>>,
+    digest_key: Digest,
 }
+
+type Digest = [u8; 32];
 
 impl Passwords {
     /// Reads the file and starts the worker threads.
@@ -66,11 +78,14 @@ impl Passwords {
     }
 }
 
-fn load(path: &Path, mock_key: [u8; 32]) -> Result<Known, FileError> {
-    let text = Secret::from(file::read(path)?.as_str());
-    let text = std::str::from_utf8(text.expose()).unwrap_or_default();
-    let users = Users::parse(text).map_err(|error| FileError::line(path, error))?;
+fn load(path: &Path, mock_key: [u8; 32]) -> anyhow::Result<Known> {
+    let text = file::read(path)?;
+    let users = Users::parse(&text).map_err(|error| FileError::line(path, error))?;
+    let mut digest_key = [0; 32];
+    getrandom::fill(&mut digest_key)?;
     Ok(Known {
+        proven: Mutex::new(HashMap::new()),
+        digest_key,
         nobody: Argon2Hash::of_nothing(users.costliest()),
         mock: scram::Mock { key: mock_key, iterations: users.usual_iterations() },
         users,
@@ -79,14 +94,27 @@ fn load(path: &Path, mock_key: [u8; 32]) -> Result<Known, FileError> {
 
 impl Known {
     /// Whether the user exists and this is its password; equally costly in every case.
-    fn is_proven(&self, user: &str, password: &Secret) -> bool {
-        match self.users.entry(user).and_then(|entry| entry.argon2.as_ref()) {
-            Some(hash) => hash.is_of(password),
-            None => {
-                let _ = std::hint::black_box(self.nobody.is_of(password));
-                false
-            }
+    fn prove(&self, user: &Arc<str>, password: &Secret) -> bool {
+        let hash = self.users.entry(user).and_then(|entry| entry.argon2.as_ref());
+        let is_match = hash.unwrap_or(&self.nobody).is_of(password);
+        let is_proven = std::hint::black_box(is_match) && hash.is_some();
+        if is_proven {
+            let digest = self.digest(user, password);
+            self.proven.lock().insert(user.clone(), digest);
         }
+        is_proven
+    }
+
+    /// Whether this password of the user was proven before.
+    fn was_proven(&self, user: &str, password: &Secret) -> bool {
+        let digest = self.digest(user, password);
+        let proven = self.proven.lock().get(user).copied();
+        proven.is_some_and(|proven| equal_in_constant_time(&proven, &digest))
+    }
+
+    fn digest(&self, user: &str, password: &Secret) -> Digest {
+        // No user name holds a colon, so the two parts cannot be shifted against each other.
+        scram::mac(&self.digest_key, &[user.as_bytes(), b":", password.expose()])
     }
 }
 
@@ -126,8 +154,11 @@ impl AuthProvider for Passwords {
             return Answer::Now(AuthResult::denied(DenialReason::BadPassword, "no password"));
         };
         let known = self.known.load_full();
+        if known.was_proven(&user, &password) {
+            return Answer::Now(AuthResult::Granted(self.tenancy.grant(&user)));
+        }
         let asked = user.clone();
-        let promise = match self.workers.run(move || known.is_proven(&asked, &password)) {
+        let promise = match self.workers.run(move || known.prove(&asked, &password)) {
             Ok(promise) => promise,
             Err(lost) => return Answer::Now(not_answered(lost)),
         };

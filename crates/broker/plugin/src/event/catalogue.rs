@@ -422,7 +422,7 @@ mod tests {
         EventType::ALL.iter().filter(|kind| kind.group() == group).count()
     }
 
-    /// EVT-002, EVT-004: 12 ways to close before a session, 21 to lose one.
+    /// EVT-002: 12 ways to close before a session, 21 to lose one.
     #[test]
     fn the_catalogue_is_complete() {
         let counts = [
@@ -454,7 +454,7 @@ mod tests {
         text
     }
 
-    /// EVT-003: what a connected client's event carries.
+    /// What a connected client's event carries.
     #[test]
     fn a_connected_client_carries_its_session_and_its_will() {
         let kind = EventKind::ClientConnected {
@@ -479,7 +479,7 @@ mod tests {
         assert_eq!(kind.event_type().name(), "CLIENT_CONNECTED");
     }
 
-    /// EVT-010, EVT-011: a drop names message and reason.
+    /// EVT-011: a drop names message and reason.
     #[test]
     fn a_dropped_message_names_its_reason() {
         let message = Push {

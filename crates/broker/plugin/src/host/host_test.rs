@@ -178,7 +178,7 @@ fn what_no_provider_decides_is_denied() {
     assert_eq!(denied(resolve(host.authenticate(request("c")))).0, DenialReason::Error);
 }
 
-/// MQTT-105: re-authentication proves the same user; another one is refused.
+/// PLG-004: re-authentication proves the same user; another one is refused.
 #[test]
 fn reauthentication_cannot_change_the_user() {
     let grant = || Grant { tenant: "default".into(), user: "bob".into(), ..Grant::default() };
@@ -192,7 +192,7 @@ fn reauthentication_cannot_change_the_user() {
     assert_eq!(denied(resolve(host.authenticate(again("eve")))).0, DenialReason::NotAuthorized);
 }
 
-/// MQTT-104: an exchange has a method that is known, and an end.
+/// PLG-004: an exchange has a method that is known, and an end.
 #[test]
 fn exchanges_are_bounded() {
     let (host, _) = host(Scripted::default());

@@ -87,7 +87,31 @@ fn an_unknown_user_costs_as_much_as_a_wrong_password() {
     assert_eq!(format!("{:?}", known.nobody), "argon2id hash of 4096 KiB");
     let costliest = known.users.costliest();
     assert_eq!((costliest.m_cost(), costliest.t_cost(), costliest.p_cost()), (4_096, 3, 1));
-    assert!(!known.is_proven("nobody", &Secret::from("secret")));
+    assert!(!known.prove(&"nobody".into(), &Secret::from("secret")));
+}
+
+#[test]
+fn a_proven_password_is_known_at_once_and_no_other_is() {
+    let (_dir, passwords) = opened(&[("alice", "secret"), ("bob", "other")]);
+    let ask = |user: &str, password: &str| {
+        passwords.authenticate(AuthRequest {
+            username: Some(user.into()),
+            password: Some(Secret::from(password)),
+            ..request("c")
+        })
+    };
+    let is_now = |user, password| matches!(ask(user, password), Answer::Now(_));
+    assert!(!is_now("alice", "secret"), "the first time takes the slow way");
+    assert!(user_of(resolve(ask("alice", "wrong"))).is_err());
+    assert!(!is_now("alice", "wrong"), "what was not proven is not remembered");
+    assert!(user_of(resolve(ask("alice", "secret"))).is_ok());
+    assert!(is_now("alice", "secret"));
+    assert_eq!(user_of(resolve(ask("alice", "secret"))), Ok("alice".to_owned()));
+    for (user, password) in [("alice", "wrong"), ("bob", "secret"), ("", "secret")] {
+        assert!(!is_now(user, password), "{user} {password}");
+    }
+    passwords.reload().unwrap();
+    assert!(!is_now("alice", "secret"), "a reload forgets");
 }
 
 #[test]
@@ -142,7 +166,7 @@ fn exchange(host: &Host, user: &str, password: &str, stage: AuthStage) -> (AuthR
     (result, is_proven)
 }
 
-/// MQTT-104, PLG-004: continue, then success with the server's own proof, or failure.
+/// PLG-004: continue, then success with the server's own proof, or failure.
 #[test]
 fn scram_authenticates_both_sides() {
     let (_dir, passwords) = opened(&[("alice", "secret")]);
@@ -158,7 +182,7 @@ fn scram_authenticates_both_sides() {
     assert_eq!(user_of(resolve(malformed.step(b""))), Err(DenialReason::NotAuthorized));
 }
 
-/// MQTT-105, MQTT-106: a live session may prove itself again, as the same user only.
+/// PLG-004: a live session may prove itself again, as the same user only.
 #[test]
 fn scram_reauthenticates_the_same_user_only() {
     let (_dir, passwords) = opened(&[("alice", "secret"), ("bob", "other")]);
