@@ -116,10 +116,14 @@ pub enum ConfigError {
         certificate: PathBuf,
     },
     /// Clients are to be verified and no authority is named.
-    #[error("client_auth is optional or required and client_ca is missing: name the file of authorities")]
+    #[error(
+        "client_auth is optional or required and client_ca is missing: name the file of authorities"
+    )]
     ClientCaMissing,
     /// Something is set that has no effect, so it was meant differently.
-    #[error("{key} is set and client_auth is none: set client_auth to optional or required, or remove {key}")]
+    #[error(
+        "{key} is set and client_auth is none: set client_auth to optional or required, or remove {key}"
+    )]
     ClientAuthMissing {
         /// The key without effect.
         key: &'static str,
@@ -137,7 +141,9 @@ pub enum ConfigError {
         path: String,
     },
     /// No source is trusted, so every header would be refused.
-    #[error("proxy_protocol.trusted is empty: name the networks of the proxies, such as 10.0.0.0/8")]
+    #[error(
+        "proxy_protocol.trusted is empty: name the networks of the proxies, such as 10.0.0.0/8"
+    )]
     TrustedEmpty,
     /// The random source or the cryptography failed; not a matter of files.
     #[error("tls cannot be set up: {0}")]

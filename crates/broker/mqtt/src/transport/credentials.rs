@@ -81,9 +81,8 @@ impl Credentials {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut server = builder
-            .with_single_cert(chain, key)
-            .map_err(|error| identity_error(config, &error))?;
+        let mut server =
+            builder.with_single_cert(chain, key).map_err(|error| identity_error(config, &error))?;
         server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ConfigError::Tls)?;
         server.alpn_protocols = application_protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(server))
@@ -165,8 +164,7 @@ fn sections<T>(
     found: impl Iterator<Item = Result<T, pem::Error>>,
     begin: &str,
 ) -> Result<Vec<T>, ConfigError> {
-    let content =
-        |problem| ConfigError::Content { role, path: path.to_owned(), problem };
+    let content = |problem| ConfigError::Content { role, path: path.to_owned(), problem };
     let all = found
         .collect::<Result<Vec<T>, _>>()
         .map_err(|error| content(format!("is not valid pem: {error}: write the file again")))?;
@@ -209,7 +207,9 @@ fn identity_error(config: &TlsConfig, error: &rustls::Error) -> ConfigError {
         _ => ConfigError::Content {
             role: KEY,
             path: config.key.clone(),
-            problem: format!("cannot be used: {error}: use rsa of 2048 bits or more, p-256, p-384 or ed25519"),
+            problem: format!(
+                "cannot be used: {error}: use rsa of 2048 bits or more, p-256, p-384 or ed25519"
+            ),
         },
     }
 }

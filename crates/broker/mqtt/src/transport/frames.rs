@@ -116,12 +116,7 @@ impl FrameReader {
     }
 
     /// Checks a header against RFC 6455 and MQTT.
-    fn admit(
-        &mut self,
-        header: &FrameHeader,
-        length: u64,
-        frame_max: u64,
-    ) -> Result<Frame, Error> {
+    fn admit(&mut self, header: &FrameHeader, length: u64, frame_max: u64) -> Result<Frame, Error> {
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return Err(Error::WebSocketProtocol("reserved bit without an extension"));
         }

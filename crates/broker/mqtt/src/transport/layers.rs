@@ -101,7 +101,10 @@ impl Layers {
 
 impl std::fmt::Debug for Layers {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Layers").field("config", &self.shared.config).finish_non_exhaustive()
+        formatter
+            .debug_struct("Layers")
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,8 +113,7 @@ fn identity(
     tls: &TlsConfig,
     credentials: &Credentials,
 ) -> Result<Identity, ConfigError> {
-    let protocols =
-        if config.websocket.is_some() { WEBSOCKET_PROTOCOLS } else { MQTT_PROTOCOLS };
+    let protocols = if config.websocket.is_some() { WEBSOCKET_PROTOCOLS } else { MQTT_PROTOCOLS };
     let server = credentials.server_config(tls, protocols)?;
     Ok(Identity { server, fingerprint: credentials.fingerprint() })
 }

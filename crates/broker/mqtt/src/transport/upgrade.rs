@@ -98,8 +98,7 @@ impl RequestHead {
         reply: &mut Vec<u8>,
     ) -> Result<Upgrade, &'static str> {
         let malformed = "the request is not a WebSocket upgrade by GET over HTTP/1.1";
-        let (size, request) =
-            Request::try_parse(&self.bytes).ok().flatten().ok_or(malformed)?;
+        let (size, request) = Request::try_parse(&self.bytes).ok().flatten().ok_or(malformed)?;
         // A lenient parser may see an earlier end, such as bare line feeds: what follows would be
         // taken for a second request by a proxy in between.
         if size != self.bytes.len() {
@@ -121,18 +120,16 @@ impl RequestHead {
 
 /// [MQTT-6.0.0-4] The first offered name that is known here is returned. A client that offers
 /// none is accepted without; one that offers only others is refused.
-fn select_sub_protocol(
-    headers: &HeaderMap,
-    response: &mut Response,
-) -> Result<(), &'static str> {
+fn select_sub_protocol(headers: &HeaderMap, response: &mut Response) -> Result<(), &'static str> {
     const NAME: &str = "Sec-WebSocket-Protocol";
     let mut offered = false;
     for header in headers.get_all(NAME) {
         offered = true;
         let names = header.to_str().map_err(|_| "the sub-protocol header is malformed")?;
-        let known = names.split(',').map(str::trim).find_map(|offer| {
-            SUB_PROTOCOLS.into_iter().find(|known| *known == offer)
-        });
+        let known = names
+            .split(',')
+            .map(str::trim)
+            .find_map(|offer| SUB_PROTOCOLS.into_iter().find(|known| *known == offer));
         if let Some(name) = known {
             response.headers_mut().insert(NAME, HeaderValue::from_static(name));
             return Ok(());
