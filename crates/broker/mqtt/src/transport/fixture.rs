@@ -127,11 +127,20 @@ impl Authority {
         identity: Option<&Identity>,
         application_protocols: &[&str],
     ) -> Arc<ClientConfig> {
+        self.client_config_of(rustls::DEFAULT_VERSIONS, identity, application_protocols)
+    }
+
+    pub(super) fn client_config_of(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        identity: Option<&Identity>,
+        application_protocols: &[&str],
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         let mut config = match identity {

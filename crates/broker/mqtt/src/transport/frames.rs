@@ -6,10 +6,7 @@
 //!
 //! Invariants: `header_size < HEADER_MAX` between calls; `control.len() ≤ CONTROL_MAX`.
 
-use std::io::Cursor;
-
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::transport::error::Error;
 use crate::transport::tls::Flow;
@@ -19,8 +16,11 @@ const HEADER_MAX: usize = 14;
 /// RFC 6455 5.5.
 const CONTROL_MAX: u64 = 125;
 
+const OP_CONTINUE: u8 = 0x0;
+const OP_TEXT: u8 = 0x1;
 const OP_BINARY: u8 = 0x2;
 const OP_CLOSE: u8 = 0x8;
+const OP_PING: u8 = 0x9;
 const OP_PONG: u8 = 0xa;
 
 /// Where in the stream of frames the client is.
@@ -49,6 +49,15 @@ enum Kind {
     Close,
     Ping,
     Pong,
+}
+
+/// What stands before a payload.
+struct Header {
+    operation: u8,
+    is_final: bool,
+    has_reserved_bits: bool,
+    length: u64,
+    mask: Option<[u8; 4]>,
 }
 
 impl FrameReader {
@@ -88,54 +97,53 @@ impl FrameReader {
         self.control.capacity()
     }
 
-    /// Collects a header; answers `None` when the bytes end before it does.
+    /// Takes a header; answers `None` when the bytes end before it does.
     fn receive_header(
         &mut self,
         bytes: &mut &[u8],
         frame_max: u64,
     ) -> Result<Option<Frame>, Error> {
-        if bytes.is_empty() {
-            return Ok(None);
-        }
         let held = self.header_size;
+        if held == 0
+            && let Some((header, size)) = Header::parse(bytes)
+        {
+            *bytes = &bytes[size..];
+            return self.admit(&header, frame_max).map(Some);
+        }
         let added = bytes.len().min(HEADER_MAX - held);
         self.header[held..held + added].copy_from_slice(&bytes[..added]);
-        let mut cursor = Cursor::new(&self.header[..held + added]);
-        let parsed = FrameHeader::parse(&mut cursor)
-            .map_err(|_| Error::WebSocketProtocol("unknown operation code"))?;
-        let Some((header, length)) = parsed else {
+        let Some((header, size)) = Header::parse(&self.header[..held + added]) else {
             self.header_size = held + added;
+            assert!(self.header_size < HEADER_MAX, "the longest header is complete");
             *bytes = &bytes[added..];
             return Ok(None);
         };
-        // The header that was held alone was incomplete, so this one ends within the new bytes.
-        let size = usize::try_from(cursor.position()).unwrap_or(HEADER_MAX);
-        *bytes = &bytes[size.saturating_sub(held)..];
+        // What was held alone was incomplete, so the header ends within the new bytes.
+        *bytes = &bytes[size - held..];
         self.header_size = 0;
-        self.admit(&header, length, frame_max).map(Some)
+        self.admit(&header, frame_max).map(Some)
     }
 
     /// Checks a header against RFC 6455 and MQTT.
-    fn admit(&mut self, header: &FrameHeader, length: u64, frame_max: u64) -> Result<Frame, Error> {
-        if header.rsv1 || header.rsv2 || header.rsv3 {
+    fn admit(&mut self, header: &Header, frame_max: u64) -> Result<Frame, Error> {
+        if header.has_reserved_bits {
             return Err(Error::WebSocketProtocol("reserved bit without an extension"));
         }
-        let kind = match header.opcode {
+        let length = header.length;
+        let kind = match header.operation {
             // [MQTT-6.0.0-1] Any other data frame closes the connection.
-            OpCode::Data(Data::Text) => return Err(Error::TextFrame),
-            OpCode::Data(Data::Binary) if self.continued => {
+            OP_TEXT => return Err(Error::TextFrame),
+            OP_BINARY if self.continued => {
                 return Err(Error::WebSocketProtocol("new message within a fragmented one"));
             }
-            OpCode::Data(Data::Continue) if !self.continued => {
+            OP_CONTINUE if !self.continued => {
                 return Err(Error::WebSocketProtocol("continuation without a message"));
             }
-            OpCode::Data(Data::Binary | Data::Continue) => Kind::Data,
-            OpCode::Control(Control::Close) => Kind::Close,
-            OpCode::Control(Control::Ping) => Kind::Ping,
-            OpCode::Control(Control::Pong) => Kind::Pong,
-            OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
-                return Err(Error::WebSocketProtocol("unknown operation code"));
-            }
+            OP_BINARY | OP_CONTINUE => Kind::Data,
+            OP_CLOSE => Kind::Close,
+            OP_PING => Kind::Ping,
+            OP_PONG => Kind::Pong,
+            _ => return Err(Error::WebSocketProtocol("unknown operation code")),
         };
         let Some(mask) = header.mask else {
             return Err(Error::UnmaskedFrame);
@@ -170,6 +178,39 @@ impl FrameReader {
         // Control frames are rare: their buffer is returned.
         self.control = Vec::new();
         outcome
+    }
+}
+
+impl Header {
+    /// Reads a header and says how long it is; `None` if the bytes end before it does.
+    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (&[first, second], rest) = bytes.split_first_chunk()?;
+        let (length, rest) = match second & 0x7f {
+            126 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (u16::from_be_bytes(*length).into(), rest)
+            }
+            127 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (u64::from_be_bytes(*length), rest)
+            }
+            short => (short.into(), rest),
+        };
+        let (mask, rest) = match second & 0x80 {
+            0 => (None, rest),
+            _ => {
+                let (mask, rest) = rest.split_first_chunk()?;
+                (Some(*mask), rest)
+            }
+        };
+        let header = Self {
+            operation: first & 0x0f,
+            is_final: first & 0x80 != 0,
+            has_reserved_bits: first & 0x70 != 0,
+            length,
+            mask,
+        };
+        Some((header, bytes.len() - rest.len()))
     }
 }
 

@@ -7,6 +7,9 @@
 //! socket → PROXY header (once, in clear) → TLS → WebSocket → MQTT packets
 //! ```
 //!
+//! TLS is rustls; the WebSocket handshake is tungstenite's. Frames are read here, because MQTT is a
+//! stream: payload is passed on as it arrives, where a message API would hold it until complete.
+//!
 //! Guarantees: however the bytes are cut by the network, the same MQTT bytes come out; no layer
 //! holds more than its limit; one call writes at most what its input can cause. Certificates are
 //! replaced for new connections without touching the old ones.

@@ -1,8 +1,8 @@
 //! The server's end of one TLS connection, over buffers.
 //!
 //! Guarantees: plaintext is handed on record by record, none is kept; what is to be sent is on
-//! the wire when a call returns, alerts included, also when it returns an error. rustls bounds
-//! what it holds: 64 KiB of an unfinished handshake message, one record after that.
+//! the wire when a call returns, alerts included, also when it returns an error. Held are at most
+//! [`HANDSHAKE_MAX`] bytes of an unfinished handshake, and one record after that.
 //! Nothing is allocated before the first byte of the peer.
 
 use std::io::{BufRead, IoSlice, Write};
@@ -14,14 +14,19 @@ use crate::transport::error::Error;
 
 /// The content type of a handshake record, with which every TLS connection begins.
 const HANDSHAKE_RECORD: u8 = 0x16;
-/// What rustls keeps for an open, idle connection: its state, keys and a read buffer of 4 KiB.
-const IDLE_SIZE: usize = 12 * 1024;
+/// A client's part of the handshake with the longest certificate chain is far smaller.
+const HANDSHAKE_MAX: usize = 64 * 1024;
+/// What rustls was measured to keep for an open, idle connection (8.4 KB): its state, keys and a
+/// read buffer of 4 KiB.
+const IDLE_SIZE: usize = 9 * 1024;
 
 /// One TLS connection.
 pub(super) enum Tls {
     /// No byte has arrived.
     Waiting,
-    /// Handshake or traffic.
+    /// The peer's part of the handshake so far, in bytes.
+    Handshaking(Box<ServerConnection>, usize),
+    /// The handshake is complete.
     Running(Box<ServerConnection>),
 }
 
@@ -53,11 +58,13 @@ impl Tls {
         let Some(&first) = bytes.first() else {
             return Ok(Flow::Open);
         };
-        let connection = match self {
-            Self::Running(connection) => connection,
-            Self::Waiting => self.start(first, accept)?,
-        };
+        if let Self::Waiting = self {
+            self.start(first, accept)?;
+        }
         while !bytes.is_empty() {
+            let Some(connection) = self.connection() else {
+                return Err(Error::NotOpen);
+            };
             // The only error is a full buffer: a message that is larger than TLS allows.
             let taken = connection.read_tls(&mut bytes).map_err(|_| Error::TlsOversized)?;
             let progress = connection.process_new_packets();
@@ -65,6 +72,7 @@ impl Tls {
             let drained = drain(connection, plaintext);
             flush(connection, wire)?;
             let ended = progress?.peer_has_closed();
+            self.count_handshake(taken)?;
             if ended || drained? == Flow::Ended {
                 return Ok(Flow::Ended);
             }
@@ -82,7 +90,7 @@ impl Tls {
         mut body: &[u8],
         wire: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let Self::Running(connection) = self else {
+        let Some(connection) = self.connection() else {
             return Err(Error::NotOpen);
         };
         while !head.is_empty() || !body.is_empty() {
@@ -103,7 +111,7 @@ impl Tls {
 
     /// Says that nothing more will be sent. Without effect when it was said before.
     pub(super) fn close(&mut self, wire: &mut Vec<u8>) {
-        if let Self::Running(connection) = self {
+        if let Some(connection) = self.connection() {
             connection.send_close_notify();
             // Appending to a vector cannot fail, and nothing could be done about it here.
             let _ = flush(connection, wire);
@@ -112,7 +120,7 @@ impl Tls {
 
     /// Whether the handshake is complete.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Running(connection) if !connection.is_handshaking())
+        matches!(self, Self::Running(_))
     }
 
     /// Who the client is. Complete when the handshake is.
@@ -130,6 +138,8 @@ impl Tls {
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Waiting => 0,
+            // Received messages may be kept until the handshake is complete.
+            Self::Handshaking(_, size) => IDLE_SIZE + size,
             Self::Running(_) => IDLE_SIZE,
         }
     }
@@ -138,15 +148,36 @@ impl Tls {
         &mut self,
         first: u8,
         accept: impl FnOnce() -> Option<Arc<ServerConfig>>,
-    ) -> Result<&mut Box<ServerConnection>, Error> {
+    ) -> Result<(), Error> {
         if first != HANDSHAKE_RECORD {
             return Err(Error::TlsExpected { first });
         }
         let config = accept().ok_or(Error::NotOpen)?;
-        *self = Self::Running(Box::new(ServerConnection::new(config)?));
+        *self = Self::Handshaking(Box::new(ServerConnection::new(config)?), 0);
+        Ok(())
+    }
+
+    fn connection(&mut self) -> Option<&mut ServerConnection> {
         match self {
-            Self::Running(connection) => Ok(connection),
-            Self::Waiting => Err(Error::NotOpen),
+            Self::Waiting => None,
+            Self::Handshaking(connection, _) | Self::Running(connection) => Some(connection),
+        }
+    }
+
+    /// Notices that the handshake is complete, or that it takes too much.
+    fn count_handshake(&mut self, taken: usize) -> Result<(), Error> {
+        *self = match std::mem::replace(self, Self::Waiting) {
+            Self::Handshaking(connection, size) if connection.is_handshaking() => {
+                Self::Handshaking(connection, size + taken)
+            }
+            Self::Handshaking(connection, _) | Self::Running(connection) => {
+                Self::Running(connection)
+            }
+            Self::Waiting => Self::Waiting,
+        };
+        match self {
+            Self::Handshaking(_, size) if *size > HANDSHAKE_MAX => Err(Error::TlsOversized),
+            _ => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{AlertDescription, HandshakeKind};
+use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
 
 use crate::transport::fixture::{
     Authority, Connection, STRANGER, Site, file_name, mqtt_request, plain, refused, socket,
@@ -201,6 +201,40 @@ fn the_application_protocol_is_selected_when_offered() {
     let connection =
         Connection::new(&layers, STRANGER).with_tls(&browser).with_websocket(mqtt_request()).open();
     assert_eq!(connection.client_tls().alpn_protocol(), Some(&b"http/1.1"[..]));
+}
+
+#[test]
+fn a_client_of_tls_1_2_is_served() {
+    let site = Site::new();
+    let client = site.authority.client_config_of(&[&rustls::version::TLS12], None, &[]);
+    let mut connection = Connection::new(&layers(site.tls()), STRANGER).with_tls(&client).open();
+    assert_eq!(connection.client_tls().protocol_version(), Some(ProtocolVersion::TLSv1_2));
+    connection.send(b"mqtt");
+    assert_eq!(connection.settle(), Ok(State::Open));
+    assert_eq!(connection.mqtt, b"mqtt");
+}
+
+#[test]
+fn an_endless_handshake_message_is_bounded() {
+    let site = Site::new();
+    let mut pipeline = Pipeline::new(&layers(site.tls()), socket(STRANGER));
+    // A ClientHello of almost 64 KiB, announced as such and never finished.
+    let mut record = b"\x16\x03\x01\x40\x00\x01\x00\xfe\x00".to_vec();
+    record.resize(5 + 0x4000, 0);
+    let (mut mqtt, mut wire) = (Vec::new(), Vec::new());
+    let mut taken = 0;
+    let mut outcome = Ok(());
+    for byte in record.iter().cycle().take(1 << 20) {
+        taken += 1;
+        outcome = pipeline.receive(&[*byte], &mut mqtt, &mut wire).map(drop);
+        assert!(pipeline.memory() < 80 * 1024, "{}", pipeline.memory());
+        if outcome.is_err() {
+            break;
+        }
+    }
+    assert!(outcome.is_err());
+    assert!((32 * 1024..=65 * 1024).contains(&taken), "{taken}");
+    assert!(mqtt.is_empty());
 }
 
 #[test]

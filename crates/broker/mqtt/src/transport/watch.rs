@@ -1,10 +1,11 @@
 //! Tells when files change, so that certificates can be replaced without restart.
 //!
 //! The folders are watched, not the files: renewals replace files by rename, and Kubernetes swaps
-//! a link beside them. Changes are collected until the folders are quiet, but not for ever, so
+//! a link beside them; of a link, the folder of its target too. Changes are collected until the folders are quiet, but not for ever, so
 //! that certificate and key are both in place when the callback runs. The callback may come
 //! without a change that matters (`Layers::reload` compares contents); it is never lost.
-//! Deliberately absent: what to do then, and logging; both are the callback's.
+//! Deliberately absent: what to do then, and logging; both are the callback's. A folder that is
+//! itself removed and made again is not found back: SIGHUP reloads then.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,9 @@ fn watch_folders(
     files: &[PathBuf],
     signal: &Arc<Signal>,
 ) -> Result<RecommendedWatcher, WatchError> {
-    let folders: BTreeSet<&Path> = files.iter().map(|file| folder(file)).collect();
+    let targets = files.iter().filter_map(|file| std::fs::canonicalize(file).ok());
+    let folders: BTreeSet<PathBuf> =
+        files.iter().cloned().chain(targets).map(|file| folder(&file).to_owned()).collect();
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| WatchError::Notify { path, source }
@@ -140,7 +143,7 @@ fn watch_folders(
     })
     .map_err(failed(Path::new(".")))?;
     for path in folders {
-        watcher.watch(path, RecursiveMode::NonRecursive).map_err(failed(path))?;
+        watcher.watch(&path, RecursiveMode::NonRecursive).map_err(failed(&path))?;
     }
     Ok(watcher)
 }
@@ -196,6 +199,21 @@ mod tests {
             assert_eq!(content, "replacement");
         }
         assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn a_change_behind_a_link_is_seen() {
+        let (folder, elsewhere) = (Folder::new(), Folder::new());
+        let target = elsewhere.write("real.pem", "first");
+        let link = folder.path("a.pem");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let (sender, receiver) = sync_channel(8);
+        let changed = move || {
+            let _ = sender.send(());
+        };
+        let _watch = Watch::start(&[link], changed).unwrap();
+        elsewhere.write("real.pem", "second");
+        receiver.recv_timeout(PATIENCE).unwrap();
     }
 
     #[test]
