@@ -14,8 +14,8 @@ use crate::transport::error::Error;
 
 /// The content type of a handshake record, with which every TLS connection begins.
 const HANDSHAKE_RECORD: u8 = 0x16;
-/// A client's part of the handshake with the longest certificate chain is far smaller.
-const HANDSHAKE_MAX: usize = 64 * 1024;
+/// A client's part of the handshake, with a long certificate chain, is far smaller.
+const HANDSHAKE_MAX: usize = 48 * 1024;
 /// What rustls was measured to keep for an open, idle connection (8.4 KB): its state, keys and a
 /// read buffer of 4 KiB.
 const IDLE_SIZE: usize = 9 * 1024;
