@@ -1,0 +1,31 @@
+//! Answers that are there at once, or later under a ticket.
+//!
+//! What is in memory answers at once and costs no more than a call. What must be made durable or
+//! asked elsewhere answers [`Call::Pending`]; its outcome is handed to
+//! [`Sessions::settle`](crate::sessions::Sessions::settle) with the ticket.
+
+/// Names one answer that is still to come. Chosen by the caller, meaningful to it alone.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// An answer, or the promise of one.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Call<T> {
+    /// The answer.
+    Ready(T),
+    /// The answer comes later, under the ticket that the caller gave.
+    Pending,
+}
+
+/// What became of durable work.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Durable as promised.
+    Done,
+    /// Refused before anything was attempted: the queue of the store is full. May be retried.
+    Busy,
+    /// Refused by a limit of the receiver that the tenant chose to make the publisher feel.
+    QuotaExceeded,
+    /// It may or may not have happened. Only a retry under the same identity may follow.
+    Unknown,
+}

@@ -1,0 +1,176 @@
+//! Subscriptions and routing: what dist offers.
+//!
+//! A route is (tenant, filter, receiver). The transient sessions of one filter on one shard share
+//! one route, which the shard expands to its own sessions; a persistent session and a member of
+//! a shared group have a route each.
+//!
+//! The packet path asks [`TenantRoutes::resolve`] once per topic and keeps the answer while
+//! [`TenantRoutes::epoch`] stays as it was.
+
+use std::sync::Arc;
+
+use ratatosk_codec::SubscriptionOptions;
+use ratatosk_topic::{TopicFilter, TopicName};
+
+use crate::{
+    Call, ShardId, TenantId,
+    group::{Group, Member},
+    identity::ShardSet,
+    inbox::InboxId,
+};
+
+/// Names one (tenant, filter) while it has a receiver. Never reused while the process lives.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId {
+    /// Where the filter stands in its tenant's index.
+    pub index: u32,
+    /// Tells successive filters at one index apart.
+    pub generation: u32,
+}
+
+/// Rises with every change of a tenant's routes that a resolution could show.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteEpoch(pub u64);
+
+/// The routing service of a node.
+pub trait Dist: Send + Sync {
+    /// The routes of one tenant; made when first asked for.
+    fn tenant(&self, tenant: &TenantId) -> Arc<dyn TenantRoutes>;
+}
+
+/// The routes of one tenant.
+pub trait TenantRoutes: Send + Sync {
+    /// The current epoch. A resolution is good while this is what it was resolved at.
+    fn epoch(&self) -> RouteEpoch;
+
+    /// Finds the receivers of `topic`, into `found`, whose old content is dropped.
+    fn resolve(&self, topic: TopicName<'_>, found: &mut Resolution);
+
+    /// Adds a receiver to a filter. Repeating it changes nothing, or replaces the options of the
+    /// same receiver. A receiver of an older incarnation than the one that is there is ignored.
+    ///
+    /// Once ready, every resolution sees it.
+    fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>>;
+
+    /// Takes a receiver from a filter; false if it was not there, or if the one that is there is
+    /// of a newer incarnation.
+    fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool>;
+
+    /// Takes a receiver from the filter of `route`, as [`TenantRoutes::remove`] does.
+    fn remove_route(&self, route: RouteId, receiver: &ReceiverKey) -> Call<bool>;
+
+    /// The route of a filter, without its share prefix, if it has one.
+    fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId>;
+
+    /// The filter of a route, without its share prefix, appended to `text`; false if the route is
+    /// gone.
+    fn filter_text(&self, route: RouteId, text: &mut String) -> bool;
+
+    /// How many filters have a receiver.
+    fn len(&self) -> usize;
+
+    /// Whether no filter has a receiver.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why a receiver was not added. Nothing was changed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// MQTT-086
+    #[error("the shared group has {members_max} members already")]
+    GroupFull {
+        /// The tenant's limit.
+        members_max: u32,
+    },
+    /// The store of the routes takes no more at the moment. MQTT-077
+    #[error("the route store is busy")]
+    Busy,
+}
+
+/// Who receives the messages of a filter.
+#[derive(Clone, Debug)]
+pub enum Receiver {
+    /// A shard, for its transient sessions.
+    Shard(ShardId),
+    /// A persistent session.
+    Inbox(InboxRoute),
+    /// A member of the shared group that the filter names.
+    Member {
+        /// The member.
+        member: Member,
+        /// The most members that the group may have.
+        members_max: u32,
+    },
+}
+
+/// Which receiver is meant, without what is known of it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverKey {
+    /// A shard.
+    Shard(ShardId),
+    /// A persistent session, up to an incarnation.
+    Inbox {
+        /// The session.
+        inbox: InboxId,
+        /// Only a route of this or an older incarnation is meant.
+        incarnation: u64,
+    },
+    /// A member of the filter's shared group, up to an incarnation.
+    Member {
+        /// See [`Member::id`].
+        id: u64,
+        /// Only a member of this or an older incarnation is meant.
+        incarnation: u64,
+    },
+}
+
+/// A persistent session's subscription.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct InboxRoute {
+    /// The session.
+    pub inbox: InboxId,
+    /// Which life of the session asked; a later one wins.
+    pub incarnation: u64,
+    /// Granted options.
+    pub options: SubscriptionOptions,
+    /// The subscription identifier, if the client gave one.
+    pub subscription_id: Option<u32>,
+}
+
+/// One route's transient receivers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct TransientRoute {
+    /// The route; each shard knows its sessions.
+    pub route: RouteId,
+    /// Shards that have sessions for it.
+    pub shards: ShardSet,
+}
+
+/// The receivers of one topic.
+#[derive(Clone, Debug, Default)]
+pub struct Resolution {
+    /// The epoch as of which this holds.
+    pub epoch: RouteEpoch,
+    /// Routes with transient receivers.
+    pub transient: Vec<TransientRoute>,
+    /// Subscriptions of persistent sessions.
+    pub inboxes: Vec<InboxRoute>,
+    /// Shared groups; each takes the message once.
+    pub groups: Vec<Arc<Group>>,
+}
+
+impl Resolution {
+    /// Forgets all receivers and keeps the allocations.
+    pub fn clear(&mut self) {
+        self.transient.clear();
+        self.inboxes.clear();
+        self.groups.clear();
+    }
+
+    /// Whether nothing matches.
+    pub fn is_empty(&self) -> bool {
+        self.transient.is_empty() && self.inboxes.is_empty() && self.groups.is_empty()
+    }
+}

@@ -1,0 +1,258 @@
+//! Persistent sessions: what inbox offers.
+//!
+//! The inbox holds what a session owns beyond its connection: subscriptions, the queue, packet
+//! identifiers of QoS 2, expiry and will. A connection *attaches*, which raises the session's
+//! version: whatever an older owner still asks is refused, so two owners never both act.
+//!
+//! The queue is read by a cursor: [`Inbox::fetch`] hands out what follows a sequence number, and
+//! [`Inbox::commit`] removes what the client confirmed. Packet identifiers follow from sequence
+//! numbers, so they are the same after a reconnect. [MQTT-4.4.0-1]
+
+use std::sync::Arc;
+
+use ratatosk_clock::Instant;
+use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
+
+use crate::{
+    Call, Message, SessionIdentity, SessionRef, StoredMessage,
+    call::{Settlement, Ticket},
+    dist::{InboxRoute, RouteId},
+    group::MemberState,
+};
+
+/// Names a persistent session on this node. Never reused while the process lives.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboxId(pub u64);
+
+/// The place of a QoS 1 or 2 message in a session's queue; the first is 1.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// The packet identifier under which the message is sent: 1 to 65,535, over and over.
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below 65,535")]
+    pub fn packet_id(self) -> PacketId {
+        debug_assert!(self.0 > 0, "sequences begin at 1");
+        let id = ((self.0.wrapping_sub(1)) % 65_535) as u16 + 1;
+        PacketId::new(id).unwrap_or(PacketId::MIN)
+    }
+}
+
+/// An owner's claim: the session and the version that it attached with.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// The session.
+    pub inbox: InboxId,
+    /// Raised by each attach; an older one is refused.
+    pub version: u64,
+}
+
+/// The inbox service of a node.
+pub trait Inbox: Send + Sync {
+    /// Finds the session or makes it, and makes `attach.owner` its one owner.
+    fn attach(&self, attach: &Attach<'_>) -> Call<Attached>;
+
+    /// Ends the ownership; the session lives on for its expiry, or ends now if that is zero.
+    /// INBOX-003
+    fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>>;
+
+    /// Deletes the session, its queue, its routes and its pending will. [MQTT-3.1.2-4]
+    fn discard(&self, identity: &SessionIdentity) -> Call<bool>;
+
+    /// Records a subscription and adds its route. The same filter replaces its options. MQTT-078
+    fn subscribe(&self, claim: Claim, subscription: &Subscription) -> Call<SubscribeOutcome>;
+
+    /// Forgets a subscription and removes its route; `Ok(false)` if there was none.
+    fn unsubscribe(&self, claim: Claim, filter: &str) -> Call<Result<bool, StaleClaim>>;
+
+    /// Queues `message` for the sessions of `targets`. QoS 0 is handed back in `direct` for the
+    /// owners that are online, and queued for the others only if their tenant asks for it.
+    ///
+    /// Pending: durable later, under `ticket`.
+    fn append(
+        &self,
+        targets: &[InboxRoute],
+        message: &Message<'_>,
+        ticket: Ticket,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement>;
+
+    /// Hands out entries that follow `after`, oldest first, at most `messages_max` and about
+    /// `bytes_max`. If fewer were there, the owner is told by
+    /// [`Sessions::inbox_ready`](crate::sessions::Sessions::inbox_ready) when more are.
+    fn fetch(
+        &self,
+        claim: Claim,
+        after: Sequence,
+        budget: FetchBudget,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), StaleClaim>;
+
+    /// The client has taken over the message of `sequence`: it is never delivered again. DUR-003
+    fn commit(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim>;
+
+    /// A PUBREC for `sequence` came: from now on only its PUBREL is sent. MQTT-092
+    fn received(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim>;
+
+    /// Records that the QoS 2 message of `packet_id` from this client was accepted, or
+    /// (`is_released`) that its PUBREL came. MQTT-046
+    fn inbound(
+        &self,
+        claim: Claim,
+        packet_id: PacketId,
+        is_released: bool,
+    ) -> Result<(), StaleClaim>;
+
+    /// Removes sessions whose time is over and takes the wills that are due, at most `due_max`
+    /// of each. To be called about once a second. INBOX-010, INBOX-011
+    fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>);
+
+    /// How many sessions there are, attached or not.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A newer owner holds the session; nothing was changed. INBOX-002
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session was taken over by a newer owner")]
+pub struct StaleClaim;
+
+/// A wish to own a session.
+#[derive(Clone, Debug)]
+pub struct Attach<'a> {
+    /// Which session.
+    pub identity: &'a SessionIdentity,
+    /// Who wants it.
+    pub owner: SessionRef,
+    /// Discard what is there.
+    pub is_clean: bool,
+    /// Keep or make it for this long after its connection ended; `None`: for ever.
+    pub expiry_s: Option<u32>,
+    /// The queue's limits and what is done at them.
+    pub limits: QueueLimits,
+    /// Now.
+    pub now: Instant,
+}
+
+/// The limits of a session's queue.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Messages of each kind (QoS 0; QoS 1 and 2).
+    pub messages_max: u32,
+    /// Filters that the session may hold.
+    pub filters_max: u32,
+    /// Drop the oldest QoS 0 message instead of the newest. TEN-020
+    pub qos0_drop_oldest: bool,
+    /// Queue QoS 0 while there is no connection. TEN-020
+    pub qos0_when_offline: bool,
+}
+
+/// The owner's view of the session it attached to.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// To be shown with every later call.
+    pub claim: Claim,
+    /// Stored state was resumed. MQTT-031
+    pub is_present: bool,
+    /// The state shared with those who choose among the members of a group.
+    pub member: Arc<MemberState>,
+    /// The subscriptions that the session has.
+    pub subscriptions: Vec<Subscription>,
+    /// Ids of QoS 2 messages that were accepted and not yet released.
+    pub inbound: Vec<PacketId>,
+    /// The last sequence that was handed to the client before: what follows up to it is a resend.
+    pub sent: Sequence,
+}
+
+/// One subscription of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The filter as the client wrote it, with its share prefix.
+    pub filter: Box<str>,
+    /// Granted options.
+    pub options: SubscriptionOptions,
+    /// The subscription identifier, if the client gave one.
+    pub subscription_id: Option<u32>,
+}
+
+/// What became of a subscription.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum SubscribeOutcome {
+    /// It is effective and, for what is durable, committed.
+    Done {
+        /// The filter's route.
+        route: RouteId,
+        /// It replaced one of the same filter.
+        existed: bool,
+    },
+    /// The session has as many filters as it may. MQTT-076
+    TooManyFilters,
+    /// The shared group is full. MQTT-086
+    GroupFull,
+    /// Try later. MQTT-077
+    Busy,
+    /// A newer owner holds the session.
+    Stale,
+}
+
+/// How an ownership ends.
+#[derive(Clone, Debug)]
+pub struct Detach {
+    /// The session's expiry from now on, if the client changed it; zero ends it now.
+    pub expiry_s: Option<u32>,
+    /// The will to be published later, with its delay in seconds. MQTT-049
+    pub will: Option<(Arc<StoredMessage>, u32)>,
+    /// Now.
+    pub now: Instant,
+}
+
+/// A will whose time has come.
+#[derive(Clone, Debug)]
+pub struct DueWill {
+    /// Whose will it is.
+    pub identity: SessionIdentity,
+    /// The message.
+    pub message: Arc<StoredMessage>,
+}
+
+/// A QoS 0 message for a session that is online: straight to its connection.
+#[derive(Copy, Clone, Debug)]
+pub struct DirectDelivery {
+    /// The owner.
+    pub owner: SessionRef,
+    /// Granted options of the subscription that matched.
+    pub options: SubscriptionOptions,
+    /// Its identifier.
+    pub subscription_id: Option<u32>,
+}
+
+/// How much a fetch may hand out.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct FetchBudget {
+    /// Messages.
+    pub messages_max: usize,
+    /// Bytes; one message is handed out even if it is larger.
+    pub bytes_max: usize,
+}
+
+/// A queued message.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place. QoS 0 entries, which are forgotten once handed out, have the place of the
+    /// QoS 1 or 2 entry before them.
+    pub sequence: Sequence,
+    /// At which quality of service it is delivered.
+    pub qos: Qos,
+    /// The RETAIN flag to send.
+    pub retain: bool,
+    /// Its PUBREC came: only the PUBREL is owed. MQTT-045
+    pub is_received: bool,
+    /// The subscription identifier to send.
+    pub subscription_id: Option<u32>,
+    /// The message.
+    pub message: Arc<StoredMessage>,
+}

@@ -1,0 +1,22 @@
+//! What the services of the broker say to each other.
+//!
+//! A service never depends on a service: mqtt, dist, inbox, retain and session-dict meet in the
+//! traits and plain types of this crate, and only the binary joins them. Everything here is
+//! synchronous: an answer is there at once ([`Call::Ready`]) or comes later under a
+//! [`Ticket`](call::Ticket), so that the packet path never waits for a future.
+//!
+//! This crate obeys the rules of a pure crate: no I/O, no async, no clock, no randomness.
+
+pub mod call;
+pub mod dist;
+pub mod group;
+pub mod identity;
+pub mod inbox;
+pub mod message;
+pub mod retain;
+pub mod session_dict;
+pub mod sessions;
+
+pub use call::{Call, Ticket};
+pub use identity::{ClientId, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId};
+pub use message::{Message, StoredMessage};

@@ -1,0 +1,73 @@
+//! Retained messages: what retain offers.
+//!
+//! One message per topic. A new subscriber reads them by a cursor that is re-sought page by page,
+//! as fast as it takes them: no snapshot is pinned and no queue filled.
+
+use std::sync::Arc;
+
+use ratatosk_clock::Instant;
+use ratatosk_topic::TopicFilter;
+
+use crate::{Call, Message, StoredMessage, TenantId, call::Ticket};
+
+/// The retained-message service of a node.
+pub trait Retain: Send + Sync {
+    /// The retained messages of one tenant; made when first asked for.
+    fn tenant(&self, tenant: &TenantId) -> Arc<dyn TenantRetained>;
+}
+
+/// The retained messages of one tenant.
+pub trait TenantRetained: Send + Sync {
+    /// Stores `message` as the retained message of its topic, or clears the topic if the payload
+    /// is empty. [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+    ///
+    /// To be called before the message is routed: a subscriber whose route the message did not
+    /// see then finds it here.
+    fn store(&self, message: &Message<'_>, ticket: Ticket) -> Call<StoreOutcome>;
+
+    /// Reads the retained messages that match `filter`, in the order of the cursor, from behind
+    /// `cursor` on, into `page`, until the page is full. Expired messages are passed over.
+    fn scan(&self, now: Instant, filter: &TopicFilter<'_>, cursor: &mut Cursor, page: &mut Page);
+
+    /// How many topics have a retained message.
+    fn len(&self) -> usize;
+
+    /// Whether nothing is retained.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What became of a message to be retained.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// It is the topic's retained message now.
+    Stored,
+    /// The topic has none now.
+    Cleared,
+    /// A limit of the tenant forbids it. The message is distributed all the same. RES-009
+    Refused,
+}
+
+/// How far a subscription has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cursor {
+    /// Nothing yet.
+    #[default]
+    Start,
+    /// Everything up to and with this key of the topic order.
+    After(Box<[u8]>),
+    /// Everything.
+    End,
+}
+
+/// A page of retained messages.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// What was read.
+    pub messages: Vec<Arc<StoredMessage>>,
+    /// How many messages the page takes.
+    pub messages_max: usize,
+    /// From how many bytes on the page is full; it holds one message at least.
+    pub bytes_max: usize,
+}

@@ -1,0 +1,35 @@
+//! Who holds which live session: what session-dict offers.
+//!
+//! Every live session, transient or persistent, is registered once under its identity; the newest
+//! registration wins, and the one before it is named so that it can be ended. DICT-001
+
+use crate::{ClientId, SessionIdentity, SessionRef, TenantId};
+
+/// The session directory of a node.
+pub trait SessionDict: Send + Sync {
+    /// Registers `owner`; returns whom it replaces.
+    fn register(&self, identity: &SessionIdentity, owner: SessionRef) -> Option<SessionRef>;
+
+    /// Takes the registration back, if `owner` still holds it.
+    fn remove(&self, identity: &SessionIdentity, owner: SessionRef) -> bool;
+
+    /// Who holds the session.
+    fn find(&self, identity: &SessionIdentity) -> Option<SessionRef>;
+
+    /// The live sessions of a tenant in the order of client ids, behind `after`, at most
+    /// `count_max`. API-014
+    fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<&ClientId>,
+        count_max: usize,
+    ) -> Vec<(SessionIdentity, SessionRef)>;
+
+    /// How many sessions are live.
+    fn len(&self) -> usize;
+
+    /// Whether none is.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
