@@ -1,0 +1,3 @@
+//! Nanoseconds per packet decoded and encoded.
+
+fn main() {}
