@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(publisher, identity("ab", None, "c").publisher());
         assert_ne!(publisher, identity("a", None, "bc").publisher());
         assert_ne!(publisher, identity("ab", Some("c"), "").publisher());
-        assert_eq!(publisher.0, 0x9ae6_8cd3_77a1_ee0a, "the same on every host and release");
+        assert_eq!(publisher.0, 0xe60d_2de8_7fdb_0faa, "the same on every host and release");
     }
 
     #[test]

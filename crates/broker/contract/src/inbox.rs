@@ -30,11 +30,10 @@ pub struct Sequence(pub u64);
 
 impl Sequence {
     /// The packet identifier under which the message is sent: 1 to 65,535, over and over.
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below 65,535")]
     pub fn packet_id(self) -> PacketId {
         debug_assert!(self.0 > 0, "sequences begin at 1");
         let id = ((self.0.wrapping_sub(1)) % 65_535) as u16 + 1;
-        PacketId::new(id).unwrap_or(PacketId::MIN)
+        PacketId::new(id).unwrap_or(PacketId::FIRST)
     }
 }
 
