@@ -129,7 +129,7 @@ fn an_earlier_life_neither_replaces_nor_removes_a_later_one() {
     assert!(routes.is_empty());
 }
 
-/// MQTT-078: the options of a subscription are replaced in its place.
+/// The options of a subscription are replaced in its place.
 #[test]
 fn subscribing_again_replaces_the_options() {
     let routes = tenant();
@@ -141,7 +141,7 @@ fn subscribing_again_replaces_the_options() {
     assert_eq!(resolve(&routes, "a").inboxes, [inbox(1, 1, Qos::ExactlyOnce)]);
 }
 
-/// MQTT-086: who is not in the full group stays out, who is may change its options.
+/// Who is not in the full group stays out, who is may change its options.
 #[test]
 fn a_full_group_takes_no_further_member() {
     let routes = tenant();
@@ -276,7 +276,7 @@ fn changes_are_visible_to_other_threads_when_they_return() {
     assert_eq!(resolve(&*routes, "a/1").inboxes.len(), 2_000);
 }
 
-/// TEN-026: equal filters of two tenants have nothing in common.
+/// Equal filters of two tenants have nothing in common.
 #[test]
 fn tenants_do_not_see_each_other() {
     let service = DistService::new();
