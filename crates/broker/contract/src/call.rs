@@ -17,6 +17,16 @@ pub enum Call<T> {
     Pending,
 }
 
+impl<T> Call<T> {
+    /// The answer, if it is there.
+    pub fn ready(self) -> Option<T> {
+        match self {
+            Call::Ready(answer) => Some(answer),
+            Call::Pending => None,
+        }
+    }
+}
+
 /// What became of durable work.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {

@@ -56,11 +56,15 @@ pub trait TenantRoutes: Send + Sync {
     /// of a newer incarnation.
     fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool>;
 
-    /// Takes a receiver from the filter of `route`, as [`TenantRoutes::remove`] does.
+    /// Takes a receiver from the filter of `route`, as [`TenantRoutes::remove`] does. A route does
+    /// not name a group: members are removed by their filter, here the answer is false.
     fn remove_route(&self, route: RouteId, receiver: &ReceiverKey) -> Call<bool>;
 
     /// The route of a filter, without its share prefix, if it has one.
     fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId>;
+
+    /// The members, as of now, of one shared group of a route.
+    fn group(&self, route: RouteId, name: &str, is_ordered: bool) -> Option<Arc<Group>>;
 
     /// The filter of a route, without its share prefix, appended to `text`; false if the route is
     /// gone.

@@ -10,6 +10,7 @@ use std::sync::{
 };
 
 use ratatosk_codec::SubscriptionOptions;
+use ratatosk_topic::rendezvous;
 
 use crate::{PublisherId, SessionRef, dist::RouteId, inbox::InboxId};
 
@@ -36,7 +37,9 @@ pub enum MemberTarget {
 pub struct Member {
     /// The member's session identity as a number, the same on every host.
     pub id: u64,
-    /// Which life of the session joined; a later one wins.
+    /// Which life of the session joined; a later one wins. Lives are numbered by the nanoseconds
+    /// of the monotonic clock at their start (or one more than the last, where two coincide), so
+    /// that those of transient and persistent sessions of one identity compare.
     pub incarnation: u64,
     /// Where its messages go.
     pub target: MemberTarget,
@@ -53,7 +56,8 @@ impl Member {
         !self.state.congested.load(Ordering::Relaxed) && self.is_online()
     }
 
-    fn is_online(&self) -> bool {
+    /// Whether its messages reach a client now.
+    pub fn is_online(&self) -> bool {
         !self.state.offline.load(Ordering::Relaxed)
     }
 }
@@ -62,7 +66,7 @@ impl Member {
 #[derive(Debug)]
 pub struct Group {
     /// The group's name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// `$oshare`: one publisher stays at one member.
     pub is_ordered: bool,
     /// The filter's route.
@@ -90,19 +94,27 @@ impl Group {
         let start = self.cursor.fetch_add(1, Ordering::Relaxed) as usize % count.max(1);
         let (mut online, mut any) = (None, None);
         // A group may have thousands of members: look at a bounded number of busy ones.
-        const LOOK_MAX: usize = 64;
-        for step in 0..count.min(LOOK_MAX) {
-            let member = &self.members[(start + step) % count];
+        const LOOK_MAX: u32 = 64;
+        let looks = (0..LOOK_MAX).zip((start..count).chain(0..start));
+        for (step, index) in looks {
+            let member = &self.members[index];
             if Some(member.id) == without {
                 continue;
             }
             if member.is_ready() {
+                // The next choice begins behind this one, so that whoever stands behind busy
+                // members is not chosen twice a round.
+                self.cursor.fetch_add(step, Ordering::Relaxed);
                 return Some(member);
             }
             if online.is_none() && member.is_online() {
                 online = Some(member);
             }
             any = any.or(Some(member));
+        }
+        if online.is_none() {
+            // Where all of a long stretch are away the next choice looks elsewhere.
+            self.cursor.fetch_add(LOOK_MAX - 1, Ordering::Relaxed);
         }
         online.or(any)
     }
@@ -111,20 +123,109 @@ impl Group {
     /// order is what this group asked for.
     fn choose_ordered(&self, publisher: PublisherId, without: Option<u64>) -> Option<&Member> {
         let best = |only_online: bool| {
-            self.members
-                .iter()
-                .filter(|member| Some(member.id) != without)
-                .filter(|member| !only_online || member.is_online())
-                .max_by_key(|member| (rendezvous_weight(publisher.0, member.id), member.id))
+            let eligible = || {
+                self.members
+                    .iter()
+                    .filter(|member| Some(member.id) != without)
+                    .filter(|member| !only_online || member.is_online())
+            };
+            let at = rendezvous(publisher.0, eligible().map(|member| member.id))?;
+            eligible().nth(at)
         };
         best(true).or_else(|| best(false))
     }
 }
 
-/// The weight of a member for a publisher: the same on every host.
-fn rendezvous_weight(publisher: u64, member: u64) -> u64 {
-    let mut mixed = publisher ^ member.rotate_left(32);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ratatosk_codec::Qos;
+
+    use super::*;
+
+    fn group(is_ordered: bool, ids: impl IntoIterator<Item = u64>) -> Group {
+        let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+        let member = |id| Member {
+            id,
+            incarnation: 1,
+            target: MemberTarget::Inbox(InboxId(id)),
+            options,
+            subscription_id: None,
+            state: Arc::default(),
+        };
+        Group {
+            name: "g".into(),
+            is_ordered,
+            route: RouteId { index: 0, generation: 0 },
+            members: ids.into_iter().map(member).collect(),
+            cursor: AtomicU32::new(0),
+        }
+    }
+
+    fn counts(group: &Group, choices: u64, without: Option<u64>) -> BTreeMap<u64, u64> {
+        let mut counts = BTreeMap::new();
+        for publisher in 0..choices {
+            let member = group.choose(PublisherId(publisher), without);
+            *counts.entry(member.map_or(u64::MAX, |member| member.id)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// DIST-011: each member takes its share, to the message.
+    #[test]
+    fn unordered_choice_is_spread_evenly() {
+        let counts = counts(&group(false, 0..7), 7_000, None);
+        assert_eq!(counts, (0..7).map(|id| (id, 1_000)).collect());
+    }
+
+    /// DIST-011: and so are those who can take more while others cannot.
+    #[test]
+    fn unordered_choice_is_spread_evenly_over_members_that_can_take_more() {
+        let group = group(false, 0..7);
+        group.members[1].state.congested.store(true, Ordering::Relaxed);
+        group.members[2].state.offline.store(true, Ordering::Relaxed);
+        group.members[5].state.offline.store(true, Ordering::Relaxed);
+        assert_eq!(counts(&group, 4_000, None), [0, 3, 4, 6].map(|id| (id, 1_000)).into());
+        assert_eq!(counts(&group, 3_000, Some(0)), [3, 4, 6].map(|id| (id, 1_000)).into());
+    }
+
+    #[test]
+    fn the_congested_are_chosen_before_the_absent_and_these_before_nobody() {
+        for is_ordered in [false, true] {
+            let group = group(is_ordered, 0..2);
+            group.members[0].state.congested.store(true, Ordering::Relaxed);
+            group.members[1].state.offline.store(true, Ordering::Relaxed);
+            assert_eq!(counts(&group, 10, None), [(0, 10)].into());
+            assert_eq!(counts(&group, 10, Some(0)), [(1, 10)].into());
+        }
+        assert!(group(false, [3]).choose(PublisherId(0), Some(3)).is_none());
+        assert!(group(true, [3]).choose(PublisherId(0), Some(3)).is_none());
+    }
+
+    #[test]
+    fn the_one_who_is_online_among_thousands_is_found_in_a_few_choices() {
+        let group = group(false, 0..5_000);
+        for member in &group.members[..4_999] {
+            member.state.offline.store(true, Ordering::Relaxed);
+        }
+        let counts = counts(&group, 5_000, None);
+        assert!(counts[&4_999] > 2_500 / 64, "{}", counts[&4_999]);
+    }
+
+    /// DIST-012: whoever's member is still there stays with it.
+    #[test]
+    fn ordered_choice_moves_only_publishers_of_the_member_that_left() {
+        let (all, rest) = (group(true, 0..9), group(true, (0..9).filter(|id| *id != 4)));
+        let mut moved = 0;
+        for publisher in (0..9_000).map(PublisherId) {
+            let (before, after) = (all.choose(publisher, None), rest.choose(publisher, None));
+            let (before, after) = (before.unwrap().id, after.unwrap().id);
+            assert!(before == after || before == 4, "{publisher:?} moved from {before}");
+            // To pass over a member, or to find it absent, is the same as its having left.
+            assert_eq!(all.choose(publisher, Some(4)).unwrap().id, after);
+            moved += u64::from(before == 4);
+        }
+        assert!((700..1_300).contains(&moved), "{moved} of 9000");
+    }
 }

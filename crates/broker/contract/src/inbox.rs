@@ -17,7 +17,7 @@ use crate::{
     Call, Message, SessionIdentity, SessionRef, StoredMessage,
     call::{Settlement, Ticket},
     dist::{InboxRoute, RouteId},
-    group::MemberState,
+    group::{Group, MemberState},
 };
 
 /// Names a persistent session on this node. Never reused while the process lives.
@@ -53,9 +53,14 @@ pub trait Inbox: Send + Sync {
 
     /// Ends the ownership; the session lives on for its expiry, or ends now if that is zero.
     /// INBOX-003
+    ///
+    /// Messages of shared groups that were not sent, or sent at QoS 1 and not acknowledged, go to
+    /// another member that is online, if there is one; when the session ends, to any other. QoS 2
+    /// in flight stays. MQTT-087, [MQTT-4.8.2-4], [MQTT-4.8.2-5]
     fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>>;
 
-    /// Deletes the session, its queue, its routes and its pending will. [MQTT-3.1.2-4]
+    /// Ends the session now: deletes its queue and its routes. A pending will is due then.
+    /// [MQTT-3.1.2-4], [MQTT-3.1.2-8]
     fn discard(&self, identity: &SessionIdentity) -> Call<bool>;
 
     /// Records a subscription and adds its route. The same filter replaces its options. MQTT-078
@@ -65,20 +70,27 @@ pub trait Inbox: Send + Sync {
     fn unsubscribe(&self, claim: Claim, filter: &str) -> Call<Result<bool, StaleClaim>>;
 
     /// Queues `message` for the sessions of `targets`. QoS 0 is handed back in `direct` for the
-    /// owners that are online, and queued for the others only if their tenant asks for it.
+    /// owners that are online, and queued for the others only if their tenant asks for it. A
+    /// member of a group whose session is gone is replaced by another. No-local is honoured here.
+    /// [MQTT-3.8.3-3]
     ///
     /// Pending: durable later, under `ticket`.
     fn append(
         &self,
-        targets: &[InboxRoute],
+        targets: Targets<'_>,
         message: &Message<'_>,
         ticket: Ticket,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement>;
 
     /// Hands out entries that follow `after`, oldest first, at most `messages_max` and about
-    /// `bytes_max`. If fewer were there, the owner is told by
-    /// [`Sessions::inbox_ready`](crate::sessions::Sessions::inbox_ready) when more are.
+    /// `bytes_max`. Once nothing is left, the owner is told by
+    /// [`Sessions::inbox_ready`](crate::sessions::Sessions::inbox_ready) when more is there; after
+    /// a fetch that used up its budget it asks again by itself. What expired before it was handed
+    /// out for the first time is dropped. [MQTT-3.3.2-5]
+    ///
+    /// What is handed out lies within 65,535 sequences of the oldest that is not committed, so
+    /// that packet identifiers in flight are unique. [MQTT-2.2.1-3]
     fn fetch(
         &self,
         claim: Claim,
@@ -129,7 +141,7 @@ pub struct Attach<'a> {
     pub owner: SessionRef,
     /// Discard what is there.
     pub is_clean: bool,
-    /// Keep or make it for this long after its connection ended; `None`: for ever.
+    /// Keep or make it for this long after its connection ended; `None` or `u32::MAX`: for ever.
     pub expiry_s: Option<u32>,
     /// The queue's limits and what is done at them.
     pub limits: QueueLimits,
@@ -144,6 +156,8 @@ pub struct QueueLimits {
     pub messages_max: u32,
     /// Filters that the session may hold.
     pub filters_max: u32,
+    /// Members that a shared group may have for the session to join. MQTT-086
+    pub members_max: u32,
     /// Drop the oldest QoS 0 message instead of the newest. TEN-020
     pub qos0_drop_oldest: bool,
     /// Queue QoS 0 while there is no connection. TEN-020
@@ -201,7 +215,8 @@ pub enum SubscribeOutcome {
 /// How an ownership ends.
 #[derive(Clone, Debug)]
 pub struct Detach {
-    /// The session's expiry from now on, if the client changed it; zero ends it now.
+    /// The session's expiry from now on, if the client changed it; zero ends it now, `u32::MAX`
+    /// keeps it for ever.
     pub expiry_s: Option<u32>,
     /// The will to be published later, with its delay in seconds. MQTT-049
     pub will: Option<(Arc<StoredMessage>, u32)>,
@@ -218,6 +233,24 @@ pub struct DueWill {
     pub message: Arc<StoredMessage>,
 }
 
+/// Who is to have a message.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Targets<'a> {
+    /// Subscriptions of sessions.
+    pub routes: &'a [InboxRoute],
+    /// The members that were chosen of shared groups.
+    pub shared: &'a [SharedRoute],
+}
+
+/// A member of a shared group, chosen for one message.
+#[derive(Clone, Debug)]
+pub struct SharedRoute {
+    /// The member's session.
+    pub route: InboxRoute,
+    /// The group: who takes the message if the member goes.
+    pub group: Arc<Group>,
+}
+
 /// A QoS 0 message for a session that is online: straight to its connection.
 #[derive(Copy, Clone, Debug)]
 pub struct DirectDelivery {
@@ -232,6 +265,8 @@ pub struct DirectDelivery {
 /// How much a fetch may hand out.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct FetchBudget {
+    /// Now.
+    pub now: Instant,
     /// Messages.
     pub messages_max: usize,
     /// Bytes; one message is handed out even if it is larger.

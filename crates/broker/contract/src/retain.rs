@@ -26,8 +26,16 @@ pub trait TenantRetained: Send + Sync {
     fn store(&self, message: &Message<'_>, ticket: Ticket) -> Call<StoreOutcome>;
 
     /// Reads the retained messages that match `filter`, in the order of the cursor, from behind
-    /// `cursor` on, into `page`, until the page is full. Expired messages are passed over.
+    /// `cursor` on, appended to `page`, until the page is full. Expired messages are passed over.
+    ///
+    /// One call looks at a bounded number of topics. So a page that is not full, even an empty
+    /// one, does not mean that nothing follows: only [`Cursor::End`] does.
     fn scan(&self, now: Instant, filter: &TopicFilter<'_>, cursor: &mut Cursor, page: &mut Page);
+
+    /// What the tenant may keep from now on. What is there stays, even if it is more. To be set by
+    /// whoever asked for the tenant: a tenant that nobody holds and that keeps nothing is
+    /// forgotten, its limits with it.
+    fn set_limits(&self, limits: RetainLimits);
 
     /// How many topics have a retained message.
     fn len(&self) -> usize;
@@ -35,6 +43,21 @@ pub trait TenantRetained: Send + Sync {
     /// Whether nothing is retained.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// How much a tenant may keep. RES-009
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct RetainLimits {
+    /// Topics with a retained message.
+    pub topics_max: u64,
+    /// Bytes of all retained messages.
+    pub bytes_max: u64,
+}
+
+impl Default for RetainLimits {
+    fn default() -> Self {
+        RetainLimits { topics_max: u64::MAX, bytes_max: u64::MAX }
     }
 }
 
@@ -61,12 +84,12 @@ pub enum Cursor {
     End,
 }
 
-/// A page of retained messages.
-#[derive(Debug, Default)]
+/// A page of retained messages. The default takes one.
+#[derive(Clone, Debug, Default)]
 pub struct Page {
     /// What was read.
     pub messages: Vec<Arc<StoredMessage>>,
-    /// How many messages the page takes.
+    /// How many messages the page takes; it takes one at least.
     pub messages_max: usize,
     /// From how many bytes on the page is full; it holds one message at least.
     pub bytes_max: usize,

@@ -3,7 +3,7 @@
 //! Every live session, transient or persistent, is registered once under its identity; the newest
 //! registration wins, and the one before it is named so that it can be ended. DICT-001
 
-use crate::{ClientId, SessionIdentity, SessionRef, TenantId};
+use crate::{SessionIdentity, SessionRef, TenantId};
 
 /// The session directory of a node.
 pub trait SessionDict: Send + Sync {
@@ -16,12 +16,15 @@ pub trait SessionDict: Send + Sync {
     /// Who holds the session.
     fn find(&self, identity: &SessionIdentity) -> Option<SessionRef>;
 
-    /// The live sessions of a tenant in the order of client ids, behind `after`, at most
-    /// `count_max`. API-014
+    /// Who holds each of the sessions, in their order, appended to `found`. DICT-005
+    fn find_many(&self, identities: &[SessionIdentity], found: &mut Vec<Option<SessionRef>>);
+
+    /// The live sessions of a tenant in the order of client ids, of one client id in the order of
+    /// users, behind `after` (of which only client id and user count), at most `count_max`. API-014
     fn list(
         &self,
         tenant: &TenantId,
-        after: Option<&ClientId>,
+        after: Option<&SessionIdentity>,
         count_max: usize,
     ) -> Vec<(SessionIdentity, SessionRef)>;
 

@@ -6,16 +6,35 @@
 
 use std::sync::Arc;
 
-use crate::{SessionRef, StoredMessage, TenantId, Ticket, call::Settlement};
+use ratatosk_codec::SubscriptionOptions;
+
+use crate::{SessionRef, StoredMessage, TenantId, Ticket, call::Settlement, group::Group};
 
 /// The live sessions of a node.
 pub trait Sessions: Send + Sync {
     /// The session's queue has something to fetch again.
     fn inbox_ready(&self, session: SessionRef);
 
+    /// Delivers a message that another member of a shared group gave back: to a transient member
+    /// at any QoS, to a persistent one, which has its queue for the others, at QoS 0.
+    fn deliver(&self, session: SessionRef, delivery: Delivery);
+
     /// A pending answer has come.
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement);
 
     /// Publishes a message that no live session publishes: a will that is due.
     fn publish(&self, tenant: &TenantId, message: Arc<StoredMessage>);
+}
+
+/// A message of a shared group for a live member.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Granted options of the member.
+    pub options: SubscriptionOptions,
+    /// The subscription identifier of the member.
+    pub subscription_id: Option<u32>,
+    /// The group: who takes the message if this member goes, too.
+    pub group: Arc<Group>,
+    /// The message.
+    pub message: Arc<StoredMessage>,
 }

@@ -1,0 +1,291 @@
+//! The receivers of one filter.
+//!
+//! Most filters have transient sessions only: an [`Entry`] then is 24 bytes. Persistent sessions
+//! and groups are in a box of their own, which is there only while it holds something.
+//!
+//! Invariants: inboxes rise by id; groups rise by (name, order); members of a group rise by id; no
+//! group is empty.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use ratatosk_contract::{
+    dist::{AddError, InboxRoute, RouteId},
+    group::{Group, Member},
+    identity::ShardSet,
+    inbox::InboxId,
+};
+use ratatosk_topic::{FilterId, Share};
+
+/// One place of the table beside the filter index.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The filter's number in the index, kept because no other code can make one.
+    pub(crate) filter: FilterId,
+    /// Tells the filters that had this number apart.
+    pub(crate) generation: u32,
+    /// Shards with transient sessions.
+    pub(crate) shards: ShardSet,
+    /// What most filters do not have.
+    rare: Option<Box<Rare>>,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 24, "there is one for each of millions of filters");
+
+#[derive(Debug, Default)]
+struct Rare {
+    inboxes: Vec<InboxRoute>,
+    groups: Vec<Arc<Group>>,
+}
+
+/// What adding a receiver did.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// It was there, just so, or in a later life.
+    Nothing,
+    /// What was known of it was replaced.
+    Replaced,
+    /// It is new.
+    New,
+}
+
+/// What taking a receiver away did.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// It was not there, or only in a later life.
+    Nothing,
+    /// It is gone.
+    Receiver,
+    /// It is gone, and its group with it.
+    Group,
+}
+
+impl Entry {
+    pub(crate) fn new(filter: FilterId, generation: u32) -> Self {
+        Entry { filter, generation, shards: ShardSet::EMPTY, rare: None }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shards.is_empty() && self.rare.is_none()
+    }
+
+    /// Subscriptions of persistent sessions.
+    pub(crate) fn inboxes(&self) -> &[InboxRoute] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.inboxes)
+    }
+
+    /// Shared groups.
+    pub(crate) fn groups(&self) -> &[Arc<Group>] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.groups)
+    }
+
+    /// The group `share`, if it has members.
+    pub(crate) fn group(&self, share: Share<'_>) -> Option<&Arc<Group>> {
+        let at = group_position(self.groups(), share).ok()?;
+        self.groups().get(at)
+    }
+
+    /// DIST-001
+    pub(crate) fn add_inbox(&mut self, route: InboxRoute) -> Added {
+        let inboxes = &mut self.rare_mut().inboxes;
+        let at = match inbox_position(inboxes, route.inbox) {
+            Err(at) => {
+                insert_lean(inboxes, at, route);
+                return Added::New;
+            }
+            Ok(at) => at,
+        };
+        if inboxes[at].incarnation > route.incarnation || inboxes[at] == route {
+            return Added::Nothing;
+        }
+        inboxes[at] = route;
+        Added::Replaced
+    }
+
+    /// DIST-002
+    pub(crate) fn remove_inbox(&mut self, inbox: InboxId, incarnation: u64) -> Removed {
+        let Some(rare) = &mut self.rare else {
+            return Removed::Nothing;
+        };
+        let Ok(at) = inbox_position(&rare.inboxes, inbox) else {
+            return Removed::Nothing;
+        };
+        if rare.inboxes[at].incarnation > incarnation {
+            return Removed::Nothing;
+        }
+        rare.inboxes.remove(at);
+        shrink_lean(&mut rare.inboxes);
+        self.drop_empty();
+        Removed::Receiver
+    }
+
+    /// Nothing is changed on an error. MQTT-086
+    pub(crate) fn add_member(
+        &mut self,
+        share: Share<'_>,
+        route: RouteId,
+        member: Member,
+        members_max: u32,
+    ) -> Result<(Added, IsNewGroup), AddError> {
+        let full = Err(AddError::GroupFull { members_max });
+        let limit = usize::try_from(members_max).unwrap_or(usize::MAX);
+        let Ok(at) = group_position(self.groups(), share) else {
+            if limit == 0 {
+                return full;
+            }
+            let group = Group {
+                name: share.group.into(),
+                is_ordered: share.ordered,
+                route,
+                members: vec![member],
+                cursor: AtomicU32::new(0),
+            };
+            let groups = &mut self.rare_mut().groups;
+            // Found as missing above, so there is a place for it.
+            let at = group_position(groups, share).unwrap_or_else(|at| at);
+            insert_lean(groups, at, Arc::new(group));
+            return Ok((Added::New, IsNewGroup::Yes));
+        };
+        let group = &mut self.rare_mut().groups[at];
+        match member_position(&group.members, member.id) {
+            Err(_) if group.members.len() >= limit => full,
+            Err(at) => {
+                change_members(group, |members| members.insert(at, member));
+                Ok((Added::New, IsNewGroup::No))
+            }
+            Ok(at) if !is_replaced(&group.members[at], &member) => {
+                Ok((Added::Nothing, IsNewGroup::No))
+            }
+            Ok(at) => {
+                change_members(group, |members| members[at] = member);
+                Ok((Added::Replaced, IsNewGroup::No))
+            }
+        }
+    }
+
+    /// DIST-002, DIST-013
+    pub(crate) fn remove_member(&mut self, share: Share<'_>, id: u64, incarnation: u64) -> Removed {
+        let Some(rare) = &mut self.rare else {
+            return Removed::Nothing;
+        };
+        let Ok(group_at) = group_position(&rare.groups, share) else {
+            return Removed::Nothing;
+        };
+        let group = &mut rare.groups[group_at];
+        let Ok(at) = member_position(&group.members, id) else {
+            return Removed::Nothing;
+        };
+        if group.members[at].incarnation > incarnation {
+            return Removed::Nothing;
+        }
+        if group.members.len() > 1 {
+            change_members(group, |members| {
+                members.remove(at);
+            });
+            return Removed::Receiver;
+        }
+        rare.groups.remove(group_at);
+        shrink_lean(&mut rare.groups);
+        self.drop_empty();
+        Removed::Group
+    }
+
+    /// Panics unless the invariants of the file's head hold.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        assert!(!self.is_empty(), "a filter without receivers is not in the table");
+        let Some(rare) = &self.rare else { return };
+        assert!(!(rare.inboxes.is_empty() && rare.groups.is_empty()), "the box holds something");
+        assert!(rare.inboxes.is_sorted_by(|a, b| a.inbox < b.inbox), "inboxes rise");
+        assert!(
+            rare.groups.is_sorted_by(|a, b| (&a.name, a.is_ordered) < (&b.name, b.is_ordered)),
+            "groups rise"
+        );
+        for group in &rare.groups {
+            assert!(!group.members.is_empty(), "group {} has members", group.name);
+            assert!(group.members.is_sorted_by(|a, b| a.id < b.id), "members rise");
+        }
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn drop_empty(&mut self) {
+        if self.inboxes().is_empty() && self.groups().is_empty() {
+            self.rare = None;
+        }
+    }
+}
+
+/// Whether a member made its group.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum IsNewGroup {
+    Yes,
+    No,
+}
+
+fn inbox_position(inboxes: &[InboxRoute], inbox: InboxId) -> Result<usize, usize> {
+    inboxes.binary_search_by_key(&inbox, |route| route.inbox)
+}
+
+fn group_position(groups: &[Arc<Group>], share: Share<'_>) -> Result<usize, usize> {
+    groups.binary_search_by(|group| {
+        (&*group.name, group.is_ordered).cmp(&(share.group, share.ordered))
+    })
+}
+
+fn member_position(members: &[Member], id: u64) -> Result<usize, usize> {
+    members.binary_search_by_key(&id, |member| member.id)
+}
+
+/// Whether `new` says anything that `old` does not, and is not of an earlier life.
+fn is_replaced(old: &Member, new: &Member) -> bool {
+    let is_same = old.incarnation == new.incarnation
+        && old.target == new.target
+        && old.options == new.options
+        && old.subscription_id == new.subscription_id
+        && Arc::ptr_eq(&old.state, &new.state);
+    new.incarnation >= old.incarnation && !is_same
+}
+
+/// Changes the members in place while nobody else holds the snapshot, else in a new one.
+fn change_members(group: &mut Arc<Group>, change: impl FnOnce(&mut Vec<Member>)) {
+    if let Some(group) = Arc::get_mut(group) {
+        change(&mut group.members);
+        return;
+    }
+    // One more than there are: usually it is a member that comes.
+    let mut members = Vec::with_capacity(group.members.len() + 1);
+    members.extend_from_slice(&group.members);
+    change(&mut members);
+    *group = Arc::new(Group {
+        name: Arc::clone(&group.name),
+        is_ordered: group.is_ordered,
+        route: group.route,
+        members,
+        cursor: AtomicU32::new(group.cursor.load(Ordering::Relaxed)),
+    });
+}
+
+/// Inserts; the first element does not reserve for more, because most lists have one.
+fn insert_lean<T>(list: &mut Vec<T>, at: usize, element: T) {
+    if list.is_empty() {
+        list.reserve_exact(1);
+    }
+    list.insert(at, element);
+}
+
+/// Gives memory back once three quarters are unused.
+fn shrink_lean<T>(list: &mut Vec<T>) {
+    if list.is_empty() {
+        drop(mem::take(list));
+    } else if list.len() * 4 <= list.capacity() {
+        list.shrink_to(list.len() * 2);
+    }
+}

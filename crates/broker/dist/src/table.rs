@@ -1,0 +1,260 @@
+//! The routes of one tenant: the filter index and, beside it, the receivers by filter number.
+//!
+//! Invariants: a number is in the index ⇔ its place in `entries` has a receiver;
+//! the counters are the sums over the entries.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use ratatosk_contract::{
+    dist::{AddError, Receiver, ReceiverKey, Resolution, RouteId, TransientRoute},
+    group::Group,
+};
+use ratatosk_topic::{FilterId, FilterIndex, Share, TopicFilter, TopicName};
+
+use crate::{
+    DistStats,
+    entry::{Added, Entry, IsNewGroup, Removed},
+};
+
+/// The routes of one tenant, for one writer or many readers.
+pub(crate) struct Table {
+    index: FilterIndex,
+    /// By [`FilterId::index`]; a place without receivers is free.
+    entries: Vec<Entry>,
+    generations: Arc<AtomicU32>,
+    shards: usize,
+    inboxes: usize,
+    groups: usize,
+    members: usize,
+}
+
+/// Whether a resolution could show the difference.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Yes,
+    No,
+}
+
+impl Changed {
+    fn when(is_changed: bool) -> Self {
+        if is_changed { Changed::Yes } else { Changed::No }
+    }
+}
+
+impl Table {
+    pub(crate) fn new(hash_seed: u64, generations: Arc<AtomicU32>) -> Self {
+        Table {
+            index: FilterIndex::new(hash_seed),
+            entries: Vec::new(),
+            generations,
+            shards: 0,
+            inboxes: 0,
+            groups: 0,
+            members: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(crate) fn stats(&self) -> DistStats {
+        DistStats {
+            tenants: 1,
+            routes: self.index.len(),
+            shards: self.shards,
+            inboxes: self.inboxes,
+            groups: self.groups,
+            members: self.members,
+        }
+    }
+
+    /// Appends the receivers of `topic` to `found`.
+    pub(crate) fn resolve(&self, topic: TopicName<'_>, found: &mut Resolution) {
+        self.index.matches_each(topic, |filter| {
+            let Some(entry) = self.entry(filter) else {
+                debug_assert!(false, "filter {filter} has no receivers");
+                return;
+            };
+            if !entry.shards.is_empty() {
+                found
+                    .transient
+                    .push(TransientRoute { route: route_of(entry), shards: entry.shards });
+            }
+            found.inboxes.extend_from_slice(entry.inboxes());
+            found.groups.extend_from_slice(entry.groups());
+        });
+    }
+
+    /// DIST-001: repeating it changes nothing.
+    pub(crate) fn add(
+        &mut self,
+        filter: &TopicFilter<'_>,
+        receiver: Receiver,
+    ) -> (Result<RouteId, AddError>, Changed) {
+        let share = filter.share();
+        let is_member = matches!(receiver, Receiver::Member { .. });
+        assert!(share.is_some() || !is_member, "filter {filter} of a member names its group");
+        let (number, is_new) = self.index.insert(filter.filter());
+        if is_new {
+            self.make_entry(number);
+        }
+        let entry = &mut self.entries[number.index()];
+        let route = route_of(entry);
+        let outcome = match receiver {
+            Receiver::Shard(shard) => {
+                let is_added = entry.shards.insert(shard);
+                self.shards += usize::from(is_added);
+                Ok(Changed::when(is_added))
+            }
+            Receiver::Inbox(inbox) => {
+                let added = entry.add_inbox(inbox);
+                self.inboxes += usize::from(added == Added::New);
+                Ok(Changed::when(added != Added::Nothing))
+            }
+            Receiver::Member { member, members_max } => {
+                let share = share.unwrap_or(Share { group: "", ordered: false });
+                entry.add_member(share, route, member, members_max).map(|(added, group)| {
+                    self.members += usize::from(added == Added::New);
+                    self.groups += usize::from(group == IsNewGroup::Yes);
+                    Changed::when(added != Added::Nothing)
+                })
+            }
+        };
+        match outcome {
+            Ok(changed) => (Ok(route), changed),
+            Err(refused) => {
+                self.drop_if_empty(number);
+                (Err(refused), Changed::No)
+            }
+        }
+    }
+
+    /// Whether the receiver was there and is gone.
+    pub(crate) fn remove(
+        &mut self,
+        filter: &TopicFilter<'_>,
+        receiver: &ReceiverKey,
+    ) -> (bool, Changed) {
+        match self.index.find(filter.filter()) {
+            Some(number) => self.remove_receiver(number, filter.share(), receiver),
+            None => (false, Changed::No),
+        }
+    }
+
+    /// Whether the receiver was there and is gone.
+    pub(crate) fn remove_route(
+        &mut self,
+        route: RouteId,
+        receiver: &ReceiverKey,
+    ) -> (bool, Changed) {
+        match self.entry_of(route) {
+            Some(entry) => self.remove_receiver(entry.filter, None, receiver),
+            None => (false, Changed::No),
+        }
+    }
+
+    pub(crate) fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId> {
+        self.entry(self.index.find(filter.filter())?).map(route_of)
+    }
+
+    pub(crate) fn group(&self, route: RouteId, name: &str, is_ordered: bool) -> Option<Arc<Group>> {
+        self.entry_of(route)?.group(Share { group: name, ordered: is_ordered }).cloned()
+    }
+
+    pub(crate) fn filter_text(&self, route: RouteId) -> Option<&str> {
+        self.index.text(self.entry_of(route)?.filter)
+    }
+
+    fn remove_receiver(
+        &mut self,
+        number: FilterId,
+        share: Option<Share<'_>>,
+        receiver: &ReceiverKey,
+    ) -> (bool, Changed) {
+        let entry = &mut self.entries[number.index()];
+        let is_removed = match *receiver {
+            ReceiverKey::Shard(shard) => {
+                let is_removed = entry.shards.remove(shard);
+                self.shards -= usize::from(is_removed);
+                is_removed
+            }
+            ReceiverKey::Inbox { inbox, incarnation } => {
+                let is_removed = entry.remove_inbox(inbox, incarnation) != Removed::Nothing;
+                self.inboxes -= usize::from(is_removed);
+                is_removed
+            }
+            ReceiverKey::Member { id, incarnation } => {
+                let removed = share
+                    .map_or(Removed::Nothing, |share| entry.remove_member(share, id, incarnation));
+                self.members -= usize::from(removed != Removed::Nothing);
+                self.groups -= usize::from(removed == Removed::Group);
+                removed != Removed::Nothing
+            }
+        };
+        if is_removed {
+            self.drop_if_empty(number);
+        }
+        (is_removed, Changed::when(is_removed))
+    }
+
+    fn make_entry(&mut self, filter: FilterId) {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let (at, entry) = (filter.index(), Entry::new(filter, generation));
+        match self.entries.get_mut(at) {
+            Some(place) => {
+                assert!(place.is_empty(), "the number of a new filter is free");
+                *place = entry;
+            }
+            None => self.entries.resize_with(at + 1, || Entry::new(filter, generation)),
+        }
+    }
+
+    fn drop_if_empty(&mut self, filter: FilterId) {
+        if !self.entries[filter.index()].is_empty() {
+            return;
+        }
+        let is_removed = self.index.remove(filter);
+        assert!(is_removed, "filter {filter} with an entry is in the index");
+        // The index gives the lowest free number first, so what is free gathers at the end.
+        while self.entries.pop_if(|last| last.is_empty()).is_some() {}
+        if self.entries.len() * 4 <= self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+    }
+
+    fn entry(&self, filter: FilterId) -> Option<&Entry> {
+        self.entries.get(filter.index()).filter(|entry| !entry.is_empty())
+    }
+
+    fn entry_of(&self, route: RouteId) -> Option<&Entry> {
+        let entry = self.entries.get(usize::try_from(route.index).ok()?)?;
+        (entry.generation == route.generation && !entry.is_empty()).then_some(entry)
+    }
+
+    /// Panics unless the invariants of the file's head hold.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        let (mut shards, mut inboxes, mut groups, mut members, mut taken) = (0, 0, 0, 0, 0);
+        for entry in self.entries.iter().filter(|entry| !entry.is_empty()) {
+            entry.check_invariants();
+            assert!(self.index.text(entry.filter).is_some(), "{} is in the index", entry.filter);
+            taken += 1;
+            shards += entry.shards.iter().count();
+            inboxes += entry.inboxes().len();
+            groups += entry.groups().len();
+            members += entry.groups().iter().map(|group| group.members.len()).sum::<usize>();
+        }
+        assert_eq!(taken, self.index.len());
+        assert_eq!((shards, inboxes), (self.shards, self.inboxes));
+        assert_eq!((groups, members), (self.groups, self.members));
+    }
+}
+
+fn route_of(entry: &Entry) -> RouteId {
+    let index = u32::try_from(entry.filter.index());
+    RouteId { index: index.unwrap_or(u32::MAX), generation: entry.generation }
+}

@@ -1,0 +1,349 @@
+//! What tests put in the place of dist and of the live sessions, and shorthands.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use parking_lot::Mutex;
+use ratatosk_clock::Instant;
+use ratatosk_codec::{Qos, SubscriptionOptions};
+use ratatosk_contract::{
+    Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, StoredMessage,
+    TenantId, Ticket,
+    call::Settlement,
+    dist::{
+        AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, RouteEpoch, RouteId,
+        TenantRoutes,
+    },
+    group::{Group, Member},
+    inbox::{
+        Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
+        QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
+    },
+    sessions::{Delivery, Sessions},
+};
+use ratatosk_topic::{TopicFilter, TopicName};
+
+use crate::InboxService;
+
+/// Routes as a list. A route's number is its place in `filters`.
+#[derive(Default)]
+pub(crate) struct FakeRoutes {
+    filters: Mutex<Vec<String>>,
+    pub(crate) inboxes: Mutex<Vec<(RouteId, InboxRoute)>>,
+    pub(crate) groups: Mutex<Vec<Arc<Group>>>,
+}
+
+/// One tenant's routes, whoever asks.
+#[derive(Clone, Default)]
+pub(crate) struct FakeDist(pub(crate) Arc<FakeRoutes>);
+
+impl Dist for FakeDist {
+    fn tenant(&self, _: &TenantId) -> Arc<dyn TenantRoutes> {
+        Arc::clone(&self.0) as Arc<dyn TenantRoutes>
+    }
+}
+
+impl FakeRoutes {
+    fn route(&self, filter: &TopicFilter<'_>) -> RouteId {
+        let mut filters = self.filters.lock();
+        let at = filters.iter().position(|held| held == filter.filter()).unwrap_or_else(|| {
+            filters.push(filter.filter().to_owned());
+            filters.len() - 1
+        });
+        RouteId { index: u32::try_from(at).unwrap(), generation: 1 }
+    }
+
+    fn change_group(
+        &self,
+        filter: &TopicFilter<'_>,
+        change: impl FnOnce(&mut Vec<Member>) -> bool,
+    ) -> bool {
+        let (route, share) = (self.route(filter), filter.share().unwrap());
+        let mut groups = self.groups.lock();
+        let at = groups.iter().position(|group| {
+            (group.route, &*group.name, group.is_ordered) == (route, share.group, share.ordered)
+        });
+        let mut members = at.map(|at| groups.remove(at).members.clone()).unwrap_or_default();
+        let is_changed = change(&mut members);
+        if !members.is_empty() {
+            groups.push(Arc::new(Group {
+                name: share.group.into(),
+                is_ordered: share.ordered,
+                route,
+                members,
+                cursor: AtomicU32::new(0),
+            }));
+        }
+        is_changed
+    }
+}
+
+impl TenantRoutes for FakeRoutes {
+    fn epoch(&self) -> RouteEpoch {
+        RouteEpoch(0)
+    }
+
+    fn resolve(&self, _: TopicName<'_>, _: &mut Resolution) {
+        unreachable!("the inbox does not resolve")
+    }
+
+    fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>> {
+        let route = self.route(filter);
+        match receiver {
+            Receiver::Shard(_) => unreachable!("the inbox is no shard"),
+            Receiver::Inbox(inbox) => {
+                let mut inboxes = self.inboxes.lock();
+                inboxes.retain(|held| (held.0, held.1.inbox) != (route, inbox.inbox));
+                inboxes.push((route, inbox));
+            }
+            Receiver::Member { member, members_max } => {
+                let is_added = self.change_group(filter, |members| {
+                    members.retain(|held| held.id != member.id);
+                    let has_room = members.len() < members_max as usize;
+                    members.extend(has_room.then_some(member));
+                    has_room
+                });
+                if !is_added {
+                    return Call::Ready(Err(AddError::GroupFull { members_max }));
+                }
+            }
+        }
+        Call::Ready(Ok(route))
+    }
+
+    fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool> {
+        let route = self.route(filter);
+        Call::Ready(match *receiver {
+            ReceiverKey::Shard(_) => unreachable!("the inbox is no shard"),
+            ReceiverKey::Inbox { inbox, incarnation } => {
+                let mut inboxes = self.inboxes.lock();
+                let before = inboxes.len();
+                inboxes.retain(|(held, inbox_route)| {
+                    *held != route
+                        || inbox_route.inbox != inbox
+                        || inbox_route.incarnation > incarnation
+                });
+                inboxes.len() < before
+            }
+            ReceiverKey::Member { id, incarnation } => self.change_group(filter, |members| {
+                let before = members.len();
+                members.retain(|held| held.id != id || held.incarnation > incarnation);
+                members.len() < before
+            }),
+        })
+    }
+
+    fn remove_route(&self, _: RouteId, _: &ReceiverKey) -> Call<bool> {
+        unreachable!("the inbox removes by filter")
+    }
+
+    fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId> {
+        Some(self.route(filter))
+    }
+
+    fn group(&self, route: RouteId, name: &str, is_ordered: bool) -> Option<Arc<Group>> {
+        let groups = self.groups.lock();
+        let is_meant = |group: &&Arc<Group>| {
+            (group.route, &*group.name, group.is_ordered) == (route, name, is_ordered)
+        };
+        groups.iter().find(is_meant).cloned()
+    }
+
+    fn filter_text(&self, _: RouteId, _: &mut String) -> bool {
+        false
+    }
+
+    fn len(&self) -> usize {
+        self.inboxes.lock().len() + self.groups.lock().len()
+    }
+}
+
+/// Notes what it is told.
+#[derive(Default)]
+pub(crate) struct FakeSessions {
+    ready: Mutex<Vec<SessionRef>>,
+    delivered: Mutex<Vec<(SessionRef, Delivery)>>,
+}
+
+impl FakeSessions {
+    pub(crate) fn take_ready(&self) -> Vec<SessionRef> {
+        std::mem::take(&mut self.ready.lock())
+    }
+
+    pub(crate) fn take_delivered(&self) -> Vec<(SessionRef, Delivery)> {
+        std::mem::take(&mut self.delivered.lock())
+    }
+}
+
+impl Sessions for FakeSessions {
+    fn inbox_ready(&self, session: SessionRef) {
+        self.ready.lock().push(session);
+    }
+
+    fn deliver(&self, session: SessionRef, delivery: Delivery) {
+        self.delivered.lock().push((session, delivery));
+    }
+
+    fn settle(&self, _: SessionRef, _: Ticket, _: Settlement) {
+        unreachable!("nothing is pending in memory")
+    }
+
+    fn publish(&self, _: &TenantId, _: Arc<StoredMessage>) {
+        unreachable!("wills are handed to who expires")
+    }
+}
+
+/// A service between fakes.
+pub(crate) struct Bench {
+    pub(crate) inbox: InboxService,
+    pub(crate) routes: Arc<FakeRoutes>,
+    pub(crate) sessions: Arc<FakeSessions>,
+    pub(crate) limits: QueueLimits,
+    owners: AtomicU32,
+}
+
+pub(crate) fn bench() -> Bench {
+    let (dist, sessions) = (FakeDist::default(), Arc::new(FakeSessions::default()));
+    let routes = Arc::clone(&dist.0);
+    let limits = QueueLimits {
+        messages_max: 100,
+        filters_max: 10,
+        members_max: 10,
+        qos0_drop_oldest: false,
+        qos0_when_offline: true,
+    };
+    let inbox = InboxService::new(Arc::new(dist), Arc::clone(&sessions) as Arc<dyn Sessions>);
+    Bench { inbox, routes, sessions, limits, owners: AtomicU32::new(0) }
+}
+
+pub(crate) fn seconds(seconds: u64) -> Instant {
+    Instant::from_millis(seconds * 1_000)
+}
+
+pub(crate) fn identity(client: &str) -> SessionIdentity {
+    SessionIdentity { tenant: TenantId::new("t"), user: None, client: ClientId::new(client) }
+}
+
+pub(crate) fn owner(slot: u32) -> SessionRef {
+    SessionRef { shard: ShardId(0), slot, generation: 0 }
+}
+
+pub(crate) const BUDGET: FetchBudget =
+    FetchBudget { now: Instant::ZERO, messages_max: usize::MAX, bytes_max: usize::MAX };
+
+/// A message without a deadline of `payload`.
+pub(crate) fn message(payload: &str, qos: Qos) -> Message<'_> {
+    Message {
+        topic: "a",
+        payload: payload.as_bytes(),
+        shared: None,
+        properties: &[],
+        qos,
+        retain: false,
+        publisher: PublisherId(1),
+        accepted: Instant::ZERO,
+        deadline: None,
+    }
+}
+
+pub(crate) fn payloads(entries: &[Entry]) -> Vec<&str> {
+    entries.iter().map(|entry| std::str::from_utf8(&entry.message.payload).unwrap()).collect()
+}
+
+impl Bench {
+    /// Attaches at `now` with a session that lives for 100 s.
+    pub(crate) fn attach(&self, client: &str, now: Instant) -> Attached {
+        self.attach_as(client, now, false, Some(100))
+    }
+
+    pub(crate) fn attach_as(
+        &self,
+        client: &str,
+        now: Instant,
+        is_clean: bool,
+        expiry_s: Option<u32>,
+    ) -> Attached {
+        let owner = owner(self.owners.fetch_add(1, Ordering::Relaxed));
+        let (identity, limits) = (&identity(client), self.limits);
+        let attach = Attach { identity, owner, is_clean, expiry_s, limits, now };
+        self.inbox.attach(&attach).ready().unwrap()
+    }
+
+    pub(crate) fn detach(&self, claim: Claim, now: Instant) {
+        self.detach_as(claim, now, None, None);
+    }
+
+    pub(crate) fn detach_as(
+        &self,
+        claim: Claim,
+        now: Instant,
+        expiry_s: Option<u32>,
+        will: Option<(&str, u32)>,
+    ) {
+        let will = will.map(|(payload, delay_s)| {
+            (Arc::new(message(payload, Qos::AtMostOnce).to_stored()), delay_s)
+        });
+        let outcome = self.inbox.detach(claim, Detach { expiry_s, will, now });
+        assert_eq!(outcome, Call::Ready(Ok(())));
+        self.inbox.check_invariants();
+    }
+
+    pub(crate) fn subscribe(&self, claim: Claim, filter: &str, qos: Qos) -> SubscribeOutcome {
+        let options = SubscriptionOptions::new(qos);
+        let subscription = Subscription { filter: filter.into(), options, subscription_id: None };
+        self.inbox.subscribe(claim, &subscription).ready().unwrap()
+    }
+
+    /// To every session with a route of its own.
+    pub(crate) fn append_message(&self, message: &Message<'_>) -> Vec<DirectDelivery> {
+        let routes: Vec<_> = self.routes.inboxes.lock().iter().map(|held| held.1).collect();
+        let mut direct = Vec::new();
+        let targets = Targets { routes: &routes, shared: &[] };
+        let outcome = self.inbox.append(targets, message, Ticket(0), &mut direct);
+        assert_eq!(outcome, Call::Ready(Settlement::Done));
+        direct
+    }
+
+    /// To one member of a group only.
+    pub(crate) fn append_shared(&self, shared: SharedRoute, message: &Message<'_>) {
+        let mut direct = Vec::new();
+        let targets = Targets { routes: &[], shared: &[shared] };
+        let outcome = self.inbox.append(targets, message, Ticket(0), &mut direct);
+        assert_eq!(outcome, Call::Ready(Settlement::Done));
+        assert!(direct.is_empty());
+    }
+
+    pub(crate) fn append(&self, payload: &str, qos: Qos) -> Vec<DirectDelivery> {
+        self.append_message(&message(payload, qos))
+    }
+
+    pub(crate) fn fetch(&self, claim: Claim, after: Sequence, budget: FetchBudget) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        self.inbox.fetch(claim, after, budget, &mut entries).unwrap();
+        self.inbox.check_invariants();
+        entries
+    }
+
+    /// All that is there, from the beginning.
+    pub(crate) fn fetch_all(&self, claim: Claim) -> Vec<Entry> {
+        self.fetch(claim, Sequence(0), BUDGET)
+    }
+
+    pub(crate) fn expire(&self, now: Instant) -> Vec<String> {
+        let mut wills: Vec<DueWill> = Vec::new();
+        self.inbox.expire(now, usize::MAX, &mut wills);
+        self.inbox.check_invariants();
+        let text = |will: &DueWill| String::from_utf8(will.message.payload.to_vec()).unwrap();
+        wills.iter().map(text).collect()
+    }
+
+    /// Every message that came is somewhere.
+    pub(crate) fn check_conservation(&self) {
+        let stats = self.inbox.stats();
+        let gone = stats.direct + stats.fetched_qos0 + stats.committed + stats.moved;
+        let here = stats.queued + stats.queued_qos0;
+        assert_eq!(stats.appended, gone + here + stats.dropped.sum(), "{stats:?}");
+    }
+}

@@ -1,0 +1,267 @@
+//! The sessions behind one lock, and what of them is due.
+//!
+//! Invariants: an identity has one session at most; the index of what is due has exactly the `due`
+//! of each session and of its will; a session with an owner has neither.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use foldhash::quality::RandomState;
+use hashbrown::{HashMap, HashTable};
+use ratatosk_clock::Instant;
+use ratatosk_contract::{
+    PublisherId, SessionIdentity, TenantId,
+    inbox::{Attach, Attached, Claim, DueWill, InboxId, StaleClaim, Subscription},
+};
+
+use crate::{
+    InboxStats,
+    queue::Transfer,
+    session::{PendingWill, Session},
+};
+
+/// The numbers of inboxes of one partition are this far apart, so that the number tells the
+/// partition.
+pub(crate) const PARTITION_COUNT: usize = 64;
+
+/// The sessions behind one lock.
+pub(crate) struct Partition {
+    next_id: u64,
+    pub(crate) sessions: HashMap<InboxId, Box<Session>, RandomState>,
+    by_identity: HashTable<InboxId>,
+    hasher: RandomState,
+    due: BTreeSet<(Instant, DueKind, InboxId)>,
+    /// Wills that are due, of sessions that ended or were resumed too late.
+    wills: VecDeque<DueWill>,
+    /// What happened; what is there is counted when somebody asks.
+    pub(crate) stats: InboxStats,
+}
+
+/// What is due. A will goes before the end of its session.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum DueKind {
+    Will,
+    Session,
+}
+
+/// What is left to do for a session that has ended, without the lock.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) tenant: TenantId,
+    pub(crate) inbox: InboxId,
+    pub(crate) incarnation: u64,
+    pub(crate) publisher: PublisherId,
+    /// Whose routes are to be removed.
+    pub(crate) subscriptions: Vec<Subscription>,
+    /// What other members of its groups may have.
+    pub(crate) transfers: Vec<Transfer>,
+}
+
+/// How many of what is due may still be taken.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct DueBudget {
+    pub(crate) wills: usize,
+    pub(crate) sessions: usize,
+}
+
+/// The hash of an identity.
+pub(crate) fn hash(hasher: &RandomState, identity: &SessionIdentity) -> u64 {
+    use std::hash::BuildHasher;
+    hasher.hash_one(identity)
+}
+
+impl Partition {
+    pub(crate) fn new(index: usize, hasher: RandomState) -> Self {
+        Partition {
+            next_id: index as u64,
+            sessions: HashMap::default(),
+            by_identity: HashTable::new(),
+            hasher,
+            due: BTreeSet::new(),
+            wills: VecDeque::new(),
+            stats: InboxStats::default(),
+        }
+    }
+
+    pub(crate) fn find(&self, identity: &SessionIdentity) -> Option<InboxId> {
+        let is_meant =
+            |id: &InboxId| self.sessions.get(id).is_some_and(|held| held.identity == *identity);
+        self.by_identity.find(hash(&self.hasher, identity), is_meant).copied()
+    }
+
+    /// The session of a claim that still holds. INBOX-002
+    pub(crate) fn claimed(&mut self, claim: Claim) -> Result<&mut Session, StaleClaim> {
+        match self.sessions.get_mut(&claim.inbox) {
+            Some(session) if session.version == claim.version && session.owner.is_some() => {
+                Ok(session)
+            }
+            _ => {
+                self.stats.stale += 1;
+                Err(StaleClaim)
+            }
+        }
+    }
+
+    pub(crate) fn insert(&mut self, session: Session) -> InboxId {
+        let id = InboxId(self.next_id);
+        self.next_id += PARTITION_COUNT as u64;
+        let identity_hash = hash(&self.hasher, &session.identity);
+        let was_there = self.sessions.insert(id, Box::new(session)).is_some();
+        assert!(!was_there, "inbox {id:?} is new");
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let rehash = |id: &InboxId| sessions.get(id).map_or(0, |held| hash(hasher, &held.identity));
+        self.by_identity.insert_unique(identity_hash, id, rehash);
+        id
+    }
+
+    /// Makes `attach.owner` the owner. A will that was to be published later is not. MQTT-050,
+    /// [MQTT-3.1.3-9]
+    pub(crate) fn attach(&mut self, id: InboxId, attach: &Attach<'_>) -> Option<Attached> {
+        self.unschedule(id, attach.now);
+        let session = self.sessions.get_mut(&id)?;
+        let is_present = session.version > 0;
+        session.attach(attach);
+        Some(Attached {
+            claim: Claim { inbox: id, version: session.version },
+            is_present,
+            member: session.member.clone(),
+            subscriptions: session.subscriptions().to_vec(),
+            inbound: session.inbound().to_vec(),
+            sent: session.queue.sent(),
+        })
+    }
+
+    /// Files the times of a session that has no owner.
+    pub(crate) fn schedule(&mut self, id: InboxId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.due = session.lifetime().map(|lifetime| now + lifetime);
+        if let Some(due) = session.due {
+            self.due.insert((due, DueKind::Session, id));
+        }
+        if let Some(will) = &session.will {
+            self.due.insert((will.due, DueKind::Will, id));
+        }
+    }
+
+    /// Ends a session: what is left is done without the lock. [MQTT-3.1.2-8]
+    pub(crate) fn end(&mut self, id: InboxId) -> Option<Ended> {
+        // As if now were the end of time: a will that waits is due when its session ends.
+        self.unschedule(id, Instant::from_nanos(u64::MAX));
+        let mut session = self.sessions.remove(&id)?;
+        let identity_hash = hash(&self.hasher, &session.identity);
+        if let Ok(held) = self.by_identity.find_entry(identity_hash, |held| *held == id) {
+            held.remove();
+        }
+        self.shrink();
+        let transfers = session.queue.take_shared(|_| true);
+        self.stats.moved += transfers.len() as u64;
+        self.stats.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
+        Some(Ended {
+            tenant: session.identity.tenant.clone(),
+            inbox: id,
+            incarnation: session.incarnation,
+            publisher: session.publisher,
+            subscriptions: session.take_subscriptions(),
+            transfers,
+        })
+    }
+
+    /// Takes wills that are due, and ends sessions whose time is over, within the budget.
+    /// INBOX-010, INBOX-011
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        budget: &mut DueBudget,
+        wills: &mut Vec<DueWill>,
+    ) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        while let Some(&(due, kind, id)) = self.due.first().filter(|first| first.0 <= now) {
+            match kind {
+                DueKind::Will if self.wills.len() >= budget.wills => break,
+                DueKind::Will => {
+                    self.due.remove(&(due, kind, id));
+                    let session = self.sessions.get_mut(&id);
+                    if let Some(will) = session.and_then(|session| session.will.take()) {
+                        self.release(id, *will);
+                    }
+                }
+                DueKind::Session if budget.sessions == 0 => break,
+                DueKind::Session => {
+                    budget.sessions -= 1;
+                    self.stats.expired_sessions += 1;
+                    ended.extend(self.end(id));
+                }
+            }
+        }
+        let count = budget.wills.min(self.wills.len());
+        budget.wills -= count;
+        wills.extend(self.wills.drain(..count));
+        if self.wills.is_empty() {
+            self.wills.shrink_to(0);
+        }
+        ended
+    }
+
+    /// What happened and what is there.
+    pub(crate) fn stats(&self) -> InboxStats {
+        let mut stats = self.stats;
+        stats.sessions = self.sessions.len();
+        stats.wills_due = self.wills.len();
+        for session in self.sessions.values() {
+            stats.attached += usize::from(session.owner.is_some());
+            stats.queued += session.queue.len() as u64;
+            stats.queued_qos0 += session.queue.qos0_len() as u64;
+        }
+        stats
+    }
+
+    /// Panics unless the invariants of the file's head hold.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        let mut due = BTreeSet::new();
+        for (id, session) in &self.sessions {
+            session.queue.check_invariants();
+            assert_eq!(self.find(&session.identity), Some(*id));
+            let has_times = session.due.is_some() || session.will.is_some();
+            assert!(session.owner.is_none() || !has_times, "{} is attached", session.identity);
+            due.extend(session.due.map(|due| (due, DueKind::Session, *id)));
+            due.extend(session.will.iter().map(|will| (will.due, DueKind::Will, *id)));
+        }
+        assert_eq!(self.by_identity.len(), self.sessions.len());
+        assert_eq!(self.due, due);
+    }
+
+    /// Takes the times of a session out of the index; a will that waited until `now` is due.
+    fn unschedule(&mut self, id: InboxId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(due) = session.due.take() {
+            self.due.remove(&(due, DueKind::Session, id));
+        }
+        if let Some(will) = session.will.take() {
+            self.due.remove(&(will.due, DueKind::Will, id));
+            if will.due <= now {
+                self.release(id, *will);
+            }
+        }
+    }
+
+    /// Puts a will where the next call of [`Partition::expire`] finds it.
+    fn release(&mut self, id: InboxId, will: PendingWill) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let identity = session.identity.clone();
+        self.wills.push_back(DueWill { identity, message: will.message });
+    }
+
+    /// Gives memory back after many sessions have ended.
+    fn shrink(&mut self) {
+        /// Tables have more room than this before they give some back.
+        const ROOM_MIN: usize = 64;
+        if self.sessions.capacity() <= ROOM_MIN.max(4 * self.sessions.len()) {
+            return;
+        }
+        let room = 2 * self.sessions.len();
+        self.sessions.shrink_to(room);
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let rehash = |id: &InboxId| sessions.get(id).map_or(0, |held| hash(hasher, &held.identity));
+        self.by_identity.shrink_to(room, rehash);
+    }
+}

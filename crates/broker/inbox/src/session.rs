@@ -1,0 +1,166 @@
+//! One persistent session.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use ratatosk_clock::Instant;
+use ratatosk_codec::PacketId;
+use ratatosk_contract::{
+    PublisherId, SessionIdentity, SessionRef, StoredMessage,
+    group::MemberState,
+    inbox::{Attach, QueueLimits, Subscription},
+};
+
+use crate::queue::Queue;
+
+/// One persistent session. Which of its times are due is in its partition's index, too.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) identity: SessionIdentity,
+    /// Of the identity: for no-local, and its number as a member of groups.
+    pub(crate) publisher: PublisherId,
+    pub(crate) incarnation: u64,
+    /// Raised by each attach.
+    pub(crate) version: u64,
+    /// `None` while there is no connection.
+    pub(crate) owner: Option<SessionRef>,
+    pub(crate) waiting: Waiting,
+    pub(crate) expiry_s: Option<u32>,
+    /// When the session ends, while there is no connection; `None`: never.
+    pub(crate) due: Option<Instant>,
+    pub(crate) will: Option<Box<PendingWill>>,
+    pub(crate) limits: QueueLimits,
+    pub(crate) member: Arc<MemberState>,
+    /// Rising by filter.
+    subscriptions: Vec<Subscription>,
+    /// Rising.
+    inbound: Vec<PacketId>,
+    pub(crate) queue: Queue,
+}
+
+/// What the owner waits for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Nothing: it will fetch, or there is none.
+    Not,
+    /// A message.
+    Message,
+    /// A packet identifier.
+    PacketId,
+}
+
+/// A will that is published later.
+#[derive(Debug)]
+pub(crate) struct PendingWill {
+    pub(crate) due: Instant,
+    pub(crate) message: Arc<StoredMessage>,
+}
+
+impl Session {
+    pub(crate) fn new(attach: &Attach<'_>, incarnation: u64) -> Self {
+        Session {
+            identity: attach.identity.clone(),
+            publisher: attach.identity.publisher(),
+            incarnation,
+            version: 0,
+            owner: None,
+            waiting: Waiting::Not,
+            expiry_s: attach.expiry_s,
+            due: None,
+            will: None,
+            limits: attach.limits,
+            member: Arc::default(),
+            subscriptions: Vec::new(),
+            inbound: Vec::new(),
+            queue: Queue::default(),
+        }
+    }
+
+    /// Makes `attach.owner` the one owner, and raises the version.
+    pub(crate) fn attach(&mut self, attach: &Attach<'_>) {
+        self.version += 1;
+        self.owner = Some(attach.owner);
+        self.waiting = Waiting::Not;
+        self.expiry_s = attach.expiry_s;
+        self.limits = attach.limits;
+        self.set_offline(false);
+    }
+
+    /// Leaves the session without an owner.
+    pub(crate) fn detach(&mut self) {
+        self.owner = None;
+        self.waiting = Waiting::Not;
+        self.set_offline(true);
+    }
+
+    /// How long it lives without a connection; `None`: for ever. [MQTT-3.1.2-11.2]
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        let expiry_s = self.expiry_s.filter(|expiry_s| *expiry_s != u32::MAX)?;
+        Some(Duration::from_secs(u64::from(expiry_s)))
+    }
+
+    /// Whether its time was over before anybody looked.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.owner.is_none() && self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Whom to wake now that `waited` is there.
+    pub(crate) fn wake(&mut self, waited: Waiting) -> Option<SessionRef> {
+        if self.waiting != waited {
+            return None;
+        }
+        self.waiting = Waiting::Not;
+        self.owner
+    }
+
+    pub(crate) fn subscriptions(&self) -> &[Subscription] {
+        &self.subscriptions
+    }
+
+    pub(crate) fn take_subscriptions(&mut self) -> Vec<Subscription> {
+        std::mem::take(&mut self.subscriptions)
+    }
+
+    pub(crate) fn has_subscription(&self, filter: &str) -> bool {
+        self.position(filter).is_ok()
+    }
+
+    /// Records a subscription in place of one of the same filter.
+    pub(crate) fn put_subscription(&mut self, subscription: Subscription) {
+        match self.position(&subscription.filter) {
+            Ok(at) => self.subscriptions[at] = subscription,
+            Err(at) => self.subscriptions.insert(at, subscription),
+        }
+    }
+
+    pub(crate) fn remove_subscription(&mut self, filter: &str) -> Option<Subscription> {
+        let at = self.position(filter).ok()?;
+        Some(self.subscriptions.remove(at))
+    }
+
+    pub(crate) fn inbound(&self) -> &[PacketId] {
+        &self.inbound
+    }
+
+    /// Notes an accepted QoS 2 message, or that it was released. MQTT-046
+    pub(crate) fn note_inbound(&mut self, packet_id: PacketId, is_released: bool) {
+        match (self.inbound.binary_search(&packet_id), is_released) {
+            (Ok(at), true) => {
+                self.inbound.remove(at);
+            }
+            (Err(at), false) => self.inbound.insert(at, packet_id),
+            (Ok(_), false) | (Err(_), true) => {}
+        }
+    }
+
+    fn position(&self, filter: &str) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by(|held| (*held.filter).cmp(filter))
+    }
+
+    fn set_offline(&self, is_offline: bool) {
+        self.member.offline.store(is_offline, Ordering::Relaxed);
+        self.member.congested.store(false, Ordering::Relaxed);
+    }
+}
