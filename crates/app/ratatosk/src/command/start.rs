@@ -1,0 +1,57 @@
+//! `ratatosk start`: what a process needs before it is a node.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ratatosk_telemetry::log;
+
+use crate::configuration::{Configuration, Sources};
+use crate::exit::Code;
+use crate::node::{self, Surroundings};
+use crate::rlimit;
+use crate::systemd::Manager;
+
+/// How long the last log lines may take.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
+    let configuration = Configuration::load(sources)?;
+    let log = log::install(&configuration.log)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ratatosk starts");
+    for (section, values) in configuration.effective.log_lines() {
+        tracing::info!(section, values, "configuration");
+    }
+    match rlimit::raise_descriptors() {
+        Ok(descriptors) => tracing::debug!(descriptors, "descriptor limit"),
+        Err(error) => tracing::warn!(%error, "the descriptor limit cannot be raised"),
+    }
+    if let Err(error) = prepare(&configuration.data_dir) {
+        tracing::error!(error = format!("{error:#}"), "the data directory cannot be used");
+        log.flush(LOG_PATIENCE);
+        eprintln!("ratatosk: {error:#}");
+        return Ok(Code::Operator.into());
+    }
+    let notify = sources.variables.iter().find(|(name, _)| name == "NOTIFY_SOCKET");
+    let manager = Manager::connect(notify.map(|(_, address)| address.as_str()));
+    let surroundings = Surroundings { sources: sources.clone(), log: log.clone(), manager };
+    let outcome = node::run(configuration, &surroundings);
+    if let Err(error) = &outcome {
+        tracing::error!(error = format!("{error:#}"), "ratatosk ends");
+    }
+    log.flush(LOG_PATIENCE);
+    outcome
+}
+
+/// Makes the data directory if it is missing and sees that it can be written.
+fn prepare(directory: &Path) -> anyhow::Result<()> {
+    let name = directory.display();
+    std::fs::create_dir_all(directory).with_context(|| {
+        format!("cannot make the data directory {name}: make it, or choose another (--data-dir)")
+    })?;
+    let probe = directory.join(".writable");
+    std::fs::write(&probe, b"ratatosk").and_then(|()| std::fs::remove_file(&probe)).with_context(
+        || format!("cannot write to the data directory {name}: check its owner and free space"),
+    )
+}

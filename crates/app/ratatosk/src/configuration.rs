@@ -1,0 +1,194 @@
+//! The configuration: from file, environment and flags to checked values that remember where they came from.
+//!
+//! Layers, the later wins: defaults, the file, `RATATOSK_A__B`, flags. What is returned is valid as a whole; what is
+//! refused comes with every problem at once, each with its place. Keys are declared in one table (`schema`).
+
+mod build;
+mod effective;
+mod environment;
+mod kind;
+mod problem;
+#[cfg(test)]
+mod reference;
+mod resolve;
+mod schema;
+mod tree;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ratatosk_contract::settings::TenantSettings;
+use ratatosk_mqtt::transport;
+use ratatosk_telemetry::{ByteCount, log};
+
+use self::build::Builder;
+pub(crate) use self::effective::{Effective, Origins};
+use self::problem::Origin;
+pub(crate) use self::problem::Refused;
+use self::tree::Tree;
+
+/// Where the file is looked for unless it is named.
+const FILES: [&str; 2] = ["ratatosk.toml", "/etc/ratatosk/ratatosk.toml"];
+
+/// Everything that a node is told.
+#[derive(Clone, Debug)]
+#[allow(dead_code)] // TODO: goes when node.rs builds the services that read the rest.
+pub(crate) struct Configuration {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) roles: Roles,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) auth: Auth,
+    pub(crate) admin: ratatosk_admin::Config,
+    pub(crate) mqtt: Mqtt,
+    pub(crate) limits: Limits,
+    /// What the process may use.
+    pub(crate) memory_limit: ByteCount,
+    /// Tenants with metrics of their own.
+    pub(crate) metrics_tenants_max: usize,
+    /// What holds for a tenant unless its own settings say otherwise.
+    pub(crate) tenant: TenantSettings,
+    pub(crate) log: log::Config,
+    /// Each key with its value and origin, for people.
+    pub(crate) effective: Effective,
+}
+
+/// The services of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    pub(crate) mqtt: bool,
+    pub(crate) dist: bool,
+    pub(crate) inbox: bool,
+    pub(crate) retain: bool,
+    pub(crate) session_dict: bool,
+    pub(crate) admin: bool,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Mqtt,
+    Mqtts,
+    Ws,
+    Wss,
+}
+
+/// One address that takes MQTT connections.
+#[derive(Clone, Debug)]
+#[allow(dead_code)] // TODO: goes when node.rs opens the listeners.
+pub(crate) struct Listener {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: SocketAddr,
+    /// The layers between socket and MQTT; checked, its files were read once.
+    pub(crate) transport: transport::Config,
+    /// Clients without credentials are let in here.
+    pub(crate) anonymous: bool,
+    /// A failure to listen stops the start. Not so for the default on `[::1]`: the machine may have no IPv6.
+    pub(crate) required: bool,
+}
+
+/// Who is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Auth {
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) acl_file: Option<PathBuf>,
+}
+
+/// The MQTT service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mqtt {
+    /// Threads that own connections, at least one.
+    pub(crate) shards: usize,
+}
+
+/// Limits of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// `None`: unlimited.
+    pub(crate) connections_per_second_max: Option<u64>,
+    pub(crate) disconnects_per_second_max: u64,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) shutdown_timeout: Duration,
+}
+
+/// What the configuration is made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    /// `--config`: this file and no other.
+    pub(crate) file: Option<PathBuf>,
+    /// The environment; what is not ours in it is ignored.
+    pub(crate) variables: Vec<(String, String)>,
+    /// Flags that set keys, in their order.
+    pub(crate) overrides: Vec<Override>,
+}
+
+/// A flag that sets a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Override {
+    /// As it is named in messages, without the value: that may be a secret.
+    pub(crate) flag: String,
+    pub(crate) path: String,
+    pub(crate) value: String,
+}
+
+impl Configuration {
+    /// Reads and checks everything. Blocks on the disk.
+    pub(crate) fn load(sources: &Sources) -> Result<Self, Refused> {
+        let keys = schema::keys();
+        let mut tree = Tree::default();
+        if let Some((path, text)) = read_file(sources)? {
+            tree.add_file(&path, &text)?;
+        }
+        let mut problems = Vec::new();
+        environment::add(&mut tree, &keys, &sources.variables, &mut problems);
+        for Override { flag, path, value } in &sources.overrides {
+            let origin = Origin::Flag { flag: flag.clone() };
+            problems.extend(tree.add_untyped(path, value, &origin).err());
+        }
+        let fields = resolve::resolve(tree, &keys, &mut problems);
+        Builder::new(fields, problems).build()
+    }
+}
+
+/// The file that holds, with its text; `None` when there is none and none was asked for.
+fn read_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, Refused> {
+    let variable = sources.variables.iter().find(|(name, _)| name == environment::CONFIG);
+    let named = sources.file.clone().or_else(|| variable.map(|(_, value)| PathBuf::from(value)));
+    if let Some(path) = named {
+        return match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some((path, text))),
+            Err(error) => Err(Refused::unreadable(&path, &error)),
+        };
+    }
+    for path in FILES.map(Path::new) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => return Ok(Some((path.to_path_buf(), text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Refused::unreadable(path, &error)),
+        }
+    }
+    Ok(None)
+}
+
+impl Protocol {
+    pub(crate) const fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    pub(crate) const fn is_tls(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Wss)
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Mqtts => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "configuration_test.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! The node: services built from the configuration, run until the operator stops them.
+//!
+//! Order: bind everything, say ready, serve; at SIGHUP take over what can be; at SIGTERM stop in phases.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ratatosk_admin::{Check, Service, Sources as AdminSources};
+use ratatosk_telemetry::log;
+use ratatosk_telemetry::memory::{self, Accountant, machine};
+use ratatosk_telemetry::metric::{self, Registry};
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+
+use crate::configuration::{Configuration, Sources};
+use crate::exit::Code;
+use crate::signals::{Order, Signals};
+use crate::systemd::{Manager, State, monotonic_us};
+
+/// How often the process's size is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the process gives its node.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// To load the configuration again.
+    pub(crate) sources: Sources,
+    pub(crate) log: log::Handle,
+    pub(crate) manager: Manager,
+}
+
+/// Runs the node until it is told to stop.
+pub(crate) fn run(
+    configuration: Configuration,
+    surroundings: &Surroundings,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(configuration, surroundings))
+}
+
+async fn serve(
+    configuration: Configuration,
+    surroundings: &Surroundings,
+) -> anyhow::Result<ExitCode> {
+    // Before anything else, so that an early signal is not lost.
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let registry = Registry::new(configuration.metrics_tenants_max);
+    let accountant = Accountant::new(configuration.memory_limit);
+    memory::register(&accountant, &registry);
+    let admin = admin(&configuration, &registry).await?;
+    surroundings.manager.tell(State::Ready("serving"));
+    tracing::info!("ready");
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let admin = async {
+        let Some(service) = admin else { return anyhow::Ok(()) };
+        Ok(service.run(async { drop(stopped.await) }).await?)
+    };
+    let supervised = async {
+        supervise(configuration, surroundings, signals, &accountant).await;
+        surroundings.manager.tell(State::Stopping);
+        tracing::info!("stopping");
+        // Without a service nobody waits for it.
+        let _ = stop.send(());
+        anyhow::Ok(())
+    };
+    tokio::try_join!(admin, supervised)?;
+    tracing::info!("stopped");
+    Ok(Code::Clean.into())
+}
+
+async fn admin(
+    configuration: &Configuration,
+    registry: &Registry,
+) -> anyhow::Result<Option<Service>> {
+    if !configuration.roles.admin {
+        return Ok(None);
+    }
+    let registry = registry.clone();
+    let sources = AdminSources::new()
+        .with_metrics(metric::CONTENT_TYPE, move || registry.render())
+        .with_checks(|| vec![Check { name: "admin".to_owned(), state: Ok(()) }])
+        .with_status(|| serde_json::json!({"version": env!("CARGO_PKG_VERSION")}));
+    let service = Service::bind(&configuration.admin, sources).await?;
+    tracing::info!(address = %service.address(), "management api listening");
+    Ok(Some(service))
+}
+
+/// Watches memory and obeys the operator until the order to stop.
+async fn supervise(
+    mut configuration: Configuration,
+    surroundings: &Surroundings,
+    mut signals: Signals,
+    accountant: &Accountant,
+) {
+    let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Both are cancel-safe: a tick or a signal that is not taken comes again.
+        tokio::select! {
+            _ = ticks.tick() => observe_memory(accountant),
+            order = signals.next() => match order {
+                Order::Stop => return,
+                Order::Reload => {
+                    let monotonic_us = monotonic_us();
+                    surroundings.manager.tell(State::Reloading { monotonic_us });
+                    configuration = reload(configuration, surroundings);
+                    surroundings.manager.tell(State::Ready("serving"));
+                }
+            },
+        }
+    }
+}
+
+fn observe_memory(accountant: &Accountant) {
+    let before = accountant.pressure();
+    // Where the machine does not say it, charges alone count.
+    let Ok(resident) = machine::resident() else { return };
+    let pressure = accountant.observe_rss(resident);
+    if pressure > before {
+        let (limit, level) = (accountant.limit(), pressure.name());
+        tracing::warn!(%resident, %limit, level, "memory is short");
+    }
+}
+
+/// Takes over what can be; a configuration that is refused changes nothing.
+fn reload(current: Configuration, surroundings: &Surroundings) -> Configuration {
+    let later = match Configuration::load(&surroundings.sources) {
+        Ok(later) => later,
+        Err(refused) => {
+            tracing::error!(problems = %refused, "configuration not reloaded: the current one stays");
+            return current;
+        }
+    };
+    for change in current.effective.changes(&later.effective) {
+        let (key, value) = (&change.path, change.value.as_deref().unwrap_or("unset"));
+        if change.effective {
+            tracing::info!(key, value, origin = %change.origin, "configuration changed");
+        } else {
+            tracing::warn!(key, value, origin = %change.origin, "change needs a restart");
+        }
+    }
+    surroundings.log.refilter(&later.log.filter);
+    tracing::info!("configuration reloaded");
+    later
+}
