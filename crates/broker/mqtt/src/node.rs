@@ -5,10 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use ratatosk_clock::SystemClock;
+use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_contract::{
     SessionRef, StoredMessage, TenantId, TenantSettings, Ticket, call::Settlement, dist::Dist, inbox::Inbox,
-    retain::Retain, session_dict::SessionDict, sessions::Sessions,
+    retain::Retain, session_dict::SessionDict,
+    sessions::{Delivery, Sessions},
 };
 use ratatosk_plugin::host::Host;
 use ratatosk_session::SessionConfig;
@@ -64,6 +65,8 @@ pub(crate) struct Node {
     /// The account of connections whose tenant is not known yet.
     pub(crate) unknown_account: Account,
     incarnations: AtomicU64,
+    /// Client identifiers that were assigned.
+    assigned: AtomicU64,
     seed: u64,
 }
 
@@ -89,7 +92,8 @@ impl Node {
             tenants: Tenants::default(),
             session: config.session.clone(),
             connect_timeout: config.connect_timeout,
-            incarnations: AtomicU64::new(1),
+            incarnations: AtomicU64::new(0),
+            assigned: AtomicU64::new(0),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             refused: AtomicU64::new(0),
             settings_unknown: Arc::default(),
@@ -98,14 +102,20 @@ impl Node {
         }
     }
 
-    /// A number that no session of this process had before.
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.incarnations.fetch_add(1, Ordering::Relaxed)
+    /// The number of a session's life: the nanoseconds of the clock, or one more than the last.
+    pub(crate) fn incarnation(&self, now: Instant) -> u64 {
+        let next = |last: u64| Some(now.as_nanos().max(last + 1));
+        let last = self
+            .incarnations
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .unwrap_or_default();
+        now.as_nanos().max(last + 1)
     }
 
     /// A client identifier that nobody else has. [MQTT-3.2.2-16]
     pub(crate) fn client_id(&self) -> String {
-        format!("auto-{:016x}{:08x}", self.seed, self.incarnation())
+        let number = self.assigned.fetch_add(1, Ordering::Relaxed);
+        format!("auto-{:016x}-{number}", self.seed)
     }
 }
 
@@ -126,6 +136,10 @@ impl Post {
 impl Sessions for Post {
     fn inbox_ready(&self, session: SessionRef) {
         self.note(session, Note::InboxReady(session));
+    }
+
+    fn deliver(&self, session: SessionRef, delivery: Delivery) {
+        self.note(session, Note::Deliver { session, delivery: Box::new(delivery) });
     }
 
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement) {

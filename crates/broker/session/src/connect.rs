@@ -162,6 +162,7 @@ impl Session {
             limits: QueueLimits {
                 messages_max: settings.session_inbox_size,
                 filters_max: settings.max_topic_filters_per_inbox,
+                members_max: settings.max_shared_group_members,
                 qos0_drop_oldest: settings.qos0_drop_oldest,
                 qos0_when_offline: settings.queue_qos0_when_offline,
             },

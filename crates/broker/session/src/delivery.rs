@@ -212,6 +212,7 @@ impl Session {
             let budget = FetchBudget {
                 messages_max: window_max - outbound.window.open(),
                 bytes_max: FETCH_BYTES_MAX,
+                now,
             };
             entries.clear();
             if broker.fetch(outbound.fetched, budget, &mut entries).is_err() {

@@ -36,6 +36,7 @@ impl Shard {
         let later = match connection.session.take_request() {
             None => return,
             Some(Request::Authenticate(credentials)) => {
+                let identity = connection.local.identity.clone();
                 let asked = gate::Asked {
                     credentials: *credentials,
                     peer: connection.peer,
@@ -45,7 +46,7 @@ impl Shard {
                         .as_ref()
                         .and_then(|layers| layers.pipeline.peer().certificate.as_deref()),
                     connection: u64::from(session.generation) << 32 | u64::from(session.slot),
-                    identity: connection.local.identity.as_deref(),
+                    identity: identity.as_deref(),
                 };
                 gate::authenticate(&self.node.plugins, asked, &mut connection.local)
             }
@@ -152,7 +153,7 @@ impl Shard {
         let tenant = self.node.tenants.number(&claim.identity.tenant);
         self.open_tenant(tenant);
         connection.local.tenant = Some(tenant);
-        connection.local.incarnation = self.node.incarnation();
+        connection.local.incarnation = self.node.incarnation(self.now);
         let held = connection.charged;
         self.charge(connection, held, 0);
         connection.account = self.node.memory.account(claim.identity.tenant.as_str());

@@ -22,7 +22,6 @@ use tokio::io::AsyncWrite;
 use super::{
     Shard,
     connection::{Connection, Flow, Local, SharedSubscription},
-    mailbox::Batch,
     runner,
     wire::MemberTarget,
 };
@@ -188,19 +187,6 @@ impl Shard {
         self.stats.received += 1;
         self.distribute(tenant, &resolved, &message, None, Ticket(0));
         self.wake_flusher();
-    }
-
-    /// A group's message that its member gave back.
-    pub(super) fn regroup_record(&mut self, tenant: TenantNumber, without: u64, record: &Batch) {
-        let mut found = Vec::new();
-        record.for_each(|_, target, message| {
-            if let super::wire::Target::Member(member) = target {
-                found.push((member, message.to_stored()));
-            }
-        });
-        for (member, message) in found {
-            self.regroup(tenant, &member, Some(without), &message.as_message());
-        }
     }
 
     /// Frees the slot of a connection that has ended.

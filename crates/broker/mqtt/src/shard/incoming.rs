@@ -1,13 +1,15 @@
 //! What other shards and the services left in the mailbox.
 
-use ratatosk_contract::SessionRef;
-use ratatosk_session::{Delivered, Delivery};
+use ratatosk_codec::{Qos, SubscriptionOptions};
+use ratatosk_contract::{SessionRef, sessions::Delivery as GivenBack};
+use ratatosk_session::{Delivered, Delivery, DropReason};
 
 use super::{
     Shard,
     connection::Flow,
     mailbox::{Batch, Note},
-    wire::Target,
+    publish::group_key,
+    wire::{MemberTarget, Target},
 };
 use crate::tenants::TenantNumber;
 
@@ -125,13 +127,43 @@ impl Shard {
                 let tenant = self.node.tenants.number(&tenant);
                 self.publish_stored(tenant, &message);
             }
-            Note::Regroup { tenant, without, record } => {
-                self.open_tenant(tenant);
-                self.regroup_record(tenant, without, &record);
-            }
+            Note::Deliver { session, delivery } => self.deliver_given_back(session, &delivery),
             Note::Resume => self.resume(),
             Note::Drain { per_second } => self.begin_drain(per_second),
         }
+    }
+
+    /// A message that another member of a shared group gave back.
+    fn deliver_given_back(&mut self, session: SessionRef, given: &GivenBack) {
+        let message = given.message.as_message();
+        let Some(connection) = self.connection(session) else {
+            self.stats.dropped(DropReason::SessionClosed);
+            return;
+        };
+        let Some(tenant) = connection.local.tenant else { return };
+        if !connection.session.is_persistent() {
+            let target = MemberTarget {
+                slot: session.slot,
+                generation: session.generation,
+                route: given.group.route,
+                group: group_key(&given.group.name, given.group.is_ordered),
+                hops: 1,
+            };
+            self.deliver_member(tenant, &target, &message);
+            return;
+        }
+        let delivery = Delivery {
+            message: &message,
+            options: SubscriptionOptions { qos: Qos::AtMostOnce, ..given.options },
+            subscription_id: given.subscription_id,
+            is_retained: false,
+            origin: None,
+        };
+        let now = self.now;
+        let Some(connection) = self.connection(session) else { return };
+        let delivered = connection.session.deliver(now, &delivery);
+        self.touch(session, delivered);
+        self.count(delivered, &message);
     }
 
     /// A lane has room again: those who waited for it read on.

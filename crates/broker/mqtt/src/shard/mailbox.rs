@@ -16,11 +16,11 @@ use std::sync::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_contract::{
-    SessionRef, StoredMessage, TenantId, Ticket, call::Settlement,
+    SessionRef, StoredMessage, TenantId, Ticket, call::Settlement, sessions::Delivery,
 };
 use tokio::sync::Notify;
 
-use crate::{acceptor::Accepted, tenants::TenantNumber};
+use crate::acceptor::Accepted;
 
 /// From how many bytes in a lane on its sender stops reading.
 pub(crate) const LANE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -57,8 +57,8 @@ pub(crate) enum Note {
     Settle { session: SessionRef, ticket: Ticket, settlement: Settlement },
     /// Publish for nobody: a will that is due.
     Publish { tenant: TenantId, message: Arc<StoredMessage> },
-    /// A message of a shared group that its member could not take.
-    Regroup { tenant: TenantNumber, without: u64, record: Batch },
+    /// See [`ratatosk_contract::sessions::Sessions::deliver`].
+    Deliver { session: SessionRef, delivery: Box<Delivery> },
     /// A lane of this shard has room again.
     Resume,
     /// End all sessions at this many a second, then stop.

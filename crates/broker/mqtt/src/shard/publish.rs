@@ -6,17 +6,17 @@
 //! some, and handed to one member of each shared group. Nothing on the way is locked, allocated
 //! or awaited per message.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use ratatosk_contract::{
     Call, Message, SessionRef, ShardId, Ticket,
-    dist::{Resolution, RouteId},
+    dist::{InboxRoute, Resolution, RouteId},
     group::{Group, MemberTarget as GroupTarget},
-    inbox::DirectDelivery,
+    inbox::{DirectDelivery, SharedRoute, Targets},
     call::Settlement,
 };
 use ratatosk_session::{Delivered, Delivery, DropReason, Origin, Published};
-use ratatosk_topic::TopicName;
+use ratatosk_topic::{TopicLimits, TopicName};
 
 use super::{
     Shard,
@@ -156,7 +156,7 @@ impl Shard {
     pub(super) fn deliver_to_group(
         &mut self,
         number: TenantNumber,
-        group: &Group,
+        group: &Arc<Group>,
         message: &Message<'_>,
         without: Option<u64>,
         hops: u8,
@@ -181,7 +181,7 @@ impl Shard {
                 self.has_outbound = true;
             }
             GroupTarget::Inbox(inbox) => {
-                let route = ratatosk_contract::dist::InboxRoute {
+                let route = InboxRoute {
                     inbox,
                     incarnation: member.incarnation,
                     options: member.options,
@@ -189,7 +189,9 @@ impl Shard {
                 };
                 let mut direct = Vec::new();
                 // No answer is waited for: a group's message is not the publisher's to repeat.
-                let _ = self.node.inbox.append(&[route], message, Ticket(0), &mut direct);
+                let shared = SharedRoute { route, group: Arc::clone(group) };
+                let targets = Targets { routes: &[], shared: &[shared] };
+                let _ = self.node.inbox.append(targets, message, Ticket(0), &mut direct);
                 self.deliver_direct(number, &direct, message);
             }
         }
@@ -253,16 +255,14 @@ impl Shard {
             self.stats.dropped(DropReason::Overflow);
             return;
         }
-        let group = TopicName::parse(message.topic, &ratatosk_topic::TopicLimits::default())
+        let is_it = |group: &&Arc<Group>| {
+            group.route == target.route
+                && group_key(&group.name, group.is_ordered) == target.group
+        };
+        let group = TopicName::parse(message.topic, &TopicLimits::PROTOCOL)
             .ok()
             .map(|topic| self.resolve(number, topic))
-            .and_then(|resolved| {
-                let is_it = |group: &&std::sync::Arc<Group>| {
-                    group.route.index == target.route.index
-                        && group_key(&group.name, group.is_ordered) == target.group
-                };
-                resolved.groups.iter().find(is_it).cloned()
-            });
+            .and_then(|resolved| resolved.groups.iter().find(is_it).cloned());
         match group {
             Some(group) => {
                 self.deliver_to_group(number, &group, message, without, target.hops + 1);
@@ -282,7 +282,8 @@ impl Shard {
     ) -> Published {
         let mut direct = std::mem::take(&mut self.direct);
         direct.clear();
-        let call = self.node.inbox.append(&resolved.inboxes, message, ticket, &mut direct);
+        let targets = Targets { routes: &resolved.inboxes, shared: &[] };
+        let call = self.node.inbox.append(targets, message, ticket, &mut direct);
         self.deliver_direct(number, &direct, message);
         self.direct = direct;
         match call {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use ratatosk_contract::{
     Call, Message, SessionRef, StoredMessage, Ticket,
-    inbox::InboxRoute,
+    dist::InboxRoute,
+    inbox::Targets,
     retain::{Cursor, Page},
 };
 use ratatosk_session::{Delivered, Delivery, DropReason};
@@ -110,8 +111,9 @@ impl Shard {
                 subscription_id: read.subscription_id,
             };
             let message = Message { retain: true, ..message };
+            let targets = Targets { routes: &[route], shared: &[] };
             let appended =
-                self.node.inbox.append(&[route], &message, Ticket(0), &mut Vec::new());
+                self.node.inbox.append(targets, &message, Ticket(0), &mut Vec::new());
             debug_assert!(matches!(appended, Call::Ready(_) | Call::Pending));
             self.stats.queued += 1;
             return;

@@ -40,18 +40,19 @@ impl Shard {
 
     /// A key of the wheel came up: says when it is really due, or acts on it.
     fn due(&mut self, session: SessionRef) -> Option<Instant> {
+        let now = self.now;
         let connection = self.connection(session)?;
         let deadline = connection.next_deadline()?;
-        if deadline > self.now {
+        if deadline > now {
             return Some(deadline);
         }
-        if connection.deadline.is_some_and(|own| own <= self.now) {
+        if connection.deadline.is_some_and(|own| own <= now) {
             self.deadline_passed(session)?;
         }
         self.tick_session(session);
         let connection = self.connection(session)?;
         let next = connection.next_deadline()?;
-        Some(next.max(self.now + TICK))
+        Some(next.max(now + TICK))
     }
 
     fn deadline_passed(&mut self, session: SessionRef) -> Option<()> {
