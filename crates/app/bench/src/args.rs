@@ -88,7 +88,7 @@ pub(crate) struct TargetArgs {
 pub(crate) struct FrameArgs {
     /// Protocol version: 3.1.1 or 5 [default: the scenario's].
     #[arg(short = 'V', long = "protocol-version", value_parser = parse_version)]
-    pub(crate) version: Option<Version>,
+    pub(crate) protocol: Option<Version>,
     /// Seconds measured.
     #[arg(long, default_value = "5", value_parser = parse_seconds, value_name = "SECONDS")]
     pub(crate) duration: Duration,
@@ -259,7 +259,7 @@ mod tests {
         let args = parse("bench -h example.org -p 1 -V 5 -u a -P b --scenario S1,S2").unwrap();
         assert_eq!(args.run.target.host, "example.org");
         assert_eq!(args.run.target.password.as_deref(), Some("b"));
-        assert_eq!(args.run.frame.version, Some(Version::V5));
+        assert_eq!(args.run.frame.protocol, Some(Version::V5));
         assert_eq!(args.run.scenario, ["S1", "S2"]);
         let words = "ratatosk bench -h example.org".split_whitespace();
         let Verb::Bench(args) = Whole::try_parse_from(words).unwrap().command;

@@ -132,8 +132,8 @@ impl Switch {
                 .extend_from_slice(&wire::acknowledgement(PUBREC, publish.packet_id)),
         }
         let whole = &bytes[at..at + frame.size];
-        let id_at = (publish.qos > 0)
-            .then_some(frame.size - frame.body.len() + 2 + publish.topic.len());
+        let id_at =
+            (publish.qos > 0).then_some(frame.size - frame.body.len() + 2 + publish.topic.len());
         if let Some(target) = numbered {
             self.send(links, target, whole, id_at);
         } else if !self.group.is_empty() {
@@ -182,8 +182,7 @@ impl Switch {
             CONNECT => {
                 let five = frame.body.get(6) == Some(&5);
                 self.peers[link].version_five = five;
-                let connack: &[u8] =
-                    if five { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
+                let connack: &[u8] = if five { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
                 links.buffer(link).extend_from_slice(connack);
                 return Ok(());
             }

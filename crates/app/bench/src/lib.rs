@@ -25,6 +25,7 @@ mod queue;
 mod retained;
 mod steady;
 
+mod broker;
 mod compare;
 mod forwarder;
 

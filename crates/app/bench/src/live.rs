@@ -79,9 +79,10 @@ impl Live {
         if self.show == Show::Nothing {
             return;
         }
-        if self.lines % LINES_PER_HEADING == 0 {
+        if self.lines.is_multiple_of(LINES_PER_HEADING) {
             let columns = ["sent/s", "acked/s", "received/s"].map(|name| format!("{name:>12}"));
-            let counts = ["overtaken", "dup", "disorder", "closed"].map(|name| format!("{name:>10}"));
+            let counts =
+                ["overtaken", "dup", "disorder", "closed"].map(|name| format!("{name:>10}"));
             let times = ["p50", "p99"].map(|name| format!("{name:>12}"));
             self.print(&format!(
                 "{:<8}{}{}{}",

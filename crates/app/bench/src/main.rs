@@ -6,7 +6,8 @@ use clap::Parser;
 
 /// Load generator with a verdict.
 #[derive(Debug, Parser)]
-#[command(name = "ratatosk-bench", version)]
+// No version: `-V` is that of the protocol, and the tool goes with the broker's.
+#[command(name = "ratatosk-bench")]
 struct Cli {
     #[command(flatten)]
     args: ratatosk_bench::Args,

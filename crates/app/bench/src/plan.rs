@@ -78,7 +78,7 @@ pub(crate) struct Plan {
 
 /// A plan that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No scenario has this name.
     #[error("there is no scenario {0:?}; known are {list}", list = SCENARIOS.join(", "))]
     Unknown(String),
@@ -102,7 +102,9 @@ pub enum Error {
         subscribers: usize,
     },
     /// Too many streams to watch.
-    #[error("{publishers} publishers times {subscribers} subscribers are too many streams to watch")]
+    #[error(
+        "{publishers} publishers times {subscribers} subscribers are too many streams to watch"
+    )]
     Streams {
         /// Publishers.
         publishers: usize,
@@ -402,8 +404,7 @@ fn queue(plan: Plan) -> Plan {
 mod tests {
     use super::*;
 
-    const FRAME: Frame =
-        Frame { version: None, warmup_ns: 1, duration_ns: 5, messages: None };
+    const FRAME: Frame = Frame { version: None, warmup_ns: 1, duration_ns: 5, messages: None };
 
     fn free() -> Free {
         Free {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::args::{Args, Command, ForwarderArgs, Format, FrameArgs, Phase, RunArgs};
+use crate::args::{Args, Command, Format, ForwarderArgs, FrameArgs, Phase, RunArgs};
 use crate::bench::Bench;
 use crate::forwarder::Forwarder;
 use crate::live::Show;
@@ -31,9 +31,7 @@ const USAGE: u8 = 2;
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // A second signal ends the process at once, if the first one is not noticed.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+        signal_hook::flag::register(signal, Arc::clone(&stop))
             .context("installing the signal handler")?;
     }
     match args.command {
@@ -120,7 +118,7 @@ fn plans(args: &RunArgs) -> Result<Vec<Plan>, PlanError> {
 pub(crate) fn frame(args: &FrameArgs) -> Frame {
     let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     Frame {
-        version: args.version,
+        version: args.protocol,
         warmup_ns: ns(args.warmup),
         duration_ns: ns(args.duration),
         messages: args.messages,

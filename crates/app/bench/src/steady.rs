@@ -284,7 +284,9 @@ fn throughput(figures: &mut Figures, from: Mark, to: Mark) {
     let received = (to.received - from.received) as f64;
     figures.set_ratio("rate", received, elapsed);
     figures.set_ratio("sent_rate", (to.sent - from.sent) as f64, elapsed);
-    figures.set_ratio("acked_rate", (to.acked - from.acked) as f64, elapsed);
+    if to.acked > 0 {
+        figures.set_ratio("acked_rate", (to.acked - from.acked) as f64, elapsed);
+    }
     let own_ns = to.moment.own.cpu_ns.saturating_sub(from.moment.own.cpu_ns);
     figures.set_ratio("load_cores", seconds(own_ns), elapsed);
     if let (Some(first), Some(last)) = (from.moment.broker, to.moment.broker) {

@@ -7,7 +7,7 @@ use crate::machine::figure::{self, Figures, NAMES, Unit};
 
 /// Why an assertion could not be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
+pub(crate) enum ParseError {
     /// No comparison sign.
     #[error("assertion {0:?} has no comparison: write name<value, <=, >, >=, = or !=")]
     Comparison(String),
@@ -56,7 +56,7 @@ enum Comparison {
 
 /// One demand.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Assertion {
+pub(crate) struct Assertion {
     text: String,
     name: &'static str,
     comparison: Comparison,
@@ -65,13 +65,13 @@ pub struct Assertion {
 
 /// What became of an assertion.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The assertion as it was written.
-    pub text: String,
+    pub(crate) text: String,
     /// The measured value as people read it.
-    pub actual: String,
+    pub(crate) actual: String,
     /// Whether it holds.
-    pub holds: bool,
+    pub(crate) holds: bool,
 }
 
 /// The longest signs first, so that `<=` is not read as `<`.
@@ -91,9 +91,8 @@ pub(crate) fn parse_list(text: &str) -> Result<Vec<Assertion>, ParseError> {
 }
 
 fn parse(text: &str) -> Result<Assertion, ParseError> {
-    let at = text
-        .find(['<', '>', '=', '!'])
-        .ok_or_else(|| ParseError::Comparison(text.to_owned()))?;
+    let at =
+        text.find(['<', '>', '=', '!']).ok_or_else(|| ParseError::Comparison(text.to_owned()))?;
     let (name, rest) = text.split_at(at);
     let (sign, comparison) = SIGNS
         .iter()

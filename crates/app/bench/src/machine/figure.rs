@@ -108,13 +108,6 @@ impl Figures {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
-    /// Takes over the figures of `other`.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for &(name, value) in &other.values {
-            self.set(name, value);
-        }
-    }
-
     /// Names, units and values in the order of [`NAMES`].
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Unit, f64)> {
         NAMES

@@ -6,7 +6,7 @@
 
 /// The peer sent bytes that are not MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub(crate) enum Malformed {
     /// The remaining length has more than four bytes. [MQTT-1.5.5-1]
     #[error("remaining length is longer than four bytes")]
     Length,
@@ -157,8 +157,7 @@ mod tests {
     fn publish_is_split_at_each_quality_of_service() {
         let bytes = [0x31, 5, 0, 1, b'a', b'x', b'y'];
         let found = publish(frame(&bytes).unwrap().unwrap(), false).unwrap();
-        let expected =
-            Publish { qos: 0, retain: true, packet_id: 0, topic: b"a", payload: b"xy" };
+        let expected = Publish { qos: 0, retain: true, packet_id: 0, topic: b"a", payload: b"xy" };
         assert_eq!(found, expected);
 
         let bytes = [0x34, 7, 0, 1, b'a', 1, 2, b'x', b'y'];

@@ -45,8 +45,7 @@ impl Template {
         }
         let packet_id_size = if shape.qos > 0 { 2 } else { 0 };
         let property_size = usize::from(shape.version == Version::V5);
-        let remaining =
-            2 + shape.topic.len() + packet_id_size + property_size + shape.payload_size;
+        let remaining = 2 + shape.topic.len() + packet_id_size + property_size + shape.payload_size;
         let mut bytes = vec![0x30 | shape.qos << 1 | u8::from(shape.retain)];
         wire::put_variable_integer(&mut bytes, remaining)?;
         bytes.extend_from_slice(&topic_length.to_be_bytes());
@@ -55,8 +54,7 @@ impl Template {
         let packet_id_at = (shape.qos > 0).then_some(bytes.len());
         bytes.resize(bytes.len() + packet_id_size + property_size, 0);
         let payload_at = bytes.len();
-        let stamp =
-            Stamp { run: shape.run, publisher: shape.publisher, sequence: 0, sent_ns: 0 };
+        let stamp = Stamp { run: shape.run, publisher: shape.publisher, sequence: 0, sent_ns: 0 };
         bytes.extend_from_slice(&stamp.encode());
         bytes.resize(payload_at + shape.payload_size, b'.');
         Some(Self { bytes, topic_at, topic_size: shape.topic.len(), packet_id_at, payload_at })

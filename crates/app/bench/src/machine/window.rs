@@ -31,12 +31,6 @@ impl Window {
         u64::from(self.size) - (self.sent - self.base)
     }
 
-    /// Messages sent so far; also the sequence number of the next one.
-    #[inline]
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent
-    }
-
     /// Takes note that `count` more messages were sent.
     #[inline]
     pub(crate) fn advance(&mut self, count: u64) {
@@ -144,7 +138,7 @@ mod tests {
         let mut window = Window::new(2, 0);
         window.advance(2);
         assert_eq!(window.room(), 2);
-        assert_eq!(window.sent(), 2);
+        assert_eq!(window.sent, 2);
     }
 
     proptest! {
@@ -157,12 +151,12 @@ mod tests {
             let mut delivered = std::collections::BTreeSet::new();
             for pick in picks {
                 window.advance(window.room());
-                let sequence = (window.sent().saturating_sub(u64::from(size)) + pick)
-                    .min(window.sent() - 1);
+                let sequence = (window.sent.saturating_sub(u64::from(size)) + pick)
+                    .min(window.sent - 1);
                 window.deliver(sequence);
                 delivered.insert(sequence);
                 let base = (0..).find(|one| !delivered.contains(one)).unwrap();
-                assert_eq!(window.room(), u64::from(size) - (window.sent() - base));
+                assert_eq!(window.room(), u64::from(size) - (window.sent - base));
             }
         }
     }

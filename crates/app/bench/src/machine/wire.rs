@@ -40,7 +40,7 @@ pub(crate) const DISCONNECT_BYTES: [u8; 2] = [DISCONNECT << 4, 0];
 
 /// The protocol version that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub(crate) enum Version {
     /// MQTT 3.1.1
     V311,
     /// MQTT 5.0
@@ -174,10 +174,7 @@ pub(crate) fn read_connack(frame: Frame<'_>, version: Version) -> Result<Connack
 }
 
 /// Packet id and codes of a SUBACK.
-pub(crate) fn read_suback(
-    frame: Frame<'_>,
-    version: Version,
-) -> Result<(u16, &[u8]), Malformed> {
+pub(crate) fn read_suback(frame: Frame<'_>, version: Version) -> Result<(u16, &[u8]), Malformed> {
     let truncated = Malformed::Truncated { packet_type: SUBACK };
     let (id, mut codes) = frame.body.split_first_chunk::<2>().ok_or(truncated)?;
     if version == Version::V5 {
@@ -189,8 +186,9 @@ pub(crate) fn read_suback(
 
 /// Bytes of the value of property `id`, `None` if there is no such property.
 fn property_size(id: u8, rest: &[u8]) -> Option<usize> {
-    let string =
-        |rest: &[u8]| rest.first_chunk::<2>().map(|size| 2 + usize::from(u16::from_be_bytes(*size)));
+    let string = |rest: &[u8]| {
+        rest.first_chunk::<2>().map(|size| 2 + usize::from(u16::from_be_bytes(*size)))
+    };
     match id {
         0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => Some(1),
         0x13 | 0x21 | 0x22 | 0x23 => Some(2),
