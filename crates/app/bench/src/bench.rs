@@ -24,6 +24,8 @@ use crate::publisher::{Gate, Publisher, Topic};
 const DIALING_MAX: usize = 64;
 /// A phase in which nothing happens for this long has failed.
 const PATIENCE_NS: u64 = 30 * SECOND_NS;
+/// How long the broker may take to close connections that have left.
+const LEAVE_NS: u64 = 3 * SECOND_NS;
 /// How long one turn waits when nothing else limits it.
 const TURN_MS: u64 = 50;
 
@@ -276,18 +278,20 @@ impl Bench {
         Ok(Publisher::new(link, gate, flow, template, topic))
     }
 
-    /// Disconnects everyone properly.
+    /// Disconnects everyone properly and waits until the broker has closed its side: only then does it
+    /// treat a persistent session as away.
     pub(crate) fn leave(&mut self, net: &mut Net, load: &mut Load) -> anyhow::Result<()> {
         let links: Vec<LinkIndex> = load.ready_links().map(|(link, _)| link).collect();
         for &link in &links {
             net.links.buffer(link).extend_from_slice(&wire::DISCONNECT_BYTES);
-            net.links.close(link);
+            net.links.leave(link);
         }
-        let end_ns = clock::now_ns() + SECOND_NS;
+        let end_ns = clock::now_ns() + LEAVE_NS;
+        let mut open = links;
         loop {
             net.flush(load);
-            let open = links.iter().any(|&link| net.links.is_open(link));
-            if !open || clock::now_ns() > end_ns {
+            open.retain(|&link| net.links.is_open(link));
+            if open.is_empty() || clock::now_ns() > end_ns {
                 return Ok(());
             }
             net.turn(load, Duration::from_millis(TURN_MS))?;

@@ -224,20 +224,14 @@ impl Load {
         !self.listed.is_empty()
     }
 
-    /// Gives up the windows that are full; returns how many.
-    pub(crate) fn forgive(&mut self) -> usize {
-        let mut count = 0;
-        for publisher in &mut self.publishers {
-            if let Gate::Window(window) = &mut publisher.gate
-                && window.room() == 0
-            {
-                window.forgive();
-                count += 1;
+    /// To be called once a second: gives up windows that stand still.
+    pub(crate) fn give_up_stalled(&mut self) {
+        for index in 0..self.publishers.len() {
+            if self.publishers[index].give_up_stalled() {
+                self.tally.stalls += 1;
+                self.list(index);
             }
         }
-        self.tally.stalls += count as u64;
-        self.list_all();
-        count
     }
 
     /// Messages sent by all publishers.

@@ -6,7 +6,7 @@
 //! The generator and the ideal forwarder both run on this.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +90,10 @@ struct Link {
     blocked: bool,
     /// A write was cut short since the buffer was last empty.
     waited: bool,
+    /// Dropped as soon as the buffer is written.
     closing: bool,
+    /// Half-closed as soon as the buffer is written; the peer's end is awaited.
+    leaving: bool,
 }
 
 /// The connections, as handlers see them.
@@ -134,6 +137,12 @@ impl Links {
     pub(crate) fn close(&mut self, link: LinkIndex) {
         self.buffer(link);
         self.slots[link].closing = true;
+    }
+
+    /// Ends our half once the buffer is written; that the peer then closes is no loss.
+    pub(crate) fn leave(&mut self, link: LinkIndex) {
+        self.buffer(link);
+        self.slots[link].leaving = true;
     }
 
     fn insert(&mut self, stream: TcpStream, dialing: bool) -> LinkIndex {
@@ -416,6 +425,9 @@ impl Net {
         }
         if slot.closing {
             self.links.remove(link, self.listener.is_some());
+        } else if slot.leaving {
+            // Fails only if the peer was faster, and then reading tells.
+            let _ = slot.stream.as_ref().map(|stream| stream.shutdown(Shutdown::Write));
         } else if waited {
             handler.drained(link);
         }
@@ -423,7 +435,8 @@ impl Net {
     }
 
     fn drop_link<H: Handler>(&mut self, handler: &mut H, link: LinkIndex, why: Closed) {
-        let wished = self.links.slots[link].closing;
+        let slot = &self.links.slots[link];
+        let wished = slot.closing || slot.leaving;
         self.links.remove(link, self.listener.is_some());
         if !wished {
             handler.closed(&mut self.links, link, why);

@@ -12,6 +12,9 @@ use crate::plan::SCATTER_FILTERS;
 /// Bytes that may wait in a connection's buffer.
 const PENDING_MAX: usize = 256 * 1024;
 
+/// Seconds that a full window may stand still.
+const STALL_SECONDS: u32 = 3;
+
 /// What decides how many messages are due.
 #[derive(Debug)]
 pub(crate) enum Gate {
@@ -60,6 +63,8 @@ pub(crate) struct Publisher {
     pub(crate) listed: bool,
     template: Template,
     topic: Topic,
+    /// Where the window stood when it was last looked at, and how often it had not moved since.
+    stalled: (u64, u32),
 }
 
 impl Publisher {
@@ -70,7 +75,7 @@ impl Publisher {
         template: Template,
         topic: Topic,
     ) -> Self {
-        Self { link, gate, flow, sent: 0, listed: false, template, topic }
+        Self { link, gate, flow, sent: 0, listed: false, template, topic, stalled: (0, 0) }
     }
 
     /// Messages that gate and acknowledgements allow now.
@@ -112,6 +117,24 @@ impl Publisher {
             window.advance(count);
         }
         self.room() > 0 && !links.is_blocked(self.link)
+    }
+
+    /// To be called once a second: a window that is full and has not moved for [`STALL_SECONDS`] is given
+    /// up, since what it waits for is lost. True if it was.
+    pub(crate) fn give_up_stalled(&mut self) -> bool {
+        let Gate::Window(window) = &mut self.gate else { return false };
+        let (base, seconds) = self.stalled;
+        if window.room() > 0 || window.base() != base {
+            self.stalled = (window.base(), 0);
+            return false;
+        }
+        self.stalled = (base, seconds + 1);
+        if seconds + 1 < STALL_SECONDS {
+            return false;
+        }
+        window.forgive();
+        self.stalled = (window.base(), 0);
+        true
     }
 
     /// Sends nothing more.
@@ -165,6 +188,8 @@ fn put_digits(out: &mut [u8], number: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::template::Shape;
+    use crate::machine::wire::Version;
 
     #[test]
     fn digits_are_padded_with_zeros() {
@@ -173,6 +198,26 @@ mod tests {
         assert_eq!(&out, b"00123");
         put_digits(&mut out[..2], 7);
         assert_eq!(&out, b"07123");
+    }
+
+    #[test]
+    fn window_that_stands_still_is_given_up_once() {
+        let template = Template::new(&Shape {
+            version: Version::V311,
+            topic: "t",
+            qos: 0,
+            retain: false,
+            payload_size: 24,
+            run: 1,
+            publisher: 0,
+        });
+        let mut window = Window::new(2, 1);
+        window.advance(2);
+        let gate = Gate::Window(window);
+        let mut publisher = Publisher::new(0, gate, None, template.unwrap(), Topic::Fixed);
+        assert_eq!([(); 3].map(|()| publisher.give_up_stalled()), [false, false, true]);
+        assert_eq!(publisher.room(), 2);
+        assert_eq!([(); 4].map(|()| publisher.give_up_stalled()), [false; 4]);
     }
 
     #[test]

@@ -14,8 +14,6 @@ use crate::plan::Plan;
 use crate::publisher::{Gate, intended_ns};
 use crate::report::Report;
 
-/// A full window without progress is given up after this.
-const STALL_NS: u64 = SECOND_NS;
 /// Draining ends when nothing came for this long.
 const DRAIN_IDLE_NS: u64 = 2 * SECOND_NS;
 /// Draining ends at the latest after this.
@@ -48,7 +46,6 @@ struct Run<'a> {
     phase: &'static str,
     total: Histogram<u64>,
     tick_ns: u64,
-    progress: Progress,
     connections: usize,
 }
 
@@ -61,7 +58,6 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     bench.subscribe(&mut net, &mut load, plan)?;
     let subscribed = bench.moment();
     let fanout = load.ledger.fanout();
-    let start_ns = clock::now_ns();
     let interval_ns = plan.rate.map(|rate| 1e9 / rate);
     let gate = |index: usize| match interval_ns {
         None => Gate::Window(Window::new(plan.window, fanout)),
@@ -77,7 +73,6 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
         phase: "warm-up",
         total: latency_histogram(),
         tick_ns: 0,
-        progress: Progress::new(start_ns),
         connections: plan.publishers + plan.subscribers,
     };
     let (from, to) = run.measure(plan, interval_ns)?;
@@ -145,12 +140,6 @@ impl Run<'_> {
             }
             self.turn(now_ns, until_ns)?;
             self.tick(now_ns);
-            let moved = self.load.ledger.unique + self.load.tally.acked;
-            let idle_ns = self.progress.idle_ns(moved, now_ns);
-            if self.schedule.is_none() && idle_ns > STALL_NS {
-                self.progress = Progress::new(now_ns);
-                self.load.forgive();
-            }
         }
     }
 
@@ -190,6 +179,7 @@ impl Run<'_> {
         }
         self.tick_ns += SECOND_NS;
         self.bench.live.line(self.phase, &self.load, &self.load.latency);
+        self.load.give_up_stalled();
         if let Some(seconds) = self.load.keep_alive {
             // Cheap enough to do far more often than any keep-alive asks for.
             if seconds < 60 {

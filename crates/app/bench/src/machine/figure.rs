@@ -43,7 +43,7 @@ pub(crate) const NAMES: &[(&str, Unit, &str)] = &[
     ("misrouted", Unit::Count, "deliveries to the wrong subscriber"),
     ("foreign", Unit::Count, "deliveries of other clients or runs"),
     ("refused", Unit::Count, "messages refused by a reason code"),
-    ("stalls", Unit::Count, "times a window was given up after a second without progress"),
+    ("stalls", Unit::Count, "times a window was given up that had stood still for three seconds"),
     ("closed", Unit::Count, "connections closed by the broker"),
     ("connections", Unit::Count, "connections accepted"),
     ("connects_rate", Unit::Rate, "connections accepted per second"),

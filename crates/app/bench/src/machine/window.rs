@@ -31,6 +31,11 @@ impl Window {
         u64::from(self.size) - (self.sent - self.base)
     }
 
+    /// All messages before this one have been delivered or given up.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Takes note that `count` more messages were sent.
     #[inline]
     pub(crate) fn advance(&mut self, count: u64) {

@@ -8,6 +8,25 @@ use std::thread::{self, JoinHandle};
 use ratatosk_bench::Forwarder;
 use serde_json::Value;
 
+mod faulty;
+
+/// Runs the generator; the words are those of the command line.
+fn bench(port: u16, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ratatosk-bench"))
+        .args(line.split_whitespace())
+        .args(["--port", &port.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// What it printed as JSON.
+fn report(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{errors}"))
+}
+
 /// A forwarder on a free port, stopped when dropped.
 struct Floor {
     port: u16,
@@ -29,26 +48,15 @@ impl Floor {
         Self { port, stop, thread: Some(thread) }
     }
 
-    /// Runs the generator; the words are those of the command line.
     fn bench(&self, line: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_ratatosk-bench"))
-            .args(line.split_whitespace())
-            .args(["--port", &self.port.to_string()])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        bench(self.port, line)
     }
 
     /// Runs a short scenario and returns its figures.
     fn figures(&self, line: &str) -> Value {
         let output = self.bench(&format!("{line} --warmup 0.1 --duration 0.3 --format json"));
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            output.status.success(),
-            "{line}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let report: Value = serde_json::from_str(&text).unwrap();
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{line}: {report}");
         assert_eq!(report["failure"], Value::Null, "{line}: {report}");
         assert_eq!(report["notes"], Value::Array(Vec::new()), "{line}: {report}");
         report["figures"].clone()
@@ -164,10 +172,7 @@ fn refused_connection_is_named_with_its_target() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = closed.local_addr().unwrap().port();
     drop(closed);
-    let output = Command::new(env!("CARGO_BIN_EXE_ratatosk-bench"))
-        .args(["--scenario", "S1", "--port", &port.to_string()])
-        .output()
-        .unwrap();
+    let output = bench(port, "--scenario S1");
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("Connection refused"), "{text}");
@@ -208,4 +213,29 @@ fn broker_that_cannot_be_started_fails_the_comparison() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("FAILED none: starting none"), "{text}");
+}
+
+#[test]
+fn interrupted_comparison_leaves_no_broker_behind() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let mut comparison = Command::new(env!("CARGO_BIN_EXE_ratatosk-bench"))
+        .args(["compare", "--target", "floor=forwarder", "--scenario", "S2", "--duration", "60"])
+        .args(["--port", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    while !answers() {
+        // Bounded by the comparison's own patience with a broker that does not answer.
+        assert!(comparison.try_wait().unwrap().is_none(), "the broker was never started");
+        thread::yield_now();
+    }
+    let id = comparison.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let status = comparison.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(!answers(), "the broker still answers on port {port}");
 }
