@@ -98,7 +98,7 @@ impl Bench {
         let net = Net::new(plan.packet_max(), Arc::clone(&self.stop)).context("event loop")?;
         let ledger = Ledger::new(plan.routing, plan.publishers, plan.subscribers)
             .context("too many streams to watch")?;
-        self.live.begin();
+        self.live.begin(clock::now_ns());
         Ok((net, Load::new(plan.version, plan.qos, self.run, ledger)))
     }
 

@@ -19,7 +19,7 @@ use crate::machine::figure::{self, Figures, NAMES, Unit};
 use crate::meter::Meter;
 use crate::net::Interrupted;
 use crate::plan::{Kind, Plan};
-use crate::report::{Report, number};
+use crate::report::{Report, number, print};
 use crate::run::{frame, perform, usage};
 
 /// What one target did in one scenario.
@@ -65,10 +65,11 @@ pub(crate) fn run(request: &CompareArgs, stop: Arc<AtomicBool>) -> anyhow::Resul
     for plan in &plans {
         comparison.scenario(plan)?;
     }
-    match request.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&comparison.to_json())?),
-        Format::Table => print!("{}", comparison.to_table()),
-    }
+    let text = match request.format {
+        Format::Json => serde_json::to_string_pretty(&comparison.to_json())? + "\n",
+        Format::Table => comparison.to_table(),
+    };
+    print(&text)?;
     let failed = comparison.sections.iter().flat_map(|section| &section.results);
     let failed = failed.map(|results| results.failures.len()).sum::<usize>();
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -15,6 +15,9 @@ const BAR_SIZE: usize = 40;
 /// The bar is drawn at most this often.
 const BAR_EVERY_NS: u64 = SECOND_NS / 10;
 
+/// Two lines are at least this far apart.
+const LINE_MIN_NS: u64 = SECOND_NS / 5;
+
 /// Where progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Show {
@@ -33,6 +36,7 @@ pub(crate) struct Live {
     lines: u32,
     bar_ns: u64,
     last: Counts,
+    last_ns: u64,
 }
 
 /// What the lines show the differences of.
@@ -45,13 +49,14 @@ struct Counts {
 
 impl Live {
     pub(crate) fn new(show: Show) -> Self {
-        Self { show, lines: 0, bar_ns: 0, last: Counts::default() }
+        Self { show, lines: 0, bar_ns: 0, last: Counts::default(), last_ns: 0 }
     }
 
     /// Starts the table of a new run.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, now_ns: u64) {
         self.lines = 0;
         self.last = Counts::default();
+        self.last_ns = now_ns;
     }
 
     /// Draws the bar: `done` of `total` since `start_ns`.
@@ -65,7 +70,7 @@ impl Live {
         }
         self.bar_ns = if finished { 0 } else { elapsed_ns };
         let filled = (BAR_SIZE * done).checked_div(total).unwrap_or(BAR_SIZE).min(BAR_SIZE);
-        let rate = (done as u128 * u128::from(SECOND_NS)) / u128::from(elapsed_ns.max(1));
+        let rate = per_second(done as u64, elapsed_ns);
         let end = if finished { "\n" } else { "" };
         let (full, rest) = ("#".repeat(filled), "·".repeat(BAR_SIZE - filled));
         let mut error = io::stderr();
@@ -74,11 +79,13 @@ impl Live {
         let _ = error.flush();
     }
 
-    /// One line: what happened since the last one.
-    pub(crate) fn line(&mut self, phase: &str, load: &Load, latency: &Histogram<u64>) {
-        if self.show == Show::Nothing {
+    /// One line: what happened since the last one, per second. Nothing if that was only just now.
+    pub(crate) fn line(&mut self, now_ns: u64, phase: &str, load: &Load, latency: &Histogram<u64>) {
+        let elapsed_ns = now_ns.saturating_sub(self.last_ns);
+        if self.show == Show::Nothing || elapsed_ns < LINE_MIN_NS {
             return;
         }
+        self.last_ns = now_ns;
         if self.lines.is_multiple_of(LINES_PER_HEADING) {
             let columns = ["sent/s", "acked/s", "received/s"].map(|name| format!("{name:>12}"));
             let counts =
@@ -105,9 +112,9 @@ impl Live {
         };
         self.print(&format!(
             "{phase:<8}{:>12}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}{:>12}{:>12}",
-            counts.sent - self.last.sent,
-            counts.acked - self.last.acked,
-            counts.received - self.last.received,
+            per_second(counts.sent - self.last.sent, elapsed_ns),
+            per_second(counts.acked - self.last.acked, elapsed_ns),
+            per_second(counts.received - self.last.received, elapsed_ns),
             load.ledger.overtaken(),
             load.ledger.duplicates,
             load.ledger.out_of_order,
@@ -125,5 +132,22 @@ impl Live {
             Show::Out => writeln!(io::stdout(), "{line}"),
             Show::Error => writeln!(io::stderr(), "{line}"),
         };
+    }
+}
+
+/// Things per second.
+fn per_second(count: u64, elapsed_ns: u64) -> u128 {
+    u128::from(count) * u128::from(SECOND_NS) / u128::from(elapsed_ns.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_per_second_whatever_the_distance() {
+        assert_eq!(per_second(300, 2 * SECOND_NS), 150);
+        assert_eq!(per_second(300, SECOND_NS / 2), 600);
+        assert_eq!(per_second(0, 0), 0);
     }
 }

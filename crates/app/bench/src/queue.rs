@@ -69,7 +69,7 @@ pub(crate) fn drain(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
         }
         if now_ns >= tick_ns {
             tick_ns += SECOND_NS;
-            bench.live.line("drain", &load, &load.latency);
+            bench.live.line(now_ns, "drain", &load, &load.latency);
         }
         if received >= expected || idle_ns > IDLE_NS || load.tally.closed >= dials.len() {
             break;
@@ -108,7 +108,7 @@ pub(crate) fn publish_all(
         }
         if now_ns >= tick_ns {
             tick_ns += SECOND_NS;
-            bench.live.line("publish", load, &load.latency);
+            bench.live.line(now_ns, "publish", load, &load.latency);
         }
         load.fill(&mut net.links, now_ns);
         net.flush(load);

@@ -1,5 +1,7 @@
 //! The result of a run, as a table or as JSON.
 
+use std::io::{self, Write};
+
 use serde_json::{Map, Value, json};
 
 use crate::machine::assertion::Outcome;
@@ -59,6 +61,15 @@ impl Report {
             "failure": self.failure,
             "assertions": assertions,
         })
+    }
+}
+
+/// Prints to standard output; a reader that has gone away is no error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::live::Show;
 use crate::meter::Meter;
 use crate::net::Interrupted;
 use crate::plan::{Error as PlanError, Frame, Free, Kind, Plan};
-use crate::report::Report;
+use crate::report::{Report, print};
 use crate::{compare, connections, queue, retained, steady};
 
 /// Usage errors.
@@ -169,15 +169,17 @@ pub(crate) fn perform(
 fn pronounce(args: &RunArgs, report: &Report) -> anyhow::Result<bool> {
     let assertions = args.assertions.iter().flat_map(|list| &list.0);
     let outcomes: Vec<_> = assertions.map(|one| one.judge(&report.figures)).collect();
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report.to_json(&outcomes))?),
+    let text = match args.format {
+        Format::Json => serde_json::to_string_pretty(&report.to_json(&outcomes))? + "\n",
         Format::Table => {
-            println!("{}", report.to_table().trim_end());
+            let mut text = report.to_table();
             for outcome in &outcomes {
                 let verdict = if outcome.holds { "holds" } else { "VIOLATED" };
-                println!("  assert {:<32} {verdict}: {}", outcome.text, outcome.actual);
+                text += &format!("  assert {:<32} {verdict}: {}\n", outcome.text, outcome.actual);
             }
+            text
         }
-    }
+    };
+    print(&text)?;
     Ok(report.failure.is_none() && outcomes.iter().all(|outcome| outcome.holds))
 }

@@ -106,17 +106,18 @@ impl Run<'_> {
     /// Warm-up and measurement; what is between the two marks counts.
     fn measure(&mut self, plan: &Plan, interval_ns: Option<f64>) -> anyhow::Result<(Mark, Mark)> {
         let start_ns = clock::now_ns();
+        self.bench.live.begin(start_ns);
         self.tick_ns = start_ns + SECOND_NS;
         self.schedule = interval_ns.map(|interval_ns| self.schedule(start_ns, interval_ns));
         self.load.list_all();
         self.drive(start_ns + plan.warmup_ns)?;
-        self.load.latency.reset();
+        self.show(clock::now_ns());
         self.phase = "measure";
         let from = self.mark();
         self.tick_ns = from.moment.at_ns + SECOND_NS;
         self.drive(from.moment.at_ns + plan.duration_ns)?;
         let to = self.mark();
-        self.collect();
+        self.show(to.moment.at_ns);
         Ok((from, to))
     }
 
@@ -172,21 +173,28 @@ impl Run<'_> {
         self.net.turn(&mut self.load, Duration::from_nanos(wait_ns))
     }
 
-    /// Once a second: a line, and the latencies of the second go to the total.
+    /// Once a second: a line, and what is lost no longer holds windows back.
     fn tick(&mut self, now_ns: u64) {
         if now_ns < self.tick_ns {
             return;
         }
         self.tick_ns += SECOND_NS;
-        self.bench.live.line(self.phase, &self.load, &self.load.latency);
+        self.show(now_ns);
         self.load.give_up_stalled();
-        if let Some(seconds) = self.load.keep_alive {
-            // Cheap enough to do far more often than any keep-alive asks for.
-            if seconds < 60 {
-                self.ping();
-            }
+        // Cheap enough to do far more often than any keep-alive asks for.
+        if self.load.keep_alive.is_some_and(|seconds| seconds < 60) {
+            self.ping();
         }
-        self.collect();
+    }
+
+    /// A line, and the latencies since the last one go to the total if they were measured.
+    fn show(&mut self, now_ns: u64) {
+        self.bench.live.line(now_ns, self.phase, &self.load, &self.load.latency);
+        if self.phase == "measure" {
+            // Both have the same bounds, so this cannot fail.
+            let _ = self.total.add(&self.load.latency);
+        }
+        self.load.latency.reset();
     }
 
     fn ping(&mut self) {
@@ -195,14 +203,6 @@ impl Run<'_> {
             let out = self.net.links.buffer(link);
             out.extend_from_slice(&crate::machine::wire::PINGREQ_BYTES);
         }
-    }
-
-    fn collect(&mut self) {
-        if self.phase == "measure" {
-            // Both have the same bounds, so this cannot fail.
-            let _ = self.total.add(&self.load.latency);
-        }
-        self.load.latency.reset();
     }
 
     fn mark(&mut self) -> Mark {
