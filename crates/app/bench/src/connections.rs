@@ -80,8 +80,9 @@ fn connect_figures(
     }
 }
 
+/// Figures of all filters that were subscribed to between two moments.
 #[expect(clippy::cast_precision_loss, reason = "for display")]
-fn subscribe_figures(figures: &mut Figures, load: &Load, from: Moment, to: Moment) {
+pub(crate) fn subscribe_figures(figures: &mut Figures, load: &Load, from: Moment, to: Moment) {
     let count = load.tally.subscribed as f64;
     figures.set_count("subscribed", load.tally.subscribed);
     figures.set_count("subscribes_refused", load.tally.subscribes_refused);
@@ -89,6 +90,8 @@ fn subscribe_figures(figures: &mut Figures, load: &Load, from: Moment, to: Momen
     if let (Some(first), Some(last)) = (from.broker, to.broker) {
         let cpu_ns = last.cpu_ns.saturating_sub(first.cpu_ns);
         figures.set_ratio("cpu_per_subscribe", cpu_ns as f64, count);
+        let grown = last.rss as f64 - first.rss as f64;
+        figures.set_ratio("bytes_per_subscription", grown, count);
     }
 }
 

@@ -85,6 +85,14 @@ struct Switch {
     dropped: u64,
 }
 
+/// What was read from one publisher at once.
+#[derive(Debug)]
+struct Chunk<'a> {
+    link: LinkIndex,
+    bytes: &'a [u8],
+    stretch: Option<Stretch>,
+}
+
 /// Frames of QoS 0 that lie side by side and go to the same subscriber.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
@@ -94,30 +102,30 @@ struct Stretch {
 }
 
 impl Switch {
-    /// Forwards one publication; frames of QoS 0 to a numbered subscriber only extend `stretch`.
+    /// Forwards the publication at `at`; frames of QoS 0 to a numbered subscriber only extend the
+    /// chunk's stretch.
     #[inline]
     fn publish(
         &mut self,
         links: &mut Links,
-        link: LinkIndex,
+        chunk: &mut Chunk<'_>,
         frame: Frame<'_>,
         at: usize,
-        stretch: &mut Option<Stretch>,
-        bytes: &[u8],
     ) -> Result<(), Malformed> {
+        let Chunk { link, bytes, .. } = *chunk;
         let publish = scan::publish(frame, false)?;
         let numbered = number_at_end(publish.topic)
             .and_then(|number| self.numbered.get(number).copied().flatten());
         if publish.qos == 0
             && let Some(target) = numbered
         {
-            match stretch {
+            match &mut chunk.stretch {
                 Some(open) if open.target == target && open.to == at => {
                     open.to = at + frame.size;
                 }
                 _ => {
-                    self.copy(links, stretch.take(), bytes);
-                    *stretch = Some(Stretch { target, from: at, to: at + frame.size });
+                    self.copy(links, chunk.stretch.take(), bytes);
+                    chunk.stretch = Some(Stretch { target, from: at, to: at + frame.size });
                 }
             }
             return Ok(());
@@ -295,16 +303,16 @@ impl Handler for Switch {
         bytes: &[u8],
     ) -> Result<usize, Malformed> {
         let mut at = 0;
-        let mut stretch = None;
+        let mut chunk = Chunk { link, bytes, stretch: None };
         while let Some(frame) = scan::frame(&bytes[at..])? {
             if frame.packet_type() == PUBLISH {
-                self.publish(links, link, frame, at, &mut stretch, bytes)?;
+                self.publish(links, &mut chunk, frame, at)?;
             } else {
                 self.control(links, link, frame)?;
             }
             at += frame.size;
         }
-        self.copy(links, stretch, bytes);
+        self.copy(links, chunk.stretch, bytes);
         Ok(at)
     }
 

@@ -111,9 +111,12 @@ pub(crate) enum Error {
         /// Subscribers.
         subscribers: usize,
     },
-    /// The topic or group is not valid as such.
+    /// The topic is not valid as such.
     #[error("{0:?} is not a topic name: it is empty, too long, or has +, # or a zero character")]
     Topic(String),
+    /// The group of a shared subscription is not valid as such.
+    #[error("{0:?} is not the name of a shared group: it is empty, too long, or has +, # or /")]
+    Group(String),
     /// No publishers and no subscribers, or far too many.
     #[error("{0} connections cannot be made: between 1 and {CONNECTIONS_MAX} are possible")]
     Connections(usize),
@@ -162,8 +165,22 @@ pub(crate) struct Frame {
 impl Plan {
     /// The scenario called `name`, in any case.
     pub(crate) fn scenario(name: &str, frame: Frame) -> Result<Self, Error> {
+        let shape = Self::shape(name, frame).ok_or_else(|| Error::Unknown(name.to_owned()))?;
+        let known = SCENARIOS.iter().find(|known| known.eq_ignore_ascii_case(name));
+        let name = known.map_or_else(|| name.to_owned(), |known| (*known).to_owned());
+        let version = frame.version.unwrap_or(shape.version);
+        let messages = frame.messages.unwrap_or(shape.messages);
+        let mut plan = Self { name, version, messages, ..shape };
+        if plan.kind == Kind::Retained {
+            plan.routing = Routing::Stored(plan.messages_each());
+        }
+        plan.check()
+    }
+
+    /// The table of scenarios.
+    fn shape(name: &str, frame: Frame) -> Option<Self> {
         let base = |title: &str, qos, payload_size| Self::pairs(title, qos, payload_size, frame);
-        let shapes: Self = match name.to_ascii_lowercase().as_str() {
+        let plan = match name.to_ascii_lowercase().as_str() {
             "s1" => base("1:1, 50 pairs, QoS 0, 32 B, closed loop", 0, 32),
             "s2" => base("1:1, 50 pairs, QoS 1, 32 B, closed loop", 1, 32),
             "s2b" => base("1:1, 50 pairs, QoS 2, 32 B, closed loop", 2, 32),
@@ -223,17 +240,9 @@ impl Plan {
                 messages: 100_000,
                 ..base("100,000 retained messages, then one reader", 1, 64)
             },
-            _ => return Err(Error::Unknown(name.to_owned())),
+            _ => return None,
         };
-        let known = SCENARIOS.iter().find(|known| known.eq_ignore_ascii_case(name));
-        let name = known.map_or_else(|| name.to_owned(), |known| (*known).to_owned());
-        let version = frame.version.unwrap_or(shapes.version);
-        let messages = frame.messages.unwrap_or(shapes.messages);
-        let mut plan = Self { name, version, messages, ..shapes };
-        if plan.kind == Kind::Retained {
-            plan.routing = Routing::Stored(plan.messages_each());
-        }
-        plan.check()
+        Some(plan)
     }
 
     /// A run of one's own.
@@ -334,12 +343,17 @@ impl Plan {
             let value = self.messages.to_string();
             return range("messages", value, "at least one per publisher, at most 100,000,000");
         }
-        let names = [self.topic(0)].into_iter().chain(self.group.clone());
-        for name in names {
-            let valid = !name.is_empty() && name.len() < 60_000 && !name.contains(['+', '#', '\0']);
-            if !valid {
-                return Err(Error::Topic(name));
-            }
+        let valid = |name: &str| {
+            !name.is_empty() && name.len() < 60_000 && !name.contains(['+', '#', '\0'])
+        };
+        if !valid(&self.topic(0)) {
+            return Err(Error::Topic(self.topic(0)));
+        }
+        // [MQTT-4.8.2-1] A group's name is one level.
+        if let Some(group) =
+            self.group.as_ref().filter(|group| !valid(group) || group.contains('/'))
+        {
+            return Err(Error::Group(group.clone()));
         }
         let Self { publishers, subscribers, .. } = self;
         if Ledger::new(self.routing, publishers, subscribers).is_none() {
@@ -474,6 +488,7 @@ mod tests {
         assert!(message(&|free| free.qos = 3).starts_with("qos is 3"));
         assert!(message(&|free| free.rate = Some(-1.0)).starts_with("rate is -1"));
         assert!(message(&|free| free.topic = Some("a/#".to_owned())).contains("\"a/#\""));
+        assert!(message(&|free| free.group = Some("a/b".to_owned())).contains("shared group"));
         let unequal = message(&|free| {
             free.topic = Some("a/{i}".to_owned());
             free.subscribers = 3;

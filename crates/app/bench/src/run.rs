@@ -14,6 +14,7 @@ use crate::args::{Args, Command, Format, ForwarderArgs, FrameArgs, Phase, RunArg
 use crate::bench::Bench;
 use crate::forwarder::Forwarder;
 use crate::live::Show;
+use crate::machine::assertion::Outcome;
 use crate::meter::Meter;
 use crate::net::Interrupted;
 use crate::plan::{Error as PlanError, Frame, Free, Kind, Plan};
@@ -86,8 +87,10 @@ fn measure(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
     }
     let mut holds = true;
     for plan in &plans {
-        for report in carry_out(args, plan, stop)? {
-            holds &= pronounce(args, &report)?;
+        let reports = carry_out(args, plan, stop)?;
+        for (index, report) in reports.iter().enumerate() {
+            let outcomes = judge(args, &reports, index);
+            holds &= pronounce(args, report, &outcomes)?;
         }
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -165,15 +168,28 @@ pub(crate) fn perform(
     Ok(reports)
 }
 
-/// Prints the report and judges it; true if all holds.
-fn pronounce(args: &RunArgs, report: &Report) -> anyhow::Result<bool> {
+/// Judges the report `index`. An assertion is for the phases that measure its figure; what no phase
+/// measures is violated, and said so in the last one.
+fn judge(args: &RunArgs, reports: &[Report], index: usize) -> Vec<Outcome> {
+    let figures = &reports[index].figures;
+    let last = index + 1 == reports.len();
     let assertions = args.assertions.iter().flat_map(|list| &list.0);
-    let outcomes: Vec<_> = assertions.map(|one| one.judge(&report.figures)).collect();
+    assertions
+        .filter(|one| {
+            let anywhere = reports.iter().any(|report| one.is_measured(&report.figures));
+            one.is_measured(figures) || (last && !anywhere)
+        })
+        .map(|one| one.judge(figures))
+        .collect()
+}
+
+/// Prints the report with its verdict; true if all holds.
+fn pronounce(args: &RunArgs, report: &Report, outcomes: &[Outcome]) -> anyhow::Result<bool> {
     let text = match args.format {
-        Format::Json => serde_json::to_string_pretty(&report.to_json(&outcomes))? + "\n",
+        Format::Json => serde_json::to_string_pretty(&report.to_json(outcomes))? + "\n",
         Format::Table => {
             let mut text = report.to_table();
-            for outcome in &outcomes {
+            for outcome in outcomes {
                 let verdict = if outcome.holds { "holds" } else { "VIOLATED" };
                 text += &format!("  assert {:<32} {verdict}: {}\n", outcome.text, outcome.actual);
             }

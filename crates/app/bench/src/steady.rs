@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::bench::{Bench, Moment, Progress};
 use crate::clock::{self, SECOND_NS, seconds};
+use crate::connections::subscribe_figures;
 use crate::load::{Load, latency_histogram};
 use crate::machine::figure::Figures;
 use crate::machine::window::Window;
@@ -55,6 +56,7 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     let (mut net, mut load) = bench.open(plan)?;
     let dials = bench.subscriber_dials(plan);
     bench.connect(&mut net, &mut load, plan, &dials)?;
+    let connected = bench.moment();
     bench.subscribe(&mut net, &mut load, plan)?;
     let subscribed = bench.moment();
     let fanout = load.ledger.fanout();
@@ -78,11 +80,11 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     let (from, to) = run.measure(plan, interval_ns)?;
     run.drain(u64::from(fanout))?;
     let mut report = run.report(plan, u64::from(fanout), from, to);
-    if let (Some(before), Some(subscribed)) = (before.broker, subscribed.broker) {
+    if let Some(before) = before.broker {
         report.figures.set_count("rss_before", before.rss);
-        if plan.filters(0).len() > 1 {
-            subscription_figures(&mut report.figures, &run.load, before.rss, subscribed.rss);
-        }
+    }
+    if plan.filters(0).len() > 1 {
+        subscribe_figures(&mut report.figures, &run.load, connected, subscribed);
     }
     let Run { bench, mut net, mut load, .. } = run;
     if report.failure.is_none() {
@@ -92,14 +94,6 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
         }
     }
     Ok(report)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for display")]
-fn subscription_figures(figures: &mut Figures, load: &Load, before: u64, after: u64) {
-    let filters = load.tally.subscribed as f64;
-    figures.set_count("subscribed", load.tally.subscribed);
-    figures.set_count("subscribes_refused", load.tally.subscribes_refused);
-    figures.set_ratio("bytes_per_subscription", after as f64 - before as f64, filters);
 }
 
 impl Run<'_> {

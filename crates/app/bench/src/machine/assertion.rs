@@ -188,6 +188,11 @@ fn share(suffix: &str) -> Option<f64> {
 }
 
 impl Assertion {
+    /// Whether `figures` have what it is about.
+    pub(crate) fn is_measured(&self, figures: &Figures) -> bool {
+        figures.value(self.name).is_some()
+    }
+
     /// Judges `figures`.
     pub(crate) fn judge(&self, figures: &Figures) -> Outcome {
         let Some(actual) = figures.value(self.name) else {

@@ -9,6 +9,7 @@ use ratatosk_bench::Forwarder;
 use serde_json::Value;
 
 mod faulty;
+mod storage;
 
 /// Runs the generator; the words are those of the command line.
 fn bench(port: u16, line: &str) -> Output {
