@@ -36,6 +36,8 @@ enum Command {
     },
     /// Asks a running node whether it is ready; exit code 4 when it is not.
     Health(health::HealthArgs),
+    /// Drives a broker with a load and judges what comes back
+    Bench(Box<ratatosk_bench::Args>),
     /// Prints a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -65,6 +67,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Start(args)) => start::run(&sources(&[cli.configuration, args])),
         Some(Command::Config { command }) => config::run(&command, &cli.configuration),
         Some(Command::Health(args)) => health::run(&args, &cli.configuration),
+        Some(Command::Bench(args)) => ratatosk_bench::run(*args),
         Some(Command::Completions(args)) => completions::run(&args),
     };
     outcome.unwrap_or_else(|error| {
