@@ -5,7 +5,9 @@
 mod completions;
 mod config;
 mod health;
+mod publish;
 mod start;
+mod subscribe;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +38,12 @@ enum Command {
     },
     /// Asks a running node whether it is ready; exit code 4 when it is not.
     Health(health::HealthArgs),
+    /// Sends messages to a broker
+    Pub(Box<publish::PublishArgs>),
+    /// Prints the messages that a broker sends
+    Sub(Box<subscribe::SubscribeArgs>),
+    /// Drives a broker with a load and judges what comes back
+    Bench(Box<ratatosk_bench::Args>),
     /// Prints a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -65,6 +73,9 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Start(args)) => start::run(&sources(&[cli.configuration, args])),
         Some(Command::Config { command }) => config::run(&command, &cli.configuration),
         Some(Command::Health(args)) => health::run(&args, &cli.configuration),
+        Some(Command::Pub(args)) => publish::run(&args),
+        Some(Command::Sub(args)) => subscribe::run(&args),
+        Some(Command::Bench(args)) => ratatosk_bench::run(*args),
         Some(Command::Completions(args)) => completions::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -3,6 +3,7 @@
 //! `configuration` says what a node is told, `command` what an operator can ask for, `node` how services become a
 //! node. Here is only what a process needs at its edge. Exit codes: see [`exit::Code`].
 
+mod client;
 mod command;
 mod configuration;
 mod exit;
