@@ -1,0 +1,184 @@
+//! The broker within the node: services wired to each other and to the data plane.
+//!
+//! The one place that names services. They know each other by the contract only; what is made
+//! here decides which implementation stands behind it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use ratatosk_clock::SystemClock;
+use ratatosk_contract::{inbox::Inbox as _, retain::RetainLimits, sessions::Sessions as _};
+use ratatosk_dist::DistService;
+use ratatosk_inbox::InboxService;
+use ratatosk_mqtt::{ListenerConfig, Mqtt, Running, Services};
+use ratatosk_plugin::{
+    answer::BoxFuture,
+    config::Registries,
+    host::{Host, Timer},
+};
+use ratatosk_retain::RetainService;
+use ratatosk_session_dict::DictService;
+use ratatosk_telemetry::{memory::Accountant, metric::Registry};
+
+use crate::configuration::Configuration;
+use crate::metrics;
+
+/// How often what has expired is looked for.
+const EXPIRE_INTERVAL: Duration = Duration::from_millis(500);
+/// How much of it goes at once, so that others get a turn.
+const EXPIRED_MAX: usize = 10_000;
+/// Retained messages are looked through for expired ones this often. RET-004
+const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The services at work.
+pub(crate) struct Broker {
+    running: Running,
+    plugins: Host,
+    housekeeping: tokio::task::JoinSet<()>,
+}
+
+impl Broker {
+    /// Builds and starts everything. Nothing is left running if it fails.
+    pub(crate) fn start(
+        configuration: &Configuration,
+        registry: &Registry,
+        accountant: &Accountant,
+    ) -> anyhow::Result<Self> {
+        let clock = SystemClock::new();
+        let plugins = plugins(configuration, clock)?;
+        plugins.start()?;
+        let mqtt = Mqtt::new(mqtt_config(configuration));
+        let post = mqtt.post();
+        let dist = Arc::new(DistService::new());
+        let inbox = Arc::new(InboxService::new(dist.clone(), Arc::new(post.clone())));
+        let retain = Arc::new(RetainService::new(RetainLimits::default()));
+        let session_dict = Arc::new(DictService::new());
+        let services = Services {
+            dist: dist.clone(),
+            inbox: inbox.clone(),
+            retain: retain.clone(),
+            session_dict: session_dict.clone(),
+            plugins: plugins.clone(),
+            memory: accountant.clone(),
+            clock,
+        };
+        let seed = random().context("the system gives no random numbers")?;
+        let running = mqtt.start(services, seed)?;
+        for (name, address) in running.addresses() {
+            tracing::info!(listener = name, %address, "listening");
+        }
+        metrics::register(registry, &running, &dist, &inbox, &retain, &session_dict, &plugins);
+        let mut housekeeping = tokio::task::JoinSet::new();
+        housekeeping.spawn(expire(inbox, post, clock));
+        housekeeping.spawn(collect(retain, clock));
+        Ok(Broker { running, plugins, housekeeping })
+    }
+
+    /// Takes over what a reload may change.
+    pub(crate) fn reload(&self, configuration: &Configuration) {
+        self.plugins.replace_defaults(configuration.tenant.clone());
+        let mut problems = self.plugins.reload();
+        problems.extend(self.running.reload());
+        for problem in problems {
+            tracing::error!(problem = format!("{problem:#}"), "not reloaded");
+        }
+    }
+
+    /// The files whose change is worth a reload of certificates.
+    pub(crate) fn watched_files(&self) -> Vec<std::path::PathBuf> {
+        self.running.watched_files()
+    }
+
+    /// Reads certificates anew.
+    pub(crate) fn reload_certificates(&self) {
+        for problem in self.running.reload() {
+            tracing::error!(problem = format!("{problem:#}"), "not reloaded");
+        }
+    }
+
+    /// Stops in phases; who is left at the deadline is cut off.
+    pub(crate) async fn stop(mut self, deadline: Duration) {
+        self.running.stop(deadline).await;
+        self.housekeeping.shutdown().await;
+        self.plugins.stop();
+    }
+}
+
+fn plugins(configuration: &Configuration, clock: SystemClock) -> anyhow::Result<Host> {
+    let config = configuration.plugins();
+    config.validate()?;
+    let listeners: Vec<(String, bool)> = configuration
+        .listeners
+        .iter()
+        .map(|listener| (name_of(listener), listener.anonymous))
+        .collect();
+    let providers = config.open(&listeners, &Registries::default())?;
+    let timer: Arc<dyn Timer> = Arc::new(RuntimeTimer(clock));
+    Ok(Host::new(providers, configuration.tenant.clone(), &timer, config.limits()))
+}
+
+fn mqtt_config(configuration: &Configuration) -> ratatosk_mqtt::Config {
+    let listeners = configuration.listeners.iter().map(|listener| ListenerConfig {
+        name: name_of(listener),
+        address: listener.address,
+        layers: listener.transport.clone(),
+        is_required: listener.required,
+    });
+    let limits = configuration.limits;
+    let per_second = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    ratatosk_mqtt::Config {
+        listeners: listeners.collect(),
+        shards: configuration.mqtt.shards,
+        connect_timeout: limits.connect_timeout,
+        connections_per_second_max: limits.connections_per_second_max.map(per_second),
+        disconnects_per_second: per_second(limits.disconnects_per_second_max),
+        ..ratatosk_mqtt::Config::default()
+    }
+}
+
+fn name_of(listener: &crate::configuration::Listener) -> String {
+    format!("{}://{}", listener.protocol.name(), listener.address)
+}
+
+fn random() -> Result<u64, getrandom::Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Ends persistent sessions whose time is over, and sends wills that are due.
+async fn expire(inbox: Arc<InboxService>, post: ratatosk_mqtt::Post, clock: SystemClock) {
+    let mut ticks = tokio::time::interval(EXPIRE_INTERVAL);
+    let mut wills = Vec::new();
+    loop {
+        ticks.tick().await;
+        inbox.expire(clock.now(), EXPIRED_MAX, &mut wills);
+        for due in wills.drain(..) {
+            post.publish(&due.identity.tenant, due.message);
+        }
+    }
+}
+
+/// Drops retained messages whose time is over.
+async fn collect(retain: Arc<RetainService>, clock: SystemClock) {
+    let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
+    loop {
+        ticks.tick().await;
+        while retain.collect(clock.now(), EXPIRED_MAX) == EXPIRED_MAX {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The runtime's time, for the host of the plugins.
+struct RuntimeTimer(SystemClock);
+
+impl Timer for RuntimeTimer {
+    fn now(&self) -> Duration {
+        self.0.now().since(ratatosk_clock::Instant::ZERO)
+    }
+
+    fn sleep(&self, span: Duration) -> BoxFuture<()> {
+        Box::pin(tokio::time::sleep(span))
+    }
+}
