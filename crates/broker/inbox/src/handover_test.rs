@@ -186,7 +186,7 @@ fn an_online_member_that_wants_qos_0_gets_it_through_its_connection() {
     bench.check_conservation();
 }
 
-/// MQTT-084: whoever was chosen and is gone when the message comes is replaced.
+/// Whoever was chosen and is gone when the message comes is replaced.
 #[test]
 fn a_message_for_a_member_that_is_gone_goes_to_another() {
     let bench = bench();

@@ -70,7 +70,7 @@ fn the_owner_is_told_when_a_packet_identifier_is_free_again() {
     assert_eq!(bench.fetch(claim, Sequence(65_535), BUDGET).len(), 2);
 }
 
-/// MQTT-096: [MQTT-3.3.2-5] what was sent before its deadline is sent again after it.
+/// [MQTT-3.3.2-5] what was sent before its deadline is sent again after it.
 #[test]
 fn expired_messages_are_not_handed_out_unless_they_were_before() {
     let mut queue = Queue::default();
@@ -307,7 +307,7 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// INBOX-006, INBOX-007: nothing is lost, nothing comes again once it is confirmed, and all in
+    /// INBOX-006: nothing is lost, nothing comes again once it is confirmed, and all in
     /// the order in which it came, over any sequence of attach, fetch, commit, detach and time.
     #[test]
     fn a_session_behaves_as_plain_lists(

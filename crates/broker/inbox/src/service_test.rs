@@ -16,7 +16,7 @@ use crate::fake::{BUDGET, bench, identity, message, owner, payloads, seconds};
 
 const T0: Instant = Instant::ZERO;
 
-/// INBOX-001, INBOX-002: every call of the owner before is refused and changes nothing.
+/// INBOX-001: every call of the owner before is refused and changes nothing.
 #[test]
 fn whoever_attached_before_is_refused() {
     let bench = bench();
@@ -356,7 +356,7 @@ fn fetching_goes_on_behind_what_was_handed_out() {
     assert!(bench.sessions.take_ready().is_empty(), "nobody is there to be woken");
 }
 
-/// INBOX-007: [MQTT-4.4.0-1] out of order, too; what is not confirmed is there again on resume.
+/// [MQTT-4.4.0-1] out of order, too; what is not confirmed is there again on resume.
 #[test]
 fn commit_removes_only_what_was_confirmed() {
     let bench = bench();
@@ -379,7 +379,7 @@ fn commit_removes_only_what_was_confirmed() {
     bench.check_conservation();
 }
 
-/// MQTT-045, MQTT-092: from its PUBREC on only the PUBREL of a message is owed, over a resume.
+/// From its PUBREC on only the PUBREL of a message is owed, over a resume.
 #[test]
 fn a_received_message_is_known_as_such_after_a_resume() {
     let bench = bench();
@@ -399,7 +399,7 @@ fn a_received_message_is_known_as_such_after_a_resume() {
     assert_eq!(payloads(&bench.fetch_all(claim)), ["2"]);
 }
 
-/// MQTT-046: accepted and not released, over resumes.
+/// Accepted and not released, over resumes.
 #[test]
 fn inbound_packet_ids_survive_a_reconnect() {
     let bench = bench();
@@ -414,7 +414,7 @@ fn inbound_packet_ids_survive_a_reconnect() {
     assert_eq!(bench.attach("c", T0).inbound, [id(7), id(9)]);
 }
 
-/// MQTT-089: and the retain flag only as published, the identifier of the subscription that
+/// And the retain flag only as published, the identifier of the subscription that
 /// matched, and one entry per subscription.
 #[test]
 fn an_entry_says_how_its_subscription_wants_it() {

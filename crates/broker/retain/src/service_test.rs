@@ -46,7 +46,9 @@ fn store_until(
 fn read_page(retained: &dyn TenantRetained, filter: &str, cursor: &mut Cursor, max: usize) -> Page {
     let filter = TopicFilter::parse(filter, &TopicLimits::PROTOCOL).unwrap();
     let mut page = Page { messages_max: max, bytes_max: usize::MAX, ..Page::default() };
+    let before = cursor.clone();
     retained.scan(NOW, &filter, cursor, &mut page);
+    assert_ne!(*cursor, before, "every page goes on");
     page
 }
 
