@@ -5,6 +5,7 @@
 mod completions;
 mod config;
 mod health;
+mod passwd;
 mod publish;
 mod start;
 mod subscribe;
@@ -38,6 +39,8 @@ enum Command {
     },
     /// Asks a running node whether it is ready; exit code 4 when it is not.
     Health(health::HealthArgs),
+    /// Writes the file of users and passwords
+    Passwd(passwd::PasswdArgs),
     /// Sends messages to a broker
     Pub(Box<publish::PublishArgs>),
     /// Prints the messages that a broker sends
@@ -73,6 +76,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Start(args)) => start::run(&sources(&[cli.configuration, args])),
         Some(Command::Config { command }) => config::run(&command, &cli.configuration),
         Some(Command::Health(args)) => health::run(&args, &cli.configuration),
+        Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
         Some(Command::Bench(args)) => ratatosk_bench::run(*args),

@@ -38,7 +38,8 @@ pub(crate) struct Configuration {
     pub(crate) data_dir: PathBuf,
     pub(crate) roles: Roles,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) auth: Auth,
+    /// Who is let in; opened once, so its files can be read.
+    pub(crate) auth: ratatosk_plugin::config::Config,
     pub(crate) admin: ratatosk_admin::Config,
     pub(crate) mqtt: Mqtt,
     pub(crate) limits: Limits,
@@ -85,13 +86,6 @@ pub(crate) struct Listener {
     pub(crate) anonymous: bool,
     /// A failure to listen stops the start. Not so for the default on `[::1]`: the machine may have no IPv6.
     pub(crate) required: bool,
-}
-
-/// Who is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Auth {
-    pub(crate) password_file: Option<PathBuf>,
-    pub(crate) acl_file: Option<PathBuf>,
 }
 
 /// The MQTT service.
