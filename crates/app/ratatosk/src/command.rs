@@ -1,6 +1,7 @@
 //! The command line: what an operator can ask for.
 //!
-//! Without a command the node is started. In `pub`, `sub` and `bench`, `-h` is the host, as everywhere in this field.
+//! Without a command the node is started. In `pub`, `sub` and `bench`, `-h` is the host, as
+//! everywhere in this field.
 
 mod completions;
 mod config;

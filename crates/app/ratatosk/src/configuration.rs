@@ -1,7 +1,9 @@
-//! The configuration: from file, environment and flags to checked values that remember where they came from.
+//! The configuration: from file, environment and flags to checked values that remember where they
+//! came from.
 //!
-//! Layers, the later wins: defaults, the file, `RATATOSK_A__B`, flags. What is returned is valid as a whole; what is
-//! refused comes with every problem at once, each with its place. Keys are declared in one table (`schema`).
+//! Layers, the later wins: defaults, the file, `RATATOSK_A__B`, flags. What is returned is valid as
+//! a whole; what is refused comes with every problem at once, each with its place. Keys are
+//! declared in one table (`schema`).
 
 mod build;
 mod effective;
@@ -84,7 +86,8 @@ pub(crate) struct Listener {
     pub(crate) transport: transport::Config,
     /// Clients without credentials are let in here.
     pub(crate) anonymous: bool,
-    /// A failure to listen stops the start. Not so for the default on `[::1]`: the machine may have no IPv6.
+    /// A failure to listen stops the start. Not so for the default on `[::1]`: the machine may have
+    /// no IPv6.
     pub(crate) required: bool,
 }
 

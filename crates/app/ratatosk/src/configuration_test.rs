@@ -304,7 +304,8 @@ fn all_problems_are_told_at_once_in_order_of_place() {
     );
 }
 
-/// CFG-011: the data directory comes from the environment, which wins over the file and loses to flags.
+/// CFG-011: the data directory comes from the environment, which wins over the file and loses to
+/// flags.
 #[test]
 fn layers_win_in_their_order() {
     let file = || Place::new("data_dir = \"from-file\"\nadmin.address = \"127.0.0.1:1\"");

@@ -1,7 +1,8 @@
 //! `ratatosk passwd`: users and their hashed passwords.
 //!
-//! The password comes from standard input: on a terminal it is asked for twice and not shown, otherwise it is the
-//! first line. It never comes from the command line, which others on the machine can read.
+//! The password comes from standard input: on a terminal it is asked for twice and not shown,
+//! otherwise it is the first line. It never comes from the command line, which others on the
+//! machine can read.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! From single values to the configuration as a whole: what keys say together, and who may reach what.
+//! From single values to the configuration as a whole: what keys say together, and who may reach
+//! what.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -363,8 +364,8 @@ impl Builder {
         Some(ProxyConfig { trusted, required })
     }
 
-    /// Whether clients without credentials are let in at a listener. Reachable by others, it must be
-    /// said by name; who says nothing must have named somebody who identifies clients.
+    /// Whether clients without credentials are let in at a listener. Reachable by others, it must
+    /// be said by name; who says nothing must have named somebody who identifies clients.
     fn anonymous(
         &mut self,
         section: &str,

@@ -1,7 +1,9 @@
-//! Every key of the configuration: its path, kind, default and meaning. The one place where a key is declared.
+//! Every key of the configuration: its path, kind, default and meaning. The one place where a key
+//! is declared.
 //!
-//! From this table follow the checks, the defaults, `config show`, the suggestions and `docs/configuration.md`.
-//! The tenant settings are appended from their own table. In a path `[]` stands for an element's number.
+//! From this table follow the checks, the defaults, `config show`, the suggestions and
+//! `docs/configuration.md`. The tenant settings are appended from their own table. In a path `[]`
+//! stands for an element's number.
 
 use ratatosk_contract::settings::TenantSettings;
 
