@@ -80,7 +80,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Passes a result on and takes note that something moved; while nothing does, watches the time.
+    /// Passes a result on and takes note that something moved; while nothing does, watches the
+    /// time.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,

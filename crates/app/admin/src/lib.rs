@@ -1,8 +1,9 @@
 //! Management over HTTP: metrics, health and status of a node.
 //!
-//! Guarantees: an address that others can reach has a token, or there is no configuration for it; the number of
-//! connections, the size of a request and the time that an idle connection stays are bounded. The health
-//! checks need no token. What is said comes from [`Sources`]: this crate knows no other service.
+//! Guarantees: an address that others can reach has a token, or there is no configuration for it;
+//! the number of connections, the size of a request and the time that an idle connection stays are
+//! bounded. The health checks need no token. What is said comes from [`Sources`]: this crate knows
+//! no other service.
 
 mod access;
 mod config;

@@ -1,8 +1,9 @@
-//! A small blocking MQTT client for the operator's commands: one connection, one thread, bounded buffers.
+//! A small blocking MQTT client for the operator's commands: one connection, one thread, bounded
+//! buffers.
 //!
-//! Guarantees: a message of QoS 1 or 2 counts as sent when the broker has acknowledged it; one of QoS 2 that
-//! arrives is reported once; keep-alive pings are sent while the caller waits in [`Client::next`]. It does not
-//! reconnect: a command that lost its broker fails and says so.
+//! Guarantees: a message of QoS 1 or 2 counts as sent when the broker has acknowledged it; one of
+//! QoS 2 that arrives is reported once; keep-alive pings are sent while the caller waits in
+//! [`Client::next`]. It does not reconnect: a command that lost its broker fails and says so.
 
 mod arguments;
 mod stream;
@@ -22,7 +23,8 @@ use ratatosk_codec::{
 pub(crate) use self::arguments::{ConnectionArgs, topic_filter, topic_name};
 use self::stream::Stream;
 
-/// Messages of QoS 1 and 2 that wait for their acknowledgement, at most; fewer if the broker says so.
+/// Messages of QoS 1 and 2 that wait for their acknowledgement, at most; fewer if the broker says
+/// so.
 const WINDOW_MAX: u16 = 64;
 
 /// Messages that may come before the answer to a SUBSCRIBE.
@@ -175,7 +177,8 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a message; waits while the window is full. Messages that arrive meanwhile are not wanted.
+    /// Sends a message; waits while the window is full. Messages that arrive meanwhile are not
+    /// wanted.
     pub(crate) fn publish(&mut self, message: Outgoing<'_>) -> Result<(), Error> {
         self.settle(self.window - 1)?;
         let packet_id = (message.qos != Qos::AtMostOnce).then(|| self.next_packet_id());
@@ -281,7 +284,8 @@ impl Client {
         Ok(Some(event))
     }
 
-    /// Reads until a whole packet is at the head of the input; returns its length, `None` at the deadline.
+    /// Reads until a whole packet is at the head of the input; returns its length, `None` at the
+    /// deadline.
     fn packet_by(&mut self, deadline: Option<Instant>) -> Result<Option<usize>, Error> {
         loop {
             match self.decoder.decode(&self.input[self.head..]) {

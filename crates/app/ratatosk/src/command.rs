@@ -1,10 +1,12 @@
 //! The command line: what an operator can ask for.
 //!
-//! Without a command the node is started. In `pub`, `sub` and `bench`, `-h` is the host, as everywhere in this field.
+//! Without a command the node is started. In `pub`, `sub` and `bench`, `-h` is the host, as
+//! everywhere in this field.
 
 mod completions;
 mod config;
 mod health;
+mod passwd;
 mod publish;
 mod start;
 mod subscribe;
@@ -38,6 +40,8 @@ enum Command {
     },
     /// Asks a running node whether it is ready; exit code 4 when it is not.
     Health(health::HealthArgs),
+    /// Writes the file of users and passwords
+    Passwd(passwd::PasswdArgs),
     /// Sends messages to a broker
     Pub(Box<publish::PublishArgs>),
     /// Prints the messages that a broker sends
@@ -73,6 +77,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Start(args)) => start::run(&sources(&[cli.configuration, args])),
         Some(Command::Config { command }) => config::run(&command, &cli.configuration),
         Some(Command::Health(args)) => health::run(&args, &cli.configuration),
+        Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),
         Some(Command::Bench(args)) => ratatosk_bench::run(*args),

@@ -1,7 +1,9 @@
-//! The configuration: from file, environment and flags to checked values that remember where they came from.
+//! The configuration: from file, environment and flags to checked values that remember where they
+//! came from.
 //!
-//! Layers, the later wins: defaults, the file, `RATATOSK_A__B`, flags. What is returned is valid as a whole; what is
-//! refused comes with every problem at once, each with its place. Keys are declared in one table (`schema`).
+//! Layers, the later wins: defaults, the file, `RATATOSK_A__B`, flags. What is returned is valid as
+//! a whole; what is refused comes with every problem at once, each with its place. Keys are
+//! declared in one table (`schema`).
 
 mod build;
 mod effective;
@@ -38,7 +40,8 @@ pub(crate) struct Configuration {
     pub(crate) data_dir: PathBuf,
     pub(crate) roles: Roles,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) auth: Auth,
+    /// Who is let in; opened once, so its files can be read.
+    pub(crate) auth: ratatosk_plugin::config::Config,
     pub(crate) admin: ratatosk_admin::Config,
     pub(crate) mqtt: Mqtt,
     pub(crate) limits: Limits,
@@ -83,15 +86,9 @@ pub(crate) struct Listener {
     pub(crate) transport: transport::Config,
     /// Clients without credentials are let in here.
     pub(crate) anonymous: bool,
-    /// A failure to listen stops the start. Not so for the default on `[::1]`: the machine may have no IPv6.
+    /// A failure to listen stops the start. Not so for the default on `[::1]`: the machine may have
+    /// no IPv6.
     pub(crate) required: bool,
-}
-
-/// Who is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Auth {
-    pub(crate) password_file: Option<PathBuf>,
-    pub(crate) acl_file: Option<PathBuf>,
 }
 
 /// The MQTT service.

@@ -304,7 +304,8 @@ fn all_problems_are_told_at_once_in_order_of_place() {
     );
 }
 
-/// CFG-011: the data directory comes from the environment, which wins over the file and loses to flags.
+/// CFG-011: the data directory comes from the environment, which wins over the file and loses to
+/// flags.
 #[test]
 fn layers_win_in_their_order() {
     let file = || Place::new("data_dir = \"from-file\"\nadmin.address = \"127.0.0.1:1\"");
@@ -418,8 +419,28 @@ fn a_listener_open_to_the_network_must_be_asked_for_by_name() {
     assert_eq!(anonymous(Place::new(&users).with_file("users", "")), [false]);
     let local = "[[listener]]\naddress = \"127.0.0.1:1\"\n[auth]\npassword_file = \"DIR/users\"";
     assert_eq!(anonymous(Place::new(local).with_file("users", "")), [false]);
+    let certified = format!("{open}[auth]\ncertificate_identity = true");
+    assert_eq!(anonymous(Place::new(&certified)), [false]);
     let mixed = format!("[[listener]]\naddress = \"[::1]:1\"\n{open}");
     assert!(Place::new(&mixed).problems().contains("listener.1.address"));
+}
+
+/// SEC-003: development auth is off, and on only where it was written down.
+#[test]
+fn development_auth_must_be_asked_for() {
+    assert!(!valid("").auth.development);
+    assert!(valid("auth.development = true").auth.development);
+}
+
+/// PLG-012, CFG-007: a provider that does not exist and a file that says nothing stop the start.
+#[test]
+fn what_authenticates_is_opened_before_anything_starts() {
+    let problems = Place::new("auth.provider = \"oracle\"").problems();
+    assert!(problems.contains("auth: ") && problems.contains("oracle"), "{problems}");
+    let place = Place::new("auth.password_file = \"DIR/users\"").with_file("users", "no user here");
+    assert!(place.problems().contains("users"), "{}", place.problems());
+    let problems = Place::new("auth.tenant = \"a/b\"").problems();
+    assert!(problems.contains("auth.tenant"), "{problems}");
 }
 
 /// SEC-004: the management API is on loopback or has a token.

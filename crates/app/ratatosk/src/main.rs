@@ -1,7 +1,8 @@
 //! The MQTT broker Ratatosk: one binary that is the node and the operator's tool.
 //!
-//! `configuration` says what a node is told, `command` what an operator can ask for, `node` how services become a
-//! node. Here is only what a process needs at its edge. Exit codes: see [`exit::Code`].
+//! `configuration` says what a node is told, `command` what an operator can ask for, `node` how
+//! services become a node. Here is only what a process needs at its edge. Exit codes: see
+//! [`exit::Code`].
 
 mod client;
 mod command;

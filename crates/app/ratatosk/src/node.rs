@@ -1,6 +1,7 @@
 //! The node: services built from the configuration, run until the operator stops them.
 //!
-//! Order: bind everything, say ready, serve; at SIGHUP take over what can be; at SIGTERM stop in phases.
+//! Order: bind everything, say ready, serve; at SIGHUP take over what can be; at SIGTERM stop in
+//! phases.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use ratatosk_admin::{Check, Service, Sources as AdminSources};
 use ratatosk_telemetry::log;
 use ratatosk_telemetry::memory::{self, Accountant, machine};
-use ratatosk_telemetry::metric::{self, Registry};
+use ratatosk_telemetry::metric::{self, Descriptor, Kind, Registry};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
@@ -51,6 +52,7 @@ async fn serve(
     let registry = Registry::new(configuration.metrics_tenants_max);
     let accountant = Accountant::new(configuration.memory_limit);
     memory::register(&accountant, &registry);
+    register_log(&surroundings.log, &registry);
     let admin = admin(&configuration, &registry).await?;
     surroundings.manager.tell(State::Ready("serving"));
     tracing::info!("ready");
@@ -88,6 +90,17 @@ async fn admin(
     let service = Service::bind(&configuration.admin, sources).await?;
     tracing::info!(address = %service.address(), "management api listening");
     Ok(Some(service))
+}
+
+fn register_log(log: &log::Handle, registry: &Registry) {
+    let log = log.clone();
+    let descriptor = Descriptor {
+        name: "ratatosk_log_dropped_lines_total",
+        help: "Log lines that did not fit into the queue because nobody read the output.",
+    };
+    registry.collect(descriptor, Kind::Counter, &[], move |samples| {
+        samples.push(&[], log.dropped() as f64);
+    });
 }
 
 /// Watches memory and obeys the operator until the order to stop.

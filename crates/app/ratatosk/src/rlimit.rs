@@ -1,4 +1,5 @@
-//! File descriptors: the soft limit is raised to the hard one, because the usual 1024 are 1000 clients.
+//! File descriptors: the soft limit is raised to the hard one, because the usual 1024 are 1000
+//! clients.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 

@@ -1,7 +1,7 @@
 //! Telling the service manager about the state of the node: the `sd_notify` protocol.
 //!
-//! A datagram to the socket that `NOTIFY_SOCKET` names. Without one, or when it cannot be reached, nothing happens:
-//! being supervised is not a condition for serving.
+//! A datagram to the socket that `NOTIFY_SOCKET` names. Without one, or when it cannot be reached,
+//! nothing happens: being supervised is not a condition for serving.
 
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt as _;

@@ -1,13 +1,16 @@
-//! A broker for tests of the client commands: it does what a script says and notes what it was sent.
+//! A broker for tests of the client commands: it does what a script says and notes what it was
+//! sent.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ratatosk_codec::{
     Ack, Connack, Decoded, Decoder, Packet, PacketId, ProtocolVersion, Publish, Qos, ReasonCode,
     Suback, encode,
 };
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// What the broker does.
 #[derive(Clone, Debug)]
@@ -38,10 +41,26 @@ pub(crate) struct Broker {
 impl Broker {
     /// Serves one connection.
     pub(crate) fn start(script: Script) -> Self {
+        Self::serve(script, None)
+    }
+
+    /// Serves one connection over TLS.
+    pub(crate) fn start_tls(script: Script, config: Arc<ServerConfig>) -> Self {
+        Self::serve(script, Some(config))
+    }
+
+    fn serve(script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         let thread = std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
+            let stream: Box<dyn Stream> = match tls {
+                None => Box::new(stream),
+                Some(config) => {
+                    let connection = ServerConnection::new(config).unwrap();
+                    Box::new(StreamOwned::new(connection, stream))
+                }
+            };
             Connection { stream, script, version: ProtocolVersion::V5, log: Vec::new() }.serve()
         });
         Self { port, thread }
@@ -53,8 +72,12 @@ impl Broker {
     }
 }
 
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     script: Script,
     version: ProtocolVersion,
     log: Vec<String>,
@@ -141,6 +164,6 @@ impl Connection {
         let mut bytes = Vec::new();
         encode(packet, self.version, &mut bytes);
         // A client that has what it wanted may be gone.
-        let _ = self.stream.write_all(&bytes);
+        let _ = self.stream.write_all(&bytes).and_then(|()| self.stream.flush());
     }
 }

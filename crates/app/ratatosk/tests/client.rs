@@ -3,16 +3,26 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use ratatosk_codec::{Qos, ReasonCode};
+use rustls::ServerConfig;
 
 use crate::broker::{Broker, Script};
 use crate::process::{Ended, Place};
 
 /// Runs against a broker; gives what happened on both sides.
 fn run(script: Script, arguments: &[&str], input: &str) -> (Ended, Vec<String>) {
-    let broker = Broker::start(script);
     let place = Place::new().with_file("payload", "from a file");
+    run_against(Broker::start(script), &place, arguments, input)
+}
+
+fn run_against(
+    broker: Broker,
+    place: &Place,
+    arguments: &[&str],
+    input: &str,
+) -> (Ended, Vec<String>) {
     let (command, flags) = arguments.split_first().unwrap();
     let mut all = vec![*command, "-h", "127.0.0.1", "-p", &broker.port, "-i", "me"];
     all.extend(flags);
@@ -128,6 +138,36 @@ fn waiting_ends_in_time() {
     let (ended, _) = run(three_messages(), &["sub", "-t", "#", "-C", "9", "-W", "1"], "");
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("3 of 9 messages came in time"), "{}", ended.err);
+}
+
+#[test]
+fn tls_trusts_the_named_authority_and_nobody_else() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let config = Arc::new(config);
+    let place = Place::new()
+        .with_file("right", &made.cert.pem())
+        .with_file("wrong", &other.cert.pem())
+        .with_file("payload", "");
+    let check = |flags: &[&str], code: i32, message: &str| {
+        let broker = Broker::start_tls(Script::default(), Arc::clone(&config));
+        let arguments = [&["pub", "-t", "t", "-m", "secret", "-q", "1"], flags].concat();
+        let (ended, log) = run_against(broker, &place, &arguments, "");
+        assert_eq!(ended.code, Some(code), "{flags:?}: {}", ended.err);
+        assert!(ended.err.contains(message), "{flags:?}: {}", ended.err);
+        assert_eq!(log.contains(&"publish t \"secret\" 1".to_owned()), code == 0, "{log:?}");
+    };
+    check(&["--cafile", "right"], 0, "");
+    check(&["--insecure"], 0, "");
+    check(&["--cafile", "wrong"], 1, "no secure connection to 127.0.0.1:");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Exit codes and messages about the command line and the configuration.
 
-use crate::process::Place;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use crate::process::{Ended, Place};
 
 #[test]
 fn a_wrong_command_line_exits_with_2() {
@@ -79,4 +82,31 @@ fn completions_and_version_are_printed() {
     }
     let version = Place::new().run(&["--version"]).out;
     assert_eq!(version, format!("ratatosk {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// SEC-007: a password comes from standard input, and only its hash is stored.
+#[test]
+fn passwd_makes_a_file_that_the_configuration_takes() {
+    let place = Place::new();
+    let passwd = |arguments: &[&str], input: &str| {
+        let mut all = vec!["passwd", "users"];
+        all.extend(arguments);
+        let mut child = place.command(&all).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Ended::from(child.wait_with_output().unwrap())
+    };
+    assert_eq!(passwd(&["bob"], "hunter2\n").out, "user bob added\n");
+    assert_eq!(passwd(&["bob", "--scheme", "both"], "hunter3").out, "password of bob changed\n");
+    let stored = std::fs::read_to_string(place.directory.join("users")).unwrap();
+    assert!(stored.contains("bob:") && !stored.contains("hunter"), "{stored}");
+    assert_eq!(passwd(&["--list"], "").out, "bob\targon2 scram\n");
+    let open = ["config", "check", "--set", "auth.password_file=users"];
+    let listener = ["--set", "listener.0.address=0.0.0.0:1883"];
+    assert_eq!(place.run(&[&open[..], &listener].concat()).code, Some(0));
+    assert_eq!(passwd(&["bob", "-D"], "").out, "user bob removed\n");
+    let ended = passwd(&["bob", "-D"], "");
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err.contains("there is no user bob"), "{}", ended.err);
+    assert_eq!(passwd(&["eve"], "").code, Some(1));
+    assert_eq!(passwd(&[], "").code, Some(2));
 }

@@ -1,4 +1,5 @@
-//! The binary as its users meet it: exit codes, messages, and a node that starts, answers and stops.
+//! The binary as its users meet it: exit codes, messages, and a node that starts, answers and
+//! stops.
 
 mod broker;
 mod client;

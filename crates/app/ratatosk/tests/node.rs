@@ -1,6 +1,7 @@
 //! A node that starts, is asked, is told and stops.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -57,12 +58,35 @@ fn the_effective_configuration_is_logged_without_secrets() {
     command.env("RATATOSK_ADMIN__TOKEN_FILE", "secret");
     let mut running = Running::start(command);
     let log = running.read_until("\"message\":\"ready\"");
-    for part in ["connect_timeout_seconds = 20", "<secret>", "(env RATATOSK_ADMIN__TOKEN_FILE)"] {
+    for part in [
+        "only this machine can connect",
+        "connect_timeout_seconds = 20",
+        "<secret>",
+        "(env RATATOSK_ADMIN__TOKEN_FILE)",
+    ] {
         assert!(log.contains(part), "{part} in\n{log}");
     }
     running.signal(Signal::TERM);
     let ended = running.end();
     assert!(!format!("{log}{}{}", ended.out, ended.err).contains("hunter2"));
+}
+
+/// MET-014, MEM-002: a node's page has the memory of the process.
+#[test]
+fn the_metrics_of_a_node_are_served() {
+    let place = Place::new();
+    let (running, log) = start(&place);
+    let mut stream = TcpStream::connect(admin_address(&log)).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    for line in ["ratatosk_memory_pressure_level 0", "ratatosk_log_dropped_lines_total 0"] {
+        assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
+    }
+    let limit = page.lines().find_map(|line| line.strip_prefix("ratatosk_memory_limit_bytes "));
+    assert!(limit.unwrap().parse::<f64>().unwrap() > 1e7, "{page}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code, Some(0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A number of bytes, as a type: parsed from `512MiB`, printed the same way.
 //!
-//! Decimal units (`kB`, `MB`, `GB`, `TB`) are powers of 1000, binary ones (`KiB` …) powers of 1024; a bare
-//! number is bytes. Fractions are refused, because nobody agrees on their rounding.
+//! Decimal units (`kB`, `MB`, `GB`, `TB`) are powers of 1000, binary ones (`KiB` …) powers of 1024;
+//! a bare number is bytes. Fractions are refused, because nobody agrees on their rounding.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,7 +78,8 @@ impl FromStr for ByteCount {
 }
 
 impl fmt::Display for ByteCount {
-    /// Prints with the largest binary unit that loses nothing, so that parsing gives the same number.
+    /// Prints with the largest binary unit that loses nothing, so that parsing gives the same
+    /// number.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = UNITS[..4]
             .iter()

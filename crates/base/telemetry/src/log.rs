@@ -1,7 +1,8 @@
 //! Logs: `tracing` events as text for a person or as JSON lines for a machine.
 //!
-//! Lines go through a bounded queue to a thread of their own, so a slow terminal or a full pipe never stops a
-//! shard; what does not fit is dropped and counted. The filter can be replaced while the process runs.
+//! Lines go through a bounded queue to a thread of their own, so a slow terminal or a full pipe
+//! never stops a shard; what does not fit is dropped and counted. The filter can be replaced while
+//! the process runs.
 
 mod sink;
 

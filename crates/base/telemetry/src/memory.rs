@@ -1,9 +1,9 @@
 //! Memory: the one accountant of the process, and what the machine offers.
 //!
 //! Every byte that a client's doing makes the process keep is charged to a [`Share`] of a tenant's
-//! [`Account`]. From the sum and the real resident size follows the [`Pressure`], which says what must be shed
-//! in a fixed order. The accountant is logic and atomics; [`machine`] reads the kernel's files; the
-//! driver of the node calls [`Accountant::observe_rss`] some times a second.
+//! [`Account`]. From the sum and the real resident size follows the [`Pressure`], which says what
+//! must be shed in a fixed order. The accountant is logic and atomics; [`machine`] reads the
+//! kernel's files; the driver of the node calls [`Accountant::observe_rss`] some times a second.
 
 mod account;
 mod accountant;

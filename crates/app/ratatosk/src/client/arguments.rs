@@ -1,4 +1,5 @@
-//! How to reach a broker: the flags that everybody in this field knows, `-h` for the host among them.
+//! How to reach a broker: the flags that everybody in this field knows, `-h` for the host among
+//! them.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -62,7 +62,8 @@ impl Stream {
         self.socket().set_read_timeout(timeout)
     }
 
-    /// Ends the sending side and waits a moment for the broker to do the same, so that nothing is cut off.
+    /// Ends the sending side and waits a moment for the broker to do the same, so that nothing is
+    /// cut off.
     pub(crate) fn finish(&mut self) {
         if let Layer::Tls(stream) = &mut self.layer {
             stream.conn.send_close_notify();

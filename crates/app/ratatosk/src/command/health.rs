@@ -1,4 +1,5 @@
-//! `ratatosk health`: asks a node's management API whether it is ready. Needs no credentials and no other program.
+//! `ratatosk health`: asks a node's management API whether it is ready. Needs no credentials and no
+//! other program.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

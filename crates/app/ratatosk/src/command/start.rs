@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ratatosk_telemetry::log;
 
-use crate::configuration::{Configuration, Sources};
+use crate::configuration::{Configuration, Listener, Sources};
 use crate::exit::Code;
 use crate::node::{self, Surroundings};
 use crate::rlimit;
@@ -21,7 +21,10 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
     let log = log::install(&configuration.log)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ratatosk starts");
     for (section, values) in configuration.effective.log_lines() {
-        tracing::info!(section, values, "configuration");
+        tracing::info!(section, values = %values, "configuration");
+    }
+    if let Some(advice) = advice(&configuration) {
+        tracing::info!("{advice}");
     }
     match rlimit::raise_descriptors() {
         Ok(descriptors) => tracing::debug!(descriptors, "descriptor limit"),
@@ -42,6 +45,15 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
     }
     log.flush(LOG_PATIENCE);
     outcome
+}
+
+/// How to let others in safely, for who sees the node for the first time.
+fn advice(configuration: &Configuration) -> Option<&'static str> {
+    let only_here = |listener: &Listener| listener.address.ip().to_canonical().is_loopback();
+    configuration.listeners.iter().all(only_here).then_some(
+        "only this machine can connect; to let others in: `ratatosk passwd users.txt NAME`, then start with \
+         --set auth.password_file=users.txt --set listener.0.address=0.0.0.0:1883",
+    )
 }
 
 /// Makes the data directory if it is missing and sees that it can be written.

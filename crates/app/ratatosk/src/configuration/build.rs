@@ -1,4 +1,5 @@
-//! From single values to the configuration as a whole: what keys say together, and who may reach what.
+//! From single values to the configuration as a whole: what keys say together, and who may reach
+//! what.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use ratatosk_contract::settings::TenantSettings;
 use ratatosk_mqtt::transport::{self, ClientAuth, Layers, ProxyConfig, TlsConfig, WebSocketConfig};
+use ratatosk_plugin::config::{Config as Auth, Registries};
 use ratatosk_telemetry::memory::machine;
 use ratatosk_telemetry::{ByteCount, log};
 
@@ -13,7 +15,7 @@ use crate::configuration::effective::Effective;
 use crate::configuration::kind::Value;
 use crate::configuration::problem::{Problem, Refused};
 use crate::configuration::resolve::Fields;
-use crate::configuration::{Auth, Configuration, Limits, Listener, Mqtt, Protocol, Roles};
+use crate::configuration::{Configuration, Limits, Listener, Mqtt, Protocol, Roles};
 
 /// The payload of one WebSocket frame, where packets are smaller.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -31,11 +33,9 @@ impl Builder {
 
     pub(super) fn build(mut self) -> Result<Configuration, Refused> {
         let tenant = self.tenant();
-        let auth = Auth {
-            password_file: self.path("auth.password_file"),
-            acl_file: self.path("auth.acl_file"),
-        };
-        let listeners = self.listeners(&tenant);
+        let auth = self.auth();
+        let listeners = self.listeners(&tenant, &auth);
+        self.try_auth(&auth, &listeners);
         let roles = self.roles();
         let admin = self.admin();
         let configuration = Configuration {
@@ -84,6 +84,14 @@ impl Builder {
     fn path(&self, path: &str) -> Option<PathBuf> {
         match self.fields.value(path) {
             Some(Value::Path(value)) => Some(value.clone()),
+            None => None,
+            Some(other) => wrong_kind(path, other),
+        }
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        match self.fields.value(path) {
+            Some(Value::Text(text)) => Some(text.clone()),
             None => None,
             Some(other) => wrong_kind(path, other),
         }
@@ -166,6 +174,37 @@ impl Builder {
         settings
     }
 
+    fn auth(&self) -> Auth {
+        let is_on = |name: &str| self.flag(&format!("auth.{name}")).unwrap_or(false);
+        let text = |name: &str| self.text(&format!("auth.{name}"));
+        Auth {
+            anonymous: self.flag("auth.anonymous"),
+            password_file: self.path("auth.password_file"),
+            acl_file: self.path("auth.acl_file"),
+            certificate_identity: is_on("certificate_identity"),
+            development: is_on("development"),
+            tenant: text("tenant").unwrap_or_default(),
+            tenant_from_user: is_on("tenant_from_user"),
+            provider: text("provider"),
+            permission_provider: text("permission_provider"),
+            settings_provider: text("settings_provider"),
+            timeout_seconds: u16::try_from(self.count("auth.timeout_seconds")).unwrap_or(u16::MAX),
+        }
+    }
+
+    /// What the files say and the names mean is found before a socket is opened.
+    fn try_auth(&mut self, auth: &Auth, listeners: &[Listener]) {
+        let listeners: Vec<_> = listeners
+            .iter()
+            .map(|listener| (listener.address.to_string(), is_loopback(listener.address)))
+            .collect();
+        if self.problems.is_empty()
+            && let Err(error) = auth.open(&listeners, &Registries::default())
+        {
+            self.complain("auth", format!("{error:#}"));
+        }
+    }
+
     fn admin(&mut self) -> ratatosk_admin::Config {
         let address = self.address("admin.address").unwrap_or_else(|| loopback(0));
         let token = match self.fields.value("admin.token") {
@@ -221,13 +260,13 @@ impl Builder {
         log::Config { format, filter }
     }
 
-    fn listeners(&mut self, tenant: &TenantSettings) -> Vec<Listener> {
+    fn listeners(&mut self, tenant: &TenantSettings, auth: &Auth) -> Vec<Listener> {
         let packet_size_max = to_usize(u64::from(tenant.max_user_payload_bytes));
         let Some(count) = self.fields.listeners else {
-            return self.default_listeners(packet_size_max);
+            return default_listeners(packet_size_max, auth);
         };
         let listeners: Vec<_> = (0..count)
-            .filter_map(|index| self.listener(&format!("listener.{index}"), packet_size_max))
+            .filter_map(|index| self.listener(&format!("listener.{index}"), packet_size_max, auth))
             .collect();
         for (index, listener) in listeners.iter().enumerate() {
             let taken = |other: &Listener| {
@@ -243,30 +282,7 @@ impl Builder {
         listeners
     }
 
-    fn default_listeners(&mut self, packet_size_max: usize) -> Vec<Listener> {
-        let anonymous = self.anonymous_on_loopback();
-        let both = [(Protocol::Mqtt, 1883), (Protocol::Ws, 8083)];
-        both.into_iter()
-            .flat_map(|(protocol, port)| {
-                [loopback(port), SocketAddr::from((Ipv6Addr::LOCALHOST, port))].map(|address| {
-                    let websocket = protocol.is_websocket().then(|| WebSocketConfig {
-                        path: "/mqtt".to_owned(),
-                        frame_max: FRAME_BYTES_MAX,
-                    });
-                    let transport = transport::Config {
-                        websocket,
-                        tls: None,
-                        proxy_protocol: None,
-                        packet_size_max,
-                    };
-                    let required = address.is_ipv4();
-                    Listener { protocol, address, transport, anonymous, required }
-                })
-            })
-            .collect()
-    }
-
-    fn listener(&mut self, section: &str, packet_size_max: usize) -> Option<Listener> {
+    fn listener(&mut self, section: &str, packet_size_max: usize, auth: &Auth) -> Option<Listener> {
         let key = |name: &str| format!("{section}.{name}");
         let protocol = match self.choice(&key("protocol")) {
             "mqtts" => Protocol::Mqtts,
@@ -290,16 +306,13 @@ impl Builder {
         {
             self.complain(&key("tls.certificate"), error.to_string());
         }
-        let anonymous = self.anonymous(section, protocol, address, &transport);
+        let anonymous = self.anonymous(section, protocol, address, auth);
         Some(Listener { protocol, address, transport, anonymous, required: true })
     }
 
     fn websocket(&mut self, section: &str, protocol: Protocol) -> Option<WebSocketConfig> {
         let key = format!("{section}.path");
-        let path = match self.fields.value(&key) {
-            Some(Value::Text(path)) => path.clone(),
-            _ => String::new(),
-        };
+        let path = self.text(&key).unwrap_or_default();
         if protocol.is_websocket() {
             return Some(WebSocketConfig { path, frame_max: FRAME_BYTES_MAX });
         }
@@ -351,30 +364,19 @@ impl Builder {
         Some(ProxyConfig { trusted, required })
     }
 
-    /// Nobody else reaches loopback; but who set up passwords means them.
-    fn anonymous_on_loopback(&self) -> bool {
-        let passwords = self.fields.has_written("auth.password_file");
-        self.flag("auth.anonymous").unwrap_or(!passwords)
-    }
-
-    /// Whether clients without credentials are let in at a listener. Reachable by others, it must be said by name.
+    /// Whether clients without credentials are let in at a listener. Reachable by others, it must
+    /// be said by name; who says nothing must have named somebody who identifies clients.
     fn anonymous(
         &mut self,
         section: &str,
         protocol: Protocol,
         address: SocketAddr,
-        transport: &transport::Config,
+        auth: &Auth,
     ) -> bool {
-        if address.ip().to_canonical().is_loopback() {
-            return self.anonymous_on_loopback();
-        }
-        if let Some(asked) = self.flag("auth.anonymous") {
-            return asked;
-        }
-        let certified =
-            transport.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
-        let identified = certified || self.fields.has_written("auth.password_file");
-        if !identified {
+        let unsaid = Auth { anonymous: None, ..auth.clone() };
+        let is_identified = !unsaid.allows_anonymous(true);
+        let is_open = !is_loopback(address) && auth.anonymous.is_none() && !is_identified;
+        if is_open {
             let name = protocol.name();
             self.complain(
                 &format!("{section}.address"),
@@ -385,8 +387,36 @@ impl Builder {
                 ),
             );
         }
-        false
+        auth.allows_anonymous(is_loopback(address))
     }
+}
+
+/// Whether only this machine reaches the address.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+fn default_listeners(packet_size_max: usize, auth: &Auth) -> Vec<Listener> {
+    let anonymous = auth.allows_anonymous(true);
+    let both = [(Protocol::Mqtt, 1883), (Protocol::Ws, 8083)];
+    both.into_iter()
+        .flat_map(|(protocol, port)| {
+            [loopback(port), SocketAddr::from((Ipv6Addr::LOCALHOST, port))].map(|address| {
+                let websocket = protocol.is_websocket().then(|| WebSocketConfig {
+                    path: "/mqtt".to_owned(),
+                    frame_max: FRAME_BYTES_MAX,
+                });
+                let transport = transport::Config {
+                    websocket,
+                    tls: None,
+                    proxy_protocol: None,
+                    packet_size_max,
+                };
+                let required = address.is_ipv4();
+                Listener { protocol, address, transport, anonymous, required }
+            })
+        })
+        .collect()
 }
 
 /// # Panics

@@ -1,4 +1,5 @@
-//! The effective configuration for people: as a file, with origins, as log lines, and what a reload changes.
+//! The effective configuration for people: as a file, with origins, as log lines, and what a reload
+//! changes.
 //!
 //! Built from values whose secrets do not print, so nothing here can show one.
 

@@ -1,7 +1,7 @@
 //! The environment as a layer: `RATATOSK_ADMIN__ADDRESS` is `admin.address`.
 //!
-//! Two underscores are a dot. A secret may be in a file instead: `RATATOSK_ADMIN__TOKEN_FILE`. What Kubernetes puts
-//! into the environment for a service named `ratatosk` is not ours and is left out.
+//! Two underscores are a dot. A secret may be in a file instead: `RATATOSK_ADMIN__TOKEN_FILE`. What
+//! Kubernetes puts into the environment for a service named `ratatosk` is not ours and is left out.
 
 use std::path::Path;
 
@@ -81,7 +81,8 @@ fn read_secret(path: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// `RATATOSK_SERVICE_HOST`, `RATATOSK_PORT=tcp://…`, `RATATOSK_MQTT_PORT_1883_TCP_ADDR` and their like.
+/// `RATATOSK_SERVICE_HOST`, `RATATOSK_PORT=tcp://…`, `RATATOSK_MQTT_PORT_1883_TCP_ADDR` and their
+/// like.
 fn is_service_link(rest: &str, value: &str) -> bool {
     if rest.contains("__") {
         return false;

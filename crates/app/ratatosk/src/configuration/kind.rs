@@ -24,6 +24,8 @@ pub(crate) enum Kind {
         min: u64,
     },
     Secret,
+    /// Any text that is not empty.
+    Text,
     WebPath,
     /// A path that need not exist yet, or is opened by somebody who reports better.
     Path,
@@ -81,6 +83,9 @@ impl Kind {
                 .filter(|path| path.starts_with('/') && path.bytes().all(in_web_path))
                 .map(Value::Text)
                 .ok_or_else(refused),
+            Self::Text => {
+                text(raw).filter(|text| !text.is_empty()).map(Value::Text).ok_or_else(refused)
+            }
             Self::Path => text(raw)
                 .filter(|path| !path.is_empty())
                 .map(|path| Value::Path(path.into()))
@@ -133,6 +138,7 @@ impl Kind {
             ),
             Self::Secret => "a text of 16 to 1024 printable characters".to_owned(),
             Self::WebPath => "a path that begins with / and has no space, ? or #".to_owned(),
+            Self::Text => "a text".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::File => "a readable file".to_owned(),
             Self::Address => {

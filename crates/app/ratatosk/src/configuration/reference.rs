@@ -19,8 +19,8 @@ Written from the table of keys: run `UPDATE=1 cargo test -p ratatosk the_referen
 `ratatosk config show --origin` prints every effective value and where it came from, without secrets.
 
 Any `[[listener]]` replaces the default ones: MQTT on 127.0.0.1 and [::1], port 1883; WebSocket on both, port 8083, \
-path `/mqtt`. A listener that others can reach needs users (`auth.password_file`), client certificates that are \
-required, or `auth.anonymous = true` written down; otherwise the start is refused.
+path `/mqtt`. A listener that others can reach needs somebody who says who its clients are (`auth.password_file`, \
+`auth.certificate_identity`, a provider), or `auth.anonymous = true` written down; otherwise the start is refused.
 
 Keys marked ↻ take a new value over at SIGHUP; the others need a restart.
 ";

@@ -1,4 +1,5 @@
-//! From the merged layers to one value per key: unknown keys and bad values become problems, absent ones defaults.
+//! From the merged layers to one value per key: unknown keys and bad values become problems, absent
+//! ones defaults.
 
 use std::collections::{BTreeMap, BTreeSet};
 

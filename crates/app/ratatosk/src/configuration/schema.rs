@@ -1,7 +1,9 @@
-//! Every key of the configuration: its path, kind, default and meaning. The one place where a key is declared.
+//! Every key of the configuration: its path, kind, default and meaning. The one place where a key
+//! is declared.
 //!
-//! From this table follow the checks, the defaults, `config show`, the suggestions and `docs/configuration.md`.
-//! The tenant settings are appended from their own table. In a path `[]` stands for an element's number.
+//! From this table follow the checks, the defaults, `config show`, the suggestions and
+//! `docs/configuration.md`. The tenant settings are appended from their own table. In a path `[]`
+//! stands for an element's number.
 
 use ratatosk_contract::settings::TenantSettings;
 
@@ -143,7 +145,7 @@ const ROWS: &[(&str, Kind, Row, Reload, &str)] = &[
         Kind::Flag,
         Row::Unset,
         Reload::No,
-        "Clients without credentials are let in. Unset: only on loopback, and only while there is no password file.",
+        "Clients without credentials are let in. Unset: only on loopback, and only while nothing else identifies clients.",
     ),
     row(
         "auth.password_file",
@@ -157,7 +159,63 @@ const ROWS: &[(&str, Kind, Row, Reload, &str)] = &[
         Kind::File,
         Row::Unset,
         Reload::Yes,
-        "Who may publish and subscribe where.",
+        "Who may publish and subscribe where; without one everybody may do everything in its tenant.",
+    ),
+    row(
+        "auth.certificate_identity",
+        Kind::Flag,
+        Row::Value("false"),
+        Reload::No,
+        "The common name of a verified client certificate is the user.",
+    ),
+    row(
+        "auth.development",
+        Kind::Flag,
+        Row::Value("false"),
+        Reload::No,
+        "Every client is who it says. Never in production.",
+    ),
+    row(
+        "auth.tenant",
+        Kind::Text,
+        Row::Value("default"),
+        Reload::No,
+        "The tenant of users that name none.",
+    ),
+    row(
+        "auth.tenant_from_user",
+        Kind::Flag,
+        Row::Value("false"),
+        Reload::No,
+        "A proven user name `tenant/user` names its tenant.",
+    ),
+    row(
+        "auth.provider",
+        Kind::Text,
+        Row::Unset,
+        Reload::No,
+        "An auth provider that is compiled in, by name; asked before all others.",
+    ),
+    row(
+        "auth.permission_provider",
+        Kind::Text,
+        Row::Unset,
+        Reload::No,
+        "A permission provider that is compiled in, by name; instead of `auth.acl_file`.",
+    ),
+    row(
+        "auth.settings_provider",
+        Kind::Text,
+        Row::Unset,
+        Reload::No,
+        "A settings provider that is compiled in, by name.",
+    ),
+    row(
+        "auth.timeout_seconds",
+        Kind::Count { min: 1, max: 300 },
+        Row::Value("5"),
+        Reload::No,
+        "How long a provider may take to answer.",
     ),
     row(
         "admin.address",

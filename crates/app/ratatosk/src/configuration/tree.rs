@@ -1,7 +1,8 @@
 //! The layers of the configuration merged into one table of paths, before any meaning is known.
 //!
-//! A path is written with dots; elements of `[[listener]]` have their number as a part: `listener.0.address`.
-//! Each entry keeps its origin. A later layer replaces single values; only a whole `listener` replaces the list.
+//! A path is written with dots; elements of `[[listener]]` have their number as a part:
+//! `listener.0.address`. Each entry keeps its origin. A later layer replaces single values; only a
+//! whole `listener` replaces the list.
 
 use std::collections::BTreeMap;
 use std::path::Path;

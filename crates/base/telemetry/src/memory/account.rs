@@ -1,7 +1,8 @@
 //! A tenant's account: what it holds, by share.
 //!
-//! Whoever charges keeps the account (or a [`Tally`] on it) until it has released the same. When the
-//! last holder goes, what was never released is taken from the process totals: nobody could release it later.
+//! Whoever charges keeps the account (or a [`Tally`] on it) until it has released the same. When
+//! the last holder goes, what was never released is taken from the process totals: nobody could
+//! release it later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

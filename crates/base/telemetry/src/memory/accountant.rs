@@ -1,9 +1,10 @@
 //! The accountant: process totals, the pressure that follows from them, and the accounts by tenant.
 //!
-//! `total[share] = Σ accounts[share]` whenever no charge is under way. Used memory is estimated as the larger
-//! of what is charged and the last resident size plus what was charged since; so neither an allocator's
-//! overhead nor a burst between two observations goes unseen. Totals may be negative for a moment, when one
-//! shard's release overtakes another's batched charge; they read as zero then.
+//! `total[share] = Σ accounts[share]` whenever no charge is under way. Used memory is estimated as
+//! the larger of what is charged and the last resident size plus what was charged since; so neither
+//! an allocator's overhead nor a burst between two observations goes unseen. Totals may be negative
+//! for a moment, when one shard's release overtakes another's batched charge; they read as zero
+//! then.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +18,8 @@ use crate::ByteCount;
 use crate::memory::account::{Account, Ledger};
 use crate::memory::{Pressure, SHARES, Share};
 
-/// The account for what belongs to no tenant: the node's own tables. No tenant has a name that begins with `_`.
+/// The account for what belongs to no tenant: the node's own tables. No tenant has a name that
+/// begins with `_`.
 pub const NODE_TENANT: &str = "_node";
 
 /// The accountant of the process. Cheap to clone; clones are the same.
@@ -143,7 +145,8 @@ impl Accountant {
         self.books.charged()
     }
 
-    /// The tenants that hold the most, the largest first, at most `count`: those to slow down first.
+    /// The tenants that hold the most, the largest first, at most `count`: those to slow down
+    /// first.
     #[must_use]
     pub fn largest(&self, count: usize) -> Vec<TenantCharge> {
         let mut tenants = self.books.tenants();
@@ -204,7 +207,8 @@ impl Books {
         if next == current {
             return next;
         }
-        // Of two that see the same change one counts it; a lost race is repaired by the next charge.
+        // Of two that see the same change one counts it; a lost race is repaired by the next
+        // charge.
         let swapped = self.pressure.compare_exchange(
             current as u8,
             next as u8,

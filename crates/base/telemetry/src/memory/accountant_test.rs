@@ -47,7 +47,8 @@ fn pressure_follows_charges() {
     assert_eq!(accountant.snapshot().entered, [0, 1, 1, 1, 1]);
 }
 
-/// MEM-001: what the allocator holds beyond the charges counts, and so does a burst between two observations.
+/// MEM-001: what the allocator holds beyond the charges counts, and so does a burst between two
+/// observations.
 #[test]
 fn pressure_follows_the_resident_size_and_what_was_charged_since() {
     let accountant = Accountant::new(ByteCount::new(1_000_000));

@@ -1,6 +1,7 @@
 //! What the machine offers and what the process takes, read from the kernel's files.
 //!
-//! Linux only; elsewhere the functions say `Unsupported` or `None`, and the accountant works with charges alone.
+//! Linux only; elsewhere the functions say `Unsupported` or `None`, and the accountant works with
+//! charges alone.
 
 use std::fs;
 use std::io;
@@ -45,8 +46,9 @@ fn offered_under(root: &Path) -> Option<ByteCount> {
     limits.filter_map(|file| group_limit(&file)).chain(machine).min()
 }
 
-/// The limit files of one line `id:controllers:path` of `/proc/self/cgroup`: those of the group and of all above
-/// it. Within a container the path may be that outside of it; then only the root's file exists.
+/// The limit files of one line `id:controllers:path` of `/proc/self/cgroup`: those of the group and
+/// of all above it. Within a container the path may be that outside of it; then only the root's
+/// file exists.
 fn group_files(root: &Path, line: &str) -> Option<impl Iterator<Item = PathBuf>> {
     let mut parts = line.splitn(3, ':').skip(1);
     let controllers = parts.next()?;

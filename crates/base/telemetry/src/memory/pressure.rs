@@ -1,8 +1,8 @@
 //! Pressure: how close the process is to its limit, and what must be shed at each level.
 //!
-//! Levels include those below them. A level is entered at once when its upper mark is reached and left only
-//! below its lower mark, five hundredths of the limit deeper, so that shedding does not flutter:
-//! `leave(level) < enter(level)`, and both ascend with the level.
+//! Levels include those below them. A level is entered at once when its upper mark is reached and
+//! left only below its lower mark, five hundredths of the limit deeper, so that shedding does not
+//! flutter: `leave(level) < enter(level)`, and both ascend with the level.
 
 use crate::ByteCount;
 

@@ -1,7 +1,8 @@
 //! A tally: charges of one thread to one account, passed on in batches.
 //!
-//! `|pending[share]| ≤ FLUSH_BYTES` after every call, and zero after [`Tally::flush`], which a shard calls at
-//! the end of its tick. So the books are wrong by at most that, per shard and tenant, and only within a tick.
+//! `|pending[share]| ≤ FLUSH_BYTES` after every call, and zero after [`Tally::flush`], which a
+//! shard calls at the end of its tick. So the books are wrong by at most that, per shard and
+//! tenant, and only within a tick.
 
 use crate::memory::account::signed;
 use crate::memory::{Account, SHARES, Share};

@@ -55,8 +55,8 @@ impl<M: Metric> Family<M> {
         Self { state: Arc::new(State { labels, shape, tenants, series: Mutex::default() }) }
     }
 
-    /// The metric with these label values, in the order of the family's labels; made when it is new. Keep
-    /// what it returns: this takes a lock.
+    /// The metric with these label values, in the order of the family's labels; made when it is
+    /// new. Keep what it returns: this takes a lock.
     ///
     /// # Panics
     /// When the number of values is not that of the labels: a bug of the caller.
@@ -91,7 +91,8 @@ pub(super) fn pairs<'a>(labels: &[&'a str], values: &'a [Box<str>]) -> Vec<(&'a 
     labels.iter().zip(values).map(|(label, value)| (*label, &**value)).collect()
 }
 
-/// The tenants that have a label of their own: the first ones seen, up to a limit, for the life of the process.
+/// The tenants that have a label of their own: the first ones seen, up to a limit, for the life of
+/// the process.
 #[derive(Debug)]
 pub(super) struct Tenants {
     max: usize,

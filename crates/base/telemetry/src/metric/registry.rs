@@ -1,7 +1,8 @@
 //! The registry: every metric of the process by name, rendered as one page.
 //!
-//! Registering a name again with the same kind and labels gives the same metric; with others it is a bug and
-//! panics, as does a name against the rules. So a name that survives the first start is right for good.
+//! Registering a name again with the same kind and labels gives the same metric; with others it is
+//! a bug and panics, as does a name against the rules. So a name that survives the first start is
+//! right for good.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -150,7 +151,8 @@ impl Registry {
         }
     }
 
-    /// A metric whose samples are read when a page is rendered, for numbers that live elsewhere already.
+    /// A metric whose samples are read when a page is rendered, for numbers that live elsewhere
+    /// already.
     pub fn collect(
         &self,
         descriptor: Descriptor,

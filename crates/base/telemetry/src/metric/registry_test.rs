@@ -156,8 +156,8 @@ fn refused(register: impl FnOnce(&Registry) + std::panic::UnwindSafe) {
     assert!(outcome.is_err(), "the registry took a name against the rules");
 }
 
-/// What promtool checks: samples follow their TYPE, no series twice, `_total` on counters only, histograms
-/// complete and cumulative.
+/// What promtool checks: samples follow their TYPE, no series twice, `_total` on counters only,
+/// histograms complete and cumulative.
 fn lint(page: &str) {
     let mut types: HashMap<&str, &str> = HashMap::new();
     let mut helped: HashSet<&str> = HashSet::new();

@@ -1,8 +1,8 @@
 //! The counting cells of one shard, packed so that shards never share a cache line.
 //!
-//! Padding each cell would cost 128 bytes per counter, tenant and shard. Here the cells of *one* writer share
-//! lines with each other instead, eight bytes each. A cell has one owner, so an add needs no atomic
-//! read-modify-write. A dropped cell's slot is used again.
+//! Padding each cell would cost 128 bytes per counter, tenant and shard. Here the cells of *one*
+//! writer share lines with each other instead, eight bytes each. A cell has one owner, so an add
+//! needs no atomic read-modify-write. A dropped cell's slot is used again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
