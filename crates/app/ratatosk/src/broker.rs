@@ -105,12 +105,11 @@ impl Broker {
 }
 
 fn plugins(configuration: &Configuration, clock: SystemClock) -> anyhow::Result<Host> {
-    let config = configuration.plugins();
-    config.validate()?;
+    let config = &configuration.auth;
     let listeners: Vec<(String, bool)> = configuration
         .listeners
         .iter()
-        .map(|listener| (name_of(listener), listener.anonymous))
+        .map(|listener| (name_of(listener), listener.address.ip().is_loopback()))
         .collect();
     let providers = config.open(&listeners, &Registries::default())?;
     let timer: Arc<dyn Timer> = Arc::new(RuntimeTimer(clock));

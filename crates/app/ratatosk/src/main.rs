@@ -4,10 +4,12 @@
 //! services become a node. Here is only what a process needs at its edge. Exit codes: see
 //! [`exit::Code`].
 
+mod broker;
 mod client;
 mod command;
 mod configuration;
 mod exit;
+mod metrics;
 mod node;
 mod rlimit;
 mod signals;

@@ -14,6 +14,9 @@ use ratatosk_telemetry::metric::{self, Descriptor, Kind, Registry};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use ratatosk_mqtt::transport::Watch;
+
+use crate::broker::Broker;
 use crate::configuration::{Configuration, Sources};
 use crate::exit::Code;
 use crate::signals::{Order, Signals};
@@ -53,6 +56,10 @@ async fn serve(
     let accountant = Accountant::new(configuration.memory_limit);
     memory::register(&accountant, &registry);
     register_log(&surroundings.log, &registry);
+    let broker = match configuration.roles.mqtt {
+        true => Some(Broker::start(&configuration, &registry, &accountant)?),
+        false => None,
+    };
     let admin = admin(&configuration, &registry).await?;
     surroundings.manager.tell(State::Ready("serving"));
     tracing::info!("ready");
@@ -63,9 +70,13 @@ async fn serve(
         Ok(service.run(async { drop(stopped.await) }).await?)
     };
     let supervised = async {
-        supervise(configuration, surroundings, signals, &accountant).await;
+        let deadline = configuration.limits.shutdown_timeout;
+        supervise(configuration, surroundings, signals, &accountant, broker.as_ref()).await;
         surroundings.manager.tell(State::Stopping);
         tracing::info!("stopping");
+        if let Some(broker) = broker {
+            broker.stop(deadline).await;
+        }
         // Without a service nobody waits for it.
         let _ = stop.send(());
         anyhow::Ok(())
@@ -85,7 +96,7 @@ async fn admin(
     let registry = registry.clone();
     let sources = AdminSources::new()
         .with_metrics(metric::CONTENT_TYPE, move || registry.render())
-        .with_checks(|| vec![Check { name: "admin".to_owned(), state: Ok(()) }])
+        .with_checks(|| vec![Check { name: "mqtt".to_owned(), state: Ok(()) }])
         .with_status(|| serde_json::json!({"version": env!("CARGO_PKG_VERSION")}));
     let service = Service::bind(&configuration.admin, sources).await?;
     tracing::info!(address = %service.address(), "management api listening");
@@ -109,22 +120,51 @@ async fn supervise(
     surroundings: &Surroundings,
     mut signals: Signals,
     accountant: &Accountant,
+    broker: Option<&Broker>,
 ) {
+    let (changed, mut changes) = tokio::sync::mpsc::channel(1);
+    // Kept while the node runs: dropping it ends the watch.
+    let _watch = broker.and_then(|broker| watch(broker, changed));
     let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Both are cancel-safe: a tick or a signal that is not taken comes again.
         tokio::select! {
             _ = ticks.tick() => observe_memory(accountant),
+            Some(()) = changes.recv() => {
+                if let Some(broker) = broker {
+                    broker.reload_certificates();
+                }
+            }
             order = signals.next() => match order {
                 Order::Stop => return,
                 Order::Reload => {
                     let monotonic_us = monotonic_us();
                     surroundings.manager.tell(State::Reloading { monotonic_us });
                     configuration = reload(configuration, surroundings);
+                    if let Some(broker) = broker {
+                        broker.reload(&configuration);
+                    }
                     surroundings.manager.tell(State::Ready("serving"));
                 }
             },
+        }
+    }
+}
+
+/// Watches certificates and keys; a change is told once it is whole.
+fn watch(broker: &Broker, changed: tokio::sync::mpsc::Sender<()>) -> Option<Watch> {
+    let files = broker.watched_files();
+    if files.is_empty() {
+        return None;
+    }
+    // A full channel means that a reload is due anyway.
+    let tell = move || drop(changed.try_send(()));
+    match Watch::start(&files, tell) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!(%error, "certificates are not watched: send SIGHUP when they change");
+            None
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// The layers between its sockets and MQTT.
     pub layers: transport::Config,
+    /// A failure to listen stops the start; otherwise it is logged.
+    pub is_required: bool,
 }
 
 impl Default for Config {

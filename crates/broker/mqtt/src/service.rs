@@ -60,7 +60,11 @@ impl Mqtt {
     pub fn start(self, services: Services, seed: u64) -> Result<Running, StartError> {
         let mut opened = Vec::new();
         for config in &self.config.listeners {
-            opened.push(Listener::open(config)?);
+            match Listener::open(config) {
+                Ok(listener) => opened.push(listener),
+                Err(error) if config.is_required => return Err(error.into()),
+                Err(error) => tracing::debug!(%error, "listener left out"),
+            }
         }
         let node = Arc::new(Node::new(services, self.mailboxes, &self.config, seed));
         let (stop, stopped) = watch::channel(false);

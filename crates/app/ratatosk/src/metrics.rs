@@ -1,0 +1,204 @@
+//! The metrics of the services, read from their counters when a page is rendered.
+
+use std::sync::Arc;
+
+use ratatosk_dist::DistService;
+use ratatosk_inbox::InboxService;
+use ratatosk_mqtt::{Running, Stats};
+use ratatosk_plugin::host::Host;
+use ratatosk_retain::RetainService;
+use ratatosk_session_dict::DictService;
+use ratatosk_telemetry::metric::{Descriptor, Kind, Registry};
+
+/// Registers all of them.
+pub(crate) fn register(
+    registry: &Registry,
+    running: &Running,
+    dist: &Arc<DistService>,
+    inbox: &Arc<InboxService>,
+    retain: &Arc<RetainService>,
+    session_dict: &Arc<DictService>,
+    plugins: &Host,
+) {
+    register_mqtt(registry, running);
+    register_services(registry, dist, inbox, retain, session_dict);
+    register_plugins(registry, plugins);
+}
+
+/// Name, help, and where the number is.
+type Metric<S> = (&'static str, &'static str, fn(&S) -> u64);
+
+fn each<S: 'static>(
+    registry: &Registry,
+    kind: Kind,
+    metrics: &[Metric<S>],
+    read: impl Fn() -> S + Clone + Send + Sync + 'static,
+) {
+    for &(name, help, value) in metrics {
+        let read = read.clone();
+        registry.collect(Descriptor { name, help }, kind, &[], move |samples| {
+            samples.push(&[], value(&read()) as f64);
+        });
+    }
+}
+
+fn register_mqtt(registry: &Registry, running: &Running) {
+    const COUNTERS: &[Metric<Stats>] = &[
+        ("ratatosk_mqtt_accepted_connections_total", "Connections that were accepted.", |s| {
+            s.accepted
+        }),
+        ("ratatosk_mqtt_connected_sessions_total", "Sessions that became live.", |s| s.connected),
+        ("ratatosk_mqtt_disconnected_sessions_total", "Live sessions that ended.", |s| {
+            s.disconnected
+        }),
+        ("ratatosk_mqtt_refused_connections_total", "Connections that never became live.", |s| {
+            s.refused
+        }),
+        ("ratatosk_mqtt_received_messages_total", "Messages that clients published.", |s| {
+            s.received
+        }),
+        ("ratatosk_mqtt_received_payload_bytes_total", "Their payloads.", |s| s.received_bytes),
+        ("ratatosk_mqtt_sent_messages_total", "Messages that were sent to clients.", |s| s.sent),
+        ("ratatosk_mqtt_sent_payload_bytes_total", "Their payloads.", |s| s.sent_bytes),
+        ("ratatosk_mqtt_queued_messages_total", "Messages that waited for their client.", |s| {
+            s.queued
+        }),
+        ("ratatosk_mqtt_read_bytes_total", "Bytes read from sockets.", |s| s.read_bytes),
+        ("ratatosk_mqtt_written_bytes_total", "Bytes written to sockets.", |s| s.written_bytes),
+        ("ratatosk_mqtt_refused_publishes_total", "Publishes that were refused.", |s| {
+            s.publish_refused
+        }),
+        ("ratatosk_mqtt_refused_filters_total", "Filters that were refused.", |s| {
+            s.subscribe_refused
+        }),
+        ("ratatosk_mqtt_subscribed_filters_total", "Subscriptions that were made.", |s| {
+            s.subscribed
+        }),
+        ("ratatosk_mqtt_unsubscribed_filters_total", "Subscriptions that were ended.", |s| {
+            s.unsubscribed
+        }),
+        ("ratatosk_mqtt_retained_messages_total", "Messages to be retained.", |s| s.retained),
+        ("ratatosk_mqtt_wills_total", "Wills that were published.", |s| s.wills),
+        ("ratatosk_mqtt_topic_cache_hits_total", "Topics found in the cache.", |s| s.cache_hits),
+        ("ratatosk_mqtt_topic_cache_misses_total", "Topics that were resolved.", |s| {
+            s.cache_misses
+        }),
+    ];
+    const GAUGES: &[Metric<Stats>] = &[
+        ("ratatosk_mqtt_live_sessions", "Sessions that are live.", |s| s.live),
+        ("ratatosk_mqtt_open_connections", "Connections, live or not.", |s| s.connections),
+    ];
+    let stats = running.stats();
+    let read = {
+        let stats = Arc::clone(&stats);
+        move || stats.total()
+    };
+    each(registry, Kind::Counter, COUNTERS, read.clone());
+    each(registry, Kind::Gauge, GAUGES, read);
+    let descriptor = Descriptor {
+        name: "ratatosk_mqtt_dropped_messages_total",
+        help: "Messages that were not delivered, by reason.",
+    };
+    registry.collect(descriptor, Kind::Counter, &["reason"], move |samples| {
+        for (name, value) in stats.total().each() {
+            if let Some(reason) = name.strip_prefix("dropped_") {
+                samples.push(&[reason], value as f64);
+            }
+        }
+    });
+}
+
+fn register_services(
+    registry: &Registry,
+    dist: &Arc<DistService>,
+    inbox: &Arc<InboxService>,
+    retain: &Arc<RetainService>,
+    session_dict: &Arc<DictService>,
+) {
+    let dist = Arc::clone(dist);
+    each(
+        registry,
+        Kind::Gauge,
+        &[
+            ("ratatosk_dist_tenants", "Tenants that have routes.", |s| s.tenants as u64),
+            ("ratatosk_dist_filters", "Filters that somebody subscribes to.", |s| {
+                s.routes as u64
+            }),
+            ("ratatosk_dist_shared_groups", "Shared groups.", |s| s.groups as u64),
+            ("ratatosk_dist_shared_group_members", "Their members.", |s| s.members as u64),
+        ],
+        move || dist.stats(),
+    );
+    let inbox = Arc::clone(inbox);
+    each(
+        registry,
+        Kind::Gauge,
+        &[
+            ("ratatosk_inbox_sessions", "Persistent sessions.", |s| s.sessions as u64),
+            ("ratatosk_inbox_online_sessions", "Those with a connection.", |s| s.attached as u64),
+            ("ratatosk_inbox_queued_messages", "Messages that wait in them.", |s| s.queued),
+        ],
+        {
+            let inbox = Arc::clone(&inbox);
+            move || inbox.stats()
+        },
+    );
+    each(
+        registry,
+        Kind::Counter,
+        &[
+            ("ratatosk_inbox_appended_messages_total", "Messages that were queued.", |s| {
+                s.appended
+            }),
+            ("ratatosk_inbox_committed_messages_total", "Messages that clients took over.", |s| {
+                s.committed
+            }),
+            ("ratatosk_inbox_expired_sessions_total", "Sessions whose time was over.", |s| {
+                s.expired_sessions
+            }),
+            ("ratatosk_inbox_overflowed_messages_total", "Messages for a full queue.", |s| {
+                s.dropped.overflow
+            }),
+        ],
+        move || inbox.stats(),
+    );
+    let retain = Arc::clone(retain);
+    each(
+        registry,
+        Kind::Gauge,
+        &[
+            ("ratatosk_retain_topics", "Topics with a retained message.", |s| s.topics as u64),
+            ("ratatosk_retain_bytes", "Bytes of the retained messages.", |s| s.bytes),
+        ],
+        move || retain.stats(),
+    );
+    let session_dict = Arc::clone(session_dict);
+    each(
+        registry,
+        Kind::Counter,
+        &[("ratatosk_session_dict_replaced_total", "Sessions taken over.", |s| s.replaced)],
+        move || session_dict.stats(),
+    );
+}
+
+fn register_plugins(registry: &Registry, plugins: &Host) {
+    let host = plugins.clone();
+    let descriptor = Descriptor {
+        name: "ratatosk_plugin_calls_total",
+        help: "Calls of providers, by what became of them.",
+    };
+    registry.collect(descriptor, Kind::Counter, &["provider", "outcome"], move |samples| {
+        let counts = host.counts();
+        let each = [
+            ("auth", counts.auth),
+            ("permission", counts.permission),
+            ("settings", counts.settings),
+        ];
+        for (provider, calls) in each {
+            samples.push(&[provider, "made"], calls.calls as f64);
+            samples.push(&[provider, "panicked"], calls.panics as f64);
+            samples.push(&[provider, "timed_out"], calls.timeouts as f64);
+            samples.push(&[provider, "crowded_out"], calls.refusals as f64);
+        }
+    });
+}
