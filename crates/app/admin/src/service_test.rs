@@ -137,7 +137,7 @@ fn a_taken_port_is_named() {
 
 #[test]
 fn connections_are_bounded_and_silent_ones_make_room() {
-    let running = Running::start(None, Some((1, Duration::from_millis(200))));
+    let running = Running::start(None, Some((1, Duration::from_secs(1))));
     let mut silent = TcpStream::connect(running.address).unwrap();
     // It waits for the silent one's place, and gets it once that was closed.
     running.check("/livez", "", 200, "ok\n");

@@ -169,7 +169,7 @@ impl Client {
         if let Some(receive_maximum) = properties.receive_maximum {
             self.window = self.window.min(usize::from(receive_maximum.get()));
         }
-        // [MQTT-3.2.2-21] The server's keep alive replaces ours.
+        // The server's keep alive replaces ours.
         if let Some(seconds) = properties.server_keep_alive_s {
             self.keep_alive = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         }
@@ -404,7 +404,7 @@ impl Exchange<'_> {
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(id)) => (Some(answer(Packet::Puback, id)), message()),
             (Qos::ExactlyOnce, Some(id)) => {
-                // [MQTT-4.3.3-10] Until it is released a message of this id is the same one.
+                // Until it is released, a message of this id is the same one.
                 let is_new = self.unreleased.insert(id);
                 let event = if is_new { message() } else { Event::Nothing };
                 (Some(answer(Packet::Pubrec, id)), event)

@@ -35,7 +35,7 @@ const FILES: [&str; 2] = ["ratatosk.toml", "/etc/ratatosk/ratatosk.toml"];
 
 /// Everything that a node is told.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // TODO: goes when node.rs builds the services that read the rest.
+#[allow(dead_code)] // TODO(when node.rs builds the services that read the rest): remove.
 pub(crate) struct Configuration {
     pub(crate) data_dir: PathBuf,
     pub(crate) roles: Roles,
@@ -78,7 +78,7 @@ pub(crate) enum Protocol {
 
 /// One address that takes MQTT connections.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // TODO: goes when node.rs opens the listeners.
+#[allow(dead_code)] // TODO(when node.rs opens the listeners): remove.
 pub(crate) struct Listener {
     pub(crate) protocol: Protocol,
     pub(crate) address: SocketAddr,
