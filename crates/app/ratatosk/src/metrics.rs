@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ratatosk_dist::DistService;
-use ratatosk_inbox::InboxService;
+use ratatosk_dist::{DistService, DistStats};
+use ratatosk_inbox::{InboxService, InboxStats};
 use ratatosk_mqtt::{Running, Stats};
 use ratatosk_plugin::host::Host;
-use ratatosk_retain::RetainService;
-use ratatosk_session_dict::DictService;
+use ratatosk_retain::{RetainService, RetainStats};
+use ratatosk_session_dict::{DictService, DictStats};
 use ratatosk_telemetry::metric::{Descriptor, Kind, Registry};
 
 /// Registers all of them.
@@ -32,10 +32,11 @@ fn each<S: 'static>(
     registry: &Registry,
     kind: Kind,
     metrics: &[Metric<S>],
-    read: impl Fn() -> S + Clone + Send + Sync + 'static,
+    read: impl Fn() -> S + Send + Sync + 'static,
 ) {
+    let read = Arc::new(read);
     for &(name, help, value) in metrics {
-        let read = read.clone();
+        let read = Arc::clone(&read);
         registry.collect(Descriptor { name, help }, kind, &[], move |samples| {
             samples.push(&[], value(&read()) as f64);
         });
@@ -116,21 +117,19 @@ fn register_services(
     session_dict: &Arc<DictService>,
 ) {
     let dist = Arc::clone(dist);
-    each(
+    each::<DistStats>(
         registry,
         Kind::Gauge,
         &[
             ("ratatosk_dist_tenants", "Tenants that have routes.", |s| s.tenants as u64),
-            ("ratatosk_dist_filters", "Filters that somebody subscribes to.", |s| {
-                s.routes as u64
-            }),
+            ("ratatosk_dist_filters", "Filters that somebody subscribes to.", |s| s.routes as u64),
             ("ratatosk_dist_shared_groups", "Shared groups.", |s| s.groups as u64),
             ("ratatosk_dist_shared_group_members", "Their members.", |s| s.members as u64),
         ],
         move || dist.stats(),
     );
     let inbox = Arc::clone(inbox);
-    each(
+    each::<InboxStats>(
         registry,
         Kind::Gauge,
         &[
@@ -143,7 +142,7 @@ fn register_services(
             move || inbox.stats()
         },
     );
-    each(
+    each::<InboxStats>(
         registry,
         Kind::Counter,
         &[
@@ -163,7 +162,7 @@ fn register_services(
         move || inbox.stats(),
     );
     let retain = Arc::clone(retain);
-    each(
+    each::<RetainStats>(
         registry,
         Kind::Gauge,
         &[
@@ -173,7 +172,7 @@ fn register_services(
         move || retain.stats(),
     );
     let session_dict = Arc::clone(session_dict);
-    each(
+    each::<DictStats>(
         registry,
         Kind::Counter,
         &[("ratatosk_session_dict_replaced_total", "Sessions taken over.", |s| s.replaced)],

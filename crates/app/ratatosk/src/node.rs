@@ -159,7 +159,9 @@ fn watch(broker: &Broker, changed: tokio::sync::mpsc::Sender<()>) -> Option<Watc
         return None;
     }
     // A full channel means that a reload is due anyway.
-    let tell = move || drop(changed.try_send(()));
+    let tell = move || {
+        let _ = changed.try_send(());
+    };
     match Watch::start(&files, tell) {
         Ok(watch) => Some(watch),
         Err(error) => {

@@ -6,9 +6,7 @@ use ratatosk_codec::ReasonCode;
 use ratatosk_contract::TenantId;
 use ratatosk_plugin::{
     answer::Answer,
-    auth::{
-        AuthRequest, AuthResult, AuthStage, ConnectionId, DenialReason, Grant as PluginGrant,
-    },
+    auth::{AuthRequest, AuthResult, AuthStage, ConnectionId, DenialReason, Grant as PluginGrant},
     host::Host,
     permission::{Action, Identity, Verdict},
     secret::Secret,

@@ -7,8 +7,12 @@ use std::sync::{
 
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_contract::{
-    SessionRef, StoredMessage, TenantId, TenantSettings, Ticket, call::Settlement, dist::Dist, inbox::Inbox,
-    retain::Retain, session_dict::SessionDict,
+    SessionRef, StoredMessage, TenantId, TenantSettings, Ticket,
+    call::Settlement,
+    dist::Dist,
+    inbox::Inbox,
+    retain::Retain,
+    session_dict::SessionDict,
     sessions::{Delivery, Sessions},
 };
 use ratatosk_plugin::host::Host;

@@ -1,10 +1,6 @@
 //! The data plane as a service: listeners, shards, and how they stop.
 
-use std::{
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use ratatosk_contract::ShardId;
 use tokio::sync::watch;
@@ -125,10 +121,8 @@ impl Running {
         let reload = |listener: &Arc<Listener>| {
             let result = listener.layers.reload();
             result.err().map(|error| {
-                anyhow::Error::new(error).context(format!(
-                    "listener {:?} keeps its certificate",
-                    &*listener.name
-                ))
+                anyhow::Error::new(error)
+                    .context(format!("listener {:?} keeps its certificate", &*listener.name))
             })
         };
         self.listeners.iter().filter_map(reload).collect()

@@ -8,9 +8,9 @@
 //! A tick: tasks of readable sockets read, decode, route and append to outputs; then the flusher
 //! hands the batches for other shards over and writes every dirty connection once.
 
-pub(crate) mod connection;
 mod claim;
 mod close;
+pub(crate) mod connection;
 mod flush;
 mod incoming;
 mod link;

@@ -13,9 +13,7 @@ use ratatosk_contract::{
     inbox::{Attach, Sequence},
 };
 use ratatosk_plugin::answer::Answer as Later;
-use ratatosk_session::{
-    Admission, Answer, ClaimRequest, Claimed, Denial, Farewell, Request,
-};
+use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Denial, Farewell, Request};
 
 use super::{
     Shard,
@@ -28,11 +26,7 @@ use crate::gate::{self, Decision};
 
 impl Shard {
     /// Sets about what the session asked for. The connection is in hands.
-    pub(super) fn start_request(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-    ) {
+    pub(super) fn start_request(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
         let later = match connection.session.take_request() {
             None => return,
             Some(Request::Authenticate(credentials)) => {
@@ -96,12 +90,7 @@ impl Shard {
     }
 
     /// Hands an answer to the session, and goes on with what it asks next.
-    fn answer(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-        answer: Answer,
-    ) {
+    fn answer(&mut self, session: SessionRef, connection: &mut Box<Connection>, answer: Answer) {
         let Connection { session: machine, local, .. } = &mut **connection;
         let settings = Arc::clone(machine.settings());
         let publisher = machine.publisher().0;
@@ -190,8 +179,7 @@ impl Shard {
             return;
         }
         let Some(mut connection) = self.take(waiter) else { return };
-        let claim =
-            connection.local.rare.as_mut().and_then(|rare| rare.pending_claim.take());
+        let claim = connection.local.rare.as_mut().and_then(|rare| rare.pending_claim.take());
         if let Some(claim) = claim {
             self.own(waiter, &mut connection, &claim);
         }
@@ -200,12 +188,7 @@ impl Shard {
     }
 
     /// Takes the session's state over: nobody else has it now.
-    fn own(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-        claim: &ClaimRequest,
-    ) {
+    fn own(&mut self, session: SessionRef, connection: &mut Box<Connection>, claim: &ClaimRequest) {
         let claimed = match claim.admission {
             Admission::Transient if claim.is_clean => {
                 // [MQTT-3.1.2-4]

@@ -9,12 +9,10 @@
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_contract::{
-    Message, SessionRef, StoredMessage, Ticket,
-    dist::ReceiverKey,
-    inbox::Detach,
+    Message, SessionRef, StoredMessage, Ticket, dist::ReceiverKey, inbox::Detach,
 };
-use ratatosk_plugin::permission::{Action, Identity};
 use ratatosk_plugin::answer::Answer;
+use ratatosk_plugin::permission::{Action, Identity};
 use ratatosk_session::{Ending, Farewell, Origin, WillOrder};
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 use tokio::io::AsyncWrite;
@@ -69,8 +67,7 @@ impl Shard {
             layers.pipeline.close(&mut layers.wire);
         }
         self.recharge(connection);
-        let is_gone =
-            matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
+        let is_gone = matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
         let deadline = if is_gone { self.now } else { self.now + LINGER };
         connection.deadline = Some(deadline);
         self.wheel.insert(session, deadline);
@@ -226,8 +223,7 @@ impl Shard {
 /// The will as it is published: its interval counts from now.
 fn dated(will: &WillOrder, now: ratatosk_clock::Instant) -> Arc<StoredMessage> {
     let delay = Duration::from_secs(will.delay_s.into());
-    let deadline =
-        will.expiry_s.map(|seconds| now + delay + Duration::from_secs(seconds.into()));
+    let deadline = will.expiry_s.map(|seconds| now + delay + Duration::from_secs(seconds.into()));
     Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
 }
 

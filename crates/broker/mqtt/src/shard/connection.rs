@@ -7,24 +7,14 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, task::Waker};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::SubscriptionOptions;
-use ratatosk_contract::{
-    dist::RouteId,
-    group::MemberState,
-    inbox::Claim,
-    retain::Cursor,
-};
+use ratatosk_contract::{dist::RouteId, group::MemberState, inbox::Claim, retain::Cursor};
 use ratatosk_plugin::{host::Exchange, permission::Identity};
 use ratatosk_session::Session;
 use ratatosk_telemetry::memory::Account;
 use tokio::net::TcpStream;
 
 use super::topic_cache::Resolved;
-use crate::{
-    acceptor::Listener,
-    ring::Ring,
-    tenants::TenantNumber,
-    transport::Pipeline,
-};
+use crate::{acceptor::Listener, ring::Ring, tenants::TenantNumber, transport::Pipeline};
 
 /// One connection.
 pub(crate) struct Connection {
@@ -196,9 +186,7 @@ impl Connection {
             + self.partial.capacity()
             + self.local.routes.capacity() * size_of::<RouteId>()
             + self.pipeline.as_ref().map_or(0, |layers| {
-                size_of::<Layered>()
-                    + layers.wire.capacity()
-                    + layers.pipeline.memory()
+                size_of::<Layered>() + layers.wire.capacity() + layers.pipeline.memory()
             })
     }
 }

@@ -4,14 +4,13 @@
 //! more is left to its task, which waits until it does. Large ticks are cut into pieces, so that a
 //! fan-out to many sessions lets readers in between.
 
-use std::{io::IoSlice, io::ErrorKind};
+use std::{io::ErrorKind, io::IoSlice};
 
 use ratatosk_contract::SessionRef;
 use ratatosk_session::{Farewell, Session};
 
 use super::{
-    Shard,
-    close,
+    Shard, close,
     connection::{Connection, Flow, Layered},
     link::Link,
 };

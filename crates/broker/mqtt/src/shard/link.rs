@@ -3,15 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_contract::TenantSettings;
 use ratatosk_contract::{
     Call, Message, SessionRef, Ticket,
     dist::{AddError, Receiver, ReceiverKey, RouteId},
     group::{Member, MemberTarget},
-    inbox::{
-        Claim, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome, Subscription,
-    },
+    inbox::{Claim, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome, Subscription},
 };
-use ratatosk_contract::TenantSettings;
 use ratatosk_plugin::permission::Action;
 use ratatosk_session::{Broker, Permit, Published, Report, Subscribed, Unsubscribed};
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};

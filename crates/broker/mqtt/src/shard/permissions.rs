@@ -14,7 +14,11 @@ use ratatosk_plugin::{
 };
 use ratatosk_session::Permit;
 
-use super::{Shard, connection::{Local, Flow}, runner};
+use super::{
+    Shard,
+    connection::{Flow, Local},
+    runner,
+};
 
 /// How many verdicts a connection keeps.
 const VERDICTS_MAX: usize = 32;

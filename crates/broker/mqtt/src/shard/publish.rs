@@ -10,10 +10,10 @@ use std::{rc::Rc, sync::Arc};
 
 use ratatosk_contract::{
     Call, Message, SessionRef, ShardId, Ticket,
+    call::Settlement,
     dist::{InboxRoute, Resolution, RouteId},
     group::{Group, MemberTarget as GroupTarget},
     inbox::{DirectDelivery, SharedRoute, Targets},
-    call::Settlement,
 };
 use ratatosk_session::{Delivered, Delivery, DropReason, Origin, Published};
 use ratatosk_topic::{TopicLimits, TopicName};
@@ -120,12 +120,7 @@ impl Shard {
     }
 
     #[inline]
-    fn deliver_local(
-        &mut self,
-        number: TenantNumber,
-        target: &LocalTarget,
-        message: &Message<'_>,
-    ) {
+    fn deliver_local(&mut self, number: TenantNumber, target: &LocalTarget, message: &Message<'_>) {
         let id = target.subscription_id;
         let delivery = Delivery {
             message,
@@ -220,8 +215,13 @@ impl Shard {
             self.regroup(number, target, None, message);
             return true;
         };
-        let delivery =
-            Delivery { message, options, subscription_id, is_retained: false, origin: Some(origin) };
+        let delivery = Delivery {
+            message,
+            options,
+            subscription_id,
+            is_retained: false,
+            origin: Some(origin),
+        };
         let delivered = connection.session.deliver(self.now, &delivery);
         if let Some(rare) = &connection.local.rare
             && let Some(state) = &rare.member
@@ -256,8 +256,7 @@ impl Shard {
             return;
         }
         let is_it = |group: &&Arc<Group>| {
-            group.route == target.route
-                && group_key(&group.name, group.is_ordered) == target.group
+            group.route == target.route && group_key(&group.name, group.is_ordered) == target.group
         };
         let group = TopicName::parse(message.topic, &TopicLimits::PROTOCOL)
             .ok()
@@ -305,13 +304,7 @@ impl Shard {
             let owner = delivery.owner;
             let batch = &mut self.outbound[owner.shard.index()];
             let address = (owner.slot, owner.generation);
-            batch.push_direct(
-                number,
-                address,
-                delivery.options,
-                delivery.subscription_id,
-                message,
-            );
+            batch.push_direct(number, address, delivery.options, delivery.subscription_id, message);
             self.has_outbound = true;
         }
     }
@@ -342,9 +335,8 @@ fn find_shared(
     shared: &[SharedSubscription],
     target: &MemberTarget,
 ) -> Option<(Origin, ratatosk_codec::SubscriptionOptions, Option<u32>)> {
-    let is_it = |known: &SharedSubscription| {
-        known.route == target.route && known.group == target.group
-    };
+    let is_it =
+        |known: &SharedSubscription| known.route == target.route && known.group == target.group;
     let known = shared.iter().find(|known| is_it(known))?;
     Some((Origin(known.number), known.options, known.subscription_id))
 }

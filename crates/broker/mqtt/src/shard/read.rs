@@ -46,9 +46,7 @@ impl Shard {
         if !known.is_some_and(|waker| waker.will_wake(context.waker())) {
             connection.waker = Some(context.waker().clone());
         }
-        if connection.is_write_blocked
-            && connection.stream.poll_write_ready(context).is_ready()
-        {
+        if connection.is_write_blocked && connection.stream.poll_write_ready(context).is_ready() {
             connection.is_write_blocked = false;
             self.mark_dirty(session, &mut connection);
         }

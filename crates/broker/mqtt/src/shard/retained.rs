@@ -36,11 +36,7 @@ impl Shard {
     }
 
     /// Hands on retained messages while the client takes them.
-    pub(super) fn pump_retained(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-    ) {
+    pub(super) fn pump_retained(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
         let Some(tenant) = connection.local.tenant else { return };
         while connection.session.output_len() < OUTPUT_BYTES_MAX
             && !connection.session.is_congested()
@@ -112,8 +108,7 @@ impl Shard {
             };
             let message = Message { retain: true, ..message };
             let targets = Targets { routes: &[route], shared: &[] };
-            let appended =
-                self.node.inbox.append(targets, &message, Ticket(0), &mut Vec::new());
+            let appended = self.node.inbox.append(targets, &message, Ticket(0), &mut Vec::new());
             debug_assert!(matches!(appended, Call::Ready(_) | Call::Pending));
             self.stats.queued += 1;
             return;

@@ -63,14 +63,12 @@ pub(crate) fn run(
 
 /// The task of one connection.
 pub(super) fn serve(session: SessionRef) {
-    spawn(poll_fn(move |context| {
-        match with(|shard| shard.turn(session, context)) {
-            Turn::Gone => Poll::Ready(()),
-            Turn::Done => Poll::Pending,
-            Turn::Again => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
+    spawn(poll_fn(move |context| match with(|shard| shard.turn(session, context)) {
+        Turn::Gone => Poll::Ready(()),
+        Turn::Done => Poll::Pending,
+        Turn::Again => {
+            context.waker().wake_by_ref();
+            Poll::Pending
         }
     }));
 }

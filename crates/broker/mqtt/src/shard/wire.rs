@@ -223,12 +223,9 @@ mod tests {
             deadline: None,
         };
         let route = |index| RouteId { index, generation: index + 1 };
-        let member =
-            MemberTarget { slot: 3, generation: 4, route: route(5), group: 6, hops: 2 };
-        let options = SubscriptionOptions {
-            no_local: true,
-            ..SubscriptionOptions::new(Qos::ExactlyOnce)
-        };
+        let member = MemberTarget { slot: 3, generation: 4, route: route(5), group: 6, hops: 2 };
+        let options =
+            SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::ExactlyOnce) };
         let mut batch = Batch::default();
         batch.push_routed(TenantNumber(7), &[route(1), route(2)], &message("a", Some(&())));
         batch.push_member(TenantNumber(8), &member, &message("b", None));
