@@ -55,10 +55,12 @@ pub(crate) fn summary(root: &Path, tree: &Tree) -> Result<String> {
 pub(crate) fn claims(root: &Path, tree: &Tree) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
     // The fixtures of this crate name behaviours only to be scanned.
-    for source in tree.sources.iter().filter(|source| !source.path.starts_with("xtask/")) {
+    let proves = |path: &str| tree.is_run(path) && !path.starts_with("xtask/");
+    for source in tree.sources.iter().filter(|source| proves(&source.path)) {
         claims.extend(rust_claims(source));
     }
-    for path in tree.files.iter().filter(|path| path.starts_with("testing/e2e/clients/")) {
+    let is_script = |path: &str| path.starts_with("testing/e2e/clients/") && proves(path);
+    for path in tree.files.iter().filter(|path| is_script(path)) {
         if path.ends_with(".py") || path.ends_with(".mjs") {
             claims.extend(script_claims(path, &workspace::read(root, path)?));
         }

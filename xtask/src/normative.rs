@@ -39,22 +39,28 @@ pub(crate) struct Missing {
 
 /// Checks columns, tags and counts.
 pub(crate) fn check(root: &Path, tree: &Tree, ratchet: &Ratchet) -> Result<Vec<Violation>> {
-    Ok(compare(&workspace::read(root, PATH)?, &tree.sources, ratchet))
+    Ok(compare(&workspace::read(root, PATH)?, &run(tree), ratchet))
 }
 
 /// The table with its derived columns, and what is still missing.
 pub(crate) fn rewritten(root: &Path, tree: &Tree) -> Result<(String, Missing)> {
     let text = workspace::read(root, PATH)?;
-    let rows = derived(&text, &tree.sources);
+    let rows = derived(&text, &run(tree));
     Ok((table::rewrite(&text, &rows), missing(&rows)))
 }
 
 /// One line for the end of a report.
 pub(crate) fn summary(root: &Path, tree: &Tree) -> Result<String> {
-    let rows = derived(&workspace::read(root, PATH)?, &tree.sources);
+    let rows = derived(&workspace::read(root, PATH)?, &run(tree));
     let Missing { code, test } = missing(&rows);
     let all = rows.len();
     Ok(format!("normative: {all} statements, {code} without code, {test} without test"))
+}
+
+/// Files of the workspace, but for the fixtures of this crate.
+fn run(tree: &Tree) -> Vec<&Source> {
+    let is_run = |source: &&Source| tree.is_run(&source.path) && !source.path.starts_with("xtask/");
+    tree.sources.iter().filter(is_run).collect()
 }
 
 /// Every tag in a line, without its brackets.
@@ -81,9 +87,9 @@ pub(crate) fn is_statement(word: &str) -> bool {
 }
 
 /// Where each statement is named.
-pub(crate) fn places(sources: &[Source]) -> BTreeMap<String, Places> {
+fn places(sources: &[&Source]) -> BTreeMap<String, Places> {
     let mut all: BTreeMap<String, Places> = BTreeMap::new();
-    for source in sources.iter().filter(|source| !source.path.starts_with("xtask/")) {
+    for source in sources {
         for line in 1..=source.line_count() {
             let range = source.line_range(line);
             for tag in tags(&source.text[range.clone()]) {
@@ -120,7 +126,7 @@ fn test_of(source: &Source, line: usize) -> Option<&str> {
     inside.or_else(below).map(|test| test.name.as_str())
 }
 
-fn derived(text: &str, sources: &[Source]) -> Vec<Row> {
+fn derived(text: &str, sources: &[&Source]) -> Vec<Row> {
     let places = places(sources);
     let nowhere = Places::default();
     let mut rows = table::rows(text, is_statement);
@@ -147,7 +153,7 @@ fn missing(rows: &[Row]) -> Missing {
     Missing { code: count(2), test: count(3) }
 }
 
-fn compare(text: &str, sources: &[Source], ratchet: &Ratchet) -> Vec<Violation> {
+fn compare(text: &str, sources: &[&Source], ratchet: &Ratchet) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut add = |path: &str, line: usize, what: String, why: &'static str, remedy: &str| {
         violations.push(Violation {
@@ -210,7 +216,7 @@ mod tests {
         Source::new("crates/a/b/src/c.rs", text)
     }
 
-    fn whats(text: &str, sources: &[Source], ratchet: &Ratchet) -> Vec<String> {
+    fn whats(text: &str, sources: &[&Source], ratchet: &Ratchet) -> Vec<String> {
         compare(text, sources, ratchet).into_iter().map(|found| found.what).collect()
     }
 
@@ -225,7 +231,7 @@ mod tests {
 
     #[test]
     fn tags_are_sorted_into_code_and_tests() {
-        let places = places(&[source()]);
+        let places = places(&[&source()]);
         assert_eq!(
             places["MQTT-3.3.1-2"],
             Places {
@@ -240,7 +246,8 @@ mod tests {
     #[test]
     fn columns_and_counts_must_be_what_the_tags_say() {
         assert_eq!(whats(TABLE, &[], &ratchet(2, 2)), Vec::<String>::new());
-        let sources = [source()];
+        let source = source();
+        let sources = [&source];
         assert_eq!(whats(TABLE, &sources, &ratchet(1, 0)).len(), 2, "two rows are out of date");
         let fixed = table::rewrite(TABLE, &derived(TABLE, &sources));
         assert_eq!(whats(&fixed, &sources, &ratchet(1, 0)), Vec::<String>::new());
@@ -254,11 +261,10 @@ mod tests {
     fn an_unknown_tag_is_refused() {
         let wrong = Source::new("crates/a/b/src/c.rs", "//! Head.\n// [MQTT-9.9.9-9]\n");
         assert_eq!(
-            whats(TABLE, &[wrong], &ratchet(2, 2)),
+            whats(TABLE, &[&wrong], &ratchet(2, 2)),
             ["[MQTT-9.9.9-9] is no statement of the standard"]
         );
         let client = format!("{TABLE}\nFor clients: MQTT-9.9.9-9, MQTT-9.9.9-8.\n");
-        let wrong = Source::new("crates/a/b/src/c.rs", "//! Head.\n// [MQTT-9.9.9-9]\n");
-        assert_eq!(whats(&client, &[wrong], &ratchet(2, 2)), Vec::<String>::new());
+        assert_eq!(whats(&client, &[&wrong], &ratchet(2, 2)), Vec::<String>::new());
     }
 }

@@ -54,6 +54,11 @@ impl Tree {
         let sources = workspace::rust_sources(root, &files)?;
         Ok(Tree { files, sources, packages: workspace::packages(root)? })
     }
+
+    /// Whether a file belongs to a package of the workspace, so that its tests are run.
+    pub(crate) fn is_run(&self, path: &str) -> bool {
+        self.packages.iter().any(|package| path.starts_with(&format!("{}/", package.folder)))
+    }
 }
 
 /// Checks everything and prints what it found; false if there was a violation.
