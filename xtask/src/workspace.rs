@@ -7,13 +7,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::source::Source;
 
-/// The folder that holds the root manifest.
+/// The folder that holds the root manifest, from where this runs: a binary in a target folder that
+/// several checkouts share must not remember the one that built it.
 pub(crate) fn root() -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = here.parent().context("xtask lies in the root of the workspace")?;
-    if !root.join("Cargo.toml").is_file() {
-        bail!("no Cargo.toml in {}: run from the checkout that built xtask", root.display());
-    }
+    let here = std::env::current_dir().context("where is this?")?;
+    let is_root = |folder: &&Path| folder.join("xtask/Cargo.toml").is_file();
+    let root = here.ancestors().find(is_root);
+    let root = root.with_context(|| format!("{} lies in no checkout", here.display()))?;
     Ok(root.to_path_buf())
 }
 
