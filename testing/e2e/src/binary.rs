@@ -1,0 +1,65 @@
+//! Where the binary is: `RATATOSK_BIN`, or what cargo builds in the profile of this test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+
+static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+
+/// The path of `ratatosk`; built once per run of the tests.
+pub(crate) fn path() -> Result<&'static Path> {
+    match BINARY.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
+        Ok(path) => Ok(path),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+fn find() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("RATATOSK_BIN") {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("RATATOSK_BIN names {}, which is no file", path.display());
+        }
+        return Ok(path);
+    }
+    let test = std::env::current_exe().context("where is this test?")?;
+    let folder = test.parent().and_then(Path::parent).context("the test lies in deps/")?;
+    let target = folder.parent().context("the profile lies in the target folder")?;
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        Some(name) => name,
+        None => bail!("{} is no folder of a profile", folder.display()),
+    };
+    build(target, profile)?;
+    let binary = folder.join("ratatosk");
+    if !binary.is_file() {
+        bail!("cargo built no {}", binary.display());
+    }
+    Ok(binary)
+}
+
+/// Builds with the features of the whole workspace, so that what `cargo test --workspace` has
+/// built is used again. Variables of this test are removed: build scripts that watch them would
+/// run again.
+fn build(target: &Path, profile: &str) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--workspace", "--bin", "ratatosk", "--profile", profile])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    let status = command.status().context("starting cargo build")?;
+    if !status.success() {
+        bail!("cargo could not build the binary ratatosk ({status}); RATATOSK_BIN may name one");
+    }
+    Ok(())
+}
