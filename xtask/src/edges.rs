@@ -9,7 +9,8 @@ const LAYERS: [&str; 4] = ["crates/base/", "crates/kv/", "crates/broker/", "crat
 
 /// Which kinds a kind may depend on.
 const KINDS: [(&str, &[&str]); 6] = [
-    ("pure", &["pure"]),
+    // The contract obeys the rules of a pure crate: it has no I/O, no async, no clock.
+    ("pure", &["pure", "contract"]),
     ("contract", &["pure", "contract"]),
     ("driver", &["pure", "contract", "driver"]),
     ("service", &["pure", "contract", "driver"]),

@@ -87,6 +87,7 @@ fn register_mqtt(registry: &Registry, running: &Running) {
     ];
     const GAUGES: &[Metric<Stats>] = &[
         ("ratatosk_mqtt_live_sessions", "Sessions that are live.", |s| s.live),
+        ("ratatosk_mqtt_cached_routes", "Routes that the topic caches hold.", |s| s.cached_routes),
         ("ratatosk_mqtt_open_connections", "Connections, live or not.", |s| s.connections),
     ];
     let stats = running.stats();

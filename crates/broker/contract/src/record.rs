@@ -226,13 +226,17 @@ mod tests {
         }
     }
 
+    fn length(number: u64) -> usize {
+        usize::try_from(number * 7 % 300).expect("small")
+    }
+
     #[test]
     fn a_queue_gives_back_what_was_put_in_across_segments_and_shared_payloads() {
         let large = Bytes::from(vec![9; 50_000]);
         let mut queue = RecordQueue::default();
         for number in 0..1000_u64 {
             let topic = format!("t/{number}");
-            let payload = vec![number.to_le_bytes()[0]; (number as usize * 7) % 300];
+            let payload = vec![number.to_le_bytes()[0]; length(number)];
             let shared = number.is_multiple_of(10).then_some(&large);
             let payload = shared.map_or(&payload[..], |large| &large[..]);
             queue.push(number, &message(&topic, payload, shared));
@@ -252,8 +256,7 @@ mod tests {
             assert_eq!(message.publisher, PublisherId(7));
             assert_eq!(message.deadline, Some(Instant::from_millis(9)));
             assert!(message.retain);
-            let expected =
-                if number.is_multiple_of(10) { 50_000 } else { (number as usize * 7) % 300 };
+            let expected = if number.is_multiple_of(10) { 50_000 } else { length(number) };
             assert_eq!(message.payload.len(), expected);
             assert!(queue.pop());
         }

@@ -1,3 +1,5 @@
+//! Editing a password file: what stays, what changes, what a failure leaves.
+
 use super::*;
 use crate::testing::TempDir;
 

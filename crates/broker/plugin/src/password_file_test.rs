@@ -1,3 +1,5 @@
+//! Password files: what is read, and where a wrong line is.
+
 use super::*;
 
 /// The test vector of RFC 9106 has a secret, so this one is of the reference implementation:

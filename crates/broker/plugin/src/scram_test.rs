@@ -1,3 +1,5 @@
+//! SCRAM-SHA-256 against its published exchange and against liars.
+
 use proptest::prelude::*;
 
 use super::*;

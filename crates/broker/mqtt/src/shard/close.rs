@@ -207,6 +207,10 @@ impl Shard {
             None => ("", ""),
         };
         let reason = ending.farewell.name();
+        let rare = connection.local.rare.as_ref();
+        for (at, line) in rare.iter().flat_map(|rare| rare.ring.lines()) {
+            tracing::debug!(tenant, client, %at, line, "earlier in this session");
+        }
         let detail = &ending.farewell;
         match ending.farewell {
             Farewell::Bug(_) => {

@@ -42,10 +42,10 @@ impl Broker for Link<'_> {
         let Some(tenant) = self.local.tenant else { return Published::PermissionError };
         let is_same = self.local.topic.as_ref().is_some_and(|last| &*last.topic == message.topic);
         let is_permitted = is_same && self.has_permit(message);
-        if !is_permitted || message.retain {
-            if let Err(refused) = self.admit(tenant, message, is_permitted) {
-                return refused;
-            }
+        if (!is_permitted || message.retain)
+            && let Err(refused) = self.admit(tenant, message, is_permitted)
+        {
+            return refused;
         }
         let fresh = match self.local.topic.take() {
             Some(last) if is_same && self.shard.is_fresh(tenant, &last) => last,

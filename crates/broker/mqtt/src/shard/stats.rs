@@ -86,6 +86,8 @@ stats! {
     wills,
     /// Topics found in the cache.
     cache_hits,
+    /// Routes that the cache holds now.
+    cached_routes,
     /// Topics resolved anew.
     cache_misses,
     /// Bytes read from sockets.

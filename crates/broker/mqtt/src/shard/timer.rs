@@ -107,9 +107,12 @@ impl Shard {
 
     fn age_caches(&mut self) {
         let now = self.now;
+        let mut routes = 0;
         for tenant in self.tenants.iter_mut().flatten() {
             tenant.cache.age(now);
+            routes += tenant.cache.routes() as u64;
         }
+        self.stats.cached_routes = routes;
     }
 
     /// Frees memory while it is short, in the order that is documented: caches, then QoS 0 by

@@ -1,3 +1,5 @@
+//! What an ACL permits, as tables and against a naive model.
+
 use proptest::prelude::*;
 use ratatosk_codec::Qos;
 

@@ -1,3 +1,5 @@
+//! How the host bounds, contains and counts the calls of providers.
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;

@@ -1,3 +1,5 @@
+//! Who the password file lets in.
+
 use ratatosk_contract::settings::TenantSettings;
 
 use super::*;
