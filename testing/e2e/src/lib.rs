@@ -15,5 +15,5 @@ mod process;
 mod scripts;
 
 pub use broker::{Broker, Transport};
-pub use mosquitto::{Exchange, Sleeper, publish, retained, retained_again, round_trip};
+pub use mosquitto::{Exchange, Sleeper, publish, retained, round_trip};
 pub use scripts::{Suite, run};

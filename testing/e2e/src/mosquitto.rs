@@ -106,14 +106,6 @@ pub fn retained(exchange: &Exchange<'_>, topic: &str, payload: &str) -> Result<(
     let mut command = exchange.command("mosquitto_pub");
     command.args(["-t", topic, "-r", "-m", payload]);
     exchange.finish(command, "mosquitto_pub")?;
-    retained_again(exchange, topic, payload)
-}
-
-/// Reads a retained message that was published before.
-///
-/// # Errors
-/// If none or another comes.
-pub fn retained_again(exchange: &Exchange<'_>, topic: &str, payload: &str) -> Result<()> {
     let mut command = exchange.command("mosquitto_sub");
     command.args(["-t", topic, "-C", "1", "-W", "20", "-F", "%r %q %p"]);
     let found = exchange.finish(command, "mosquitto_sub")?;

@@ -4,6 +4,5 @@
 //! over one transport.
 #![allow(missing_docs, reason = "the names of the tests are sentences")]
 
-mod kill;
 mod mosquitto;
 mod suites;
