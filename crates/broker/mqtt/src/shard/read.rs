@@ -112,12 +112,14 @@ impl Shard {
         connection: &mut Box<Connection>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<usize>> {
-        if connection.wanted > READ_BYTES / 2 {
+        // What layers hold back is not what the socket continues: they read into an empty buffer.
+        let is_layered = connection.pipeline.is_some();
+        if connection.wanted > READ_BYTES / 2 && !is_layered {
             return self.read_large(session, connection, context);
         }
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        let held = connection.partial.len();
-        buffer[..held].copy_from_slice(&connection.partial);
+        let held = if is_layered { 0 } else { connection.partial.len() };
+        buffer[..held].copy_from_slice(&connection.partial[..held]);
         let mut into = ReadBuf::new(&mut buffer[held..]);
         let polled = Pin::new(&mut connection.stream).poll_read(context, &mut into);
         let count = into.filled().len();
@@ -127,7 +129,7 @@ impl Shard {
             Poll::Ready(Ok(())) => {
                 self.stats.read_bytes += count as u64;
                 if count > 0 {
-                    connection.partial.clear();
+                    connection.partial.drain(..held);
                     self.hand(session, connection, &buffer[..held + count]);
                 }
                 Poll::Ready(Ok(count))
