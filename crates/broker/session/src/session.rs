@@ -19,7 +19,8 @@ use ratatosk_contract::{
 
 use crate::{
     Answer, Broker, Farewell, Output, Request, alias::InboundAliases, connect::Connecting,
-    exchange::Exchange, inbound::Inbound, outbound::Outbound, rate::Bucket,
+    delivery::OUTPUT_BYTES_MAX, exchange::Exchange, inbound::Inbound, outbound::Outbound,
+    publish::BUSY_RETRY, rate::Bucket,
 };
 
 /// What a listener decides for all its sessions before it knows their tenants.
@@ -123,7 +124,7 @@ pub enum Next {
     Answer,
     /// The same bytes again when something that was asked for is known, or a pending outcome came.
     Retry,
-    /// The same bytes again at this time.
+    /// The same bytes again at this time, or when the output was written.
     RetryAt(Instant),
     /// [`Session::end`]: there is a farewell.
     End,
@@ -216,6 +217,10 @@ impl Session {
             if self.is_waiting {
                 break Next::Answer;
             }
+            // A client that sends and never reads gets no more answers than fit. SEC-006
+            if self.output.len() > self.output_bytes_max() {
+                break Next::RetryAt(now + BUSY_RETRY);
+            }
             let (packet, length) = match self.decoder.decode(&bytes[consumed..]) {
                 Ok(Decoded::Packet { packet, length }) => (packet, length),
                 Ok(Decoded::Incomplete { packet_length }) => break Next::Bytes { packet_length },
@@ -230,7 +235,11 @@ impl Session {
                     consumed += length;
                     self.last_heard = now;
                 }
-                Ok(Taken::Again(next)) => break next,
+                Ok(Taken::Again(next)) => {
+                    // It waits for us, not we for it.
+                    self.last_heard = now;
+                    break next;
+                }
                 Err(farewell) => self.farewell = Some(farewell),
             }
         };
@@ -238,7 +247,15 @@ impl Session {
             self.pump(now, broker);
         }
         self.check_invariants();
+        // The pump may have found that the session is not ours any more.
+        let next = if self.farewell.is_some() { Next::End } else { next };
         Received { consumed, next }
+    }
+
+    /// From how many unwritten bytes on nothing is read: beyond what deliveries may leave there,
+    /// with the one that passed the mark.
+    fn output_bytes_max(&self) -> usize {
+        2 * OUTPUT_BYTES_MAX + self.settings.max_user_payload_bytes as usize
     }
 
     #[inline]
@@ -265,7 +282,9 @@ impl Session {
             Packet::Pubcomp(ack) => self.on_pubcomp(now, ack, broker)?,
             Packet::Pubrel(ack) => self.on_pubrel(ack, broker)?,
             Packet::Subscribe(subscribe) => return self.on_subscribe(subscribe, broker),
-            Packet::Unsubscribe(unsubscribe) => return self.on_unsubscribe(unsubscribe, broker),
+            Packet::Unsubscribe(unsubscribe) => {
+                return self.on_unsubscribe(now, unsubscribe, broker);
+            }
             // [MQTT-3.12.4-1]
             Packet::Pingreq => self.output.append(|bytes| bytes.extend_from_slice(&[0xD0, 0])),
             // The decoder of a server lets nothing else through.
@@ -292,6 +311,7 @@ impl Session {
         {
             self.farewell = Some(farewell);
         }
+        self.check_invariants();
     }
 
     /// The inbox has more for this session.
@@ -307,12 +327,20 @@ impl Session {
         if !self.is_live() || self.farewell.is_some() {
             return;
         }
+        if self.is_waiting {
+            // What the client sends meanwhile is not read: its silence is ours.
+            self.last_heard = now;
+        }
         // [MQTT-3.1.2-22]
         if self.keep_alive_deadline().is_some_and(|deadline| deadline <= now) {
             self.farewell = Some(Farewell::KeepAliveTimeout);
             return;
         }
         self.resend_due(now, broker);
+        if self.wants_pump() {
+            self.pump(now, broker);
+        }
+        self.check_invariants();
     }
 
     /// When [`Session::tick`] is due at the latest, as far as is known now.
@@ -344,8 +372,11 @@ impl Session {
         self.phase = Phase::Over;
         self.request = None;
         self.connecting = None;
-        // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
-        let will = self.will.take().filter(|_| was_live && !farewell.drops_will());
+        // [MQTT-3.1.2-8] [MQTT-3.14.4-3] MQTT-053
+        let is_suppressed = farewell.drops_will()
+            || farewell == Farewell::ServerShutdown
+                && self.settings.no_lwt_when_server_shutting_down;
+        let will = self.will.take().filter(|_| was_live && !is_suppressed);
         let will = will.map(|will| WillOrder {
             message: will.message,
             // MQTT-049: the session's end is the latest time for its will.
@@ -449,8 +480,12 @@ impl Session {
 
     /// How many QoS 1 and 2 messages may be unconfirmed towards the client.
     /// [MQTT-4.9.0-1] MQTT-090
+    #[inline]
     pub(crate) fn window_max(&self) -> u16 {
-        self.peer.receive_maximum
+        match self.outbound.as_ref().and_then(|outbound| outbound.pace.as_ref()) {
+            Some(pace) => pace.window(),
+            None => self.peer.receive_maximum,
+        }
     }
 
     pub(crate) fn inbound_mut(&mut self) -> &mut Inbound {
@@ -466,8 +501,11 @@ impl Session {
         debug_assert!(
             self.outbound
                 .as_ref()
-                .is_none_or(|out| out.window.open() <= usize::from(self.window_max())),
+                .is_none_or(|out| out.window.open() <= usize::from(self.peer.receive_maximum)),
             "the window stays within the client's receive maximum"
         );
+        if let Some(inbound) = &self.inbound {
+            inbound.check_invariants();
+        }
     }
 }
