@@ -13,20 +13,26 @@ pub(crate) struct InboundAliases {
 }
 
 impl InboundAliases {
-    /// Lets `alias` stand for `topic` from now on.
-    pub(crate) fn set(&mut self, alias: u16, topic: &str) {
+    /// Lets `alias` stand for `topic` from now on; false, and nothing changes, if the topics
+    /// would hold more than [`INBOUND_BYTES_MAX`].
+    #[must_use]
+    pub(crate) fn set(&mut self, alias: u16, topic: &str) -> bool {
         debug_assert!(alias > 0, "the caller refuses alias 0");
         let index = usize::from(alias) - 1;
+        let before = self.topics.get(index).and_then(Option::as_deref);
+        if before == Some(topic) {
+            return true;
+        }
+        let bytes = self.bytes - before.map_or(0, str::len) + topic.len();
+        if bytes > INBOUND_BYTES_MAX {
+            return false;
+        }
         if self.topics.len() <= index {
             self.topics.resize(index + 1, None);
         }
-        let slot = &mut self.topics[index];
-        if slot.as_deref() == Some(topic) {
-            return;
-        }
-        self.bytes -= slot.as_deref().map_or(0, str::len);
-        self.bytes += topic.len();
-        *slot = Some(topic.into());
+        self.bytes = bytes;
+        self.topics[index] = Some(topic.into());
+        true
     }
 
     /// What `alias` stands for.
@@ -38,6 +44,9 @@ impl InboundAliases {
         self.bytes + self.topics.capacity() * size_of::<Option<Box<str>>>()
     }
 }
+
+/// The topics of one connection's inbound aliases hold at most this many bytes. SEC-006
+pub(crate) const INBOUND_BYTES_MAX: usize = 1024 * 1024;
 
 /// Aliases that we use towards the client, up to its maximum and to a bound in bytes. First come,
 /// first served: a topic that finds the table full is sent whole.
@@ -117,10 +126,22 @@ mod tests {
     fn an_inbound_alias_may_be_given_another_topic() {
         let mut aliases = InboundAliases::default();
         assert_eq!(aliases.topic(1), None);
-        aliases.set(3, "a/b");
-        aliases.set(3, "c");
+        assert!(aliases.set(3, "a/b"));
+        assert!(aliases.set(3, "c"));
         assert_eq!(aliases.topic(3), Some("c"));
         assert_eq!(aliases.topic(0), None);
         assert_eq!(aliases.topic(4), None);
+    }
+
+    /// SEC-006: thousands of long topics do not fit.
+    #[test]
+    fn inbound_topics_are_bounded_in_bytes() {
+        let mut aliases = InboundAliases::default();
+        let long = "x".repeat(65_535);
+        let taken = (1..=100).take_while(|alias| aliases.set(*alias, &long)).count();
+        assert_eq!(taken, INBOUND_BYTES_MAX / 65_535);
+        assert!(aliases.set(1, "short"), "what is replaced gives its bytes back");
+        assert!(aliases.set(50, &long));
+        assert_eq!(aliases.topic(51), None);
     }
 }

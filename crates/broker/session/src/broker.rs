@@ -150,7 +150,7 @@ pub enum Report<'a> {
 }
 
 /// What the session waits for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Request {
     /// Who is this? Answered by [`Answer::Granted`], [`Answer::Continue`] or [`Answer::Denied`].
     Authenticate(Box<Credentials>),
@@ -159,6 +159,19 @@ pub enum Request {
     /// Make this connection the session's one owner; answered by [`Answer::Claimed`] or
     /// [`Answer::Denied`].
     Claim(Box<ClaimRequest>),
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Request::Authenticate(credentials) => {
+                out.debug_tuple("Authenticate").field(credentials).finish()
+            }
+            // SEC-007: data of an authentication is never printed.
+            Request::Exchange(_) => out.debug_tuple("Exchange").finish_non_exhaustive(),
+            Request::Claim(claim) => out.debug_tuple("Claim").field(claim).finish(),
+        }
+    }
 }
 
 /// What a client shows to be let in.
@@ -195,7 +208,6 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// An answer to a request.
-#[derive(Debug)]
 pub enum Answer {
     /// The client is who it says.
     Granted(Box<Grant>),
@@ -210,8 +222,20 @@ pub enum Answer {
     Claimed(Box<Claimed>),
 }
 
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Answer::Granted(grant) => out.debug_tuple("Granted").field(grant).finish(),
+            // SEC-007
+            Answer::Continue { .. } => out.debug_struct("Continue").finish_non_exhaustive(),
+            Answer::Denied(denial) => out.debug_tuple("Denied").field(denial).finish(),
+            Answer::Claimed(claimed) => out.debug_tuple("Claimed").field(claimed).finish(),
+        }
+    }
+}
+
 /// What a client is granted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Grant {
     /// The tenant, which the client cannot choose. TEN-027
     pub tenant: TenantId,
@@ -225,6 +249,16 @@ pub struct Grant {
     pub user_properties: Vec<(String, String)>,
     /// The last data of enhanced authentication.
     pub data: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // SEC-007: what the provider gave for the client alone is not printed.
+        out.debug_struct("Grant")
+            .field("tenant", &self.tenant)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a client is not let in.

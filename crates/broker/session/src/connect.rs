@@ -14,19 +14,17 @@ use std::{
 use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_codec::{
-    Connack, ConnackProperties, Connect, ErrorKind, Packet, ProtocolVersion, Qos, ReasonCode,
-    UserPropertiesBuilder, Will as WillPacket,
+    Connack, ConnackProperties, Connect, ErrorKind, Packet, PacketType, ProtocolVersion, Qos,
+    ReasonCode, UserPropertiesBuilder, Will as WillPacket,
 };
 use ratatosk_contract::{
-    ClientId, SessionIdentity, StoredMessage, TenantSettings,
-    inbox::{QueueLimits, Sequence},
+    ClientId, SessionIdentity, StoredMessage, TenantSettings, inbox::QueueLimits,
 };
 use ratatosk_topic::{TopicLimits, TopicName};
 
 use crate::{
     Admission, Answer, Broker, ClaimRequest, Claimed, Credentials, Farewell, Grant, Request,
     Session,
-    outbound::Outbound,
     session::{Phase, Will},
 };
 
@@ -52,6 +50,7 @@ struct PendingWill {
     topic: Box<str>,
     payload: Bytes,
     properties: Box<[u8]>,
+    response_topic: Option<Box<str>>,
     payload_is_utf8: bool,
     expiry_s: Option<u32>,
     delay_s: u32,
@@ -83,6 +82,7 @@ impl Session {
         } else {
             self.peer.receive_maximum = WINDOW_V3;
         }
+        self.check_sizes(connect)?;
         let (client_id, is_assigned) = self.choose_client_id(connect, broker)?;
         let user_properties = properties.user_properties.iter();
         let credentials = Credentials {
@@ -107,6 +107,24 @@ impl Session {
             grant: None,
         }));
         self.ask(Request::Authenticate(Box::new(credentials)));
+        Ok(())
+    }
+
+    /// SEC-006: what a stranger can make us hold; and a client that no CONNACK fits is not served.
+    fn check_sizes(&self, connect: &Connect<'_>) -> Result<(), Farewell> {
+        if self.peer.packet_size_max < CONNACK_BYTES_MIN {
+            let size = self.peer.packet_size_max;
+            return Err(Farewell::Refused {
+                code: ReasonCode::PacketTooLarge,
+                detail: format!("no CONNACK fits a maximum packet size of {size}"),
+            });
+        }
+        if connect.properties.user_properties.iter().count() > USER_PROPERTIES_MAX {
+            return Err(Farewell::Refused {
+                code: ReasonCode::QuotaExceeded,
+                detail: format!("more than {USER_PROPERTIES_MAX} user properties in CONNECT"),
+            });
+        }
         Ok(())
     }
 
@@ -180,7 +198,7 @@ impl Session {
     pub(crate) fn on_claimed<B: Broker>(
         &mut self,
         now: Instant,
-        claimed: Claimed,
+        claimed: &Claimed,
         broker: &mut B,
     ) -> Result<(), Farewell> {
         let connecting = self.connecting.take().ok_or(Farewell::Bug("no CONNECT"))?;
@@ -194,14 +212,16 @@ impl Session {
         self.is_persistent = claimed.is_persistent;
         self.sent_before = claimed.sent;
         if !claimed.inbound.is_empty() {
-            self.inbound_mut().restore(claimed.inbound);
+            self.inbound_mut().restore(&claimed.inbound);
         }
-        self.write_connack(&connecting, grant, claimed.is_present, keep_alive_s);
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3]; the flag is unknown to MQTT 3.1. MQTT-031
+        let is_present =
+            claimed.is_present && !connecting.clean_start && self.version != ProtocolVersion::V31;
+        self.write_connack(&connecting, grant, is_present, keep_alive_s);
         self.keep_method(connecting.method.as_deref());
         self.phase = Phase::Live;
         if self.is_persistent {
-            let outbound = self.outbound.insert(Box::new(Outbound::new(Sequence(1))));
-            outbound.may_fetch = true;
+            self.outbound_mut().may_fetch = true;
             self.pump(now, broker);
         }
         Ok(())
@@ -260,13 +280,13 @@ impl Session {
         if let Farewell::Malformed(error) = farewell {
             let is_connect = error.packet == Some(ratatosk_codec::PacketType::Connect);
             let is_old = error.version.is_none_or(|version| !version.is_v5());
-            let has_return_code = matches!(error.kind, ErrorKind::UnsupportedProtocolLevel { .. })
-                || error.reason_code() == ReasonCode::ClientIdNotValid;
+            // 3.1.1 [MQTT-3.1.2-2]. Text that is no UTF-8 is answered by closing only.
+            let has_return_code = matches!(error.kind, ErrorKind::UnsupportedProtocolLevel { .. });
             if !is_connect || is_old && !has_return_code {
                 return;
             }
         }
-        let Some(code) = farewell.reason_code() else { return };
+        let Some(code) = farewell.reason_code_in(PacketType::Connack) else { return };
         // 3.1.1 [MQTT-3.2.2-6]: no return code fits, no CONNACK.
         if !self.version.is_v5() && code.connect_return_code().is_none() {
             return;
@@ -274,9 +294,9 @@ impl Session {
         if self.phase == Phase::Fresh && !matches!(farewell, Farewell::Malformed(_)) {
             return;
         }
-        let text = farewell.to_string();
+        let text = farewell.reason_string();
         let properties =
-            ConnackProperties { reason_string: Some(&text), ..ConnackProperties::default() };
+            ConnackProperties { reason_string: text.as_deref(), ..ConnackProperties::default() };
         // [MQTT-3.2.2-6]
         let connack = Connack { session_present: false, reason: code, properties };
         self.write_within(Packet::Connack(connack));
@@ -294,7 +314,14 @@ impl Session {
         answer: Answer,
         broker: &mut B,
     ) -> Result<(), Farewell> {
+        // An answer to nothing is one that came too late.
+        if !self.is_waiting {
+            return Ok(());
+        }
         self.is_waiting = false;
+        self.request = None;
+        // What the client sent meanwhile was not read: it was not silent.
+        self.last_heard = now;
         let is_live = self.is_live();
         match answer {
             Answer::Granted(grant) if is_live => self.on_granted_again(&grant),
@@ -304,13 +331,20 @@ impl Session {
             Answer::Denied(denial) => {
                 Err(Farewell::Refused { code: denial.code, detail: denial.detail })
             }
-            Answer::Claimed(claimed) => self.on_claimed(now, *claimed, broker),
+            Answer::Claimed(claimed) => self.on_claimed(now, &claimed, broker),
         }
     }
 }
 
 /// How many QoS 1 and 2 messages a client of MQTT 3 may have unconfirmed: it cannot say.
 const WINDOW_V3: u16 = 1024;
+
+/// The shortest CONNACK that accepts: its head, and the three properties that it always has.
+const CONNACK_BYTES_MIN: u32 = 5 + 3 + 5 + 3;
+
+/// The user properties of one CONNECT, which each cost more than their bytes while they are
+/// shown to the provider.
+const USER_PROPERTIES_MAX: usize = 256;
 
 fn check_version(version: ProtocolVersion, settings: &TenantSettings) -> Result<(), Farewell> {
     let is_enabled = match version {
@@ -366,6 +400,7 @@ impl PendingWill {
             topic: will.topic.into(),
             payload: Bytes::copy_from_slice(will.payload),
             properties: properties.into(),
+            response_topic: will.properties.response_topic.map(Into::into),
             payload_is_utf8: will.properties.payload_is_utf8.unwrap_or(false),
             expiry_s: will.properties.message_expiry_s,
             delay_s: will.properties.delay_s.unwrap_or(0),
@@ -389,6 +424,13 @@ impl PendingWill {
         }
         if let Err(error) = TopicName::parse(&self.topic, &topic_limits(settings)) {
             return refuse(ReasonCode::TopicNameInvalid, format!("the will's topic: {error}"));
+        }
+        // [MQTT-3.3.2-14]
+        if let Some(topic) = &self.response_topic
+            && let Err(error) = TopicName::parse(topic, &topic_limits(settings))
+        {
+            let detail = format!("the will's response topic: {error}");
+            return refuse(ReasonCode::TopicNameInvalid, detail);
         }
         // [MQTT-3.2.2-13]
         if self.retain && !settings.retain_enabled {

@@ -20,6 +20,7 @@ use crate::{
     alias::AliasUse,
     broker::Broker,
     outbound::{Outbound, Tag},
+    pace::Pace,
     window::Awaits,
 };
 
@@ -80,9 +81,10 @@ pub enum DropReason {
 }
 
 impl Session {
-    /// Delivers one message of a transient session, or a QoS 0 message of a persistent one.
+    /// Delivers one message of a transient session, or a QoS 0 message of a persistent one, whose
+    /// QoS 1 and 2 messages come from its inbox only.
     pub fn deliver(&mut self, now: Instant, delivery: &Delivery<'_>) -> Delivered {
-        if !self.is_live() {
+        if !self.is_live() || self.farewell.is_some() {
             return Delivered::Dropped(DropReason::SessionClosed);
         }
         let message = delivery.message;
@@ -100,14 +102,15 @@ impl Session {
         if qos == Qos::AtMostOnce {
             return self.deliver_at_most_once(now, delivery, retain);
         }
+        debug_assert!(!self.is_persistent, "packet identifiers follow from the inbox");
         let tag =
             Tag { qos, retain, subscription_id: delivery.subscription_id, origin: delivery.origin };
-        let has_room = self.has_room();
-        let queue_max = self.settings.session_inbox_size as usize;
-        let outbound = self.outbound_mut();
-        if has_room && outbound.queue.is_empty() {
+        let waits = self.outbound.as_ref().is_some_and(|outbound| !outbound.queue.is_empty());
+        if !waits && self.has_room() {
             return self.send_tagged(now, message, tag);
         }
+        let queue_max = self.settings.session_inbox_size as usize;
+        let outbound = self.outbound_mut();
         if outbound.queue.len() >= queue_max {
             return Delivered::Dropped(DropReason::Overflow);
         }
@@ -149,7 +152,7 @@ impl Session {
         let delivered = self.write_publish(now, message, frame);
         if delivered == Delivered::Sent {
             let outbound = self.outbound_mut();
-            outbound.window.push(awaits(tag.qos), keeps_body);
+            outbound.push(now, awaits(tag.qos), keeps_body);
             if keeps_body {
                 outbound.bodies.push(tag.pack(), message);
             }
@@ -182,35 +185,40 @@ impl Session {
     }
 
     fn pump_queue(&mut self, now: Instant) {
+        let Some(outbound) = &mut self.outbound else { return };
+        // The queue is lent to the loop so that the session can write while it is read.
+        let mut queue = std::mem::take(&mut outbound.queue);
         while self.has_room() {
-            let Some(outbound) = &mut self.outbound else { return };
-            if outbound.queue.is_empty() {
-                return;
-            }
-            // The queue is lent to the loop so that the session can write while it is read.
-            let mut queue = std::mem::take(&mut outbound.queue);
-            if let Some((tag, message)) = queue.front() {
-                if message.is_expired(now) {
-                    self.dropped_expired += 1;
-                } else {
-                    self.send_tagged(now, &message, Tag::unpack(tag));
-                }
+            let Some((tag, message)) = queue.front() else { break };
+            if message.is_expired(now) {
+                self.dropped_expired += 1;
+            } else {
+                let delivered = self.send_tagged(now, &message, Tag::unpack(tag));
+                self.count_dropped(delivered);
             }
             queue.pop();
-            self.outbound_mut().queue = queue;
+        }
+        self.outbound_mut().queue = queue;
+    }
+
+    fn count_dropped(&mut self, delivered: Delivered) {
+        match delivered {
+            Delivered::Dropped(DropReason::Expired) => self.dropped_expired += 1,
+            Delivered::Dropped(DropReason::Oversize) => self.dropped_oversize += 1,
+            _ => {}
         }
     }
 
     fn pump_inbox<B: Broker>(&mut self, now: Instant, broker: &mut B) {
         let mut entries = std::mem::take(&mut self.outbound_mut().entries);
         while self.has_room() {
-            let window_max = usize::from(self.window_max());
+            let window_max = self.window_max();
             let outbound = self.outbound_mut();
             if !outbound.may_fetch {
                 break;
             }
             let budget = FetchBudget {
-                messages_max: window_max - outbound.window.open(),
+                messages_max: outbound.window.room(window_max),
                 bytes_max: FETCH_BYTES_MAX,
                 now,
             };
@@ -226,6 +234,9 @@ impl Session {
             }
             for entry in &entries {
                 self.send_entry(now, entry, broker);
+                if self.farewell.is_some() {
+                    break;
+                }
             }
         }
         entries.clear();
@@ -242,19 +253,28 @@ impl Session {
                 packet_id: None,
                 subscription_id: entry.subscription_id,
             };
-            if !message.is_expired(now) {
-                self.write_publish(now, &message, frame);
-            }
+            let delivered = if message.is_expired(now) {
+                Delivered::Dropped(DropReason::Expired)
+            } else {
+                self.write_publish(now, &message, frame)
+            };
+            self.count_dropped(delivered);
             return;
         }
         let sent_before = self.sent_before;
         let outbound = self.outbound_mut();
+        if outbound.is_held || !outbound.window.reaches(entry.sequence) {
+            // It is fetched again when the message that has its identifier is confirmed.
+            outbound.is_held = true;
+            outbound.may_fetch = false;
+            return;
+        }
         outbound.fetched = entry.sequence;
         outbound.window.skip_to(entry.sequence);
         let packet_id = entry.sequence.packet_id();
         if entry.is_received {
             // MQTT-045: the PUBREL is owed, not the PUBLISH. [MQTT-4.3.3-6]
-            outbound.window.push(Awaits::Pubcomp, false);
+            outbound.push(now, Awaits::Pubcomp, false);
             self.write_pubrel(packet_id, None);
             return;
         }
@@ -269,16 +289,16 @@ impl Session {
             subscription_id: entry.subscription_id,
         };
         let delivered = if is_over {
-            self.dropped_expired += 1;
             Delivered::Dropped(DropReason::Expired)
         } else {
             self.write_publish(now, &message, frame)
         };
+        self.count_dropped(delivered);
         let is_sent = delivered == Delivered::Sent;
         let keeps_body = is_sent && self.resends();
         let awaited = if is_sent { awaits(entry.qos) } else { Awaits::Nothing };
         let outbound = self.outbound_mut();
-        outbound.window.push(awaited, keeps_body);
+        outbound.push(now, awaited, keeps_body);
         if keeps_body {
             let tag = Tag {
                 qos: entry.qos,
@@ -303,8 +323,15 @@ impl Session {
         is_open && self.output.len() <= OUTPUT_BYTES_MAX
     }
 
+    #[inline]
     pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
-        self.outbound.get_or_insert_with(|| Box::new(Outbound::new(Sequence(1))))
+        let (settings, ceiling) = (&self.settings, self.peer.receive_maximum);
+        self.outbound.get_or_insert_with(|| {
+            let pace = settings
+                .adaptive_send_window
+                .then(|| Pace::new(settings.min_send_per_sec, ceiling));
+            Box::new(Outbound::new(Sequence(1), pace.map(Box::new)))
+        })
     }
 
     /// Appends one PUBLISH to the output.
@@ -328,6 +355,7 @@ impl Session {
             forwarded: &[],
             payload: message.payload,
         };
+        let packet_size_max = self.peer.packet_size_max;
         let ids = [frame.subscription_id.unwrap_or(0)];
         if self.version == ProtocolVersion::V5 {
             outgoing.message_expiry_s = message.expiry_left(now);
@@ -336,12 +364,17 @@ impl Session {
                 outgoing.subscription_ids = &ids;
             }
             self.apply_alias(&mut outgoing);
-            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-            if outgoing.encoded_len() > self.peer.packet_size_max as usize {
-                if !outgoing.topic_omitted && outgoing.topic_alias.is_some() {
+            let is_oversize =
+                |outgoing: &Outgoing<'_>| outgoing.encoded_len() > packet_size_max as usize;
+            if packet_size_max < u32::MAX && is_oversize(&outgoing) {
+                if !outgoing.topic_omitted && outgoing.topic_alias.take().is_some() {
+                    // It may fit without the alias that it would have introduced.
                     self.outbound_mut().aliases.forget(message.topic);
                 }
-                return Delivered::Dropped(DropReason::Oversize);
+                // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+                if outgoing.topic_omitted || is_oversize(&outgoing) {
+                    return Delivered::Dropped(DropReason::Oversize);
+                }
             }
         }
         match message.shared {

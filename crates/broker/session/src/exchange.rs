@@ -81,8 +81,13 @@ impl Session {
         let Some(exchange) = &self.exchange else {
             return Err(Farewell::Bug("an exchange without a method"));
         };
-        // The session cannot move to another tenant.
-        let is_same = self.identity.as_ref().is_some_and(|id| id.tenant == grant.tenant);
+        // The session cannot move to another tenant, nor to another user where that is another
+        // session.
+        let user = grant.user.as_ref().filter(|_| self.settings.user_in_identity);
+        let is_same = self
+            .identity
+            .as_ref()
+            .is_some_and(|id| id.tenant == grant.tenant && id.user.as_ref() == user);
         if !is_same {
             return Err(Farewell::ReauthenticationFailed);
         }
@@ -101,6 +106,10 @@ impl Session {
     }
 
     pub(crate) fn on_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Farewell> {
+        // [MQTT-3.14.2-1]
+        if !may_come_from_client(disconnect.reason) {
+            return Err(Farewell::ProtocolError("DISCONNECT with a code that only a server sends"));
+        }
         if let Some(asked_s) = disconnect.session_expiry_s {
             // MQTT-041: a session that was to end with its connection cannot be prolonged.
             if self.expiry_s == 0 && asked_s > 0 {
@@ -112,4 +121,9 @@ impl Session {
         }
         Err(Farewell::ByClient(disconnect.reason))
     }
+}
+
+/// The codes of DISCONNECT that the specification gives to clients.
+fn may_come_from_client(code: ReasonCode) -> bool {
+    matches!(code.value(), 0x00 | 0x04 | 0x80..=0x83 | 0x90 | 0x93..=0x99)
 }

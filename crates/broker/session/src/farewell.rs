@@ -3,9 +3,9 @@
 //! Every end has exactly one farewell. It decides what the peer is told (a reason code in MQTT
 //! 5.0, mostly nothing before), whether the will is published, and what the log says.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use ratatosk_codec::{DecodeError, ReasonCode};
+use ratatosk_codec::{DecodeError, PacketType, ReasonCode};
 
 /// Why a connection ended, and on whose account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,44 @@ impl Farewell {
             Farewell::NotDurable => ReasonCode::ImplementationSpecificError,
             Farewell::Bug(_) => ReasonCode::UnspecifiedError,
         })
+    }
+
+    /// The same as a code that `packet`, CONNACK or DISCONNECT, may carry. [MQTT-3.2.2-8]
+    /// [MQTT-3.14.2-1]
+    pub(crate) fn reason_code_in(&self, packet: PacketType) -> Option<ReasonCode> {
+        let code = self.reason_code()?;
+        if code.valid_in(packet) {
+            return Some(code);
+        }
+        Some(match (packet, code) {
+            (
+                PacketType::Connack,
+                ReasonCode::ServerShuttingDown
+                | ReasonCode::SessionTakenOver
+                | ReasonCode::AdministrativeAction,
+            ) => ReasonCode::ServerUnavailable,
+            _ => ReasonCode::UnspecifiedError,
+        })
+    }
+
+    /// What the peer may read of it: nothing of an authentication that failed, nothing of our
+    /// inner life.
+    pub(crate) fn reason_string(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Farewell::Bug(_) => None,
+            Farewell::Refused {
+                code:
+                    ReasonCode::BadUsernameOrPassword
+                    | ReasonCode::NotAuthorized
+                    | ReasonCode::Banned
+                    | ReasonCode::BadAuthenticationMethod,
+                ..
+            } => None,
+            Farewell::Refused { detail, .. } | Farewell::Violation { detail, .. } => {
+                Some(Cow::Borrowed(detail))
+            }
+            _ => Some(Cow::Owned(self.to_string())),
+        }
     }
 
     /// Whether the will is dropped unpublished: only a DISCONNECT of code 0x00 does that.

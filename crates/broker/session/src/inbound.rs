@@ -10,13 +10,20 @@ use std::collections::VecDeque;
 use ratatosk_codec::{PacketId, Qos, ReasonCode};
 use ratatosk_contract::Ticket;
 
+use crate::ids::IdSet;
+
 /// Inbound state; see the module.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
     /// Publishes whose acknowledgement has not left, in order.
     pending: VecDeque<Pending>,
+    /// The identifiers of those in `pending` that hold theirs.
+    held: IdSet,
     /// QoS 2 identifiers between PUBREC and PUBREL.
-    unreleased: Vec<PacketId>,
+    unreleased: IdSet,
+    /// How many of them came from an earlier connection, at most: Receive Maximum counts per
+    /// connection.
+    restored: usize,
     next_ticket: u64,
 }
 
@@ -26,6 +33,9 @@ pub(crate) struct Pending {
     pub(crate) packet_id: PacketId,
     pub(crate) qos: Qos,
     pub(crate) state: Settled,
+    /// The identifier is this publish's; false for the refusal of one whose identifier belongs to
+    /// another, and for the repetition of an answer.
+    pub(crate) holds_id: bool,
 }
 
 /// Whether an outcome is known.
@@ -42,10 +52,12 @@ impl Inbound {
         Ticket(self.next_ticket)
     }
 
-    /// How many publishes are not fully acknowledged: what Receive Maximum counts.
-    /// [MQTT-3.3.4-7]
-    pub(crate) fn open(&self) -> usize {
-        self.pending.len() + self.unreleased.len()
+    /// How many publishes are not fully acknowledged: what Receive Maximum counts, here with a
+    /// maximum of `open_max`. Those of an earlier connection do not count, as long as they are no
+    /// more than one connection may have. [MQTT-3.3.4-7]
+    #[inline]
+    pub(crate) fn open(&self, open_max: usize) -> usize {
+        self.pending.len() + self.unreleased.len() - self.restored.min(open_max)
     }
 
     /// How many wait for their outcome.
@@ -55,40 +67,41 @@ impl Inbound {
 
     /// Whether an identifier is in use by a publish whose outcome is not known.
     pub(crate) fn is_pending(&self, packet_id: PacketId) -> bool {
-        self.pending.iter().any(|pending| pending.packet_id == packet_id)
+        self.held.contains(packet_id)
     }
 
     /// Whether a QoS 2 message of this identifier was accepted and not yet released.
     pub(crate) fn is_unreleased(&self, packet_id: PacketId) -> bool {
-        self.unreleased.contains(&packet_id)
+        self.unreleased.contains(packet_id)
     }
 
     /// Remembers an accepted QoS 2 message.
     pub(crate) fn accept(&mut self, packet_id: PacketId) {
-        debug_assert!(!self.is_unreleased(packet_id), "accepted once");
-        self.unreleased.push(packet_id);
+        let is_new = self.unreleased.insert(packet_id);
+        debug_assert!(is_new, "accepted once");
     }
 
     /// Forgets a released QoS 2 message; false if it is unknown.
     pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
-        // Clients release in the order in which they sent, so the first is the usual one.
-        let Some(index) = self.unreleased.iter().position(|id| *id == packet_id) else {
-            return false;
-        };
-        self.unreleased.remove(index);
-        if self.unreleased.is_empty() && self.unreleased.capacity() > 64 {
-            self.unreleased = Vec::new();
-        }
-        true
+        let is_known = self.unreleased.remove(packet_id);
+        self.restored = self.restored.min(self.unreleased.len());
+        is_known
     }
 
     /// Takes over what a stored session knew. MQTT-046
-    pub(crate) fn restore(&mut self, unreleased: Vec<PacketId>) {
-        self.unreleased = unreleased;
+    pub(crate) fn restore(&mut self, unreleased: &[PacketId]) {
+        for packet_id in unreleased {
+            self.unreleased.insert(*packet_id);
+        }
+        self.restored = self.unreleased.len();
     }
 
     /// Puts an acknowledgement in line.
     pub(crate) fn wait(&mut self, pending: Pending) {
+        if pending.holds_id {
+            let is_new = self.held.insert(pending.packet_id);
+            debug_assert!(is_new, "an identifier is held once");
+        }
         self.pending.push_back(pending);
     }
 
@@ -101,17 +114,29 @@ impl Inbound {
     }
 
     /// The next acknowledgement that may leave.
-    pub(crate) fn next_settled(&mut self) -> Option<(PacketId, Qos, ReasonCode)> {
+    pub(crate) fn next_settled(&mut self) -> Option<(Pending, ReasonCode)> {
         let front = *self.pending.front()?;
         let Settled::As(code) = front.state else { return None };
         self.pending.pop_front();
-        Some((front.packet_id, front.qos, code))
+        if front.holds_id {
+            self.held.remove(front.packet_id);
+        }
+        if self.pending.is_empty() && self.pending.capacity() > 64 {
+            self.pending = VecDeque::new();
+        }
+        Some((front, code))
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        debug_assert!(self.held.len() <= self.pending.len(), "each held identifier has a publish");
+        debug_assert!(self.restored <= self.unreleased.len(), "the restored are unreleased");
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.pending.capacity() * size_of::<Pending>()
-            + self.unreleased.capacity() * size_of::<PacketId>()
+            + self.held.memory_bytes()
+            + self.unreleased.memory_bytes()
     }
 }
 
@@ -132,17 +157,22 @@ mod tests {
                 packet_id: id(number),
                 qos: Qos::AtLeastOnce,
                 state: Settled::Not(ticket),
+                holds_id: true,
             });
         }
         inbound.wait(Pending {
             packet_id: id(3),
             qos: Qos::ExactlyOnce,
             state: Settled::As(ReasonCode::Success),
+            holds_id: false,
         });
         inbound.settle(tickets[1], ReasonCode::Success);
-        assert_eq!(inbound.next_settled(), None);
+        assert!(inbound.next_settled().is_none());
+        assert!(inbound.is_pending(id(2)));
+        assert!(!inbound.is_pending(id(3)), "it holds no identifier");
         inbound.settle(tickets[0], ReasonCode::QuotaExceeded);
-        let left: Vec<_> = std::iter::from_fn(|| inbound.next_settled()).collect();
+        let next = || inbound.next_settled().map(|(p, code)| (p.packet_id, p.qos, code));
+        let left: Vec<_> = std::iter::from_fn(next).collect();
         assert_eq!(
             left,
             [
@@ -151,6 +181,7 @@ mod tests {
                 (id(3), Qos::ExactlyOnce, ReasonCode::Success),
             ]
         );
+        assert!(!inbound.is_pending(id(2)));
     }
 
     #[test]
@@ -160,6 +191,21 @@ mod tests {
         assert!(inbound.is_unreleased(id(9)));
         assert!(inbound.release(id(9)));
         assert!(!inbound.release(id(9)));
-        assert_eq!(inbound.open(), 0);
+        assert_eq!(inbound.open(10), 0);
+    }
+
+    #[test]
+    fn what_an_earlier_connection_left_does_not_count_up_to_one_connection_s_worth() {
+        let mut inbound = Inbound::default();
+        inbound.restore(&[id(1), id(2), id(3), id(4)]);
+        assert_eq!(inbound.open(10), 0);
+        assert_eq!(inbound.open(3), 1);
+        inbound.accept(id(9));
+        assert_eq!(inbound.open(10), 1);
+        for number in 1..=4 {
+            assert!(inbound.release(id(number)));
+        }
+        assert!(inbound.release(id(9)));
+        assert_eq!(inbound.open(10), 0);
     }
 }

@@ -15,11 +15,14 @@ mod alias;
 mod broker;
 mod connect;
 mod delivery;
+mod ending;
 mod exchange;
 mod farewell;
+mod ids;
 mod inbound;
 mod outbound;
 mod output;
+mod pace;
 mod publish;
 mod rate;
 mod reply;
@@ -32,6 +35,7 @@ pub use broker::{
     Published, Report, Request, Subscribed, Unsubscribed,
 };
 pub use delivery::{Delivered, Delivery, DropReason, Origin};
+pub use ending::{Ending, WillOrder};
 pub use farewell::Farewell;
 pub use output::{Output, Segment};
-pub use session::{Ending, Next, Received, Session, SessionConfig, WillOrder};
+pub use session::{Next, Received, Session, SessionConfig};

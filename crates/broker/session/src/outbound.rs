@@ -7,7 +7,7 @@
 use std::num::NonZeroU32;
 
 use ratatosk_clock::Instant;
-use ratatosk_codec::{Ack, Qos, ReasonCode};
+use ratatosk_codec::{Ack, PacketId, Qos, ReasonCode};
 use ratatosk_contract::{
     Message,
     inbox::{Entry, Sequence},
@@ -18,7 +18,8 @@ use crate::{
     Farewell, Session,
     alias::OutboundAliases,
     broker::{Broker, Report},
-    delivery::{Frame, Origin},
+    delivery::{Frame, OUTPUT_BYTES_MAX, Origin},
+    pace::Pace,
     window::{Awaits, Window},
 };
 
@@ -35,6 +36,10 @@ pub(crate) struct Outbound {
     pub(crate) fetched: Sequence,
     /// The inbox may have more.
     pub(crate) may_fetch: bool,
+    /// The next entry of the inbox waits for a confirmation, not for the inbox.
+    pub(crate) is_held: bool,
+    /// Where the tenant asks for it: how much of the client's maximum is used.
+    pub(crate) pace: Option<Box<Pace>>,
     /// A buffer for fetches.
     pub(crate) entries: Vec<Entry>,
     pub(crate) resend: Option<Resend>,
@@ -48,7 +53,7 @@ pub(crate) struct Resend {
 }
 
 impl Outbound {
-    pub(crate) fn new(next: Sequence) -> Self {
+    pub(crate) fn new(next: Sequence, pace: Option<Box<Pace>>) -> Self {
         Outbound {
             window: Window::new(next),
             queue: RecordQueue::default(),
@@ -56,9 +61,34 @@ impl Outbound {
             aliases: OutboundAliases::default(),
             fetched: Sequence(next.0 - 1),
             may_fetch: false,
+            is_held: false,
+            pace,
             entries: Vec::new(),
             resend: None,
         }
+    }
+
+    /// Adds a message that was sent, or whose place is to be passed over.
+    pub(crate) fn push(&mut self, now: Instant, awaits: Awaits, has_body: bool) {
+        let sequence = self.window.push(awaits, has_body);
+        if let Some(pace) = &mut self.pace
+            && awaits != Awaits::Nothing
+        {
+            pace.sent(now, sequence, self.window.open());
+        }
+    }
+
+    /// Takes a confirmed message out of the window and drops what was kept for it.
+    fn confirm(&mut self, now: Instant, packet_id: PacketId) -> Sequence {
+        let confirmed = self.window.confirm(packet_id);
+        for _ in 0..confirmed.bodies {
+            self.bodies.pop();
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.confirmed(now, confirmed.sequence);
+        }
+        self.may_fetch |= std::mem::take(&mut self.is_held);
+        confirmed.sequence
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -180,13 +210,10 @@ impl Session {
     ) -> Result<(), Farewell> {
         let is_persistent = self.is_persistent;
         let outbound = self.outbound_mut();
-        let confirmed = outbound.window.confirm(ack.packet_id);
-        for _ in 0..confirmed.bodies {
-            outbound.bodies.pop();
-        }
+        let sequence = outbound.confirm(now, ack.packet_id);
         outbound.resend = None;
         if is_persistent {
-            broker.commit(confirmed.sequence).map_err(|_| Farewell::StaleClaim)?;
+            broker.commit(sequence).map_err(|_| Farewell::StaleClaim)?;
         }
         self.arm_resend(now);
         Ok(())
@@ -218,7 +245,12 @@ impl Session {
         let Some(outbound) = &mut self.outbound else { return };
         let Some(resend) = outbound.resend.filter(|resend| resend.at <= now) else { return };
         if resend.times >= times_max {
-            self.give_up(broker);
+            self.give_up(now, broker);
+            return;
+        }
+        if self.output.len() > OUTPUT_BYTES_MAX {
+            // What was sent has not even left.
+            outbound.resend = Some(Resend { at: now + wait, ..resend });
             return;
         }
         outbound.resend = Some(Resend { at: now + wait, times: resend.times + 1 });
@@ -258,7 +290,7 @@ impl Session {
         }
     }
 
-    fn give_up<B: Broker>(&mut self, broker: &mut B) {
+    fn give_up<B: Broker>(&mut self, now: Instant, broker: &mut B) {
         let is_persistent = self.is_persistent;
         let Some(outbound) = &mut self.outbound else { return };
         let open: Vec<_> = outbound
@@ -269,16 +301,17 @@ impl Session {
             .collect();
         outbound.resend = None;
         for sequence in &open {
-            let confirmed = outbound.window.confirm(sequence.packet_id());
-            for _ in 0..confirmed.bodies {
-                outbound.bodies.pop();
-            }
+            outbound.confirm(now, sequence.packet_id());
             if is_persistent && broker.commit(*sequence).is_err() {
                 self.farewell = Some(Farewell::StaleClaim);
                 return;
             }
         }
-        broker.report(Report::ResendsExhausted { count: open.len() });
+        if !open.is_empty() {
+            broker.report(Report::ResendsExhausted { count: open.len() });
+        }
+        // Those past PUBREC are not given up: their PUBREL is owed. [MQTT-4.3.3-5]
+        self.arm_resend(now);
     }
 
     /// Shows the messages of shared subscriptions that this client has not taken over: those in

@@ -11,18 +11,20 @@ use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_codec::{Ack, PacketId, Publish, Qos, ReasonCode};
 use ratatosk_contract::{Message, StoredMessage, Ticket, call::Settlement};
+use ratatosk_topic::TopicName;
 
 use crate::{
     Broker, Farewell, Published, Session,
+    alias::INBOUND_BYTES_MAX,
     broker::Report,
-    connect::maximum_qos,
+    connect::{maximum_qos, topic_limits},
     inbound::{Pending, Settled},
     rate::Bucket,
     session::{Next, Taken},
 };
 
 /// How soon a publish is brought again that the store had no room for.
-const BUSY_RETRY: Duration = Duration::from_millis(50);
+pub(crate) const BUSY_RETRY: Duration = Duration::from_millis(50);
 
 impl Session {
     pub(crate) fn on_publish<B: Broker>(
@@ -36,26 +38,49 @@ impl Session {
             return Ok(taken);
         }
         self.check_features(publish)?;
+        let taken = match publish.properties.topic_alias() {
+            None if publish.topic.is_empty() && self.version.is_v5() => {
+                Err(Farewell::ProtocolError("an empty topic without a topic alias"))
+            }
+            None => self.on_topic(now, publish, publish.topic, whole, broker),
+            // An alias holds from its packet on, even if the message is refused or known already:
+            // the client counts on it.
+            Some(alias) => {
+                // The table is lent to the message, which borrows its topic from it.
+                let mut aliases = self.inbound_aliases.take();
+                let taken = self
+                    .resolve_alias(alias, publish.topic, &mut aliases)
+                    .and_then(|topic| self.on_topic(now, publish, topic, whole, broker));
+                self.inbound_aliases = aliases;
+                taken
+            }
+        };
+        if let (Ok(Taken::Again(_)), Some(bucket)) = (&taken, &mut self.rate) {
+            bucket.give_back(self.settings.msg_pub_per_sec);
+        }
+        taken
+    }
+
+    /// A publish whose topic is known.
+    fn on_topic<B: Broker>(
+        &mut self,
+        now: Instant,
+        publish: &Publish<'_>,
+        topic: &str,
+        whole: Option<&Bytes>,
+        broker: &mut B,
+    ) -> Result<Taken, Farewell> {
         if let Some(packet_id) = publish.packet_id
             && let Some(taken) = self.check_packet_id(publish, packet_id)?
         {
             return Ok(taken);
         }
-        if let Some(taken) = self.check_payload_format(publish)? {
+        if !publish.properties.is_empty()
+            && let Some(taken) = self.check_properties(publish, broker)?
+        {
             return Ok(taken);
         }
-        // The alias table is lent to the message, which borrows its topic from it.
-        let mut aliases = self.inbound_aliases.take();
-        let topic = match publish.properties.topic_alias() {
-            None if publish.topic.is_empty() && self.version.is_v5() => {
-                Err(Farewell::ProtocolError("an empty topic without a topic alias"))
-            }
-            None => Ok(publish.topic),
-            Some(alias) => self.resolve_alias(alias, publish.topic, &mut aliases),
-        };
-        let taken = topic.and_then(|topic| self.distribute(now, publish, topic, whole, broker));
-        self.inbound_aliases = aliases;
-        taken
+        self.distribute(now, publish, topic, whole, broker)
     }
 
     /// Receive Maximum and publish rate. MQTT-058, MQTT-059
@@ -66,15 +91,17 @@ impl Session {
     ) -> Result<Option<Taken>, Farewell> {
         if let (Some(_), Some(inbound)) = (publish.packet_id, &self.inbound) {
             let open_max = usize::from(self.settings.receiving_maximum);
+            let is_beyond = inbound.open(open_max) >= open_max;
             // [MQTT-3.3.4-7] [MQTT-4.9.0-2]
-            if self.version.is_v5() && inbound.open() >= open_max && !self.is_resend(publish) {
+            if is_beyond && self.version.is_v5() && !self.is_resend(publish) {
                 return Err(Farewell::Violation {
                     code: ReasonCode::ReceiveMaximumExceeded,
                     detail: format!("more than {open_max} unacknowledged publishes"),
                 });
             }
-            // MQTT 3 knows no such limit: its publishes wait until acknowledgements went out.
-            if !self.version.is_v5() && inbound.pending() >= open_max {
+            // MQTT 3 knows no such limit: its publishes wait until acknowledgements went out. So
+            // do repetitions, which the limit does not count.
+            if inbound.pending() >= open_max {
                 return Ok(Some(Taken::Again(Next::Retry)));
             }
         }
@@ -155,15 +182,27 @@ impl Session {
         Ok(Taken::Whole)
     }
 
-    /// MQTT-064
-    fn check_payload_format(&mut self, publish: &Publish<'_>) -> Result<Option<Taken>, Farewell> {
+    /// Payload format and response topic. MQTT-064
+    fn check_properties<B: Broker>(
+        &mut self,
+        publish: &Publish<'_>,
+        broker: &mut B,
+    ) -> Result<Option<Taken>, Farewell> {
         let is_checked =
             publish.properties.payload_is_utf8() && self.settings.payload_format_validation_enabled;
-        if !is_checked || simdutf8::basic::from_utf8(publish.payload).is_ok() {
-            return Ok(None);
+        if is_checked && simdutf8::basic::from_utf8(publish.payload).is_err() {
+            let code = ReasonCode::PayloadFormatInvalid;
+            broker.report(Report::PublishRefused { topic: publish.topic, code });
+            return self.refuse(publish, code, "the payload is not UTF-8").map(Some);
         }
-        let code = ReasonCode::PayloadFormatInvalid;
-        self.refuse(publish, code, "the payload is not UTF-8").map(Some)
+        let Some(response_topic) = publish.properties.response_topic() else { return Ok(None) };
+        // [MQTT-3.3.2-14]
+        if let Err(error) = TopicName::parse(response_topic, &topic_limits(&self.settings)) {
+            let code = ReasonCode::TopicNameInvalid;
+            broker.report(Report::PublishRefused { topic: publish.topic, code });
+            return self.refuse(publish, code, &format!("the response topic: {error}")).map(Some);
+        }
+        Ok(None)
     }
 
     /// MQTT-065. [MQTT-3.3.2-9] [MQTT-3.3.2-12]
@@ -181,7 +220,12 @@ impl Session {
             });
         }
         if !topic.is_empty() {
-            aliases.get_or_insert_with(Box::default).set(alias, topic);
+            if !aliases.get_or_insert_with(Box::default).set(alias, topic) {
+                return Err(Farewell::Violation {
+                    code: ReasonCode::QuotaExceeded,
+                    detail: format!("topic aliases hold more than {INBOUND_BYTES_MAX} bytes"),
+                });
+            }
             return Ok(topic);
         }
         aliases
@@ -202,10 +246,7 @@ impl Session {
         let shared = if publish.payload.len() < StoredMessage::SHARED_FROM_BYTES {
             None
         } else {
-            copied = whole.map_or_else(
-                || Bytes::copy_from_slice(publish.payload),
-                |whole| whole.slice_ref(publish.payload),
-            );
+            copied = share(publish.payload, whole);
             Some(&copied)
         };
         let forwarded;
@@ -263,8 +304,9 @@ impl Session {
             }
             Published::Pending => {
                 if let Some(packet_id) = publish.packet_id {
-                    let state = Settled::Not(ticket);
-                    self.inbound_mut().wait(Pending { packet_id, qos: publish.qos, state });
+                    let (qos, state) = (publish.qos, Settled::Not(ticket));
+                    let pending = Pending { packet_id, qos, state, holds_id: true };
+                    self.inbound_mut().wait(pending);
                 }
                 return Ok(Taken::Whole);
             }
@@ -317,17 +359,34 @@ impl Session {
         code: ReasonCode,
         broker: &mut B,
     ) -> Result<(), Farewell> {
+        if let Some(inbound) = &mut self.inbound
+            && inbound.pending() > 0
+        {
+            inbound.wait(Pending { packet_id, qos, state: Settled::As(code), holds_id: true });
+            return Ok(());
+        }
+        self.remember(packet_id, qos, broker)?;
+        self.write_publish_ack(packet_id, qos, code, None);
+        Ok(())
+    }
+
+    /// From PUBREC to PUBREL the identifier of a QoS 2 message is known.
+    fn remember<B: Broker>(
+        &mut self,
+        packet_id: PacketId,
+        qos: Qos,
+        broker: &mut B,
+    ) -> Result<(), Farewell> {
         if qos == Qos::ExactlyOnce {
             if self.is_persistent {
                 broker.inbound(packet_id, false).map_err(|_| Farewell::StaleClaim)?;
             }
             self.inbound_mut().accept(packet_id);
         }
-        self.acknowledge(packet_id, qos, code, None);
         Ok(())
     }
 
-    /// Sends the acknowledgement of a publish, or puts it behind those that are still to come.
+    /// Answers a publish that is not accepted, behind those whose answers are still to come.
     fn acknowledge(
         &mut self,
         packet_id: PacketId,
@@ -338,7 +397,7 @@ impl Session {
         if let Some(inbound) = &mut self.inbound
             && inbound.pending() > 0
         {
-            inbound.wait(Pending { packet_id, qos, state: Settled::As(code) });
+            inbound.wait(Pending { packet_id, qos, state: Settled::As(code), holds_id: false });
             return;
         }
         self.write_publish_ack(packet_id, qos, code, reason);
@@ -362,14 +421,11 @@ impl Session {
             return Err(Farewell::NotDurable);
         }
         self.inbound_mut().settle(ticket, code);
-        while let Some((packet_id, qos, code)) = self.inbound_mut().next_settled() {
-            if qos == Qos::ExactlyOnce && !code.is_error() {
-                if self.is_persistent {
-                    broker.inbound(packet_id, false).map_err(|_| Farewell::StaleClaim)?;
-                }
-                if !self.inbound_mut().is_unreleased(packet_id) {
-                    self.inbound_mut().accept(packet_id);
-                }
+        while let Some((Pending { packet_id, qos, holds_id, .. }, code)) =
+            self.inbound_mut().next_settled()
+        {
+            if holds_id && !code.is_error() {
+                self.remember(packet_id, qos, broker)?;
             }
             self.write_publish_ack(packet_id, qos, code, None);
         }
@@ -390,4 +446,15 @@ impl Session {
         self.write_pubcomp(ack.packet_id, code);
         Ok(())
     }
+}
+
+/// A large payload as a part of the buffer that it lies in, or as a copy: of a buffer that is not
+/// mostly this payload, because a part keeps the whole alive.
+fn share(payload: &[u8], whole: Option<&Bytes>) -> Bytes {
+    let holding = whole.filter(|whole| {
+        let (start, end) = (whole.as_ptr() as usize, whole.as_ptr() as usize + whole.len());
+        let (first, last) = (payload.as_ptr() as usize, payload.as_ptr() as usize + payload.len());
+        start <= first && last <= end && whole.len() <= 2 * payload.len()
+    });
+    holding.map_or_else(|| Bytes::copy_from_slice(payload), |whole| whole.slice_ref(payload))
 }

@@ -21,8 +21,7 @@ impl Bucket {
 
     /// Takes one token at `rate` a second, or says when there will be one.
     pub(crate) fn take(&mut self, now: Instant, rate: u32) -> Result<(), Instant> {
-        let cost = Duration::from_nanos(1_000_000_000 / u64::from(rate.max(1)));
-        let full_at = self.full_at.max(now) + cost;
+        let full_at = self.full_at.max(now) + cost(rate);
         let ahead = full_at.since(now);
         if ahead > Duration::from_secs(1) {
             return Err(full_at - Duration::from_secs(1));
@@ -30,11 +29,30 @@ impl Bucket {
         self.full_at = full_at;
         Ok(())
     }
+
+    /// Takes back what was taken for a message that is brought again.
+    pub(crate) fn give_back(&mut self, rate: u32) {
+        self.full_at = self.full_at - cost(rate);
+    }
+}
+
+fn cost(rate: u32) -> Duration {
+    Duration::from_nanos(1_000_000_000 / u64::from(rate.max(1)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let now = Instant::from_millis(5_000);
+        let mut bucket = Bucket::new(now);
+        for _ in 0..1000 {
+            assert_eq!(bucket.take(now, 1), Ok(()));
+            bucket.give_back(1);
+        }
+    }
 
     #[test]
     fn a_bucket_lets_a_second_s_worth_through_and_then_the_rate() {

@@ -5,7 +5,9 @@
 //! for no problem information, or when they would pass its Maximum Packet Size. MQTT-099,
 //! MQTT-102
 
-use ratatosk_codec::{Ack, Disconnect, Packet, PacketId, Qos, ReasonCode, encode_within};
+use ratatosk_codec::{
+    Ack, Disconnect, Packet, PacketId, PacketType, Qos, ReasonCode, encode_within,
+};
 
 use crate::{Farewell, Session};
 
@@ -48,6 +50,7 @@ impl Session {
         self.write_explained(Packet::Pubcomp(Ack::new(packet_id, code)));
     }
 
+    #[inline]
     fn write_short(&mut self, first_byte: u8, packet_id: PacketId) {
         let [high, low] = packet_id.value().to_be_bytes();
         self.output.append(|bytes| bytes.extend_from_slice(&[first_byte, 2, high, low]));
@@ -56,12 +59,12 @@ impl Session {
     /// DISCONNECT of the server: MQTT 5.0 only, and only behind an accepting CONNACK.
     /// [MQTT-3.14.0-1]
     pub(crate) fn write_disconnect(&mut self, farewell: &Farewell) {
-        let Some(code) = farewell.reason_code() else { return };
+        let Some(code) = farewell.reason_code_in(PacketType::Disconnect) else { return };
         if !self.version.is_v5() {
             return;
         }
-        let text = farewell.to_string();
-        let disconnect = Disconnect { reason_string: Some(&text), ..Disconnect::new(code) };
+        let text = farewell.reason_string();
+        let disconnect = Disconnect { reason_string: text.as_deref(), ..Disconnect::new(code) };
         // [MQTT-3.1.2-29] allows the reason string on DISCONNECT whatever the client asked for.
         self.write_within(Packet::Disconnect(disconnect));
     }

@@ -19,7 +19,8 @@ use ratatosk_contract::{
 
 use crate::{
     Answer, Broker, Farewell, Output, Request, alias::InboundAliases, connect::Connecting,
-    exchange::Exchange, inbound::Inbound, outbound::Outbound, rate::Bucket,
+    delivery::OUTPUT_BYTES_MAX, exchange::Exchange, inbound::Inbound, outbound::Outbound,
+    publish::BUSY_RETRY, rate::Bucket,
 };
 
 /// What a listener decides for all its sessions before it knows their tenants.
@@ -123,34 +124,10 @@ pub enum Next {
     Answer,
     /// The same bytes again when something that was asked for is known, or a pending outcome came.
     Retry,
-    /// The same bytes again at this time.
+    /// The same bytes again at this time, or when the output was written.
     RetryAt(Instant),
     /// [`Session::end`]: there is a farewell.
     End,
-}
-
-/// What is left to do for a session that ended.
-#[derive(Debug)]
-pub struct Ending {
-    /// Why it ended.
-    pub farewell: Farewell,
-    /// The will to publish, now or later.
-    pub will: Option<WillOrder>,
-    /// How long the session lives on, in seconds; `u32::MAX`: for ever.
-    pub expiry_s: u32,
-    /// The session was live.
-    pub was_live: bool,
-}
-
-/// A will to be published.
-#[derive(Clone, Debug)]
-pub struct WillOrder {
-    /// The message.
-    pub message: Arc<StoredMessage>,
-    /// After how many seconds; zero: at once.
-    pub delay_s: u32,
-    /// For how many seconds it is of use, from its publication on.
-    pub expiry_s: Option<u32>,
 }
 
 /// How a packet was taken.
@@ -216,6 +193,10 @@ impl Session {
             if self.is_waiting {
                 break Next::Answer;
             }
+            // A client that sends and never reads gets no more answers than fit. SEC-006
+            if self.output.len() > self.output_bytes_max() {
+                break Next::RetryAt(now + BUSY_RETRY);
+            }
             let (packet, length) = match self.decoder.decode(&bytes[consumed..]) {
                 Ok(Decoded::Packet { packet, length }) => (packet, length),
                 Ok(Decoded::Incomplete { packet_length }) => break Next::Bytes { packet_length },
@@ -230,7 +211,11 @@ impl Session {
                     consumed += length;
                     self.last_heard = now;
                 }
-                Ok(Taken::Again(next)) => break next,
+                Ok(Taken::Again(next)) => {
+                    // It waits for us, not we for it.
+                    self.last_heard = now;
+                    break next;
+                }
                 Err(farewell) => self.farewell = Some(farewell),
             }
         };
@@ -238,7 +223,15 @@ impl Session {
             self.pump(now, broker);
         }
         self.check_invariants();
+        // The pump may have found that the session is not ours any more.
+        let next = if self.farewell.is_some() { Next::End } else { next };
         Received { consumed, next }
+    }
+
+    /// From how many unwritten bytes on nothing is read: beyond what deliveries may leave there,
+    /// with the one that passed the mark.
+    fn output_bytes_max(&self) -> usize {
+        2 * OUTPUT_BYTES_MAX + self.settings.max_user_payload_bytes as usize
     }
 
     #[inline]
@@ -265,7 +258,9 @@ impl Session {
             Packet::Pubcomp(ack) => self.on_pubcomp(now, ack, broker)?,
             Packet::Pubrel(ack) => self.on_pubrel(ack, broker)?,
             Packet::Subscribe(subscribe) => return self.on_subscribe(subscribe, broker),
-            Packet::Unsubscribe(unsubscribe) => return self.on_unsubscribe(unsubscribe, broker),
+            Packet::Unsubscribe(unsubscribe) => {
+                return self.on_unsubscribe(now, unsubscribe, broker);
+            }
             // [MQTT-3.12.4-1]
             Packet::Pingreq => self.output.append(|bytes| bytes.extend_from_slice(&[0xD0, 0])),
             // The decoder of a server lets nothing else through.
@@ -292,6 +287,7 @@ impl Session {
         {
             self.farewell = Some(farewell);
         }
+        self.check_invariants();
     }
 
     /// The inbox has more for this session.
@@ -307,12 +303,20 @@ impl Session {
         if !self.is_live() || self.farewell.is_some() {
             return;
         }
+        if self.is_waiting {
+            // What the client sends meanwhile is not read: its silence is ours.
+            self.last_heard = now;
+        }
         // [MQTT-3.1.2-22]
         if self.keep_alive_deadline().is_some_and(|deadline| deadline <= now) {
             self.farewell = Some(Farewell::KeepAliveTimeout);
             return;
         }
         self.resend_due(now, broker);
+        if self.wants_pump() {
+            self.pump(now, broker);
+        }
+        self.check_invariants();
     }
 
     /// When [`Session::tick`] is due at the latest, as far as is known now.
@@ -329,30 +333,6 @@ impl Session {
             return None;
         }
         Some(self.last_heard + self.keep_alive * 3 / 2)
-    }
-
-    /// Ends the session: tells the peer where the protocol allows it, and says what is left to
-    /// do. A farewell of the session's own goes before `farewell`.
-    pub fn end(&mut self, farewell: Farewell) -> Ending {
-        let farewell = self.farewell.take().unwrap_or(farewell);
-        let was_live = self.phase == Phase::Live;
-        match self.phase {
-            Phase::Live => self.write_disconnect(&farewell),
-            Phase::Fresh | Phase::Connecting => self.write_refusal(&farewell),
-            Phase::Over => {}
-        }
-        self.phase = Phase::Over;
-        self.request = None;
-        self.connecting = None;
-        // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
-        let will = self.will.take().filter(|_| was_live && !farewell.drops_will());
-        let will = will.map(|will| WillOrder {
-            message: will.message,
-            // MQTT-049: the session's end is the latest time for its will.
-            delay_s: will.delay_s.min(self.expiry_s),
-            expiry_s: will.expiry_s,
-        });
-        Ending { farewell, will, expiry_s: self.expiry_s, was_live }
     }
 
     /// What the session waits for, once.
@@ -449,8 +429,12 @@ impl Session {
 
     /// How many QoS 1 and 2 messages may be unconfirmed towards the client.
     /// [MQTT-4.9.0-1] MQTT-090
+    #[inline]
     pub(crate) fn window_max(&self) -> u16 {
-        self.peer.receive_maximum
+        match self.outbound.as_ref().and_then(|outbound| outbound.pace.as_ref()) {
+            Some(pace) => pace.window(),
+            None => self.peer.receive_maximum,
+        }
     }
 
     pub(crate) fn inbound_mut(&mut self) -> &mut Inbound {
@@ -466,8 +450,11 @@ impl Session {
         debug_assert!(
             self.outbound
                 .as_ref()
-                .is_none_or(|out| out.window.open() <= usize::from(self.window_max())),
+                .is_none_or(|out| out.window.open() <= usize::from(self.peer.receive_maximum)),
             "the window stays within the client's receive maximum"
         );
+        if let Some(inbound) = &self.inbound {
+            inbound.check_invariants();
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! packet can be brought again while a permission is being determined. Then they are handled one
 //! by one and answered with one packet, a code for each. [MQTT-3.8.4-5] [MQTT-3.8.4-6]
 
+use ratatosk_clock::Instant;
 use ratatosk_codec::{
     Packet, ProtocolVersion, ReasonCode, Suback, Subscribe, SubscribeFilter, SubscriptionOptions,
     Unsuback, Unsubscribe,
@@ -14,6 +15,7 @@ use crate::{
     Broker, Farewell, Permit, Session, Subscribed, Unsubscribed,
     broker::Report,
     connect::topic_limits,
+    publish::BUSY_RETRY,
     session::{Next, Taken},
 };
 
@@ -54,6 +56,7 @@ impl Session {
 
     pub(crate) fn on_unsubscribe<B: Broker>(
         &mut self,
+        now: Instant,
         unsubscribe: &Unsubscribe<'_>,
         broker: &mut B,
     ) -> Result<Taken, Farewell> {
@@ -77,6 +80,11 @@ impl Session {
                 (_, Ok(filter)) => match broker.unsubscribe(filter) {
                     Unsubscribed::Removed => ReasonCode::Success,
                     Unsubscribed::NotFound => ReasonCode::NoSubscriptionExisted,
+                    // UNSUBACK of MQTT 3 can only say that it is done: the packet is brought
+                    // again, and what was removed already is then not found.
+                    Unsubscribed::Busy if !self.version.is_v5() => {
+                        return Ok(Taken::Again(Next::RetryAt(now + BUSY_RETRY)));
+                    }
                     Unsubscribed::Busy => ReasonCode::ImplementationSpecificError,
                 },
             };
@@ -133,8 +141,8 @@ impl Session {
         })
     }
 
-    /// The code as the client's version knows it: MQTT 3.1.1 has one for every refusal, and MQTT
-    /// 3.1 has none, so the lowest QoS stands for it there. 3.1.1 [MQTT-3.9.3-2]
+    /// The code as the client's version knows it: MQTT 3.1.1 has one for every refusal, which MQTT
+    /// 3.1 does not name but its clients understand. 3.1.1 [MQTT-3.9.3-2]
     fn granted_code(&self, code: ReasonCode) -> ReasonCode {
         match self.version {
             ProtocolVersion::V5 => code,

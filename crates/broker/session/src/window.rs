@@ -67,8 +67,21 @@ impl Window {
     }
 
     /// Whether another message may be sent under a window of `window_max`.
+    #[inline]
     pub(crate) fn has_room(&self, window_max: u16) -> bool {
         self.open < usize::from(window_max) && self.slots.len() < SPAN_MAX - 1
+    }
+
+    /// How many messages may be sent under a window of `window_max`.
+    pub(crate) fn room(&self, window_max: u16) -> usize {
+        let span = (SPAN_MAX - 1).saturating_sub(self.slots.len());
+        usize::from(window_max).saturating_sub(self.open).min(span)
+    }
+
+    /// Whether `sequence` can be sent now: its packet identifier is not one that is still open.
+    pub(crate) fn reaches(&self, sequence: Sequence) -> bool {
+        debug_assert!(sequence >= self.next(), "sequences only go on");
+        self.slots.is_empty() || sequence.0 - self.base.0 < SPAN_MAX as u64 - 1
     }
 
     /// Adds the next message.
@@ -90,7 +103,8 @@ impl Window {
         if self.slots.is_empty() && sequence > self.base {
             self.base = sequence;
         }
-        while self.next() < sequence && self.slots.len() < SPAN_MAX - 1 {
+        debug_assert!(self.reaches(sequence), "reaches is asked first");
+        while self.next() < sequence {
             self.slots.push_back(Slot { awaits: Awaits::Nothing, has_body: false });
         }
     }
@@ -155,7 +169,7 @@ impl Window {
     fn offset(&self, packet_id: PacketId) -> usize {
         let first = usize::from(self.base.packet_id().value());
         let asked = usize::from(packet_id.value());
-        (asked + SPAN_MAX - first) % SPAN_MAX
+        if asked >= first { asked - first } else { asked + SPAN_MAX - first }
     }
 }
 
@@ -211,6 +225,17 @@ mod tests {
         window.confirm(id(10));
         assert_eq!(window.awaits(id(13)), Some(Awaits::Puback));
         assert_eq!(window.next(), Sequence(14));
+    }
+
+    #[test]
+    fn a_sequence_whose_identifier_is_still_open_is_out_of_reach() {
+        let mut window = Window::new(Sequence(1));
+        assert!(window.reaches(Sequence(1_000_000)), "nothing is open");
+        window.push(Awaits::Puback, false);
+        assert!(window.reaches(Sequence(65_534)));
+        assert!(!window.reaches(Sequence(65_535 + 1)), "its identifier is that of 1");
+        window.confirm(id(1));
+        assert!(window.reaches(Sequence(65_535 + 1)));
     }
 
     #[test]

@@ -1,0 +1,63 @@
+//! The end of a session, and what it leaves to be done.
+//!
+//! Said once, whatever the reason: the peer is told where the protocol allows it, then nothing is
+//! written any more.
+
+use std::sync::Arc;
+
+use ratatosk_contract::StoredMessage;
+
+use crate::{Farewell, Session, session::Phase};
+
+/// What is left to do for a session that ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// Why it ended.
+    pub farewell: Farewell,
+    /// The will to publish, now or later.
+    pub will: Option<WillOrder>,
+    /// How long the session lives on, in seconds; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+    /// The session was live.
+    pub was_live: bool,
+}
+
+/// A will to be published.
+#[derive(Clone, Debug)]
+pub struct WillOrder {
+    /// The message.
+    pub message: Arc<StoredMessage>,
+    /// After how many seconds; zero: at once.
+    pub delay_s: u32,
+    /// For how many seconds it is of use, from its publication on.
+    pub expiry_s: Option<u32>,
+}
+
+impl Session {
+    /// Ends the session: tells the peer where the protocol allows it, and says what is left to
+    /// do. A farewell of the session's own goes before `farewell`.
+    pub fn end(&mut self, farewell: Farewell) -> Ending {
+        let farewell = self.farewell.take().unwrap_or(farewell);
+        let was_live = self.phase == Phase::Live;
+        match self.phase {
+            Phase::Live => self.write_disconnect(&farewell),
+            Phase::Fresh | Phase::Connecting => self.write_refusal(&farewell),
+            Phase::Over => {}
+        }
+        self.phase = Phase::Over;
+        self.request = None;
+        self.connecting = None;
+        // [MQTT-3.1.2-8] [MQTT-3.14.4-3] MQTT-053
+        let is_suppressed = farewell.drops_will()
+            || farewell == Farewell::ServerShutdown
+                && self.settings.no_lwt_when_server_shutting_down;
+        let will = self.will.take().filter(|_| was_live && !is_suppressed);
+        let will = will.map(|will| WillOrder {
+            message: will.message,
+            // MQTT-049: the session's end is the latest time for its will.
+            delay_s: will.delay_s.min(self.expiry_s),
+            expiry_s: will.expiry_s,
+        });
+        Ending { farewell, will, expiry_s: self.expiry_s, was_live }
+    }
+}
