@@ -19,6 +19,7 @@ pub(crate) mod mailbox;
 pub(crate) mod permissions;
 mod publish;
 mod read;
+mod recheck;
 mod retained;
 pub(crate) mod runner;
 pub(crate) mod stats;
@@ -77,6 +78,7 @@ pub(crate) struct Shard {
     direct: Vec<DirectDelivery>,
     stats: Stats,
     drain: Option<Drain>,
+    recheck: recheck::Recheck,
 }
 
 /// A place for a connection.
@@ -126,6 +128,7 @@ impl Shard {
             direct: Vec::new(),
             stats: Stats::default(),
             drain: None,
+            recheck: recheck::Recheck::default(),
             node,
         }
     }

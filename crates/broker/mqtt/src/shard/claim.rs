@@ -230,6 +230,10 @@ impl Shard {
         };
         let Call::Ready(attached) = self.node.inbox.attach(&attach) else { return None };
         connection.local.claim = Some(attached.claim);
+        if connection.local.identity.is_some() {
+            let filters = attached.subscriptions.into_iter().map(|subscription| subscription.filter);
+            connection.local.rare().persistent = filters.collect();
+        }
         Some(Claimed {
             is_present: attached.is_present,
             is_persistent: true,
@@ -251,6 +255,18 @@ impl Shard {
     /// A session's inbox has more.
     pub(super) fn inbox_ready(&mut self, session: SessionRef) {
         self.with_session(session, |machine, now, link| machine.inbox_ready(now, link));
+    }
+
+    /// Works on what a live session has in the broker.
+    pub(super) fn with_link(&mut self, session: SessionRef, work: impl FnOnce(&mut Link<'_>)) {
+        let Some(mut connection) = self.take(session) else { return };
+        let Connection { session: machine, local, .. } = &mut *connection;
+        if machine.is_live() {
+            let settings = Arc::clone(machine.settings());
+            let publisher = machine.publisher().0;
+            work(&mut Link { shard: self, local, session, settings: &settings, publisher });
+        }
+        self.put(session, connection);
     }
 
     /// Lets a session work outside of its own turn.

@@ -105,6 +105,8 @@ pub(crate) struct Rare {
     pub(crate) shared: Vec<SharedSubscription>,
     /// How many shared subscriptions there ever were.
     pub(crate) shared_count: u32,
+    /// The filters of a persistent session whose client is subject to permissions.
+    pub(crate) persistent: Vec<Box<str>>,
     pub(crate) retained: std::collections::VecDeque<RetainedRead>,
     pub(crate) member: Option<Arc<MemberState>>,
     pub(crate) exchange: Option<Exchange>,

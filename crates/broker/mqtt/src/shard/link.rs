@@ -96,6 +96,9 @@ impl Broker for Link<'_> {
         }
         self.shard.stats.unsubscribed += 1;
         if let Some(claim) = self.local.claim {
+            if let Some(rare) = &mut self.local.rare {
+                rare.persistent.retain(|known| &**known != filter.as_str());
+            }
             return match self.shard.node.inbox.unsubscribe(claim, filter.as_str()) {
                 Call::Ready(Ok(true)) => Unsubscribed::Removed,
                 Call::Ready(_) => Unsubscribed::NotFound,
@@ -332,7 +335,12 @@ impl Link<'_> {
         let subscription =
             Subscription { filter: filter.as_str().into(), options, subscription_id };
         match self.shard.node.inbox.subscribe(claim, &subscription) {
-            Call::Ready(SubscribeOutcome::Done { existed, .. }) => Ok(existed),
+            Call::Ready(SubscribeOutcome::Done { existed, .. }) => {
+                if self.local.identity.is_some() && !existed {
+                    self.local.rare().persistent.push(filter.as_str().into());
+                }
+                Ok(existed)
+            }
             Call::Ready(SubscribeOutcome::TooManyFilters) => Err(Subscribed::TooManyFilters),
             Call::Ready(SubscribeOutcome::GroupFull) => Err(Subscribed::GroupFull),
             Call::Ready(SubscribeOutcome::Busy | SubscribeOutcome::Stale) | Call::Pending => {

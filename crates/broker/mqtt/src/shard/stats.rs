@@ -80,6 +80,8 @@ stats! {
     subscribed,
     /// Subscriptions that were ended.
     unsubscribed,
+    /// Subscriptions that were ended because they are no longer permitted.
+    revoked,
     /// Messages that were retained or cleared.
     retained,
     /// Wills that were published.

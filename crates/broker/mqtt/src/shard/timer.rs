@@ -32,6 +32,7 @@ impl Shard {
         });
         self.age_caches();
         self.relieve();
+        self.recheck();
         self.go_on_draining();
         self.stats.connections = self.connections as u64;
         self.node.stats.publish(self.id.index(), &self.stats);
