@@ -25,6 +25,25 @@ const BATCH: u16 = 200;
 const TURNS: u32 = 500;
 const ROUNDS: usize = 9;
 
+/// What is measured, and how often: `cargo bench --bench path -- "5.0 out" 20`, for profilers.
+struct Plan {
+    only: String,
+    turns: u32,
+}
+
+impl Plan {
+    fn from_arguments() -> Self {
+        let mut plan = Plan { only: String::new(), turns: TURNS };
+        for argument in std::env::args().skip(1).filter(|text| !text.starts_with('-')) {
+            match argument.parse() {
+                Ok(turns) => plan.turns = turns,
+                Err(_) => plan.only = argument,
+            }
+        }
+        plan
+    }
+}
+
 struct Nobody;
 
 impl Broker for Nobody {
@@ -111,17 +130,20 @@ fn written(session: &mut Session) -> usize {
 }
 
 /// The best round, in nanoseconds per message.
-fn measure(name: &str, mut turn: impl FnMut()) {
-    let mut best = Duration::MAX;
+fn measure(plan: &Plan, name: &str, mut turn: impl FnMut()) {
+    if !name.contains(&plan.only) {
+        return;
+    }
     let clock = SystemClock::new();
+    let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
         let start = clock.now();
-        for _ in 0..TURNS {
+        for _ in 0..plan.turns {
             turn();
         }
         best = best.min(clock.now().since(start));
     }
-    let messages = f64::from(TURNS) * f64::from(BATCH);
+    let messages = f64::from(plan.turns) * f64::from(BATCH);
     println!("{name:<44} {:>7.1} ns", best.as_secs_f64() * 1e9 / messages);
 }
 
@@ -135,22 +157,22 @@ fn batch(version: ProtocolVersion, qos: Qos) -> Vec<u8> {
     bytes
 }
 
-fn inbound(version: ProtocolVersion) {
+fn inbound(plan: &Plan, version: ProtocolVersion) {
     let mut at_most_once = session(version);
     let bytes = batch(version, Qos::AtMostOnce);
-    measure(&format!("{version} in, QoS 0"), || {
+    measure(plan, &format!("{version} in, QoS 0"), || {
         at_most_once.receive(NOW, black_box(&bytes), None, &mut Nobody);
     });
     let mut at_least_once = session(version);
     let bytes = batch(version, Qos::AtLeastOnce);
-    measure(&format!("{version} in, QoS 1, with PUBACK"), || {
+    measure(plan, &format!("{version} in, QoS 1, with PUBACK"), || {
         at_least_once.receive(NOW, black_box(&bytes), None, &mut Nobody);
         assert_eq!(written(&mut at_least_once), usize::from(BATCH) * 4);
     });
     let mut exactly_once = session(version);
     let bytes = batch(version, Qos::ExactlyOnce);
     let releases = acks(1, Packet::Pubrel);
-    measure(&format!("{version} in, QoS 2, with PUBREC and PUBCOMP"), || {
+    measure(plan, &format!("{version} in, QoS 2, with PUBREC and PUBCOMP"), || {
         exactly_once.receive(NOW, black_box(&bytes), None, &mut Nobody);
         exactly_once.receive(NOW, black_box(&releases), None, &mut Nobody);
         assert_eq!(written(&mut exactly_once), usize::from(BATCH) * 8);
@@ -167,7 +189,7 @@ fn acks(first: u16, kind: fn(Ack<'static>) -> Packet<'static>) -> Vec<u8> {
     bytes
 }
 
-fn outbound(version: ProtocolVersion) {
+fn outbound(plan: &Plan, version: ProtocolVersion) {
     let payload = Bytes::from_static(&[7; 32]);
     let message = Message {
         topic: "bench/topic/17",
@@ -189,7 +211,7 @@ fn outbound(version: ProtocolVersion) {
     };
     let mut at_most_once = session(version);
     let plain = delivery(Qos::AtMostOnce);
-    measure(&format!("{version} out, QoS 0"), || {
+    measure(plan, &format!("{version} out, QoS 0"), || {
         for _ in 0..BATCH {
             let delivered = at_most_once.deliver(NOW, black_box(&plain));
             assert_eq!(delivered, Delivered::Sent);
@@ -202,7 +224,7 @@ fn outbound(version: ProtocolVersion) {
     let turns: Vec<_> =
         (0..65_400 / BATCH).map(|turn| acks(turn * BATCH + 1, Packet::Puback)).collect();
     let mut sent = 0_u64;
-    measure(&format!("{version} out, QoS 1, with PUBACK"), || {
+    measure(plan, &format!("{version} out, QoS 1, with PUBACK"), || {
         for _ in 0..BATCH {
             at_least_once.deliver(NOW, black_box(&acked));
         }
@@ -223,8 +245,9 @@ fn outbound(version: ProtocolVersion) {
 }
 
 fn main() {
+    let plan = Plan::from_arguments();
     for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
-        inbound(version);
-        outbound(version);
+        inbound(&plan, version);
+        outbound(&plan, version);
     }
 }

@@ -325,13 +325,18 @@ impl Session {
 
     #[inline]
     pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
+        if self.outbound.is_none() {
+            self.outbound = Some(self.new_outbound());
+        }
+        self.outbound.as_mut().expect("one was just made")
+    }
+
+    #[cold]
+    fn new_outbound(&self) -> Box<Outbound> {
         let (settings, ceiling) = (&self.settings, self.peer.receive_maximum);
-        self.outbound.get_or_insert_with(|| {
-            let pace = settings
-                .adaptive_send_window
-                .then(|| Pace::new(settings.min_send_per_sec, ceiling));
-            Box::new(Outbound::new(Sequence(1), pace.map(Box::new)))
-        })
+        let pace =
+            settings.adaptive_send_window.then(|| Pace::new(settings.min_send_per_sec, ceiling));
+        Box::new(Outbound::new(Sequence(1), pace.map(Box::new)))
     }
 
     /// Appends one PUBLISH to the output.

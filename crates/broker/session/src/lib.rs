@@ -20,6 +20,7 @@ mod exchange;
 mod farewell;
 mod ids;
 mod inbound;
+mod load;
 mod outbound;
 mod output;
 mod pace;

@@ -21,7 +21,12 @@ pub struct Output {
     #[expect(clippy::box_collection, reason = "8 bytes in every connection instead of 32")]
     segments: Option<Box<VecDeque<Segment>>>,
     length: usize,
+    /// What the tail held when it was last written whole, as far as it is foreseen.
+    expected: u16,
 }
+
+/// More than this is not foreseen.
+const EXPECTED_MAX: u16 = 32 * 1024;
 
 /// A part of an output.
 #[derive(Debug)]
@@ -59,8 +64,9 @@ impl Output {
     pub fn append<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let before = self.tail.len();
         if self.tail.capacity() == 0 {
-            // A connection that is written to at all is mostly written to more than once a tick.
-            self.tail.reserve(512);
+            // A connection that is written to at all is mostly written to more than once a tick,
+            // and about as much as in the last one.
+            self.tail.reserve(usize::from(self.expected).max(512));
         }
         let result = encode(&mut self.tail);
         debug_assert!(self.tail.len() >= before, "encoding appends");
@@ -129,7 +135,9 @@ impl Output {
             }
         }
         if self.is_empty() {
+            let expected = u16::try_from(self.tail.len()).unwrap_or(EXPECTED_MAX);
             self.clear();
+            self.expected = expected.min(EXPECTED_MAX);
         }
     }
 

@@ -11,7 +11,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ratatosk_clock::Instant;
-use ratatosk_codec::{Decoded, Decoder, Packet, ProtocolVersion};
+use ratatosk_codec::{
+    Ack, Decoded, Decoder, Packet, PacketId, PacketType, ProtocolVersion, ReasonCode,
+};
 use ratatosk_contract::{
     PublisherId, SessionIdentity, StoredMessage, TenantSettings, Ticket, call::Settlement,
     inbox::Sequence,
@@ -130,6 +132,23 @@ pub enum Next {
     End,
 }
 
+/// An acknowledgement without a reason code, which every version writes alike.
+const SHORT_ACK_BYTES: usize = 4;
+
+/// The acknowledgement of four bytes at the front of `bytes`, if that is what is there.
+#[inline]
+fn short_ack(bytes: &[u8]) -> Option<(PacketType, PacketId)> {
+    let [first, 2, high, low, ..] = *bytes else { return None };
+    let kind = match first {
+        0x40 => PacketType::Puback,
+        0x50 => PacketType::Pubrec,
+        0x62 => PacketType::Pubrel,
+        0x70 => PacketType::Pubcomp,
+        _ => return None,
+    };
+    Some((kind, PacketId::new(u16::from_be_bytes([high, low]))?))
+}
+
 /// How a packet was taken.
 pub(crate) enum Taken {
     /// Done with it.
@@ -197,16 +216,31 @@ impl Session {
             if self.output.len() > self.output_bytes_max() {
                 break Next::RetryAt(now + BUSY_RETRY);
             }
-            let (packet, length) = match self.decoder.decode(&bytes[consumed..]) {
-                Ok(Decoded::Packet { packet, length }) => (packet, length),
-                Ok(Decoded::Incomplete { packet_length }) => break Next::Bytes { packet_length },
+            let rest = &bytes[consumed..];
+            if let Some((kind, packet_id)) = short_ack(rest).filter(|_| self.is_live()) {
+                match self.take_ack(now, kind, packet_id, broker) {
+                    Ok(()) => {
+                        consumed += SHORT_ACK_BYTES;
+                        self.last_heard = now;
+                    }
+                    Err(farewell) => self.farewell = Some(farewell),
+                }
+                continue;
+            }
+            // Matched where it lies: a packet is large and most of it is not looked at.
+            let decoded = self.decoder.decode(rest);
+            let (packet, length) = match &decoded {
+                Ok(Decoded::Packet { packet, length }) => (packet, *length),
+                Ok(Decoded::Incomplete { packet_length }) => {
+                    break Next::Bytes { packet_length: *packet_length };
+                }
                 Err(error) => {
                     self.version = error.version.unwrap_or(self.version);
-                    self.farewell = Some(Farewell::Malformed(error));
+                    self.farewell = Some(Farewell::Malformed(*error));
                     continue;
                 }
             };
-            match self.take(now, &packet, whole, broker) {
+            match self.take(now, packet, whole, broker) {
                 Ok(Taken::Whole) => {
                     consumed += length;
                     self.last_heard = now;
@@ -232,6 +266,25 @@ impl Session {
     /// with the one that passed the mark.
     fn output_bytes_max(&self) -> usize {
         2 * OUTPUT_BYTES_MAX + self.settings.max_user_payload_bytes as usize
+    }
+
+    /// The acknowledgements of success, which are most of what a subscriber sends, without the
+    /// decoder.
+    #[inline]
+    fn take_ack<B: Broker>(
+        &mut self,
+        now: Instant,
+        kind: PacketType,
+        packet_id: PacketId,
+        broker: &mut B,
+    ) -> Result<(), Farewell> {
+        let ack = Ack::new(packet_id, ReasonCode::Success);
+        match kind {
+            PacketType::Puback => self.on_puback(now, &ack, broker),
+            PacketType::Pubrec => self.on_pubrec(now, &ack, broker),
+            PacketType::Pubrel => self.on_pubrel(&ack, broker),
+            _ => self.on_pubcomp(now, &ack, broker),
+        }
     }
 
     #[inline]
@@ -396,35 +449,6 @@ impl Session {
     /// The keep alive in force; zero: none.
     pub fn keep_alive(&self) -> Duration {
         self.keep_alive
-    }
-
-    /// Messages that expired or did not fit since this was last asked: (expired, oversize).
-    pub fn take_dropped(&mut self) -> (u32, u32) {
-        (std::mem::take(&mut self.dropped_expired), std::mem::take(&mut self.dropped_oversize))
-    }
-
-    /// Whether QoS 1 and 2 messages wait because the client does not confirm what it has.
-    pub fn is_congested(&self) -> bool {
-        self.outbound.as_ref().is_some_and(|outbound| !outbound.queue.is_empty())
-    }
-
-    /// Drops the oldest queued messages of a transient session until about `bytes` are freed;
-    /// returns how many went.
-    pub fn shed(&mut self, bytes: usize) -> usize {
-        let Some(outbound) = &mut self.outbound else { return 0 };
-        let target = outbound.queue.size_bytes().saturating_sub(bytes);
-        let before = outbound.queue.len();
-        while outbound.queue.size_bytes() > target && outbound.queue.pop() {}
-        before - outbound.queue.len()
-    }
-
-    /// About how many bytes the session holds on the heap.
-    pub fn memory_bytes(&self) -> usize {
-        self.output.memory_bytes()
-            + self.outbound.as_ref().map_or(0, |outbound| outbound.memory_bytes())
-            + self.inbound.as_ref().map_or(0, |inbound| inbound.memory_bytes())
-            + self.inbound_aliases.as_ref().map_or(0, |aliases| aliases.memory_bytes())
-            + self.will.as_ref().map_or(0, |will| will.message.size_bytes())
     }
 
     /// How many QoS 1 and 2 messages may be unconfirmed towards the client.

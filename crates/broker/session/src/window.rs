@@ -15,6 +15,10 @@ use ratatosk_contract::inbox::Sequence;
 /// Packet identifiers may not be reused while one of their turn is open.
 const SPAN_MAX: usize = 65_535;
 
+/// An empty window keeps room for this many messages, so that one batch after the other costs no
+/// allocation.
+const SLOTS_KEPT: usize = 256;
+
 /// What is awaited for a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Awaits {
@@ -146,7 +150,7 @@ impl Window {
             bodies += usize::from(slot.has_body);
             self.base = Sequence(self.base.0 + 1);
         }
-        if self.slots.is_empty() && self.slots.capacity() > 64 {
+        if self.slots.is_empty() && self.slots.capacity() > SLOTS_KEPT {
             self.slots = VecDeque::new();
         }
         Confirmed { sequence, bodies }

@@ -1,10 +1,10 @@
 //! Enhanced authentication.
 
+use std::{sync::Arc, time::Duration};
+
 use ratatosk_codec::{Auth, Connect, Disconnect, Packet, ReasonCode};
 use ratatosk_contract::{TenantId, TenantSettings};
 use ratatosk_session::{Answer, Denial, Farewell, Grant, Next, Request};
-
-use std::sync::Arc;
 
 use crate::harness::{Peer, V5, V311, connect, grant, settings, transient};
 
@@ -171,4 +171,19 @@ fn an_answer_to_nothing_is_ignored() {
     peer.answer(Answer::Claimed(Box::new(transient())));
     assert_eq!(peer.session.farewell(), None);
     assert_eq!(peer.out(), [""; 0]);
+}
+
+/// MQTT-033, MQTT-105: while an answer is awaited nothing is read, so silence is not the client's.
+#[test]
+fn keep_alive_rests_while_an_answer_is_awaited() {
+    let connect = Connect { keep_alive_s: 10, ..with_method() };
+    let mut peer = Peer::live_as(&connect, &TenantSettings::default(), transient());
+    peer.send(&auth(AGAIN, "M", "1"));
+    peer.tick_after(Duration::from_secs(20));
+    assert_eq!(peer.session.farewell(), None);
+    peer.answer(granted(|_| ()));
+    peer.tick_after(Duration::from_secs(14));
+    assert_eq!(peer.session.farewell(), None);
+    peer.tick_after(Duration::from_secs(1));
+    assert_eq!(peer.session.farewell(), Some(&Farewell::KeepAliveTimeout));
 }

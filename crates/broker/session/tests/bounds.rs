@@ -1,5 +1,7 @@
 //! What one connection can make the broker hold.
 
+use std::time::Duration;
+
 use ratatosk_codec::{Packet, Publish, PublishPropertiesBuilder, Qos, UserPropertiesBuilder};
 use ratatosk_contract::{TenantSettings, call::Settlement};
 use ratatosk_session::{Claimed, Next, Published};
@@ -127,4 +129,23 @@ fn a_queue_is_shed_on_demand() {
     peer.puback(2);
     assert_eq!(peer.out(), ["PUBLISH t=a q1 #1", "PUBLISH t=c q1 #2", "PUBLISH t=d q1 #3"]);
     assert_eq!(peer.session.shed(usize::MAX), 0);
+}
+
+/// SEC-006, MQTT-091: what has not even left is not sent again, however often the time comes.
+#[test]
+fn a_resend_waits_until_the_output_was_written() {
+    let limits = settings(|s| s.resend_timeout_seconds = 5);
+    let mut peer = Peer::live(V311, &limits);
+    let large = stored("a", &"x".repeat(150_000), Qos::AtLeastOnce);
+    peer.deliver(&large, 1);
+    peer.deliver(&large, 1);
+    let before = peer.session.output_len();
+    for _ in 0..10 {
+        peer.tick_after(Duration::from_secs(5));
+    }
+    assert_eq!(peer.session.output_len(), before);
+    assert!(peer.broker.reports.is_empty(), "nor is it given up");
+    peer.written();
+    peer.tick_after(Duration::from_secs(5));
+    assert_eq!(peer.out().len(), 2);
 }

@@ -321,8 +321,9 @@ fn a_client_that_does_not_read_gets_no_qos_0() {
         assert!(!peer.session.wants_pump());
         peer.written();
         assert!(peer.session.wants_pump());
+        assert_eq!(peer.deliver(&message("z", 1), 1), QUEUED, "not before those that wait");
         peer.session.pump(peer.now, &mut peer.broker);
-        assert_eq!(peer.out(), ["PUBLISH a=y q1 #1"]);
+        assert_eq!(peer.out(), ["PUBLISH a=y q1 #1", "PUBLISH a=z q1 #2"]);
     }
 }
 
@@ -443,7 +444,7 @@ fn shared_payloads_keep_their_place() {
         for message in [&message("x", 1), &large, &message("y", 1), &large] {
             assert_eq!(peer.deliver(message, 1), SENT);
         }
-        let read: Vec<_> = peer.out().iter().map(|text| text.len()).collect();
+        let read: Vec<_> = peer.out().iter().map(String::len).collect();
         assert_eq!(read, [17, 5016, 17, 5016]);
     }
 }

@@ -359,7 +359,7 @@ proptest! {
         prop_assert_eq!(model.seen.last().copied().unwrap_or(first), next.max(first));
     }
 
-    /// MQTT-090, MQTT-098: a transient session: what was not dropped is delivered, once.
+    /// MQTT-069, MQTT-090, MQTT-098: a transient session: what was not dropped is delivered once, in order.
     #[test]
     fn a_transient_session_delivers_what_it_took(
         window in 1_u16..20,

@@ -108,7 +108,7 @@ impl Figures {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
-    /// Names, units and values in the order of [`NAMES`].
+    /// Names, units and values in the order in which they are printed.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Unit, f64)> {
         NAMES
             .iter()

@@ -231,7 +231,8 @@ impl Shard {
         let Call::Ready(attached) = self.node.inbox.attach(&attach) else { return None };
         connection.local.claim = Some(attached.claim);
         if connection.local.identity.is_some() {
-            let filters = attached.subscriptions.into_iter().map(|subscription| subscription.filter);
+            let filters =
+                attached.subscriptions.into_iter().map(|subscription| subscription.filter);
             connection.local.rare().persistent = filters.collect();
         }
         Some(Claimed {

@@ -84,12 +84,7 @@ impl Shard {
         filters
     }
 
-    fn recheck_filter(
-        &mut self,
-        session: SessionRef,
-        identity: &Arc<Identity>,
-        filter: String,
-    ) {
+    fn recheck_filter(&mut self, session: SessionRef, identity: &Arc<Identity>, filter: String) {
         let Ok(parsed) = TopicFilter::parse(&filter, &TopicLimits::PROTOCOL) else { return };
         let action = Action::Subscribe { filter: parsed.filter(), qos: Qos::AtMostOnce };
         match self.node.plugins.check(identity, action) {
