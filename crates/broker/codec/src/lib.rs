@@ -9,7 +9,7 @@
 //! (`ratatosk-topic`), whether an alias is known, packet ids in use, limits of the session.
 //!
 //! In reading order: [`Decoder`] and [`Packet`] for what comes in, [`Outgoing`] and [`Template`]
-//! for the PUBLISH path out, [`encode`] and [`encode_within`] for all other packets.
+//! for the PUBLISH path out, [`encode()`] and [`encode_within`] for all other packets.
 
 mod ack;
 mod auth;

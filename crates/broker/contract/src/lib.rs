@@ -3,7 +3,7 @@
 //! A service never depends on a service: mqtt, dist, inbox, retain and session-dict meet in the
 //! traits and plain types of this crate, and only the binary joins them. Everything here is
 //! synchronous: an answer is there at once ([`Call::Ready`]) or comes later under a
-//! [`Ticket`](call::Ticket), so that the packet path never waits for a future.
+//! [`Ticket`], so that the packet path never waits for a future.
 //!
 //! This crate obeys the rules of a pure crate: no I/O, no async, no clock, no randomness.
 

@@ -21,7 +21,7 @@ const FLAG_SHARED: u8 = 0b0000_1000;
 /// Flags, topic length, properties length, payload length, publisher, accepted, deadline.
 const HEAD_BYTES: usize = 1 + 2 + 4 + 4 + 8 + 8 + 8;
 
-/// How many bytes [`write`] appends for `message`.
+/// How many bytes [`write()`] appends for `message`.
 pub fn len(message: &Message<'_>) -> usize {
     let copied = if message.shared.is_some() { 0 } else { message.payload.len() };
     HEAD_BYTES + message.topic.len() + message.properties.len() + copied
@@ -61,7 +61,7 @@ pub fn write(message: &Message<'_>, bytes: &mut Vec<u8>, share: impl FnOnce(Byte
     }
 }
 
-/// Reads the record at the front of `bytes`, which [`write`] wrote; `shared` is the payload that
+/// Reads the record at the front of `bytes`, which [`write()`] wrote; `shared` is the payload that
 /// was handed out for it, if it is a record with a shared payload. Returns the message and how
 /// many bytes it took.
 ///

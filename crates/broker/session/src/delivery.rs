@@ -246,19 +246,7 @@ impl Session {
     fn send_entry<B: Broker>(&mut self, now: Instant, entry: &Entry, broker: &mut B) {
         let message = entry.message.as_message();
         if entry.qos == Qos::AtMostOnce {
-            let frame = Frame {
-                qos: Qos::AtMostOnce,
-                retain: entry.retain,
-                dup: false,
-                packet_id: None,
-                subscription_id: entry.subscription_id,
-            };
-            let delivered = if message.is_expired(now) {
-                Delivered::Dropped(DropReason::Expired)
-            } else {
-                self.write_publish(now, &message, frame)
-            };
-            self.count_dropped(delivered);
+            self.send_entry_at_most_once(now, entry);
             return;
         }
         let sent_before = self.sent_before;
@@ -313,6 +301,23 @@ impl Session {
         } else if broker.commit(entry.sequence).is_err() {
             self.farewell = Some(Farewell::StaleClaim);
         }
+    }
+
+    fn send_entry_at_most_once(&mut self, now: Instant, entry: &Entry) {
+        let message = entry.message.as_message();
+        let frame = Frame {
+            qos: Qos::AtMostOnce,
+            retain: entry.retain,
+            dup: false,
+            packet_id: None,
+            subscription_id: entry.subscription_id,
+        };
+        let delivered = if message.is_expired(now) {
+            Delivered::Dropped(DropReason::Expired)
+        } else {
+            self.write_publish(now, &message, frame)
+        };
+        self.count_dropped(delivered);
     }
 
     /// Whether one more QoS 1 or 2 message may go out now.
