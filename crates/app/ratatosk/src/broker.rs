@@ -14,6 +14,7 @@ use ratatosk_mqtt::{ListenerConfig, Mqtt, Running, Services};
 use ratatosk_plugin::{
     answer::BoxFuture,
     config::Registries,
+    event::EventCollectors,
     host::{Host, Timer},
 };
 use ratatosk_retain::RetainService;
@@ -59,6 +60,8 @@ impl Broker {
             retain: retain.clone(),
             session_dict: session_dict.clone(),
             plugins: plugins.clone(),
+            events: EventCollectors::default(),
+            name: "ratatosk".into(),
             memory: accountant.clone(),
             clock,
         };

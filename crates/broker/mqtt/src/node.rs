@@ -15,7 +15,10 @@ use ratatosk_contract::{
     session_dict::SessionDict,
     sessions::{Delivery, Sessions},
 };
-use ratatosk_plugin::host::Host;
+use ratatosk_plugin::{
+    event::{EventCollectors, HybridClock},
+    host::Host,
+};
 use ratatosk_session::SessionConfig;
 use ratatosk_telemetry::memory::{Account, Accountant};
 
@@ -40,6 +43,10 @@ pub struct Services {
     pub session_dict: Arc<dyn SessionDict>,
     /// Authentication, permissions, settings.
     pub plugins: Host,
+    /// Who is told what happens.
+    pub events: EventCollectors,
+    /// The node's name in events.
+    pub name: Arc<str>,
     /// The memory of the process.
     pub memory: Accountant,
     /// The time of the process.
@@ -53,6 +60,9 @@ pub(crate) struct Node {
     pub(crate) retain: Arc<dyn Retain>,
     pub(crate) session_dict: Arc<dyn SessionDict>,
     pub(crate) plugins: Host,
+    pub(crate) events: EventCollectors,
+    pub(crate) event_clock: HybridClock,
+    pub(crate) name: Arc<str>,
     pub(crate) memory: Accountant,
     pub(crate) clock: SystemClock,
     pub(crate) mailboxes: Arc<[Mailbox]>,
@@ -90,6 +100,9 @@ impl Node {
             retain: services.retain,
             session_dict: services.session_dict,
             plugins: services.plugins,
+            events: services.events,
+            event_clock: HybridClock::default(),
+            name: services.name,
             memory: services.memory,
             clock: services.clock,
             mailboxes,

@@ -11,6 +11,7 @@
 mod claim;
 mod close;
 pub(crate) mod connection;
+mod events;
 mod flush;
 mod incoming;
 mod link;

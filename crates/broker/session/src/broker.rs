@@ -132,6 +132,8 @@ pub enum Report<'a> {
     PublishRefused {
         /// The topic as the client wrote it.
         topic: &'a str,
+        /// Its QoS.
+        qos: Qos,
         /// What the client is told.
         code: ReasonCode,
     },
@@ -139,6 +141,8 @@ pub enum Report<'a> {
     SubscribeRefused {
         /// The filter as the client wrote it.
         filter: &'a str,
+        /// The QoS that was asked for.
+        qos: Qos,
         /// What the client is told.
         code: ReasonCode,
     },

@@ -210,6 +210,7 @@ impl Session {
         self.keep_alive = Duration::from_secs(keep_alive_s.into());
         self.last_heard = now;
         self.is_persistent = claimed.is_persistent;
+        self.is_resumed = claimed.is_present;
         self.sent_before = claimed.sent;
         if !claimed.inbound.is_empty() {
             self.inbound_mut().restore(&claimed.inbound);

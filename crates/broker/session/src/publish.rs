@@ -192,14 +192,14 @@ impl Session {
             publish.properties.payload_is_utf8() && self.settings.payload_format_validation_enabled;
         if is_checked && simdutf8::basic::from_utf8(publish.payload).is_err() {
             let code = ReasonCode::PayloadFormatInvalid;
-            broker.report(Report::PublishRefused { topic: publish.topic, code });
+            broker.report(Report::PublishRefused { topic: publish.topic, qos: publish.qos, code });
             return self.refuse(publish, code, "the payload is not UTF-8").map(Some);
         }
         let Some(response_topic) = publish.properties.response_topic() else { return Ok(None) };
         // [MQTT-3.3.2-14]
         if let Err(error) = TopicName::parse(response_topic, &topic_limits(&self.settings)) {
             let code = ReasonCode::TopicNameInvalid;
-            broker.report(Report::PublishRefused { topic: publish.topic, code });
+            broker.report(Report::PublishRefused { topic: publish.topic, qos: publish.qos, code });
             return self.refuse(publish, code, &format!("the response topic: {error}")).map(Some);
         }
         Ok(None)
@@ -330,7 +330,7 @@ impl Session {
                 "the permission could not be determined".to_owned(),
             ),
         };
-        broker.report(Report::PublishRefused { topic, code });
+        broker.report(Report::PublishRefused { topic, qos: publish.qos, code });
         self.refuse(publish, code, &detail)
     }
 

@@ -53,6 +53,7 @@ pub struct Session {
     pub(crate) keep_alive: Duration,
     pub(crate) last_heard: Instant,
     pub(crate) is_persistent: bool,
+    pub(crate) is_resumed: bool,
     /// What was handed to the client on earlier connections.
     pub(crate) sent_before: Sequence,
     pub(crate) request: Option<Request>,
@@ -176,6 +177,7 @@ impl Session {
             keep_alive: Duration::ZERO,
             last_heard: now,
             is_persistent: false,
+            is_resumed: false,
             sent_before: Sequence(0),
             request: None,
             is_waiting: false,
@@ -444,6 +446,16 @@ impl Session {
     /// Whether its messages come from an inbox.
     pub fn is_persistent(&self) -> bool {
         self.is_persistent
+    }
+
+    /// Whether stored state was resumed at CONNECT.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// The will that is published if the connection is lost.
+    pub fn will(&self) -> Option<&StoredMessage> {
+        self.will.as_ref().map(|will| &*will.message)
     }
 
     /// The keep alive in force; zero: none.

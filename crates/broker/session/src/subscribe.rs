@@ -44,7 +44,11 @@ impl Session {
                 _ => ReasonCode::TopicFilterInvalid,
             };
             if code.is_error() {
-                broker.report(Report::SubscribeRefused { filter: asked.filter, code });
+                broker.report(Report::SubscribeRefused {
+                    filter: asked.filter,
+                    qos: asked.options.qos,
+                    code,
+                });
             }
             codes.push(self.granted_code(code));
         }

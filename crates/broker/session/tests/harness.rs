@@ -163,10 +163,10 @@ impl Broker for FakeBroker {
 
     fn report(&mut self, report: Report<'_>) {
         self.reports.push(match report {
-            Report::PublishRefused { topic, code } => {
+            Report::PublishRefused { topic, code, .. } => {
                 format!("publish {topic} {:02x}", code.value())
             }
-            Report::SubscribeRefused { filter, code } => {
+            Report::SubscribeRefused { filter, code, .. } => {
                 format!("subscribe {filter} {:02x}", code.value())
             }
             Report::ResendsExhausted { count } => format!("exhausted {count}"),

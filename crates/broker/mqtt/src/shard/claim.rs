@@ -18,6 +18,7 @@ use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Denial, Farewel
 use super::{
     Shard,
     connection::{Connection, Flow},
+    events::connection_number,
     link::Link,
     mailbox::Note,
     runner,
@@ -39,7 +40,7 @@ impl Shard {
                         .pipeline
                         .as_ref()
                         .and_then(|layers| layers.pipeline.peer().certificate.as_deref()),
-                    connection: u64::from(session.generation) << 32 | u64::from(session.slot),
+                    connection: connection_number(session),
                     identity: identity.as_deref(),
                 };
                 gate::authenticate(&self.node.plugins, asked, &mut connection.local)
@@ -120,6 +121,7 @@ impl Shard {
         if let Some(due) = connection.next_deadline() {
             self.wheel.insert(session, due);
         }
+        self.report_connected(session, connection);
         if let Some(identity) = connection.session.identity() {
             tracing::debug!(
                 tenant = identity.tenant.as_str(),

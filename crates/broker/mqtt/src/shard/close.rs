@@ -50,6 +50,7 @@ impl Shard {
         }
         let ending = connection.session.end(farewell);
         self.log_end(connection, &ending);
+        self.report_ended(session, connection, &ending);
         if ending.was_live {
             self.stats.live -= 1;
             self.stats.disconnected += 1;

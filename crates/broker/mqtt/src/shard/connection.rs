@@ -110,6 +110,8 @@ pub(crate) struct Rare {
     pub(crate) retained: std::collections::VecDeque<RetainedRead>,
     pub(crate) member: Option<Arc<MemberState>>,
     pub(crate) exchange: Option<Exchange>,
+    /// Who the client is to the collectors of events.
+    pub(crate) client: Option<Arc<ratatosk_plugin::event::ClientInfo>>,
     /// Who the exchange is about.
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) verdicts: super::permissions::Verdicts,

@@ -153,12 +153,13 @@ impl Broker for Link<'_> {
     }
 
     fn report(&mut self, report: Report<'_>) {
+        self.shard.report_denied(self.local, &report);
         let line = match report {
-            Report::PublishRefused { topic, code } => {
+            Report::PublishRefused { topic, code, .. } => {
                 self.shard.stats.publish_refused += 1;
                 format!("publish to {topic:?} refused: {code}")
             }
-            Report::SubscribeRefused { filter, code } => {
+            Report::SubscribeRefused { filter, code, .. } => {
                 self.shard.stats.subscribe_refused += 1;
                 format!("subscription to {filter:?} refused: {code}")
             }
