@@ -3,5 +3,6 @@
 
 mod cases;
 mod connect;
+mod publish;
 mod session;
 mod wills;
