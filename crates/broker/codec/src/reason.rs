@@ -149,7 +149,9 @@ impl ReasonCode {
             }
             Self::ClientIdNotValid => Some(ConnectReturnCode::IdentifierRejected),
             Self::BadUsernameOrPassword => Some(ConnectReturnCode::BadUsernameOrPassword),
-            Self::NotAuthorized | Self::Banned => Some(ConnectReturnCode::NotAuthorized),
+            Self::NotAuthorized | Self::Banned | Self::BadAuthenticationMethod => {
+                Some(ConnectReturnCode::NotAuthorized)
+            }
             Self::UnspecifiedError
             | Self::ImplementationSpecificError
             | Self::ServerUnavailable

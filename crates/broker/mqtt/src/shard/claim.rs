@@ -165,12 +165,17 @@ impl Shard {
             .connection(session)
             .and_then(|connection| connection.local.rare.as_ref())
             .is_some_and(|rare| rare.pending_claim.is_some());
-        self.end(session, Farewell::TakenOver);
         if is_waiting {
+            // It never had the session: CONNACK has no code for one that was taken over, and
+            // DISCONNECT would come before CONNACK. [MQTT-3.2.0-1]
+            let detail = "a newer connection took the session over".to_owned();
+            let code = ratatosk_codec::ReasonCode::ServerBusy;
+            self.end(session, Farewell::Refused { code, detail });
             // Its own predecessor may not have ended yet.
             self.heirs.insert(session, by);
             return;
         }
+        self.end(session, Farewell::TakenOver);
         self.node.mailboxes[by.shard.index()].note(Note::Kicked { waiter: by });
     }
 

@@ -9,7 +9,9 @@
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_contract::{
-    Message, SessionRef, StoredMessage, Ticket, dist::ReceiverKey, inbox::Detach,
+    Message, SessionRef, StoredMessage, Ticket,
+    dist::ReceiverKey,
+    inbox::{Claim, Detach},
 };
 use ratatosk_plugin::answer::Answer;
 use ratatosk_plugin::permission::{Action, Identity};
@@ -116,56 +118,69 @@ impl Shard {
                 self.regroup(tenant, &target(known), Some(publisher), message);
             }
         });
+        // MQTT-053
+        let settings = connection.session.settings();
+        let is_silent = ending.farewell == Farewell::ServerShutdown
+            && settings.no_lwt_when_server_shutting_down;
+        let will = ending.will.as_ref().filter(|_| !is_silent);
         let who = local.identity.as_deref();
-        match (local.claim, &ending.will) {
-            (Some(claim), will) => {
-                let is_delayed = will.as_ref().is_some_and(|will| will.delay_s > 0);
-                let detach = Detach {
-                    expiry_s: Some(ending.expiry_s).filter(|seconds| *seconds != u32::MAX),
-                    will: will
-                        .as_ref()
-                        .filter(|_| is_delayed)
-                        .map(|will| (dated(will, self.now), will.delay_s)),
-                    now: self.now,
-                };
-                let _ = self.node.inbox.detach(claim, detach);
-                if let Some(will) = will.as_ref().filter(|_| !is_delayed) {
-                    self.publish_will(tenant, will, who, ending);
-                }
-            }
-            (None, Some(will)) => self.publish_will(tenant, will, who, ending),
-            (None, None) => {}
+        let delayed = will.filter(|will| will.delay_s > 0);
+        if let Some(claim) = local.claim {
+            self.detach(claim, delayed, who, ending);
+        }
+        if let Some(will) = will.filter(|will| local.claim.is_none() || will.delay_s == 0) {
+            self.publish_will(tenant, will, who);
         }
     }
 
-    /// Publishes a will, if its author may publish there. MQTT-048, MQTT-052
-    fn publish_will(
-        &mut self,
-        tenant: TenantNumber,
-        will: &WillOrder,
+    /// Leaves a persistent session to its inbox, with a will that is due later if its author may
+    /// publish there. While that is being determined the session is still held: one who takes it
+    /// over meanwhile makes the claim stale, and so cancels the will.
+    fn detach(
+        &self,
+        claim: Claim,
+        delayed: Option<&WillOrder>,
         author: Option<&Identity>,
         ending: &Ending,
     ) {
-        let _ = ending;
-        let message = dated(will, self.now);
-        let permitted = author.map(|author| {
-            let action = Action::Publish {
-                topic: &message.topic,
-                qos: message.qos,
-                retain: message.retain,
-                is_will: true,
-            };
-            self.node.plugins.check(author, action)
-        });
+        let now = self.now;
+        let expiry_s = Some(ending.expiry_s).filter(|seconds| *seconds != u32::MAX);
+        let will = delayed.map(|will| (dated(will, now), will.delay_s));
+        let permitted = match &will {
+            Some((message, _)) => self.permits_will(message, author),
+            None => Answer::Now(true),
+        };
+        let inbox = Arc::clone(&self.node.inbox);
+        let finish = move |is_permitted: bool| {
+            let will = will.filter(|_| is_permitted);
+            let _ = inbox.detach(claim, Detach { expiry_s, will, now });
+        };
         match permitted {
-            None => self.publish_stored(tenant, &message),
-            Some(Answer::Now(verdict)) => {
-                if verdict.permits(false) {
-                    self.publish_stored(tenant, &message);
-                }
-            }
-            Some(Answer::Later(verdict)) => runner::spawn(async move {
-                if verdict.await.permits(false) {
+            Answer::Now(is_permitted) => finish(is_permitted),
+            Answer::Later(later) => runner::spawn(async move { finish(later.await) }),
+        }
+    }
+
+    /// Whether a will may be published by its author. MQTT-052
+    fn permits_will(&self, message: &StoredMessage, author: Option<&Identity>) -> Answer<bool> {
+        let Some(author) = author else { return Answer::Now(true) };
+        let action = Action::Publish {
+            topic: &message.topic,
+            qos: message.qos,
+            retain: message.retain,
+            is_will: true,
+        };
+        self.node.plugins.check(author, action).map(|verdict| verdict.permits(false))
+    }
+
+    /// Publishes a will, if its author may publish there. MQTT-048, MQTT-052
+    fn publish_will(&mut self, tenant: TenantNumber, will: &WillOrder, author: Option<&Identity>) {
+        let message = dated(will, self.now);
+        match self.permits_will(&message, author) {
+            Answer::Now(true) => self.publish_stored(tenant, &message),
+            Answer::Now(false) => {}
+            Answer::Later(later) => runner::spawn(async move {
+                if later.await {
                     runner::with(|shard| shard.publish_stored(tenant, &message));
                 }
             }),

@@ -102,9 +102,10 @@ impl Mailbox {
     /// Hands over a batch, which is empty afterwards and may have kept an allocation.
     pub(crate) fn hand_over(&self, from: usize, batch: &mut Batch) {
         let lane = &self.lanes[from];
-        lane.bytes.fetch_add(batch.size_bytes(), Ordering::Relaxed);
         {
+            // The count changes with what it counts: one that is out of step hides a batch.
             let mut waiting = lane.batch.lock();
+            lane.bytes.fetch_add(batch.size_bytes(), Ordering::SeqCst);
             if waiting.is_empty() {
                 std::mem::swap(&mut *waiting, batch);
             } else {
@@ -131,12 +132,15 @@ impl Mailbox {
     /// waits for room and has to be told.
     pub(crate) fn take_batch(&self, from: usize, batch: &mut Batch) -> bool {
         let lane = &self.lanes[from];
-        if lane.bytes.load(Ordering::Acquire) == 0 {
+        if lane.bytes.load(Ordering::SeqCst) == 0 {
             return false;
         }
         debug_assert!(batch.is_empty(), "a batch is read to its end first");
-        std::mem::swap(&mut *lane.batch.lock(), batch);
-        lane.bytes.store(0, Ordering::SeqCst);
+        {
+            let mut waiting = lane.batch.lock();
+            std::mem::swap(&mut *waiting, batch);
+            lane.bytes.store(0, Ordering::SeqCst);
+        }
         lane.is_waited_for.swap(false, Ordering::SeqCst)
     }
 

@@ -1,0 +1,297 @@
+//! A broker of two shards within the test's process.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc::sync_channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_codec::ProtocolVersion;
+use ratatosk_contract::{
+    TenantSettings, inbox::Inbox as _, retain::RetainLimits, sessions::Sessions as _,
+};
+use ratatosk_dist::DistService;
+use ratatosk_inbox::{InboxService, InboxStats};
+use ratatosk_mqtt::{Config, ListenerConfig, Mqtt, NodeStats, Services, Stats};
+use ratatosk_plugin::{
+    answer::BoxFuture,
+    auth::AuthProvider,
+    builtin::{AllowAll, StaticSettings},
+    host::{Host, Limits, Providers, Timer},
+    permission::PermissionProvider,
+    settings::SettingsProvider,
+};
+use ratatosk_retain::RetainService;
+use ratatosk_session_dict::DictService;
+use ratatosk_telemetry::{ByteCount, memory::Accountant};
+use tokio::sync::{oneshot, watch};
+
+use crate::{AuthBy, Connector, PATIENCE};
+
+/// How often what has expired is looked for.
+const EXPIRE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How a broker is made.
+pub struct Setup {
+    /// What every tenant has unless the provider says otherwise.
+    pub settings: TenantSettings,
+    /// The data plane; the harness adds the listener.
+    pub config: Config,
+    /// Listeners.
+    pub listeners: usize,
+    /// Who clients are.
+    pub auth: Arc<dyn AuthProvider>,
+    /// What they may do.
+    pub permission: Arc<dyn PermissionProvider>,
+    /// What tenants have otherwise.
+    pub overrides: Arc<dyn SettingsProvider>,
+    /// The memory that the broker may use.
+    pub memory_max: ByteCount,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            settings: TenantSettings::default(),
+            config: Config { shards: 2, ..Config::default() },
+            listeners: 1,
+            auth: AuthBy::name(),
+            permission: Arc::new(AllowAll),
+            overrides: Arc::new(StaticSettings),
+            memory_max: ByteCount::mebibytes(4096),
+        }
+    }
+}
+
+/// A broker at work. Dropping it stops it at once.
+pub struct Broker {
+    addresses: Vec<SocketAddr>,
+    stop: Option<oneshot::Sender<Duration>>,
+    runtime: Option<JoinHandle<()>>,
+    refused: watch::Receiver<u64>,
+    /// The counters of the data plane.
+    stats: Arc<NodeStats>,
+    /// Routing.
+    pub dist: Arc<DistService>,
+    /// Persistent sessions.
+    pub inbox: Arc<InboxService>,
+    /// Retained messages.
+    pub retain: Arc<RetainService>,
+    /// The directory of live sessions.
+    pub session_dict: Arc<DictService>,
+    /// The account of the process's memory.
+    pub memory: Accountant,
+}
+
+impl Broker {
+    /// A broker of two shards with the defaults.
+    pub fn start() -> Broker {
+        Broker::with(Setup::default())
+    }
+
+    /// A broker whose tenants have these settings.
+    pub fn with_settings(settings: TenantSettings) -> Broker {
+        Broker::with(Setup { settings, ..Setup::default() })
+    }
+
+    /// A broker made like this.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn with(setup: Setup) -> Broker {
+        let (ready, started) = sync_channel(1);
+        let (stop, stopped) = oneshot::channel();
+        let runtime = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime is made");
+            runtime.block_on(serve(setup, &ready, stopped));
+        });
+        let mut broker: Broker = started.recv().expect("the broker starts");
+        broker.stop = Some(stop);
+        broker.runtime = Some(runtime);
+        broker
+    }
+
+    /// Where its first listener is.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where its listeners are.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A client of this version to be.
+    pub fn client(&self, version: ProtocolVersion, client_id: &str) -> Connector {
+        Connector::new(self.address(), version, client_id)
+    }
+
+    /// A client of MQTT 3.1.1 to be.
+    pub fn v4(&self, client_id: &str) -> Connector {
+        self.client(ProtocolVersion::V311, client_id)
+    }
+
+    /// A client of MQTT 5.0 to be.
+    pub fn v5(&self, client_id: &str) -> Connector {
+        self.client(ProtocolVersion::V5, client_id)
+    }
+
+    /// The counters, once they satisfy a condition.
+    ///
+    /// # Panics
+    /// If they never do.
+    pub fn stats_when(&self, is_met: impl Fn(&Stats) -> bool) -> Stats {
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats.total();
+            if is_met(&stats) {
+                return stats;
+            }
+            assert!(std::time::Instant::now() < end, "the counters stay at {stats:?}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// What the inboxes hold, once it satisfies a condition.
+    ///
+    /// # Panics
+    /// If it never does.
+    pub fn inbox_when(&self, is_met: impl Fn(&InboxStats) -> bool) -> InboxStats {
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            let stats = self.inbox.stats();
+            if is_met(&stats) {
+                return stats;
+            }
+            assert!(std::time::Instant::now() < end, "the inboxes stay at {stats:?}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the number of connections that were refused at accept satisfies a condition.
+    ///
+    /// # Panics
+    /// If it never does.
+    pub fn refused_when(&self, is_met: impl Fn(u64) -> bool) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while !is_met(*self.refused.borrow()) {
+            let refused = *self.refused.borrow();
+            assert!(std::time::Instant::now() < end, "{refused} were refused");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Begins a graceful stop; [`Broker::stopped`] waits for its end.
+    pub fn stop(&mut self, deadline: Duration) {
+        let stop = self.stop.take().expect("stopped once");
+        stop.send(deadline).expect("the broker runs");
+    }
+
+    /// Waits until the broker has stopped.
+    pub fn stopped(mut self) {
+        let runtime = self.runtime.take().expect("waited for once");
+        runtime.join().expect("the broker does not panic");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(runtime) = self.runtime.take()
+            && runtime.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the broker panicked");
+        }
+    }
+}
+
+async fn serve(
+    setup: Setup,
+    ready: &std::sync::mpsc::SyncSender<Broker>,
+    stop: oneshot::Receiver<Duration>,
+) {
+    let clock = SystemClock::new();
+    let providers =
+        Providers { auth: setup.auth, permission: setup.permission, settings: setup.overrides };
+    let timer: Arc<dyn Timer> = Arc::new(RuntimeTimer(clock));
+    let plugins = Host::new(providers, setup.settings, &timer, Limits::default());
+    let listeners = (0..setup.listeners).map(|number| ListenerConfig {
+        name: format!("listener-{number}"),
+        address: ([127, 0, 0, 1], 0).into(),
+        layers: ratatosk_mqtt::transport::Config {
+            websocket: None,
+            tls: None,
+            proxy_protocol: None,
+            packet_size_max: 1 << 20,
+        },
+        is_required: true,
+    });
+    let mqtt = Mqtt::new(Config { listeners: listeners.collect(), ..setup.config });
+    let post = mqtt.post();
+    let dist = Arc::new(DistService::new());
+    let inbox = Arc::new(InboxService::new(dist.clone(), Arc::new(post.clone())));
+    let retain = Arc::new(RetainService::new(RetainLimits::default()));
+    let session_dict = Arc::new(DictService::new());
+    let memory = Accountant::new(setup.memory_max);
+    let services = Services {
+        dist: dist.clone(),
+        inbox: inbox.clone(),
+        retain: retain.clone(),
+        session_dict: session_dict.clone(),
+        plugins,
+        memory: memory.clone(),
+        clock,
+    };
+    let running = mqtt.start(services, 7).expect("the data plane starts");
+    let (count, refused) = watch::channel(0);
+    let broker = Broker {
+        addresses: running.addresses().map(|(_, address)| address).collect(),
+        stop: None,
+        runtime: None,
+        refused,
+        stats: running.stats(),
+        dist,
+        inbox: inbox.clone(),
+        retain,
+        session_dict,
+        memory,
+    };
+    ready.send(broker).expect("the test waits for its broker");
+    let mut ticks = tokio::time::interval(EXPIRE_INTERVAL);
+    let mut wills = Vec::new();
+    let mut stop = stop;
+    let stopped = loop {
+        tokio::select! {
+            // Both are cancel-safe: a tick that was not taken comes again.
+            stopped = &mut stop => break stopped,
+            _ = ticks.tick() => {
+                inbox.expire(clock.now(), usize::MAX, &mut wills);
+                for due in wills.drain(..) {
+                    post.publish(&due.identity.tenant, due.message);
+                }
+                count.send_replace(running.refused());
+            }
+        }
+    };
+    // A sender that is gone is a test that ended: there is nothing to be graceful about.
+    running.stop(stopped.unwrap_or(Duration::ZERO)).await;
+}
+
+/// The runtime's time, for the host of the plugins.
+struct RuntimeTimer(SystemClock);
+
+impl Timer for RuntimeTimer {
+    fn now(&self) -> Duration {
+        self.0.now().since(Instant::ZERO)
+    }
+
+    fn sleep(&self, span: Duration) -> BoxFuture<()> {
+        Box::pin(tokio::time::sleep(span))
+    }
+}

@@ -1,0 +1,8 @@
+//! What clients see of the data plane: one binary, a module for each part of the protocol.
+#![allow(clippy::disallowed_methods, reason = "tests read the clock; nothing here ships")]
+
+mod cases;
+mod connect;
+mod publish;
+mod session;
+mod wills;

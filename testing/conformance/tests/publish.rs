@@ -1,0 +1,579 @@
+//! PUBLISH from clients: acknowledgements, refusals, order, what is handed on.
+
+use std::time::{Duration, Instant};
+
+use ratatosk_codec::{
+    Packet, PacketId, PacketType, Publish, PublishPropertiesBuilder, Qos, ReasonCode,
+};
+use ratatosk_conformance::{Broker, Event, PermissionBy, Setup};
+use ratatosk_contract::TenantSettings;
+use ratatosk_plugin::{
+    answer::Answer,
+    permission::{Action, Verdict},
+};
+
+use crate::cases::{ALL_QOS, Case, QOS0, QOS1, QOS2, VERSIONS, assert_quiet};
+
+fn settings(change: impl Fn(&mut TenantSettings)) -> Setup {
+    let mut setup = Setup::default();
+    change(&mut setup.settings);
+    setup
+}
+
+/// MQTT-054, MQTT-055: each QoS is acknowledged as it must be, and each message comes once.
+#[test]
+fn messages_of_every_qos_come_once() {
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        subscriber.subscribe("t/+", QOS2);
+        for qos in ALL_QOS {
+            for number in 0..20 {
+                let code = publisher.deliver("t/x", number.to_string(), qos);
+                assert_eq!(code, ReasonCode::Success);
+            }
+            for number in 0..20 {
+                let message = subscriber.message();
+                let found = (message.text().parse(), message.qos, message.dup);
+                assert_eq!(found, (Ok(number), qos, false), "{}", case.name);
+            }
+        }
+        assert_quiet(&mut publisher, &mut subscriber);
+    }
+}
+
+/// MQTT-055: a QoS 2 message that is sent again before its PUBREL is distributed once.
+#[test]
+fn a_repeated_qos2_publish_is_distributed_once() {
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        subscriber.subscribe("t", QOS2);
+        let id = publisher.publish("t", "once", QOS2);
+        publisher.find_ack(PacketType::Pubrec, id);
+        let again = Publish {
+            dup: true,
+            qos: QOS2,
+            packet_id: PacketId::new(id),
+            ..Publish::new("t", b"once")
+        };
+        for _ in 0..3 {
+            publisher.publish_as(again);
+            let code = publisher.find_ack(PacketType::Pubrec, id);
+            assert_eq!(code, ReasonCode::Success, "{}", case.name);
+        }
+        publisher.ack(PacketType::Pubrel, id);
+        assert_eq!(publisher.find_ack(PacketType::Pubcomp, id), ReasonCode::Success);
+        assert_eq!(subscriber.message().text(), "once");
+        assert_quiet(&mut publisher, &mut subscriber);
+        // After PUBCOMP the identifier stands for another message.
+        publisher.publish_as(Publish { dup: false, payload: b"new", ..again });
+        publisher.finish(QOS2, id);
+        assert_eq!(subscriber.message().text(), "new");
+    }
+}
+
+/// MQTT-056: 5.0 is told that nobody receives it, as long as nobody does.
+#[test]
+fn an_unmatched_publish_is_acknowledged_as_such() {
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        let none = match case.version.is_v5() {
+            true => ReasonCode::NoMatchingSubscribers,
+            false => ReasonCode::Success,
+        };
+        for qos in [QOS1, QOS2] {
+            assert_eq!(publisher.deliver("t", "x", qos), none, "{}", case.name);
+            subscriber.subscribe("t", QOS0);
+            assert_eq!(publisher.deliver("t", "x", qos), ReasonCode::Success, "{}", case.name);
+            subscriber.message();
+            subscriber.unsubscribe(&["t"]);
+            assert_eq!(publisher.deliver("t", "x", qos), none, "{}", case.name);
+        }
+        // A stored session that is away receives it.
+        let mut away = case.client("away").persistent().connect();
+        away.subscribe("t", QOS1);
+        away.disconnect(ReasonCode::Success);
+        assert_eq!(publisher.deliver("t", "x", QOS1), ReasonCode::Success, "{}", case.name);
+    }
+}
+
+/// MQTT-058: in 5.0 more unfinished messages than Receive Maximum allows end the connection.
+#[test]
+fn more_in_flight_than_the_receive_maximum_ends_the_connection() {
+    let setup = settings(|settings| settings.receiving_maximum = 5);
+    let broker = Broker::with(setup);
+    let mut client = broker.v5("c").connect();
+    for _ in 0..5 {
+        let id = client.publish("t", "x", QOS2);
+        client.find_ack(PacketType::Pubrec, id);
+    }
+    // One of QoS 0 does not count, and one that is finished makes room for another.
+    client.publish("t", "x", QOS0);
+    client.ack(PacketType::Pubrel, 1);
+    client.find_ack(PacketType::Pubcomp, 1);
+    let id = client.publish("t", "x", QOS2);
+    client.find_ack(PacketType::Pubrec, id);
+    client.publish("t", "x", QOS2);
+    client.expect_farewell(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(TenantSettings::default().receiving_maximum, 1024);
+}
+
+/// MQTT-059: above the rate 5.0 is told 0x96; 3.1.1 is read at the rate, and loses nothing.
+#[test]
+fn publishes_above_the_rate_are_stopped_or_slowed() {
+    for case in Case::all(|| settings(|settings| settings.msg_pub_per_sec = 50)) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        subscriber.subscribe("t", QOS0);
+        let started = Instant::now();
+        for number in 0..100 {
+            publisher.publish("t", number.to_string(), QOS0);
+        }
+        if case.version.is_v5() {
+            publisher.expect_farewell(ReasonCode::MessageRateTooHigh);
+            continue;
+        }
+        for number in 0..100 {
+            assert_eq!(subscriber.message().text().parse(), Ok(number), "{}", case.name);
+        }
+        // A second's worth at once, the rest at the rate.
+        let took = started.elapsed();
+        assert!(took >= Duration::from_millis(900), "{} took {took:?}", case.name);
+    }
+}
+
+/// MQTT-060: what the tenant has switched off ends the connection.
+#[test]
+fn retain_and_qos_beyond_the_settings_end_the_connection() {
+    let setup = settings(|settings| {
+        settings.retain_enabled = false;
+        settings.maximum_qos = 1;
+    });
+    let broker = Broker::with(setup);
+    for version in VERSIONS {
+        let mut client = broker.client(version, "c").connect();
+        client.deliver("t", "allowed", QOS1);
+        client.publish("t", "x", QOS2);
+        client.expect_farewell(ReasonCode::QosNotSupported);
+        let mut client = broker.client(version, "c").connect();
+        client.publish_as(Publish { retain: true, ..Publish::new("t", b"x") });
+        client.expect_farewell(ReasonCode::RetainNotSupported);
+    }
+}
+
+/// MQTT-061, MQTT-062: an invalid topic is refused as the QoS and the version allow.
+#[test]
+fn invalid_topics_are_refused() {
+    let setup = || {
+        settings(|settings| {
+            settings.max_topic_length = 40;
+            settings.max_topic_levels = 4;
+            settings.max_topic_level_length = 20;
+        })
+    };
+    let long = "l".repeat(21);
+    let total = ["l".repeat(18), "m".repeat(18), "n".repeat(18)].join("/");
+    let invalid = ["a/+", "a/#", "#", "$share/g/t", "$oshare/g/t", "a/b/c/d/e", &long, &total];
+    for case in Case::all(setup) {
+        for topic in invalid {
+            let mut client = case.client("c").connect();
+            if case.version.is_v5() {
+                for qos in [QOS1, QOS2] {
+                    let code = client.deliver(topic, "x", qos);
+                    assert_eq!(code, ReasonCode::TopicNameInvalid, "{topic}");
+                }
+                client.ping();
+                client.publish(topic, "x", QOS0);
+                client.expect_farewell(ReasonCode::TopicNameInvalid);
+            } else {
+                for qos in ALL_QOS {
+                    let mut client = case.client("d").connect();
+                    client.publish(topic, "x", qos);
+                    client.expect_close();
+                }
+            }
+        }
+        let mut client = case.client("c").connect();
+        let fits = ["l".repeat(18), "m".repeat(19), "n".to_owned()].join("/");
+        for topic in ["a/b/c/d", "/", "$SYS/x", &"l".repeat(20), &fits] {
+            assert!(!client.deliver(topic, "x", QOS1).is_error(), "{topic}");
+        }
+    }
+    let defaults = TenantSettings::default();
+    assert_eq!((defaults.max_topic_length, defaults.max_topic_levels), (65_535, 128));
+}
+
+/// MQTT-062: a topic with NUL is no topic; the packet is malformed.
+#[test]
+fn a_topic_with_nul_is_malformed() {
+    let broker = Broker::start();
+    for version in VERSIONS {
+        let mut client = broker.client(version, "c").connect();
+        let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+        let mut packet = vec![0x30, 5 + u8::from(version.is_v5()), 0, 3, b'a', 0, b'b'];
+        packet.extend_from_slice(properties);
+        client.send_raw(&packet);
+        client.expect_farewell(ReasonCode::MalformedPacket);
+    }
+}
+
+fn aliased<'a>(
+    builder: &'a mut PublishPropertiesBuilder,
+    topic: &'a str,
+    alias: u16,
+) -> Publish<'a> {
+    builder.clear();
+    builder.topic_alias(alias).expect("not zero");
+    Publish { properties: builder.view(), ..Publish::new(topic, b"x") }
+}
+
+/// MQTT-065: aliases up to the maximum stand for their topics; others end the connection.
+#[test]
+fn inbound_topic_aliases_stand_for_topics() {
+    let broker = Broker::start();
+    let mut subscriber = broker.v5("subscriber").connect();
+    subscriber.subscribe("#", QOS0);
+    let mut client = broker.v5("publisher").connect();
+    let mut builder = PublishPropertiesBuilder::new();
+    for alias in 1..=32 {
+        client.publish_as(aliased(&mut builder, &format!("t/{alias}"), alias));
+        assert_eq!(subscriber.message().topic, format!("t/{alias}"));
+    }
+    for alias in 1..=32 {
+        client.publish_as(aliased(&mut builder, "", alias));
+        assert_eq!(subscriber.message().topic, format!("t/{alias}"));
+    }
+    // An alias can be given another topic.
+    client.publish_as(aliased(&mut builder, "other", 1));
+    client.publish_as(aliased(&mut builder, "", 1));
+    assert_eq!([subscriber.message().topic, subscriber.message().topic], ["other", "other"]);
+    client.publish_as(aliased(&mut builder, "t", 33));
+    client.expect_farewell(ReasonCode::TopicAliasInvalid);
+    // Aliases end with their connection.
+    let mut client = broker.v5("publisher").connect();
+    client.publish_as(aliased(&mut builder, "", 1));
+    client.expect_farewell(ReasonCode::ProtocolError);
+    let mut client = broker.v5("publisher").connect();
+    client.send_raw(&[0x30, 7, 0, 1, b't', 3, 0x23, 0, 0]);
+    client.expect_farewell(ReasonCode::TopicAliasInvalid);
+}
+
+/// MQTT-066: who may not publish is told so, as the QoS and the version allow.
+#[test]
+fn a_publish_without_permission_is_refused() {
+    let setup = || Setup {
+        permission: PermissionBy::new(|_, action| match action {
+            Action::Publish { topic: "no", .. } => Answer::Now(Verdict::denied("rule")),
+            Action::Publish { topic: "later-no", .. } => {
+                Answer::later(async { Verdict::denied("rule") })
+            }
+            Action::Publish { topic: "later-yes", .. } => {
+                Answer::later(async { Verdict::Allowed })
+            }
+            _ => Answer::Now(Verdict::Allowed),
+        }),
+        ..Setup::default()
+    };
+    for case in Case::all(setup) {
+        let (mut watcher, mut client, _guard) = case.pair(case.client("watcher"), case.client("c"));
+        watcher.subscribe("#", QOS2);
+        for qos in ALL_QOS {
+            client.deliver("later-yes", "x", qos);
+            client.deliver("yes", "y", qos);
+            assert_eq!([watcher.message().topic, watcher.message().topic], ["later-yes", "yes"]);
+        }
+        for topic in ["no", "later-no"] {
+            for qos in ALL_QOS {
+                let mut client = case.client("d").connect();
+                if case.version.is_v5() && qos != QOS0 {
+                    let code = client.deliver(topic, "x", qos);
+                    assert_eq!(code, ReasonCode::NotAuthorized, "{}, {topic}", case.name);
+                    client.ping();
+                    continue;
+                }
+                client.publish(topic, "x", qos);
+                client.expect_farewell(ReasonCode::NotAuthorized);
+            }
+        }
+        assert_quiet(&mut client, &mut watcher);
+    }
+}
+
+/// MQTT-067: an identifier in use is refused for another message; a re-send is acknowledged again.
+#[test]
+fn an_identifier_in_use_is_refused() {
+    for case in Case::all(Setup::default) {
+        let mut client = case.client("c").connect();
+        let id = client.publish("t", "x", QOS2);
+        client.find_ack(PacketType::Pubrec, id);
+        let again =
+            Publish { qos: QOS2, packet_id: PacketId::new(id), ..Publish::new("t", b"x") };
+        client.publish_as(Publish { dup: true, ..again });
+        assert!(!client.find_ack(PacketType::Pubrec, id).is_error(), "{}", case.name);
+        client.publish_as(Publish { qos: QOS1, ..again });
+        if case.version.is_v5() {
+            assert_eq!(client.find_ack(PacketType::Puback, id), ReasonCode::PacketIdInUse);
+            client.publish_as(again);
+            assert_eq!(client.find_ack(PacketType::Pubrec, id), ReasonCode::PacketIdInUse);
+            client.ack(PacketType::Pubrel, id);
+            assert_eq!(client.find_ack(PacketType::Pubcomp, id), ReasonCode::Success);
+        } else {
+            client.expect_close();
+        }
+    }
+}
+
+/// MQTT-068: a packet above the limit ends the connection, before it has come as a whole.
+#[test]
+fn a_packet_above_the_limit_ends_the_connection() {
+    for case in Case::all(|| settings(|settings| settings.max_user_payload_bytes = 4096)) {
+        let (mut watcher, mut client, _guard) = case.pair(case.client("watcher"), case.client("c"));
+        watcher.subscribe("t", QOS0);
+        client.publish("t", vec![b'x'; 4000], QOS0);
+        assert_eq!(watcher.message().payload.len(), 4000);
+        // The fixed header alone: a megabyte is to follow.
+        client.send_raw(&[0x30, 0x80, 0x80, 0x40]);
+        client.expect_farewell(ReasonCode::PacketTooLarge);
+    }
+    assert_eq!(TenantSettings::default().max_user_payload_bytes, 1 << 20);
+}
+
+/// Payloads of every size come as they were sent, also those that are shared and read in pieces.
+#[test]
+fn payloads_of_every_size_come_unchanged() {
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        subscriber.subscribe("t", QOS1);
+        for size in [0, 1, 127, 128, 4095, 4096, 32_000, 32_768, 65_536, 300_000, 1_000_000] {
+            let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            publisher.publish("t", &payload, QOS1);
+            let message = subscriber.message();
+            assert!(message.payload == payload, "{}: {size} bytes differ", case.name);
+        }
+    }
+}
+
+/// MQTT-101: what 5.0 adds to a message is forwarded unchanged, user properties in order.
+#[test]
+fn properties_are_forwarded_unchanged() {
+    for is_stored in [false, true] {
+        for is_across in [false, true] {
+            let broker = Broker::start();
+            let mut connector = broker.v5("subscriber");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let mut subscriber = connector.connect();
+            let _between = (!is_across).then(|| broker.v4("between").connect());
+            let mut publisher = broker.v5("publisher").connect();
+            subscriber.subscribe("t", QOS2);
+            let mut builder = PublishPropertiesBuilder::new();
+            let mut build = || -> Result<(), ratatosk_codec::FieldError> {
+                builder.payload_is_utf8(true)?.content_type("text/plain")?;
+                builder.response_topic("answer/to")?.correlation_data(&[0, 1, 255])?;
+                builder.user_property("b", "1")?.user_property("a", "2")?;
+                builder.user_property("b", "1")?;
+                Ok(())
+            };
+            build().expect("fields that fit");
+            let owned = |pair: (&str, &str)| (pair.0.to_owned(), pair.1.to_owned());
+            let expected = [("b", "1"), ("a", "2"), ("b", "1")].map(owned);
+            for qos in ALL_QOS {
+                let publish = Publish {
+                    qos,
+                    properties: builder.view(),
+                    ..Publish::new("t", "grüße".as_bytes())
+                };
+                let id = publisher.publish_as(publish);
+                publisher.finish(qos, id);
+                let message = subscriber.message();
+                assert_eq!(message.user_properties, expected);
+                assert_eq!(message.response_topic.as_deref(), Some("answer/to"));
+                assert_eq!(message.correlation_data.as_deref(), Some(&[0, 1, 255][..]));
+                assert_eq!(message.content_type.as_deref(), Some("text/plain"));
+                assert!(message.is_utf8 && message.text() == "grüße" && message.qos == qos);
+            }
+        }
+    }
+}
+
+/// MQTT-095: the interval counts down while a message waits, and what is over is not delivered.
+#[test]
+fn messages_expire_while_they_wait() {
+    let broker = Broker::start();
+    let stored = broker.v5("away").persistent();
+    let mut client = stored.connect();
+    client.subscribe("t", QOS1);
+    client.disconnect(ReasonCode::Success);
+    let mut publisher = broker.v5("publisher").connect();
+    let mut builder = PublishPropertiesBuilder::new();
+    for (payload, expiry_s) in [("short", 1), ("long", 100)] {
+        builder.clear();
+        builder.message_expiry_s(expiry_s).expect("fits");
+        let properties = builder.view();
+        let publish = Publish { qos: QOS1, properties, ..Publish::new("t", payload.as_bytes()) };
+        let id = publisher.publish_as(publish);
+        publisher.finish(QOS1, id);
+    }
+    publisher.deliver("t", "forever", QOS1);
+    // A will that is due after a little more than a second tells that the time is over.
+    let mut clock = broker.v5("clock").connect();
+    clock.subscribe("over", QOS0);
+    let due = ratatosk_conformance::Testament {
+        delay_s: Some(2),
+        ..ratatosk_conformance::Testament::new("over", "now")
+    };
+    broker.v5("dying").persistent().will(due).connect().vanish();
+    clock.message();
+    let mut client = stored.connect();
+    let long = client.message();
+    assert_eq!(long.text(), "long");
+    assert!(matches!(long.expiry_s, Some(90..=98)), "{:?} s are left", long.expiry_s);
+    let forever = client.message();
+    assert_eq!((forever.text(), forever.expiry_s), ("forever", None));
+    assert_quiet(&mut publisher, &mut client);
+}
+
+/// MQTT-069: each subscriber gets the messages of a publisher on a topic in their order, whatever
+/// happens around it.
+#[test]
+fn messages_of_a_publisher_keep_their_order() {
+    for seed in 0..4 {
+        keep_order(seed);
+    }
+}
+
+/// A small generator, so that a seed says all.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Publishers on both shards, each on two topics at a QoS of its own; subscribers of both kinds
+/// on both shards; a third party that changes routes all the time.
+fn keep_order(seed: u64) {
+    const PUBLISHERS: u64 = 4;
+    const COUNT: u64 = 400;
+    let mut random = Random(seed * 0x9E37_79B9 + 0x1234_5678_9ABC);
+    let broker = Broker::start();
+    let filters = ["order/#", "order/+/a", "+/+/b"];
+    let mut subscribers = Vec::new();
+    for number in 0..4 {
+        let version = VERSIONS[(random.below(2)) as usize];
+        let mut connector = broker.client(version, &format!("s{number}"));
+        if random.below(2) == 0 {
+            connector = connector.persistent();
+        }
+        let mut client = connector.connect();
+        let filter = filters[random.below(3) as usize];
+        client.subscribe(filter, QOS2);
+        subscribers.push((client, filter));
+    }
+    let mut threads = Vec::new();
+    for publisher in 0..PUBLISHERS {
+        let qos = [QOS0, QOS1, QOS2][random.below(3) as usize];
+        let connector = broker.client(VERSIONS[random.below(2) as usize], &format!("p{publisher}"));
+        let mut random = Random(random.below(u64::MAX) | 1);
+        threads.push(std::thread::spawn(move || {
+            let mut client = connector.connect();
+            let mut open = std::collections::VecDeque::new();
+            for number in 0..COUNT {
+                let topic = ["a", "b"][random.below(2) as usize];
+                let payload = number.to_string();
+                let id = client.publish(&format!("order/{publisher}/{topic}"), payload, qos);
+                open.push_back(id);
+                if open.len() > random.below(16) as usize {
+                    let id = open.pop_front().expect("just pushed");
+                    client.finish(qos, id);
+                }
+            }
+            for id in open {
+                client.finish(qos, id);
+            }
+            // The last word of each topic.
+            for topic in ["a", "b"] {
+                client.deliver(&format!("order/{publisher}/{topic}"), "end", qos);
+            }
+        }));
+    }
+    let changer = broker.v5("changer");
+    threads.push(std::thread::spawn(move || {
+        let mut client = changer.connect();
+        for number in 0..100 {
+            client.subscribe("order/+/none", QOS0);
+            client.subscribe(&format!("elsewhere/{number}"), QOS1);
+            client.unsubscribe(&["order/+/none"]);
+        }
+    }));
+    for (mut client, filter) in subscribers {
+        threads.push(std::thread::spawn(move || check_order(seed, &mut client, filter)));
+    }
+    for thread in threads {
+        thread.join().expect("order is kept");
+    }
+
+    fn check_order(seed: u64, client: &mut ratatosk_conformance::Client, filter: &str) {
+        let per_publisher = if filter == "order/#" { 2 } else { 1 };
+        let mut ends_left = PUBLISHERS * per_publisher;
+        let mut last = std::collections::HashMap::new();
+        while ends_left > 0 {
+            let message = client.message();
+            if message.text() == "end" {
+                ends_left -= 1;
+                continue;
+            }
+            let number: i64 = message.text().parse().expect("a number");
+            let before = last.insert(message.topic.clone(), number).unwrap_or(-1);
+            assert!(before < number, "seed {seed}, {}: {number} after {before}", message.topic);
+        }
+    }
+}
+
+/// MQTT-089: a message comes with the lower of its QoS and the granted one.
+#[test]
+fn the_lower_qos_counts() {
+    for case in Case::all(Setup::default) {
+        for is_stored in [false, true] {
+            let mut connector = case.client("subscriber");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut subscriber, _guard) =
+                case.pair(case.client("publisher"), connector);
+            for granted in ALL_QOS {
+                subscriber.subscribe("t", granted);
+                for qos in ALL_QOS {
+                    publisher.deliver("t", "x", qos);
+                    let message: Qos = subscriber.message().qos;
+                    assert_eq!(message, qos.min(granted), "{}, stored: {is_stored}", case.name);
+                }
+            }
+        }
+    }
+}
+
+/// A publisher that subscribes gets its own messages, in order with its acknowledgements.
+#[test]
+fn a_publisher_may_be_its_own_subscriber() {
+    for case in Case::all(Setup::default) {
+        let mut client = case.client("echo").connect();
+        client.subscribe("t", QOS1);
+        for number in 0..50 {
+            assert_eq!(client.deliver("t", number.to_string(), QOS1), ReasonCode::Success);
+        }
+        for number in 0..50 {
+            assert_eq!(client.message().text().parse(), Ok(number), "{}", case.name);
+        }
+        client.send(&Packet::Pingreq);
+        assert_eq!(client.next(), Event::Pingresp, "{}", case.name);
+    }
+}
