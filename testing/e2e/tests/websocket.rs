@@ -86,3 +86,29 @@ fn packets_are_read_across_frames_and_fragments() {
     assert_eq!(delivered, b"12");
     assert_eq!(heads, [0x90, 0x40, 0x40]);
 }
+
+/// A close frame is answered with the same code before the socket closes.
+#[test]
+fn a_close_frame_is_answered() {
+    let broker = start(&[]);
+    let mut raw = open(&broker);
+    raw.frame(BINARY, &CONNECT.encode()).expect("sends");
+    assert_eq!(raw.packet().expect("answers").body[1], 0);
+    raw.frame(CLOSE, &1000_u16.to_be_bytes()).expect("sends");
+    assert_eq!(raw.read_frame().expect("answers"), (CLOSE, 1000_u16.to_be_bytes().to_vec()));
+    assert_eq!(raw.read_to_end().expect("closes"), b"");
+}
+
+/// MQTT-068: a packet above the limit is told so, whatever its frame.
+#[test]
+fn a_packet_that_is_too_large_is_told_within_a_frame() {
+    let broker = start(&["tenant.max_user_payload_bytes=100"]);
+    let mut raw = open(&broker);
+    raw.frame(BINARY, &CONNECT.encode()).expect("sends");
+    assert_eq!(raw.packet().expect("answers").body[1], 0);
+    let publish = Request { version: 5 }.publish("a", &"x".repeat(100), 1);
+    raw.frame(BINARY, &publish).expect("sends");
+    let farewell = raw.packet().expect("answers");
+    assert_eq!((farewell.head, farewell.body[0]), (0xe0, 0x95));
+    assert_eq!(raw.read_frame().expect("answers").0, CLOSE);
+}
