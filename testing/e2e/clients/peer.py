@@ -129,9 +129,10 @@ class Peer:
         """Publishes; with `wait`, until it is acknowledged. Returns the reason code."""
         made = properties("PUBLISH", **props) if props else None
         info = self.client.publish(topic, payload, qos, retain, made)
-        check(info.rc == mqtt.MQTT_ERR_SUCCESS, f"PUBLISH was not sent: {info.rc}")
         if not wait:
+            # The broker may have ended the connection already, at the head of the packet.
             return None
+        check(info.rc == mqtt.MQTT_ERR_SUCCESS, f"PUBLISH was not sent: {info.rc}")
         reason = self._answer(info.mid, "the acknowledgement")
         return getattr(reason, "value", 0)
 

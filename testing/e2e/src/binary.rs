@@ -8,8 +8,23 @@ use anyhow::{Context, Result, bail};
 
 static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
+/// The binary, to be given arguments. It gets none of this test's own variables: it takes those
+/// that begin with `RATATOSK_` for keys of its configuration.
+///
+/// # Errors
+/// If it cannot be built, or `RATATOSK_BIN` names no file.
+pub fn ratatosk() -> Result<Command> {
+    let mut command = Command::new(path()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RATATOSK_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
+
 /// The path of `ratatosk`; built once per run of the tests.
-pub(crate) fn path() -> Result<&'static Path> {
+fn path() -> Result<&'static Path> {
     match BINARY.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
         Ok(path) => Ok(path),
         Err(error) => bail!("{error}"),

@@ -2,18 +2,19 @@
 //!
 //! Started on free ports of the loopback with one listener per transport; ready when every
 //! listener accepts. Killed when dropped, also while a test panics; then its output is shown and
-//! its folder kept.
+//! its folder is kept.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::binary;
+use crate::place::Place;
 use crate::process::{Process, until};
 
 const START_MAX: Duration = Duration::from_secs(30);
@@ -63,10 +64,12 @@ impl Transport {
 /// A running broker.
 #[derive(Debug)]
 pub struct Broker {
-    folder: PathBuf,
-    listeners: Vec<(Transport, u16)>,
-    settings: Vec<String>,
+    // Dropped first, so that nothing runs in a folder that is removed.
     process: Process,
+    listeners: Vec<(Transport, u16)>,
+    admin: u16,
+    settings: Vec<String>,
+    place: Place,
 }
 
 impl Broker {
@@ -83,8 +86,14 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`].
     pub fn start_with(transports: &[Transport], settings: &[&str]) -> Result<Broker> {
-        let folder = fresh_folder()?;
-        write_certificates(&folder)?;
+        Broker::start_in(Place::new()?, transports, settings)
+    }
+
+    /// Starts one in a folder that is prepared; relative paths in settings are in it.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_in(place: Place, transports: &[Transport], settings: &[&str]) -> Result<Broker> {
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut last = None;
         // Another process may take a port between its choice and its use.
@@ -93,9 +102,11 @@ impl Broker {
             let (admin, ports) = ports.split_first().context("no port for the admin listener")?;
             let listeners: Vec<(Transport, u16)> =
                 transports.iter().copied().zip(ports.iter().copied()).collect();
-            write_configuration(&folder, &listeners, *admin)?;
-            match launch(&folder, &listeners, &settings) {
-                Ok(process) => return Ok(Broker { folder, listeners, settings, process }),
+            write_configuration(place.folder(), &listeners, *admin)?;
+            match launch(place.folder(), &listeners, &settings) {
+                Ok(process) => {
+                    return Ok(Broker { process, listeners, admin: *admin, settings, place });
+                }
                 Err(error) => last = Some(error),
             }
         }
@@ -108,7 +119,7 @@ impl Broker {
     /// As [`Broker::start`].
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.process.kill();
-        self.process = launch(&self.folder, &self.listeners, &self.settings)?;
+        self.process = launch(self.place.folder(), &self.listeners, &self.settings)?;
         Ok(())
     }
 
@@ -122,16 +133,65 @@ impl Broker {
         found.map(|(_, port)| *port).expect("the broker was started with this transport")
     }
 
+    /// The port of the management API.
+    #[must_use]
+    pub fn admin_port(&self) -> u16 {
+        self.admin
+    }
+
+    /// The number of its process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The folder that it runs in.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The certificate that clients trust.
     #[must_use]
     pub fn authority(&self) -> PathBuf {
-        self.folder.join("authority.pem")
+        self.place.path("authority.pem")
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        self.process.signal(name)
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// If it is still there at the limit.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.process.wait(limit)
+    }
+
+    /// Waits for `count` log lines that contain the text; returns them.
+    ///
+    /// # Errors
+    /// If they are not there within 30 s; the error holds the log.
+    pub fn wait_for_log(&self, text: &str, count: usize) -> Result<Vec<String>> {
+        let found = until(START_MAX, || {
+            let log = self.process.output()?;
+            let lines: Vec<String> =
+                log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect();
+            Ok((lines.len() >= count).then_some(lines))
+        })?;
+        found.with_context(|| {
+            format!("no {count} lines with {text:?} in\n{}", self.process.last_output())
+        })
     }
 
     /// A file in the broker's folder, for the output of a client.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        self.folder.join(format!("{name}-{}.log", NEXT.fetch_add(1, Ordering::Relaxed)))
+        self.place.fresh_file(name)
     }
 }
 
@@ -139,15 +199,13 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.process.kill();
         if std::thread::panicking() {
-            eprintln!("broker in {}:\n{}", self.folder.display(), self.process.last_output());
-            return;
+            eprintln!("broker:\n{}", self.process.last_output());
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 fn launch(folder: &Path, listeners: &[(Transport, u16)], settings: &[String]) -> Result<Process> {
-    let mut command = Command::new(binary::path()?);
+    let mut command = binary::ratatosk()?;
     command
         .arg("--config")
         .arg(folder.join("ratatosk.toml"))
@@ -189,30 +247,6 @@ fn write_configuration(folder: &Path, listeners: &[(Transport, u16)], admin: u16
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// An authority, and a server certificate by it for the loopback.
-fn write_certificates(folder: &Path) -> Result<()> {
-    let authority_key = rcgen::KeyPair::generate()?;
-    let mut authority = rcgen::CertificateParams::new(Vec::new())?;
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "ratatosk e2e");
-    authority.key_usages =
-        vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let authority_certificate = authority.self_signed(&authority_key)?;
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-
-    let server_key = rcgen::KeyPair::generate()?;
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let mut server = rcgen::CertificateParams::new(names)?;
-    server.use_authority_key_identifier_extension = true;
-    server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-    let server_certificate = server.signed_by(&server_key, &issuer)?;
-
-    std::fs::write(folder.join("authority.pem"), authority_certificate.pem())?;
-    std::fs::write(folder.join("server.pem"), server_certificate.pem())?;
-    std::fs::write(folder.join("server.key"), server_key.serialize_pem())?;
-    Ok(())
-}
-
 /// Ports that nothing listens on now. They lie below those that the system gives to connections,
 /// so that no client takes one before the broker does, and no two tests get the same.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
@@ -235,17 +269,6 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-fn fresh_folder() -> Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("ratatosk-e2e-{}-{number}", std::process::id()));
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    Ok(folder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,10 +283,11 @@ mod tests {
 
     #[test]
     fn the_configuration_has_a_listener_for_each_transport() {
-        let folder = fresh_folder().expect("folder");
+        let place = Place::new().expect("place");
+        let folder = place.folder();
         let all = [Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
         let listeners: Vec<(Transport, u16)> = all.into_iter().zip(1..).collect();
-        write_configuration(&folder, &listeners, 9).expect("writes");
+        write_configuration(folder, &listeners, 9).expect("writes");
         let text = std::fs::read_to_string(folder.join("ratatosk.toml")).expect("reads");
         for line in
             ["protocol = \"mqtts\"", "address = \"127.0.0.1:4\"", "address = \"127.0.0.1:9\""]
@@ -271,17 +295,5 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("tls = {").count(), 2);
-        std::fs::remove_dir_all(folder).expect("removes");
-    }
-
-    #[test]
-    fn the_server_certificate_and_its_authority_are_written() {
-        let folder = fresh_folder().expect("folder");
-        write_certificates(&folder).expect("writes");
-        for name in ["authority.pem", "server.pem", "server.key"] {
-            let text = std::fs::read_to_string(folder.join(name)).expect("reads");
-            assert!(text.starts_with("-----BEGIN "), "{name}");
-        }
-        std::fs::remove_dir_all(folder).expect("removes");
     }
 }

@@ -82,6 +82,15 @@ impl Exchange<'_> {
     }
 }
 
+/// A client with arguments of the caller's, to be run with [`Place::run`](crate::Place::run) or
+/// [`Process::start`](crate::Process::start).
+#[must_use]
+pub fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-h", "localhost", "-V", "mqttv5", "-p"]).arg(port.to_string()).args(arguments);
+    command
+}
+
 /// Publishes lines, one message each, over one connection.
 ///
 /// # Errors

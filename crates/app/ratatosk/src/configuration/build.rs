@@ -17,8 +17,9 @@ use crate::configuration::problem::{Problem, Refused};
 use crate::configuration::resolve::Fields;
 use crate::configuration::{Configuration, Limits, Listener, Mqtt, Protocol, Roles};
 
-/// The payload of one WebSocket frame, where packets are smaller.
-const FRAME_BYTES_MAX: usize = 1 << 20;
+/// The payload of one WebSocket frame: the largest packet of MQTT. What a tenant's clients may
+/// send is for the session to judge, which can say 0x95; frames are passed on as they arrive.
+const FRAME_BYTES_MAX: usize = 268_435_460;
 
 /// Builds the configuration and collects what is wrong.
 pub(super) struct Builder {

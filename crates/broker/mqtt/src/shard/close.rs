@@ -70,7 +70,10 @@ impl Shard {
             layers.pipeline.close(&mut layers.wire);
         }
         self.recharge(connection);
-        let is_gone = matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
+        // Layers that ended or broke have a word left: a close frame, an alert, a status line.
+        let is_said = connection.pipeline.as_ref().is_none_or(|layers| layers.is_written());
+        let is_gone =
+            is_said && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
         let deadline = if is_gone { self.now } else { self.now + LINGER };
         connection.deadline = Some(deadline);
         self.wheel.insert(session, deadline);

@@ -53,6 +53,13 @@ pub(crate) struct Layered {
     pub(crate) written: usize,
 }
 
+impl Layered {
+    /// Whether the socket has taken all that the layers said.
+    pub(crate) fn is_written(&self) -> bool {
+        self.written == self.wire.len()
+    }
+}
+
 /// What a connection does with its socket.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -172,7 +179,7 @@ impl Connection {
     /// Whether everything that was said is on its way.
     pub(crate) fn is_flushed(&mut self) -> bool {
         self.session.output_len() == 0
-            && self.pipeline.as_ref().is_none_or(|layers| layers.written == layers.wire.len())
+            && self.pipeline.as_ref().is_none_or(|layers| layers.is_written())
     }
 
     /// When the timer has to look at it again.

@@ -108,7 +108,7 @@ impl Shard {
 }
 
 /// Writes what a connection has, as far as the socket takes it.
-fn write(connection: &mut Connection) -> std::io::Result<usize> {
+pub(super) fn write(connection: &mut Connection) -> std::io::Result<usize> {
     if connection.pipeline.is_some() {
         return write_layered(connection);
     }

@@ -52,7 +52,7 @@ impl Shard {
         }
         let turn = match connection.state {
             Flow::Reading => self.read(session, &mut connection, context, false),
-            Flow::Lingering => linger(&mut connection, &mut self.read_buffer, context),
+            Flow::Lingering => self.say_and_linger(&mut connection, context),
             _ => Turn::Done,
         };
         if turn == Turn::Gone {
@@ -63,6 +63,17 @@ impl Shard {
         }
         self.wake_flusher();
         turn
+    }
+
+    /// What is left to say goes first: the peer may have ended its half only.
+    fn say_and_linger(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Turn {
+        if !connection.is_write_blocked && !connection.is_flushed() {
+            match super::flush::write(connection) {
+                Ok(written) => self.stats.written_bytes += written as u64,
+                Err(_) => return Turn::Gone,
+            }
+        }
+        linger(connection, &mut self.read_buffer, context)
     }
 
     fn read(
