@@ -21,6 +21,7 @@ use super::{
     link::Link,
     mailbox::Note,
     runner,
+    shaper::Shapers,
 };
 use crate::gate::{self, Decision};
 
@@ -117,8 +118,9 @@ impl Shard {
         self.stats.connected += 1;
         self.stats.live += 1;
         connection.deadline = None;
+        connection.shapers = Shapers::new(self.now, connection.session.settings());
         if let Some(due) = connection.next_deadline() {
-            self.wheel.insert(session, due);
+            self.file_in_hands(session, connection, due);
         }
         if let Some(identity) = connection.session.identity() {
             tracing::debug!(
@@ -144,9 +146,9 @@ impl Shard {
         connection.local.tenant = Some(tenant);
         connection.local.incarnation = self.node.incarnation(self.now);
         let held = connection.charged;
-        self.charge(connection, held, 0);
+        Shard::charge(connection, held, 0);
         connection.account = self.node.memory.account(claim.identity.tenant.as_str());
-        self.charge(connection, 0, held);
+        Shard::charge(connection, 0, held);
         let before = self.node.session_dict.register(&claim.identity, session);
         let Some(before) = before.filter(|before| *before != session) else {
             self.own(session, connection, &claim);
