@@ -19,6 +19,11 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// About how many bytes it holds.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.lines.iter().map(|(_, line)| line.len() + 32).sum()
+    }
+
     /// Remembers a line; the oldest goes if there are too many.
     pub(crate) fn note(&mut self, at: Timestamp, line: &str) {
         if self.lines.len() == LINES_MAX {

@@ -23,6 +23,8 @@ mod read;
 mod recheck;
 mod retained;
 pub(crate) mod runner;
+pub(crate) mod shaper;
+mod shed;
 pub(crate) mod stats;
 mod timer;
 mod topic_cache;
@@ -37,6 +39,7 @@ use ratatosk_contract::{
     inbox::DirectDelivery,
     retain::TenantRetained,
 };
+use ratatosk_telemetry::memory::Account;
 
 use connection::Connection;
 use local_routes::LocalRoutes;
@@ -50,6 +53,9 @@ use crate::{node::Node, tenants::TenantNumber};
 const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Deadlines beyond this come up early and are filed again.
 const HORIZON_TICKS: usize = 1200;
+/// Nothing is filed further ahead, so that an entry never comes up before its time.
+const FILED_MAX: std::time::Duration = std::time::Duration::from_secs(100);
+const _: () = assert!(FILED_MAX.as_millis() < TICK.as_millis() * (HORIZON_TICKS as u128 - 2));
 /// The buffer into which all connections of the shard read.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -71,7 +77,11 @@ pub(crate) struct Shard {
     /// Connections that read nothing until a lane has room.
     back_pressured: Vec<SessionRef>,
     flusher: Option<Waker>,
-    wheel: Wheel<SessionRef>,
+    /// `None` while it turns.
+    wheel: Option<Wheel<SessionRef>>,
+    /// What was filed while the wheel turned.
+    filings: Vec<(SessionRef, Instant)>,
+    shed: shed::Shed,
     /// Predecessors whose end is awaited by somebody else than who took them over.
     heirs: HashMap<SessionRef, SessionRef>,
     read_buffer: Box<[u8]>,
@@ -97,6 +107,9 @@ struct TenantShard {
     retained: Arc<dyn TenantRetained>,
     locals: LocalRoutes,
     cache: TopicCache,
+    account: Account,
+    /// Bytes of the cache that are charged to it.
+    cache_charged: usize,
 }
 
 /// A graceful stop on its way.
@@ -104,6 +117,8 @@ struct Drain {
     per_second: u32,
     owed: f64,
     last: Instant,
+    /// The slot to go on with.
+    next: usize,
 }
 
 impl Shard {
@@ -122,7 +137,9 @@ impl Shard {
             has_outbound: false,
             back_pressured: Vec::new(),
             flusher: None,
-            wheel: Wheel::new(now, TICK, HORIZON_TICKS),
+            wheel: Some(Wheel::new(now, TICK, HORIZON_TICKS)),
+            filings: Vec::new(),
+            shed: shed::Shed::default(),
             heirs: HashMap::new(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             found: Resolution::default(),
@@ -215,7 +232,32 @@ impl Shard {
                 retained: self.node.retain.tenant(&name),
                 locals: LocalRoutes::default(),
                 cache: TopicCache::new(self.now),
+                account: self.node.memory.account(name.as_str()),
+                cache_charged: 0,
             }));
+        }
+    }
+
+    /// Sees to it that the timer looks at a connection at `due`.
+    fn file(&mut self, session: SessionRef, due: Instant) {
+        let now = self.now;
+        let Some(connection) = self.connection(session) else { return };
+        if let Some(due) = connection.to_file(now, due) {
+            self.file_at(session, due);
+        }
+    }
+
+    /// As [`Shard::file`], for a connection that is in hands.
+    fn file_in_hands(&mut self, session: SessionRef, connection: &mut Connection, due: Instant) {
+        if let Some(due) = connection.to_file(self.now, due) {
+            self.file_at(session, due);
+        }
+    }
+
+    fn file_at(&mut self, session: SessionRef, due: Instant) {
+        match &mut self.wheel {
+            Some(wheel) => wheel.insert(session, due),
+            None => self.filings.push((session, due)),
         }
     }
 
@@ -272,10 +314,13 @@ impl Shard {
             deadline: Some(deadline),
             account: self.node.unknown_account.clone(),
             charged: 0,
+            filed: None,
+            intake: shed::Intake::default(),
+            shapers: None,
         });
         self.stats.accepted += 1;
         let session = self.insert(connection);
-        self.wheel.insert(session, deadline);
+        self.file(session, deadline);
         runner::serve(session);
     }
 }

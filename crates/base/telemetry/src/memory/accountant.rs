@@ -133,6 +133,13 @@ impl Accountant {
         Pressure::from_index(self.books.pressure.load(Ordering::Relaxed))
     }
 
+    /// How much has to go before readers need not be paused any more.
+    #[must_use]
+    pub fn excess(&self) -> ByteCount {
+        let mark = Pressure::PauseReaders.enters_at(self.limit());
+        ByteCount::new(self.books.used().bytes().saturating_sub(mark.bytes()))
+    }
+
     /// The limit.
     #[must_use]
     pub fn limit(&self) -> ByteCount {

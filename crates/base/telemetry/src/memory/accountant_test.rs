@@ -158,3 +158,13 @@ fn the_metrics_say_what_the_accountant_knows() {
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }
 }
+
+#[test]
+fn the_excess_is_what_lies_above_the_mark_of_the_readers() {
+    let accountant = Accountant::new(ByteCount::new(1_000));
+    let account = accountant.account("a");
+    account.charge(Share::Connections, 900);
+    assert_eq!(accountant.excess(), ByteCount::ZERO);
+    account.charge(Share::Connections, 77);
+    assert_eq!(accountant.excess(), ByteCount::new(77));
+}

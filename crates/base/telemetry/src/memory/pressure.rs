@@ -49,6 +49,13 @@ impl Pressure {
         Self::ALL.iter().rev().find(holds).copied().unwrap_or(Self::None)
     }
 
+    /// The use at which the level begins.
+    #[must_use]
+    pub fn enters_at(self, limit: ByteCount) -> ByteCount {
+        let mark = u128::from(limit.bytes()) * u128::from(self.enter_percent()) / 100;
+        ByteCount::new(u64::try_from(mark).unwrap_or(u64::MAX))
+    }
+
     /// The share of the limit at which the level begins.
     const fn enter_percent(self) -> u8 {
         match self {

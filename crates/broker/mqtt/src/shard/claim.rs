@@ -22,6 +22,7 @@ use super::{
     link::Link,
     mailbox::Note,
     runner,
+    shaper::Shapers,
 };
 use crate::gate::{self, Decision};
 
@@ -118,8 +119,9 @@ impl Shard {
         self.stats.connected += 1;
         self.stats.live += 1;
         connection.deadline = None;
+        connection.shapers = Shapers::new(self.now, connection.session.settings());
         if let Some(due) = connection.next_deadline() {
-            self.wheel.insert(session, due);
+            self.file_in_hands(session, connection, due);
         }
         self.report_connected(session, connection);
         if let Some(identity) = connection.session.identity() {
@@ -146,9 +148,9 @@ impl Shard {
         connection.local.tenant = Some(tenant);
         connection.local.incarnation = self.node.incarnation(self.now);
         let held = connection.charged;
-        self.charge(connection, held, 0);
+        Shard::charge(connection, held, 0);
         connection.account = self.node.memory.account(claim.identity.tenant.as_str());
-        self.charge(connection, 0, held);
+        Shard::charge(connection, 0, held);
         let before = self.node.session_dict.register(&claim.identity, session);
         let Some(before) = before.filter(|before| *before != session) else {
             self.own(session, connection, &claim);

@@ -69,14 +69,14 @@ impl Shard {
             super::flush::wrap(&mut connection.session, layers);
             layers.pipeline.close(&mut layers.wire);
         }
-        self.recharge(connection);
+        Shard::recharge(connection);
         // Layers that ended or broke have a word left: a close frame, an alert, a status line.
         let is_said = connection.pipeline.as_ref().is_none_or(|layers| layers.is_written());
         let is_gone =
             is_said && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
         let deadline = if is_gone { self.now } else { self.now + LINGER };
         connection.deadline = Some(deadline);
-        self.wheel.insert(session, deadline);
+        self.file_in_hands(session, connection, deadline);
         self.mark_dirty(session, connection);
         if is_gone {
             // Nobody is there to be told: the slot is free at the end of the tick.
@@ -213,7 +213,7 @@ impl Shard {
             self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
         }
         let held = connection.charged;
-        self.charge(&connection, held, 0);
+        Shard::charge(&connection, held, 0);
         let load = &self.node.loads[self.id.index()];
         load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         connection.wake();

@@ -13,8 +13,11 @@ use ratatosk_session::Session;
 use ratatosk_telemetry::memory::Account;
 use tokio::net::TcpStream;
 
-use super::topic_cache::Resolved;
+use super::{FILED_MAX, shaper::Shapers, shed::Intake, topic_cache::Resolved};
 use crate::{acceptor::Listener, ring::Ring, tenants::TenantNumber, transport::Pipeline};
+
+/// What a route of one receiver costs in dist's index and in the shard's table, besides its filter.
+const ROUTE_BYTES: usize = 192;
 
 /// One connection.
 pub(crate) struct Connection {
@@ -43,6 +46,11 @@ pub(crate) struct Connection {
     pub(crate) account: Account,
     /// Bytes charged to it.
     pub(crate) charged: usize,
+    /// When the timer looks at it next; an entry of the wheel for another time means nothing.
+    pub(crate) filed: Option<Instant>,
+    pub(crate) intake: Intake,
+    /// `None` unless its bandwidth is limited.
+    pub(crate) shapers: Option<Box<Shapers>>,
 }
 
 /// The layers of a connection and what they hold back.
@@ -88,6 +96,8 @@ pub(crate) struct Local {
     pub(crate) identity: Option<Arc<Identity>>,
     /// Routes of this session.
     pub(crate) routes: Vec<RouteId>,
+    /// Bytes of their filters, which dist holds.
+    pub(crate) filter_bytes: usize,
     pub(crate) rare: Option<Box<Rare>>,
     /// The topic that was last published to.
     pub(crate) topic: Option<Rc<Resolved>>,
@@ -110,6 +120,8 @@ pub(crate) struct TopicPermit {
 #[derive(Default)]
 pub(crate) struct Rare {
     pub(crate) shared: Vec<SharedSubscription>,
+    /// Bytes of their filters.
+    pub(crate) shared_bytes: usize,
     /// How many shared subscriptions there ever were.
     pub(crate) shared_count: u32,
     /// The filters of a persistent session whose client is subject to permissions.
@@ -125,6 +137,18 @@ pub(crate) struct Rare {
     pub(crate) ring: Ring,
     /// The claim that waits for the predecessor's end.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
+}
+
+impl Rare {
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.shared.len() * (size_of::<SharedSubscription>() + ROUTE_BYTES)
+            + self.shared_bytes
+            // Their filters are those of subscriptions, counted there.
+            + self.retained.len() * size_of::<RetainedRead>()
+            + self.verdicts.memory_bytes()
+            + self.ring.memory_bytes()
+    }
 }
 
 /// A subscription of this session to a shared group.
@@ -164,6 +188,16 @@ impl Local {
         self.routes.len() + self.rare.as_ref().map_or(0, |rare| rare.shared.len())
     }
 
+    /// About how many bytes it holds, its part of what dist holds for it included.
+    #[inline]
+    fn memory_bytes(&self) -> usize {
+        let topic = self.topic.as_ref();
+        self.routes.len() * ROUTE_BYTES
+            + self.filter_bytes
+            + topic.map_or(0, |topic| topic.memory_bytes() / Rc::strong_count(topic))
+            + self.rare.as_ref().map_or(0, |rare| rare.memory_bytes())
+    }
+
     pub(crate) fn has_retained(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.retained.is_empty())
     }
@@ -176,6 +210,19 @@ impl Connection {
         }
     }
 
+    /// Whether there is anything to write to the socket.
+    pub(super) fn has_output(&mut self) -> bool {
+        match &self.pipeline {
+            Some(layers) => layers.written < layers.wire.len(),
+            None => !self.session.output().is_empty(),
+        }
+    }
+
+    /// When its bandwidth lets it write again, if it has to wait for that.
+    pub(super) fn write_at(&self) -> Option<Instant> {
+        self.shapers.as_ref()?.write_at
+    }
+
     /// Whether everything that was said is on its way.
     pub(crate) fn is_flushed(&mut self) -> bool {
         self.session.output_len() == 0
@@ -184,18 +231,39 @@ impl Connection {
 
     /// When the timer has to look at it again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        match (self.deadline, self.session.deadline()) {
-            (Some(own), Some(session)) => Some(own.min(session)),
-            (one, other) => one.or(other),
+        let write_at = self.shapers.as_ref().and_then(|shapers| shapers.write_at);
+        let deadlines = [self.deadline, self.session.deadline(), write_at];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// When an entry of the wheel is to be made so that the timer looks at the connection at
+    /// `due`; `None` if there is one for that time or an earlier one.
+    #[inline]
+    pub(super) fn to_file(&mut self, now: Instant, due: Instant) -> Option<Instant> {
+        if self.filed.is_some_and(|filed| filed <= due) {
+            return None;
         }
+        let due = due.min(now + FILED_MAX);
+        self.filed = Some(due);
+        Some(due)
+    }
+
+    /// A large buffer has its packet's size from the first; what nothing was written to yet is no
+    /// memory.
+    #[inline]
+    fn partial_bytes(&self) -> usize {
+        const PAGE_BYTES: usize = 4096;
+        let touched = self.partial.len().next_multiple_of(PAGE_BYTES);
+        self.partial.capacity().min(touched.max(super::READ_BYTES))
     }
 
     /// About how many bytes the connection holds.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.session.memory_bytes()
-            + self.partial.capacity()
-            + self.local.routes.capacity() * size_of::<RouteId>()
+            + self.partial_bytes()
+            + self.local.memory_bytes()
+            + self.shapers.as_ref().map_or(0, |_| size_of::<Shapers>())
             + self.pipeline.as_ref().map_or(0, |layers| {
                 size_of::<Layered>() + layers.wire.capacity() + layers.pipeline.memory()
             })

@@ -6,6 +6,7 @@
 
 use std::{io::ErrorKind, io::IoSlice};
 
+use ratatosk_clock::Instant;
 use ratatosk_contract::SessionRef;
 use ratatosk_session::{Farewell, Session};
 
@@ -59,15 +60,19 @@ impl Shard {
         };
         connection.is_dirty = false;
         if connection.is_write_blocked {
+            Shard::recharge(connection);
             return;
         }
-        match write(connection) {
-            Ok(written) => self.stats.written_bytes += written as u64,
+        match write(connection, self.now) {
+            Ok(written) => {
+                self.stats.written_bytes += written as u64;
+                Shard::recharge(connection);
+            }
             Err(error) => {
                 let farewell = Farewell::NetworkError(error.to_string());
                 if connection.state == Flow::Lingering {
                     connection.deadline = Some(self.now);
-                    self.wheel.insert(session, self.now);
+                    self.file(session, self.now);
                 } else {
                     self.end(session, farewell);
                 }
@@ -76,6 +81,10 @@ impl Shard {
         }
         if connection.is_write_blocked {
             connection.wake();
+            return;
+        }
+        if let Some(at) = connection.write_at() {
+            self.file(session, at);
             return;
         }
         if connection.state == Flow::Lingering {
@@ -107,29 +116,24 @@ impl Shard {
     }
 }
 
-/// Writes what a connection has, as far as the socket takes it.
-pub(super) fn write(connection: &mut Connection) -> std::io::Result<usize> {
-    if connection.pipeline.is_some() {
-        return write_layered(connection);
-    }
+/// Writes what a connection has, as far as the socket and the tenant's bandwidth take it.
+pub(super) fn write(connection: &mut Connection, now: Instant) -> std::io::Result<usize> {
     let mut total = 0;
     loop {
-        let output = connection.session.output();
-        if output.is_empty() {
+        if let Some(layers) = &mut connection.pipeline
+            && layers.wire.len() - layers.written < WIRE_BYTES_MAX
+            && connection.state != Flow::Lingering
+        {
+            wrap(&mut connection.session, layers);
+        }
+        if !connection.has_output() {
             return Ok(total);
         }
-        let result = match output.contiguous() {
-            Some(bytes) => connection.stream.try_write(bytes),
-            None => {
-                let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-                let count = output.gather(&mut pieces);
-                connection.stream.try_write_vectored(&pieces[..count])
-            }
-        };
-        match result {
+        let Some(allowed) = allowed_to_write(connection, now) else { return Ok(total) };
+        match write_once(connection, allowed) {
             Ok(written) => {
                 total += written;
-                output.advance(written);
+                has_written(connection, now, written);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 connection.is_write_blocked = true;
@@ -140,31 +144,64 @@ pub(super) fn write(connection: &mut Connection) -> std::io::Result<usize> {
     }
 }
 
-fn write_layered(connection: &mut Connection) -> std::io::Result<usize> {
-    let Some(layers) = &mut connection.pipeline else { return Ok(0) };
-    let mut total = 0;
-    loop {
-        if layers.wire.len() - layers.written < WIRE_BYTES_MAX
-            && connection.state != Flow::Lingering
-        {
-            wrap(&mut connection.session, layers);
-        }
+/// One write of at most `allowed` bytes, or of one piece more.
+fn write_once(connection: &mut Connection, allowed: usize) -> std::io::Result<usize> {
+    if let Some(layers) = &mut connection.pipeline {
+        let bytes = &layers.wire[layers.written..];
+        let written = connection.stream.try_write(&bytes[..bytes.len().min(allowed)])?;
+        layers.written += written;
         if layers.written == layers.wire.len() {
             layers.wire = Vec::new();
             layers.written = 0;
-            return Ok(total);
         }
-        match connection.stream.try_write(&layers.wire[layers.written..]) {
-            Ok(written) => {
-                total += written;
-                layers.written += written;
+        return Ok(written);
+    }
+    let output = connection.session.output();
+    let written = match output.contiguous() {
+        Some(bytes) => connection.stream.try_write(&bytes[..bytes.len().min(allowed)])?,
+        None => {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = output.gather(&mut pieces);
+            let first = pieces[0].len();
+            if first >= allowed {
+                connection.stream.try_write(&pieces[0][..allowed])?
+            } else {
+                let mut room = allowed;
+                let fits = pieces[..count].iter().take_while(|piece| {
+                    let is_in = room > 0;
+                    room = room.saturating_sub(piece.len());
+                    is_in
+                });
+                let fits = fits.count();
+                connection.stream.try_write_vectored(&pieces[..fits])?
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                connection.is_write_blocked = true;
-                return Ok(total);
-            }
-            Err(error) => return Err(error),
         }
+    };
+    output.advance(written);
+    Ok(written)
+}
+
+/// How many bytes may be written now; `None` if the bandwidth is used up. MQTT-014
+fn allowed_to_write(connection: &mut Connection, now: Instant) -> Option<usize> {
+    let Some(shapers) = &mut connection.shapers else { return Some(usize::MAX) };
+    let Some(shaper) = &shapers.outbound else { return Some(usize::MAX) };
+    match shaper.allowance(now) {
+        Ok(bytes) => {
+            shapers.write_at = None;
+            Some(bytes)
+        }
+        Err(at) => {
+            shapers.write_at = Some(at);
+            None
+        }
+    }
+}
+
+fn has_written(connection: &mut Connection, now: Instant, written: usize) {
+    if let Some(shapers) = &mut connection.shapers
+        && let Some(shaper) = &mut shapers.outbound
+    {
+        shaper.passed(now, written);
     }
 }
 

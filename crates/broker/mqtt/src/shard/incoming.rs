@@ -8,7 +8,7 @@ use super::{
     Shard,
     connection::Flow,
     mailbox::{Batch, Note},
-    publish::group_key,
+    publish::{group_key, is_kept},
     wire::{MemberTarget, Target},
 };
 use crate::tenants::TenantNumber;
@@ -63,9 +63,14 @@ impl Shard {
                     is_retained: false,
                     origin: None,
                 };
+                let qos = message.qos.min(options.qos);
+                let node = std::sync::Arc::clone(&self.node);
                 let delivered = match self.connection(session) {
+                    Some(connection) if Shard::gives_up(&node.memory, connection, qos) => {
+                        Delivered::Dropped(DropReason::ResourceExhausted)
+                    }
                     Some(connection) => connection.session.deliver(now, &delivery),
-                    None => Delivered::Dropped(ratatosk_session::DropReason::SessionClosed),
+                    None => Delivered::Dropped(DropReason::SessionClosed),
                 };
                 self.touch(session, delivered);
                 self.count(delivered, message);
@@ -93,8 +98,13 @@ impl Shard {
             };
             let place = &mut self.slots[subscription.slot as usize];
             let Some(connection) = place.connection.as_deref_mut() else { continue };
-            let delivered = connection.session.deliver(self.now, &delivery);
-            if delivered == Delivered::Sent && !connection.is_dirty {
+            let qos = message.qos.min(subscription.options.qos);
+            let delivered = if Shard::gives_up(&self.node.memory, connection, qos) {
+                Delivered::Dropped(DropReason::ResourceExhausted)
+            } else {
+                connection.session.deliver(self.now, &delivery)
+            };
+            if is_kept(delivered) && !connection.is_dirty {
                 connection.is_dirty = true;
                 self.dirty.push(subscription.slot);
             }
@@ -103,7 +113,7 @@ impl Shard {
     }
 
     fn touch(&mut self, session: SessionRef, delivered: Delivered) {
-        if delivered != Delivered::Sent {
+        if !is_kept(delivered) {
             return;
         }
         if let Some(connection) = self.connection(session)

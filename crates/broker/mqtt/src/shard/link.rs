@@ -115,6 +115,7 @@ impl Broker for Link<'_> {
             return Unsubscribed::NotFound;
         };
         self.local.routes.swap_remove(index);
+        self.local.filter_bytes = self.local.filter_bytes.saturating_sub(filter.as_str().len());
         self.shard.leave_route(tenant, route, self.session.slot);
         Unsubscribed::Removed
     }
@@ -257,6 +258,7 @@ impl Link<'_> {
         let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
         self.shard.tenant_mut(tenant).locals.insert(route, subscription);
         self.local.routes.push(route);
+        self.local.filter_bytes += filter.as_str().len();
         Ok(false)
     }
 
@@ -303,6 +305,7 @@ impl Link<'_> {
         }
         rare.shared_count += 1;
         let number = std::num::NonZeroU32::new(rare.shared_count).ok_or(Subscribed::Busy)?;
+        rare.shared_bytes += filter.as_str().len();
         rare.shared.push(SharedSubscription {
             number,
             filter: filter.as_str().into(),
@@ -321,6 +324,7 @@ impl Link<'_> {
             return Unsubscribed::NotFound;
         };
         rare.shared.swap_remove(index);
+        rare.shared_bytes = rare.shared_bytes.saturating_sub(filter.as_str().len());
         let key = ReceiverKey::Member { id: self.publisher, incarnation: self.local.incarnation };
         let _ = self.shard.tenant(tenant).routes.remove(&filter, &key);
         Unsubscribed::Removed

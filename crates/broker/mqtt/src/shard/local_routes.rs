@@ -18,10 +18,66 @@ pub(crate) struct LocalSubscription {
     pub(crate) options: SubscriptionOptions,
 }
 
+/// From how many sessions of one route on their places are remembered, so that the last of a
+/// hundred thousand goes as fast as the first.
+const INDEX_FROM: usize = 32;
+
+/// The sessions of one route.
+#[derive(Debug, Default)]
+struct Sessions {
+    list: SmallVec<[LocalSubscription; 1]>,
+    /// The place in the list by slot; made when there are [`INDEX_FROM`] sessions.
+    #[expect(clippy::box_collection, reason = "most routes have one session and no index")]
+    places: Option<Box<HashMap<u32, u32, foldhash::fast::RandomState>>>,
+}
+
+impl Sessions {
+    fn push(&mut self, subscription: LocalSubscription) {
+        let place = place_of(self.list.len());
+        self.list.push(subscription);
+        if let Some(places) = &mut self.places {
+            places.insert(subscription.slot, place);
+        } else if self.list.len() == INDEX_FROM {
+            let all = self.list.iter().enumerate();
+            self.places =
+                Some(Box::new(all.map(|(place, known)| (known.slot, place_of(place))).collect()));
+        }
+    }
+
+    fn find(&self, slot: u32) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(&slot).map(|place| *place as usize),
+            None => self.list.iter().position(|known| known.slot == slot),
+        }
+    }
+
+    fn remove(&mut self, slot: u32) -> bool {
+        let Some(place) = self.find(slot) else { return false };
+        self.list.swap_remove(place);
+        if let Some(places) = &mut self.places {
+            places.remove(&slot);
+            if let Some(moved) = self.list.get(place) {
+                places.insert(moved.slot, place_of(place));
+            }
+        }
+        if self.list.len() < INDEX_FROM / 2 {
+            self.places = None;
+        }
+        if self.list.capacity() > INDEX_FROM && self.list.len() * 4 < self.list.capacity() {
+            self.list.shrink_to_fit();
+        }
+        true
+    }
+}
+
+fn place_of(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer sessions than slots")
+}
+
 /// The local sessions by route, of one tenant.
 #[derive(Debug, Default)]
 pub(crate) struct LocalRoutes {
-    routes: HashMap<RouteId, SmallVec<[LocalSubscription; 1]>, foldhash::fast::RandomState>,
+    routes: HashMap<RouteId, Sessions, foldhash::fast::RandomState>,
     /// Rises with every change, so that what was resolved before is recognised as stale.
     epoch: u64,
 }
@@ -31,7 +87,7 @@ impl LocalRoutes {
         self.epoch
     }
 
-    /// Adds a session to a route.
+    /// Adds a session to a route that it does not have.
     pub(crate) fn insert(&mut self, route: RouteId, subscription: LocalSubscription) {
         self.epoch += 1;
         self.routes.entry(route).or_default().push(subscription);
@@ -40,22 +96,20 @@ impl LocalRoutes {
     /// Replaces the options of a session that has the route. MQTT-078
     pub(crate) fn replace(&mut self, route: RouteId, subscription: LocalSubscription) {
         self.epoch += 1;
-        let subscriptions = self.routes.get_mut(&route).map_or(&mut [][..], |all| &mut all[..]);
-        if let Some(known) = subscriptions.iter_mut().find(|known| known.slot == subscription.slot)
-        {
-            *known = subscription;
+        let Some(sessions) = self.routes.get_mut(&route) else { return };
+        if let Some(place) = sessions.find(subscription.slot) {
+            sessions.list[place] = subscription;
         }
     }
 
     /// Takes a session from a route.
     pub(crate) fn remove(&mut self, route: RouteId, slot: u32) -> Removed {
-        let Some(subscriptions) = self.routes.get_mut(&route) else { return Removed::Unknown };
-        let Some(index) = subscriptions.iter().position(|known| known.slot == slot) else {
+        let Some(sessions) = self.routes.get_mut(&route) else { return Removed::Unknown };
+        if !sessions.remove(slot) {
             return Removed::Unknown;
-        };
+        }
         self.epoch += 1;
-        subscriptions.swap_remove(index);
-        if !subscriptions.is_empty() {
+        if !sessions.list.is_empty() {
             return Removed::Others;
         }
         self.routes.remove(&route);
@@ -67,7 +121,7 @@ impl LocalRoutes {
 
     /// The sessions of a route.
     pub(crate) fn sessions(&self, route: RouteId) -> &[LocalSubscription] {
-        self.routes.get(&route).map_or(&[], |subscriptions| &subscriptions[..])
+        self.routes.get(&route).map_or(&[], |sessions| &sessions.list[..])
     }
 }
 
@@ -80,4 +134,58 @@ pub(crate) enum Removed {
     Others,
     /// Nobody has it: dist may forget this shard.
     Last,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription(slot: u32) -> LocalSubscription {
+        let options = SubscriptionOptions::new(ratatosk_codec::Qos::AtMostOnce);
+        LocalSubscription { slot, subscription_id: 0, options }
+    }
+
+    fn slots(routes: &LocalRoutes, route: RouteId) -> Vec<u32> {
+        let mut slots: Vec<u32> = routes.sessions(route).iter().map(|known| known.slot).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    #[test]
+    fn sessions_come_and_go_in_any_order_and_number() {
+        let route = RouteId { index: 1, generation: 1 };
+        let mut routes = LocalRoutes::default();
+        let mut model = std::collections::BTreeSet::new();
+        // Ups and downs across the number from which on there is an index.
+        for step in 0_u32..4_000 {
+            let slot = step.wrapping_mul(2_654_435_761) % 97;
+            let is_growing = (step / 200) % 2 == 0;
+            if is_growing && model.insert(slot) {
+                routes.insert(route, subscription(slot));
+            } else if !is_growing {
+                let expected = match (model.remove(&slot), model.is_empty()) {
+                    (false, _) => Removed::Unknown,
+                    (true, false) => Removed::Others,
+                    (true, true) => Removed::Last,
+                };
+                assert_eq!(routes.remove(route, slot), expected, "step {step}");
+            }
+            assert_eq!(slots(&routes, route), model.iter().copied().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn many_sessions_of_one_filter_leave_in_little_time() {
+        const COUNT: u32 = 200_000;
+        let route = RouteId { index: 1, generation: 1 };
+        let mut routes = LocalRoutes::default();
+        for slot in 0..COUNT {
+            routes.insert(route, subscription(slot));
+        }
+        // The oldest last: a search from the front would look at 20 billion entries.
+        for slot in (0..COUNT).rev() {
+            let expected = if slot == 0 { Removed::Last } else { Removed::Others };
+            assert_eq!(routes.remove(route, slot), expected);
+        }
+    }
 }

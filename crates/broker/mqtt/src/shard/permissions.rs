@@ -41,6 +41,12 @@ struct Kept {
 }
 
 impl Verdicts {
+    /// About how many bytes they hold.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let kept = self.known.iter().map(|kept| size_of::<Kept>() + kept.action.len());
+        kept.sum()
+    }
+
     fn find(&self, action: &str, epoch: u64, now: Instant) -> Option<&Kept> {
         self.known
             .iter()

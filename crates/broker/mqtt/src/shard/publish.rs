@@ -16,6 +16,7 @@ use ratatosk_contract::{
     inbox::{DirectDelivery, SharedRoute, Targets},
 };
 use ratatosk_session::{Delivered, Delivery, DropReason, Origin, Published};
+use ratatosk_telemetry::memory::Pressure;
 use ratatosk_topic::{TopicLimits, TopicName};
 
 use super::{
@@ -52,7 +53,10 @@ impl Shard {
         tenant.routes.resolve(topic, &mut found);
         let resolved = Rc::new(self.expand(number, topic, &mut found));
         self.found = found;
-        self.tenant_mut(number).cache.insert(Rc::clone(&resolved));
+        // Caches are not filled again while they are what has to go.
+        if self.node.memory.pressure() < Pressure::Caches {
+            self.tenant_mut(number).cache.insert(Rc::clone(&resolved));
+        }
         resolved
     }
 
@@ -139,8 +143,13 @@ impl Shard {
             self.has_outbound = true;
             return;
         };
-        let delivered = connection.session.deliver(self.now, &delivery);
-        if delivered == Delivered::Sent && !connection.is_dirty {
+        let qos = message.qos.min(target.options.qos);
+        let delivered = if Shard::gives_up(&self.node.memory, connection, qos) {
+            Delivered::Dropped(DropReason::ResourceExhausted)
+        } else {
+            connection.session.deliver(self.now, &delivery)
+        };
+        if is_kept(delivered) && !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(target.slot);
         }
@@ -229,7 +238,7 @@ impl Shard {
             let is_congested = delivered != Delivered::Sent;
             state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
         }
-        if delivered == Delivered::Sent && !connection.is_dirty {
+        if is_kept(delivered) && !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(target.slot);
         }
@@ -320,6 +329,12 @@ impl Shard {
             Delivered::Dropped(reason) => self.stats.dropped(reason),
         }
     }
+}
+
+/// Whether the session holds more than before: then it is written, and charged for it.
+#[inline]
+pub(super) fn is_kept(delivered: Delivered) -> bool {
+    matches!(delivered, Delivered::Sent | Delivered::Queued)
 }
 
 /// Tells the groups of one filter apart.

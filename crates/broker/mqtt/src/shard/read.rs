@@ -7,7 +7,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::{BufMut, Bytes};
@@ -22,9 +21,6 @@ use super::{
     link::Link,
 };
 use crate::transport;
-
-/// How long a connection is left unread when memory is short, before it is closed. MQTT-103
-const STARVE_MAX: Duration = Duration::from_secs(5);
 
 /// Whether the connection's task has more to do at once.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -68,7 +64,7 @@ impl Shard {
     /// What is left to say goes first: the peer may have ended its half only.
     fn say_and_linger(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Turn {
         if !connection.is_write_blocked && !connection.is_flushed() {
-            match super::flush::write(connection) {
+            match super::flush::write(connection, self.now) {
                 Ok(written) => self.stats.written_bytes += written as u64,
                 Err(_) => return Turn::Gone,
             }
@@ -93,7 +89,8 @@ impl Shard {
         if self.is_back_pressured(session, connection) || self.is_starved(session, connection) {
             return Turn::Done;
         }
-        match self.read_once(session, connection, context) {
+        let Some(allowed) = self.allowed_to_read(session, connection) else { return Turn::Done };
+        match self.read_once(session, connection, context, allowed) {
             Poll::Pending => Turn::Done,
             Poll::Ready(Ok(0)) => {
                 self.end_in_hands(session, connection, Farewell::PeerClosed);
@@ -122,23 +119,25 @@ impl Shard {
         session: SessionRef,
         connection: &mut Box<Connection>,
         context: &mut Context<'_>,
+        allowed: usize,
     ) -> Poll<std::io::Result<usize>> {
         // What layers hold back is not what the socket continues: they read into an empty buffer.
         let is_layered = connection.pipeline.is_some();
         if connection.wanted > READ_BYTES / 2 && !is_layered {
-            return self.read_large(session, connection, context);
+            return self.read_large(session, connection, context, allowed);
         }
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let held = if is_layered { 0 } else { connection.partial.len() };
         buffer[..held].copy_from_slice(&connection.partial[..held]);
-        let mut into = ReadBuf::new(&mut buffer[held..]);
+        let end = READ_BYTES.min(held.saturating_add(allowed));
+        let mut into = ReadBuf::new(&mut buffer[held..end]);
         let polled = Pin::new(&mut connection.stream).poll_read(context, &mut into);
         let count = into.filled().len();
         let result = match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
-                self.stats.read_bytes += count as u64;
+                self.has_read(connection, count);
                 if count > 0 {
                     connection.partial.drain(..held);
                     self.hand(session, connection, &buffer[..held + count]);
@@ -156,16 +155,24 @@ impl Shard {
         session: SessionRef,
         connection: &mut Box<Connection>,
         context: &mut Context<'_>,
+        allowed: usize,
     ) -> Poll<std::io::Result<usize>> {
         let missing = connection.wanted - connection.partial.len();
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        let take = missing.min(buffer.len());
+        let take = missing.min(buffer.len()).min(allowed);
         let mut into = ReadBuf::new(&mut buffer[..take]);
         let polled = Pin::new(&mut connection.stream).poll_read(context, &mut into);
         let count = into.filled().len();
         if count > 0 {
-            // The buffer has the packet's size from the first: it never moves.
-            connection.partial.reserve_exact(missing);
+            // The buffer has the packet's size from the first, so that it never moves. While memory
+            // is short it grows with what came instead: promises are not paid for.
+            let needed = connection.partial.len() + count;
+            if self.node.memory.pressure() == Pressure::None {
+                connection.partial.reserve_exact(missing);
+            } else if connection.partial.capacity() < needed {
+                let capacity = needed.next_power_of_two().min(connection.wanted);
+                connection.partial.reserve_exact(capacity - connection.partial.len());
+            }
             connection.partial.put_slice(&buffer[..count]);
         }
         self.read_buffer = buffer;
@@ -175,8 +182,8 @@ impl Shard {
         if polled.is_pending() {
             return Poll::Pending;
         }
-        self.stats.read_bytes += count as u64;
-        self.recharge(connection);
+        self.has_read(connection, count);
+        Shard::recharge(connection);
         if connection.partial.len() >= connection.wanted {
             let packet = Bytes::from(std::mem::take(&mut connection.partial));
             connection.wanted = 0;
@@ -262,7 +269,7 @@ impl Shard {
                 connection.state = Flow::Throttled;
                 connection.has_leftover = true;
                 connection.deadline = Some(at);
-                self.wheel.insert(session, at);
+                self.file_in_hands(session, connection, at);
             }
             Next::End => {
                 self.end_in_hands(session, connection, Farewell::PeerClosed);
@@ -293,7 +300,10 @@ impl Shard {
         let (expired, oversize) = connection.session.take_dropped();
         self.stats.dropped_expired += u64::from(expired);
         self.stats.dropped_oversize += u64::from(oversize);
-        self.recharge(connection);
+        if let Some(due) = connection.next_deadline() {
+            self.file_in_hands(session, connection, due);
+        }
+        Shard::recharge(connection);
     }
 
     /// Whether another shard does not keep up: then publishers wait.
@@ -311,34 +321,37 @@ impl Shard {
         true
     }
 
-    /// Whether memory is so short that this connection's bytes are left in the kernel.
-    fn is_starved(&mut self, session: SessionRef, connection: &mut Connection) -> bool {
-        let pressure = self.node.memory.pressure();
-        let is_large = connection.charged > self.starve_above(pressure);
-        if pressure < Pressure::PauseReaders || !is_large {
-            return false;
+    /// How many bytes may be read now; `None` if the tenant's bandwidth is used up, and then the
+    /// connection is read again when there is some. MQTT-014
+    fn allowed_to_read(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Connection,
+    ) -> Option<usize> {
+        let shapers = connection.shapers.as_ref();
+        let Some(shaper) = shapers.and_then(|shapers| shapers.inbound.as_ref()) else {
+            return Some(usize::MAX);
+        };
+        match shaper.allowance(self.now) {
+            Ok(bytes) => Some(bytes),
+            Err(at) => {
+                connection.state = Flow::Throttled;
+                connection.deadline = Some(at);
+                self.file_in_hands(session, connection, at);
+                None
+            }
         }
-        connection.state = Flow::Starved;
-        let deadline = self.now + STARVE_MAX;
-        connection.deadline = Some(deadline);
-        self.wheel.insert(session, self.now);
-        true
     }
 
-    /// From how many bytes on a connection is paused: the largest producers first.
-    fn starve_above(&self, pressure: Pressure) -> usize {
-        match pressure {
-            Pressure::None | Pressure::Caches | Pressure::Qos0 => usize::MAX,
-            Pressure::PauseReaders => 16 * 1024,
-            Pressure::RefuseConnect => 4 * 1024,
+    #[inline]
+    fn has_read(&mut self, connection: &mut Connection, count: usize) {
+        self.stats.read_bytes += count as u64;
+        connection.intake.note(self.now, count);
+        if let Some(shapers) = &mut connection.shapers
+            && let Some(shaper) = &mut shapers.inbound
+        {
+            shaper.passed(self.now, count);
         }
-    }
-
-    /// Tells the accountant what the connection holds now.
-    pub(super) fn recharge(&mut self, connection: &mut Connection) {
-        let held = connection.memory_bytes();
-        let before = std::mem::replace(&mut connection.charged, held);
-        self.charge(connection, before, held);
     }
 }
 

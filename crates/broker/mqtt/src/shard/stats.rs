@@ -72,6 +72,10 @@ stats! {
     dropped_no_permission,
     /// Not delivered: memory is short.
     dropped_resource,
+    /// Times that a connection was not read because memory was short.
+    paused,
+    /// Connections that were ended because memory was short.
+    ended_for_memory,
     /// Publishes that were refused.
     publish_refused,
     /// Filters that were refused.

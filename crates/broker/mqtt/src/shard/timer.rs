@@ -3,7 +3,7 @@
 use ratatosk_clock::Instant;
 use ratatosk_contract::SessionRef;
 use ratatosk_session::Farewell;
-use ratatosk_telemetry::memory::{Pressure, Share};
+use ratatosk_telemetry::memory::Pressure;
 
 use super::{
     Drain, Shard, TICK,
@@ -11,28 +11,25 @@ use super::{
     link::Link,
 };
 
-/// How many connections are looked at for memory in one tick.
-const SHED_LOOK_MAX: usize = 2048;
+/// How many slots are looked at for sessions to end in one tick of a graceful stop.
+const DRAIN_LOOK_MAX: usize = 16 * 1024;
 
 impl Shard {
     /// One tick of the timer.
     pub(super) fn tick(&mut self) {
         self.now = self.node.clock.now();
         let now = self.now;
-        let fresh = ratatosk_clock::Wheel::new(now, TICK, 2);
-        let mut wheel = std::mem::replace(&mut self.wheel, fresh);
-        wheel.advance(now, |session| self.due(*session));
-        // Deadlines that were set meanwhile are in the small wheel.
-        let mut set = std::mem::replace(&mut self.wheel, wheel);
-        let far = now + std::time::Duration::from_secs(3600);
-        set.advance(far, |session| {
-            let due = self.connection(*session).and_then(|c| c.next_deadline());
-            self.wheel.insert(*session, due.unwrap_or(now));
-            None
-        });
+        if let Some(mut wheel) = self.wheel.take() {
+            wheel.advance(now, |session| self.due(*session));
+            for (session, due) in self.filings.drain(..) {
+                wheel.insert(session, due);
+            }
+            self.wheel = Some(wheel);
+        }
         self.age_caches();
         self.relieve();
         self.recheck();
+        self.charge_caches();
         self.go_on_draining();
         self.stats.connections = self.connections as u64;
         self.node.stats.publish(self.id.index(), &self.stats);
@@ -43,17 +40,37 @@ impl Shard {
     fn due(&mut self, session: SessionRef) -> Option<Instant> {
         let now = self.now;
         let connection = self.connection(session)?;
+        // Another entry stands for the connection: each has one that counts.
+        if connection.filed.is_none_or(|filed| filed > now) {
+            return None;
+        }
+        connection.filed = None;
         let deadline = connection.next_deadline()?;
         if deadline > now {
-            return Some(deadline);
+            return connection.to_file(now, deadline);
         }
         if connection.deadline.is_some_and(|own| own <= now) {
             self.deadline_passed(session)?;
         }
+        self.write_on(session);
         self.tick_session(session);
         let connection = self.connection(session)?;
         let next = connection.next_deadline()?;
-        Some(next.max(now + TICK))
+        connection.to_file(now, next.max(now + TICK))
+    }
+
+    /// A connection whose bandwidth was used up has some again.
+    fn write_on(&mut self, session: SessionRef) {
+        let now = self.now;
+        let Some(connection) = self.connection(session) else { return };
+        let Some(shapers) = &mut connection.shapers else { return };
+        if shapers.write_at.is_some_and(|at| at <= now) {
+            shapers.write_at = None;
+            if !connection.is_dirty {
+                connection.is_dirty = true;
+                self.dirty.push(session.slot);
+            }
+        }
     }
 
     fn deadline_passed(&mut self, session: SessionRef) -> Option<()> {
@@ -116,71 +133,8 @@ impl Shard {
         self.stats.cached_routes = routes;
     }
 
-    /// Frees memory while it is short, in the order that is documented: caches, then QoS 0 by
-    /// the outputs' limit, then readers, then new connections.
-    fn relieve(&mut self) {
-        let pressure = self.node.memory.pressure();
-        if pressure == Pressure::None {
-            self.wake_starved();
-            return;
-        }
-        for tenant in self.tenants.iter_mut().flatten() {
-            tenant.cache.clear();
-        }
-        if pressure < Pressure::PauseReaders {
-            self.wake_starved();
-        }
-        if pressure >= Pressure::RefuseConnect {
-            self.end_largest();
-        }
-    }
-
-    fn wake_starved(&mut self) {
-        for place in &mut self.slots {
-            let Some(connection) = place.connection.as_deref_mut() else { continue };
-            if connection.state == Flow::Starved {
-                connection.state = Flow::Reading;
-                connection.deadline = None;
-                connection.wake();
-            }
-        }
-    }
-
-    /// Ends the connections that hold most, a few a tick, when nothing else helped.
-    fn end_largest(&mut self) {
-        const ENDED_MAX: usize = 8;
-        let mut largest: Vec<(usize, u32)> = Vec::new();
-        let slots = self.slots.iter().enumerate().rev().take(SHED_LOOK_MAX * 8);
-        for (slot, place) in slots {
-            let Some(connection) = &place.connection else { continue };
-            if connection.charged < 64 * 1024 || connection.state == Flow::Lingering {
-                continue;
-            }
-            if let Ok(slot) = u32::try_from(slot) {
-                largest.push((connection.charged, slot));
-            }
-        }
-        largest.sort_unstable_by(|one, other| other.cmp(one));
-        for (_, slot) in largest.into_iter().take(ENDED_MAX) {
-            let session = self.reference(slot);
-            self.stats.dropped_resource += 1;
-            self.end(session, Farewell::MemoryPressure);
-            self.forget(session);
-        }
-    }
-
-    /// Tells the accountant of a change.
-    pub(super) fn charge(&self, connection: &Connection, before: usize, held: usize) {
-        let account = &connection.account;
-        match held.cmp(&before) {
-            std::cmp::Ordering::Greater => account.charge(Share::Connections, held - before),
-            std::cmp::Ordering::Less => account.release(Share::Connections, before - held),
-            std::cmp::Ordering::Equal => {}
-        }
-    }
-
     pub(super) fn begin_drain(&mut self, per_second: u32) {
-        self.drain = Some(Drain { per_second, owed: 0.0, last: self.now });
+        self.drain = Some(Drain { per_second, owed: 0.0, last: self.now, next: 0 });
     }
 
     /// Ends sessions at a bounded rate: a graceful stop. MQTT-015
@@ -190,10 +144,14 @@ impl Shard {
         drain.last = self.now;
         drain.owed += passed * f64::from(drain.per_second.max(1));
         let mut due = Vec::new();
-        for (slot, place) in self.slots.iter().enumerate() {
+        let count = self.slots.len();
+        for _ in 0..count.min(DRAIN_LOOK_MAX) {
             if drain.owed < 1.0 {
                 break;
             }
+            let slot = drain.next % count;
+            drain.next = slot + 1;
+            let place = &self.slots[slot];
             let Some(connection) = &place.connection else { continue };
             if connection.state != Flow::Lingering {
                 drain.owed -= 1.0;

@@ -54,6 +54,17 @@ impl Resolved {
             && self.groups.is_empty())
     }
 
+    /// About how many bytes it holds.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let remote = self.remote.iter().map(|(_, routes)| 40 + routes.capacity() * 8).sum::<usize>();
+        size_of::<Self>()
+            + self.topic.len()
+            + self.locals.capacity() * size_of::<LocalTarget>()
+            + remote
+            + self.inboxes.capacity() * size_of::<InboxRoute>()
+            + self.groups.capacity() * size_of::<Arc<Group>>()
+    }
+
     fn routes(&self) -> usize {
         1 + self.locals.len()
             + self.remote.iter().map(|(_, routes)| routes.len()).sum::<usize>()
@@ -68,6 +79,8 @@ pub(crate) struct TopicCache {
     young: HashMap<Box<str>, Rc<Resolved>, foldhash::fast::RandomState>,
     old: HashMap<Box<str>, Rc<Resolved>, foldhash::fast::RandomState>,
     young_routes: usize,
+    young_bytes: usize,
+    old_bytes: usize,
     /// At most so many: what moved to the young generation still counts.
     old_routes: usize,
     turned: Instant,
@@ -79,6 +92,8 @@ impl TopicCache {
             young: HashMap::default(),
             old: HashMap::default(),
             young_routes: 0,
+            young_bytes: 0,
+            old_bytes: 0,
             old_routes: 0,
             turned: now,
         }
@@ -91,6 +106,9 @@ impl TopicCache {
         }
         let (name, resolved) = self.old.remove_entry(topic)?;
         self.young_routes += resolved.routes();
+        let bytes = entry_bytes(&resolved);
+        self.young_bytes += bytes;
+        self.old_bytes = self.old_bytes.saturating_sub(bytes);
         self.young.insert(name, Rc::clone(&resolved));
         Some(resolved)
     }
@@ -102,8 +120,10 @@ impl TopicCache {
             self.turn();
         }
         self.young_routes += routes;
+        self.young_bytes += entry_bytes(&resolved);
         if let Some(before) = self.young.insert(resolved.topic.clone(), resolved) {
             self.young_routes = self.young_routes.saturating_sub(before.routes());
+            self.young_bytes = self.young_bytes.saturating_sub(entry_bytes(&before));
         }
     }
 
@@ -126,10 +146,21 @@ impl TopicCache {
         self.young_routes + self.old_routes
     }
 
+    /// About how many bytes it holds.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.young_bytes + self.old_bytes
+    }
+
     fn turn(&mut self) {
         self.old = std::mem::take(&mut self.young);
+        self.old_bytes = std::mem::take(&mut self.young_bytes);
         self.old_routes = std::mem::take(&mut self.young_routes);
     }
+}
+
+/// What a topic costs in a cache: itself, its key and its place.
+fn entry_bytes(resolved: &Resolved) -> usize {
+    resolved.memory_bytes() + resolved.topic.len() + 64
 }
 
 #[cfg(test)]

@@ -1,0 +1,225 @@
+//! What a shard gives up while memory is short, in the documented order.
+//!
+//! Caches are emptied and not refilled; QoS 0 is not queued for a client that does not read; who
+//! brought or holds back much is not read, and closed after five seconds; the acceptor refuses new
+//! connections; and when all that is not enough, the connections that hold the most are ended.
+//! Each of it is counted. Who sends little and takes what he gets notices nothing.
+//!
+//! Every tick looks at a bounded number of connections.
+
+use std::time::Duration;
+
+use ratatosk_clock::Instant;
+use ratatosk_codec::Qos;
+use ratatosk_contract::SessionRef;
+use ratatosk_session::Farewell;
+use ratatosk_telemetry::memory::{Pressure, Share};
+
+use super::{
+    Shard,
+    connection::{Connection, Flow},
+};
+
+/// How long a connection is left unread when memory is short, before it is closed. MQTT-103
+const STARVE_MAX: Duration = Duration::from_secs(5);
+/// How many slots are looked at for the largest connections in one tick.
+const LOOK_MAX: usize = 2048;
+/// How many connections are ended at once.
+const ENDED_MAX: usize = 64;
+/// How long to wait for what an end gave back to be seen in the size of the process.
+const END_INTERVAL: Duration = Duration::from_millis(300);
+/// Who holds less is not worth ending.
+const LARGE_BYTES_MIN: usize = 8 * 1024;
+
+/// What a shard remembers of its shedding.
+#[derive(Debug, Default)]
+pub(super) struct Shed {
+    /// Connections that are not read.
+    starved: Vec<SessionRef>,
+    /// The slot to look at next for large connections.
+    cursor: usize,
+    /// When connections were last ended.
+    ended: Instant,
+}
+
+/// How many bytes a connection brought of late: all of this second and half of what was before.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Intake {
+    second: u32,
+    bytes: u32,
+}
+
+impl Intake {
+    /// Takes note of bytes that were read.
+    #[inline]
+    pub(super) fn note(&mut self, now: Instant, bytes: usize) {
+        self.turn(now);
+        self.bytes = self.bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    fn recent(&mut self, now: Instant) -> usize {
+        self.turn(now);
+        self.bytes as usize
+    }
+
+    #[inline]
+    fn turn(&mut self, now: Instant) {
+        // A number that wraps after a lifetime only lets one second count anew.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        let second = (now.as_nanos() >> 30) as u32;
+        let passed = second.wrapping_sub(self.second);
+        if passed > 0 {
+            self.second = second;
+            self.bytes = self.bytes.checked_shr(passed).unwrap_or(0);
+        }
+    }
+}
+
+/// What a connection may bring and hold back before it is left unread.
+struct Patience {
+    partial_bytes: usize,
+    intake_bytes: usize,
+}
+
+impl Patience {
+    fn at(pressure: Pressure) -> Option<Self> {
+        match pressure {
+            Pressure::None | Pressure::Caches | Pressure::Qos0 => None,
+            Pressure::PauseReaders => {
+                Some(Patience { partial_bytes: 16 * 1024, intake_bytes: 64 * 1024 })
+            }
+            Pressure::RefuseConnect => {
+                Some(Patience { partial_bytes: 4 * 1024, intake_bytes: 16 * 1024 })
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Whether memory is so short that this connection's bytes are left in the kernel. MQTT-103
+    pub(super) fn is_starved(&mut self, session: SessionRef, connection: &mut Connection) -> bool {
+        let Some(patience) = Patience::at(self.node.memory.pressure()) else { return false };
+        // Who only has much to receive is read: what he confirms is what frees memory.
+        let is_large = connection.partial.len() > patience.partial_bytes
+            || connection.intake.recent(self.now) > patience.intake_bytes;
+        if !is_large {
+            return false;
+        }
+        connection.state = Flow::Starved;
+        let deadline = self.now + STARVE_MAX;
+        connection.deadline = Some(deadline);
+        self.file_in_hands(session, connection, deadline);
+        self.shed.starved.push(session);
+        self.stats.paused += 1;
+        true
+    }
+
+    /// Whether a QoS 0 message is given up because its receiver does not read and memory is short.
+    #[inline]
+    pub(super) fn gives_up(
+        memory: &ratatosk_telemetry::memory::Accountant,
+        connection: &Connection,
+        qos: Qos,
+    ) -> bool {
+        connection.is_write_blocked
+            && qos == Qos::AtMostOnce
+            && memory.pressure() >= Pressure::Qos0
+    }
+
+    /// Frees memory while it is short; once a tick.
+    pub(super) fn relieve(&mut self) {
+        let pressure = self.node.memory.pressure();
+        if pressure >= Pressure::Caches {
+            for tenant in self.tenants.iter_mut().flatten() {
+                tenant.cache.clear();
+            }
+        }
+        if pressure < Pressure::PauseReaders {
+            self.wake_starved();
+        }
+        if pressure >= Pressure::RefuseConnect {
+            self.end_largest();
+        }
+    }
+
+    fn wake_starved(&mut self) {
+        for session in std::mem::take(&mut self.shed.starved) {
+            let Some(connection) = self.connection(session) else { continue };
+            if connection.state == Flow::Starved {
+                connection.state = Flow::Reading;
+                connection.deadline = None;
+                connection.wake();
+            }
+        }
+    }
+
+    /// Ends the connections that hold most, as many as it takes, when nothing else helped.
+    fn end_largest(&mut self) {
+        let mut excess = usize::try_from(self.node.memory.excess().bytes()).unwrap_or(usize::MAX);
+        excess /= self.node.mailboxes.len().max(1);
+        if self.slots.is_empty() || excess == 0 || self.now.since(self.shed.ended) < END_INTERVAL {
+            return;
+        }
+        let mut largest: Vec<(usize, SessionRef)> = Vec::new();
+        let count = self.slots.len();
+        for step in 0..count.min(LOOK_MAX) {
+            let index = (self.shed.cursor + step) % count;
+            let place = &self.slots[index];
+            let Some(connection) = &place.connection else { continue };
+            if connection.charged < LARGE_BYTES_MIN {
+                continue;
+            }
+            let Ok(slot) = u32::try_from(index) else { continue };
+            largest.push((connection.charged, self.reference(slot)));
+        }
+        self.shed.cursor = (self.shed.cursor + LOOK_MAX) % count;
+        largest.sort_unstable_by_key(|(charged, _)| std::cmp::Reverse(*charged));
+        for (charged, session) in largest.into_iter().take(ENDED_MAX) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(charged);
+            self.shed.ended = self.now;
+            self.cut_off(session);
+        }
+    }
+
+    /// Ends a connection at once, without waiting for its farewell to be read.
+    pub(super) fn cut_off(&mut self, session: SessionRef) {
+        self.stats.ended_for_memory += 1;
+        self.end(session, Farewell::MemoryPressure);
+        self.forget(session);
+    }
+
+    /// Tells the accountant what the connection holds now.
+    #[inline]
+    pub(super) fn recharge(connection: &mut Connection) {
+        let held = connection.memory_bytes();
+        let before = std::mem::replace(&mut connection.charged, held);
+        Shard::charge(connection, before, held);
+    }
+
+    /// Tells the accountant of a change.
+    #[inline]
+    pub(super) fn charge(connection: &Connection, before: usize, held: usize) {
+        let account = &connection.account;
+        match held.cmp(&before) {
+            std::cmp::Ordering::Greater => account.charge(Share::Connections, held - before),
+            std::cmp::Ordering::Less => account.release(Share::Connections, before - held),
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+
+    /// Tells the accountant what the caches hold now; once a tick.
+    pub(super) fn charge_caches(&mut self) {
+        for tenant in self.tenants.iter_mut().flatten() {
+            let held = tenant.cache.memory_bytes();
+            let before = std::mem::replace(&mut tenant.cache_charged, held);
+            match held.cmp(&before) {
+                std::cmp::Ordering::Greater => tenant.account.charge(Share::Caches, held - before),
+                std::cmp::Ordering::Less => tenant.account.release(Share::Caches, before - held),
+                std::cmp::Ordering::Equal => {}
+            }
+        }
+    }
+}
