@@ -269,9 +269,7 @@ fn a_publish_without_permission_is_refused() {
             Action::Publish { topic: "later-no", .. } => {
                 Answer::later(async { Verdict::denied("rule") })
             }
-            Action::Publish { topic: "later-yes", .. } => {
-                Answer::later(async { Verdict::Allowed })
-            }
+            Action::Publish { topic: "later-yes", .. } => Answer::later(async { Verdict::Allowed }),
             _ => Answer::Now(Verdict::Allowed),
         }),
         ..Setup::default()
@@ -308,8 +306,7 @@ fn an_identifier_in_use_is_refused() {
         let mut client = case.client("c").connect();
         let id = client.publish("t", "x", QOS2);
         client.find_ack(PacketType::Pubrec, id);
-        let again =
-            Publish { qos: QOS2, packet_id: PacketId::new(id), ..Publish::new("t", b"x") };
+        let again = Publish { qos: QOS2, packet_id: PacketId::new(id), ..Publish::new("t", b"x") };
         client.publish_as(Publish { dup: true, ..again });
         assert!(!client.find_ack(PacketType::Pubrec, id).is_error(), "{}", case.name);
         client.publish_as(Publish { qos: QOS1, ..again });

@@ -242,14 +242,14 @@ impl Shard {
     fn file(&mut self, session: SessionRef, due: Instant) {
         let now = self.now;
         let Some(connection) = self.connection(session) else { return };
-        if let Some(due) = connection.to_file(now, due) {
+        if let Some(due) = connection.next_filing(now, due) {
             self.file_at(session, due);
         }
     }
 
     /// As [`Shard::file`], for a connection that is in hands.
     fn file_in_hands(&mut self, session: SessionRef, connection: &mut Connection, due: Instant) {
-        if let Some(due) = connection.to_file(self.now, due) {
+        if let Some(due) = connection.next_filing(self.now, due) {
             self.file_at(session, due);
         }
     }

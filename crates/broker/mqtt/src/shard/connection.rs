@@ -239,7 +239,7 @@ impl Connection {
     /// When an entry of the wheel is to be made so that the timer looks at the connection at
     /// `due`; `None` if there is one for that time or an earlier one.
     #[inline]
-    pub(super) fn to_file(&mut self, now: Instant, due: Instant) -> Option<Instant> {
+    pub(super) fn next_filing(&mut self, now: Instant, due: Instant) -> Option<Instant> {
         if self.filed.is_some_and(|filed| filed <= due) {
             return None;
         }

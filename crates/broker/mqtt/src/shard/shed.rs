@@ -121,9 +121,7 @@ impl Shard {
         connection: &Connection,
         qos: Qos,
     ) -> bool {
-        connection.is_write_blocked
-            && qos == Qos::AtMostOnce
-            && memory.pressure() >= Pressure::Qos0
+        connection.is_write_blocked && qos == Qos::AtMostOnce && memory.pressure() >= Pressure::Qos0
     }
 
     /// Frees memory while it is short; once a tick.

@@ -47,7 +47,7 @@ impl Shard {
         connection.filed = None;
         let deadline = connection.next_deadline()?;
         if deadline > now {
-            return connection.to_file(now, deadline);
+            return connection.next_filing(now, deadline);
         }
         if connection.deadline.is_some_and(|own| own <= now) {
             self.deadline_passed(session)?;
@@ -56,7 +56,7 @@ impl Shard {
         self.tick_session(session);
         let connection = self.connection(session)?;
         let next = connection.next_deadline()?;
-        connection.to_file(now, next.max(now + TICK))
+        connection.next_filing(now, next.max(now + TICK))
     }
 
     /// A connection whose bandwidth was used up has some again.
