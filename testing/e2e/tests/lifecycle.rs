@@ -86,6 +86,8 @@ fn a_port_in_use_is_named_with_a_way_out() {
     let hint = format!("another program uses port {}", address.port());
     assert!(outcome.output.contains(&hint), "{}", outcome.output);
     assert!(outcome.output.contains(&address.to_string()), "{}", outcome.output);
+    // Once in the log and once for people; the cause once in each.
+    assert_eq!(outcome.output.matches("Address already in use").count(), 2, "{}", outcome.output);
 }
 
 /// CFG-010, CFG-007: certificates that cannot be used are a mistake of the configuration.

@@ -12,5 +12,6 @@ mod garbage;
 mod lifecycle;
 mod mosquitto;
 mod proxy;
+mod readme;
 mod suites;
 mod websocket;

@@ -21,8 +21,8 @@ use ratatosk_retain::RetainService;
 use ratatosk_session_dict::DictService;
 use ratatosk_telemetry::{memory::Accountant, metric::Registry};
 
-use crate::configuration::Configuration;
 use crate::metrics;
+use crate::{cause, configuration::Configuration};
 
 /// How often what has expired is looked for.
 const EXPIRE_INTERVAL: Duration = Duration::from_millis(500);
@@ -83,7 +83,7 @@ impl Broker {
         let mut problems = self.plugins.reload();
         problems.extend(self.running.reload());
         for problem in problems {
-            tracing::error!(problem = format!("{problem:#}"), "not reloaded");
+            tracing::error!(problem = cause::line(&problem), "not reloaded");
         }
     }
 
@@ -95,7 +95,7 @@ impl Broker {
     /// Reads certificates anew.
     pub(crate) fn reload_certificates(&self) {
         for problem in self.running.reload() {
-            tracing::error!(problem = format!("{problem:#}"), "not reloaded");
+            tracing::error!(problem = cause::line(&problem), "not reloaded");
         }
     }
 

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cause;
 use crate::configuration::{Configuration, Override, Refused, Sources};
 use crate::exit::Code;
 
@@ -88,7 +89,7 @@ pub(crate) fn run() -> ExitCode {
             Some(_) => Code::Configuration,
             None => Code::Failure,
         };
-        eprintln!("ratatosk: {error:#}");
+        eprintln!("ratatosk: {}", cause::line(&error));
         code.into()
     })
 }

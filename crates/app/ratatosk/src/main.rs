@@ -5,6 +5,7 @@
 //! [`exit::Code`].
 
 mod broker;
+mod cause;
 mod client;
 mod command;
 mod configuration;

@@ -193,6 +193,8 @@ fn what_cannot_be_sent_is_a_usage_error() {
         &["pub", "-t", "t", "-n", "-q", "3"],
         &["pub", "-t", "t", "-n", "-V", "4"],
         &["sub"],
+        &["sub", "-t", "a/#/b"],
+        &["sub", "-t", ""],
         &["sub", "-t", "t", "-C", "0"],
         &["sub", "-t", "t", "-c"],
     ] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use ratatosk_codec::ProtocolVersion;
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 #[derive(Debug, Args)]
 pub(crate) struct ConnectionArgs {
@@ -91,16 +92,12 @@ fn version(text: &str) -> Result<ProtocolVersion, String> {
 
 /// A topic to publish to.
 pub(crate) fn topic_name(text: &str) -> Result<String, String> {
-    if text.contains(['+', '#']) {
-        return Err("a topic to publish to has no wildcards".to_owned());
-    }
-    topic_filter(text)
+    TopicName::parse(text, &TopicLimits::PROTOCOL).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// A topic filter.
 pub(crate) fn topic_filter(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 65_535 || text.contains('\0') {
-        return Err("a topic has 1 to 65535 bytes, none of them zero".to_owned());
-    }
+    TopicFilter::parse(text, &TopicLimits::PROTOCOL).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }

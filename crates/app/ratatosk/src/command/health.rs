@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use crate::cause;
 use crate::command::{ConfigurationArgs, load};
 use crate::exit::Code;
 
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &HealthArgs, before: &ConfigurationArgs) -> anyhow::Resu
             Ok(Code::Operator.into())
         }
         Err(error) => {
-            eprintln!("not ready: {error:#}");
+            eprintln!("not ready: {}", cause::line(&error));
             Ok(Code::Operator.into())
         }
     }

@@ -1,5 +1,6 @@
 //! `ratatosk start`: what a process needs before it is a node.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ratatosk_telemetry::log;
 
+use crate::cause;
 use crate::configuration::{Configuration, Listener, Sources};
 use crate::exit::Code;
 use crate::node::{self, Surroundings};
@@ -31,9 +33,9 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
         Err(error) => tracing::warn!(%error, "the descriptor limit cannot be raised"),
     }
     if let Err(error) = prepare(&configuration.data_dir) {
-        tracing::error!(error = format!("{error:#}"), "the data directory cannot be used");
+        log_unless_seen(&error, "the data directory cannot be used");
         log.flush(LOG_PATIENCE);
-        eprintln!("ratatosk: {error:#}");
+        eprintln!("ratatosk: {}", cause::line(&error));
         return Ok(Code::Operator.into());
     }
     let notify = sources.variables.iter().find(|(name, _)| name == "NOTIFY_SOCKET");
@@ -41,10 +43,18 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
     let surroundings = Surroundings { sources: sources.clone(), log: log.clone(), manager };
     let outcome = node::run(configuration, &surroundings);
     if let Err(error) = &outcome {
-        tracing::error!(error = format!("{error:#}"), "ratatosk ends");
+        log_unless_seen(error, "ratatosk ends");
     }
     log.flush(LOG_PATIENCE);
     outcome
+}
+
+/// What ends the process also goes to the log, except where the log and the standard error are one
+/// terminal: there it would be read twice.
+fn log_unless_seen(error: &anyhow::Error, message: &'static str) {
+    if !std::io::stdout().is_terminal() {
+        tracing::error!(error = cause::line(error), "{message}");
+    }
 }
 
 /// How to let others in safely, for who sees the node for the first time.
