@@ -19,6 +19,7 @@ use ratatosk_plugin::{
     answer::BoxFuture,
     auth::AuthProvider,
     builtin::{AllowAll, StaticSettings},
+    event::EventCollectors,
     host::{Host, Limits, Providers, Timer},
     permission::PermissionProvider,
     settings::SettingsProvider,
@@ -47,6 +48,8 @@ pub struct Setup {
     pub permission: Arc<dyn PermissionProvider>,
     /// What tenants have otherwise.
     pub overrides: Arc<dyn SettingsProvider>,
+    /// Who is told what happens.
+    pub events: EventCollectors,
     /// The memory that the broker may use.
     pub memory_max: ByteCount,
 }
@@ -60,6 +63,7 @@ impl Default for Setup {
             auth: AuthBy::name(),
             permission: Arc::new(AllowAll),
             overrides: Arc::new(StaticSettings),
+            events: EventCollectors::default(),
             memory_max: ByteCount::mebibytes(4096),
         }
     }
@@ -245,6 +249,8 @@ async fn serve(
         retain: retain.clone(),
         session_dict: session_dict.clone(),
         plugins,
+        events: setup.events,
+        name: "node".into(),
         memory: memory.clone(),
         clock,
     };

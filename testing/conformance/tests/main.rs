@@ -3,6 +3,7 @@
 
 mod cases;
 mod connect;
+mod events;
 mod publish;
 mod session;
 mod wills;
