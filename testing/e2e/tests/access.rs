@@ -35,7 +35,7 @@ fn bob(broker: &Broker, version: u8) -> Raw {
     open(broker, version, "bob", "bob", "builder")
 }
 
-/// MQTT-021: who cannot prove who he is gets the code of his version, and the connection ends.
+/// Who cannot prove who he is gets the code of his version, and the connection ends.
 #[test]
 fn wrong_credentials_are_refused_in_either_version() {
     let broker = start();
