@@ -173,6 +173,14 @@ impl Broker {
         self.process.wait(limit)
     }
 
+    /// Its log up to now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn log(&self) -> Result<String> {
+        self.process.output()
+    }
+
     /// Waits for `count` log lines that contain the text; returns them.
     ///
     /// # Errors

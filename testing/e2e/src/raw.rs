@@ -125,10 +125,18 @@ impl Raw {
     /// # Errors
     /// If there is no answer.
     pub fn upgrade(&mut self, path: &str) -> Result<String> {
+        self.upgrade_with(path, "")
+    }
+
+    /// As [`Raw::upgrade`], with more header lines, each with its line end.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn upgrade_with(&mut self, path: &str, headers: &str) -> Result<String> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         self.write(request.as_bytes())?;
         let mut head = Vec::new();

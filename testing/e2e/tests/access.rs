@@ -35,7 +35,7 @@ fn bob(broker: &Broker, version: u8) -> Raw {
     open(broker, version, "bob", "bob", "builder")
 }
 
-/// MQTT-021: who cannot prove who he is gets the code of his version, and the connection ends.
+/// Who cannot prove who he is gets the code of his version, and the connection ends.
 #[test]
 fn wrong_credentials_are_refused_in_either_version() {
     let broker = start();
@@ -151,4 +151,28 @@ fn users_change_while_it_runs() {
     broker.signal("HUP").expect("is told");
     broker.wait_for_log("password file reloaded", 1).expect("reloads");
     assert_eq!((code("carol", "sings"), code("bob", "builder")), (0, 0x86));
+}
+
+/// SEC-007: passwords, right or wrong, are in no log line, however much is logged.
+#[test]
+fn passwords_are_in_no_log() {
+    let place = Place::new().expect("makes");
+    let added = place.ratatosk(&["passwd", "users", "alice"], "hunter2right\n").expect("runs");
+    assert_eq!(added.code, Some(0), "{}", added.output);
+    let settings =
+        ["auth.password_file=users", "log.level=trace", "admin.token=hunter2token-0123456789"];
+    let broker = Broker::start_in(place, &[Transport::Tcp], &settings)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    for (password, code) in [("hunter2right", 0), ("hunter2wrong", 0x86)] {
+        let (_, connack) = connect(&broker, 5, Some(("alice", password)));
+        assert_eq!(connack.body[1], code);
+    }
+    broker.signal("HUP").expect("is told");
+    broker.wait_for_log("password file reloaded", 1).expect("reloads");
+    let log = broker.log().expect("reads");
+    assert!(log.contains("client connected") && log.contains("unknown user or wrong password"));
+    for secret in ["hunter2", "$argon2"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} is in the log");
+    }
 }

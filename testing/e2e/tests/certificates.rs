@@ -34,7 +34,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).expect("reads")
 }
 
-/// CFG-012, MQTT-003: a new certificate serves new connections, and the live ones go on.
+/// CFG-012: a new certificate serves new connections, and the live ones go on.
 #[test]
 fn a_certificate_is_replaced_under_live_connections() {
     let broker = Broker::start(&[Transport::Tls]).unwrap_or_else(|error| panic!("{error:#}"));

@@ -83,3 +83,24 @@ fn no_bytes_hold_up_other_clients() {
     witness.write(&request.publish("witness", "alive", 0)).expect("sends");
     assert_eq!(witness.packet().expect("comes").head, 0x30);
 }
+
+/// MQTT-012: whoever sends no CONNECT is closed in time, whatever he says below MQTT.
+#[test]
+fn a_silent_connection_is_closed_on_every_listener() {
+    let settings = ["limits.connect_timeout_seconds=1"];
+    let broker = Broker::start_with(&ALL, &settings).unwrap_or_else(|error| panic!("{error:#}"));
+    let mut open = Vec::new();
+    for transport in ALL {
+        for beginning in [&b""[..], &[0x10], &[0x16, 3, 1], b"GET /mqtt HTTP/1.1\r\n"] {
+            let mut raw = Raw::open(broker.port(transport)).expect("opens");
+            raw.write(beginning).expect("sends");
+            open.push(raw);
+        }
+    }
+    let mut upgraded = Raw::open(broker.port(Transport::Ws)).expect("opens");
+    assert!(upgraded.upgrade("/mqtt").expect("answers").contains(" 101 "));
+    open.push(upgraded);
+    for mut raw in open {
+        raw.read_to_end().expect("closes");
+    }
+}

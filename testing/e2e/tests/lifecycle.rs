@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use ratatosk_e2e::{Broker, Connect, Place, Raw, Transport};
+use ratatosk_e2e::{Broker, Connect, Place, Raw, Transport, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,7 +43,7 @@ fn a_stop_sends_clients_away_at_a_bounded_rate() {
     assert!(broker.wait(PATIENCE).expect("ends").success());
 }
 
-/// OPS-007: a stop is over at its deadline, whoever is still connected.
+/// A stop is over at its deadline, whoever is still connected.
 #[test]
 fn a_stop_ends_at_its_deadline() {
     let settings = ["limits.max_disconnects_per_second=1", "limits.shutdown_timeout_seconds=1"];
@@ -66,12 +66,19 @@ fn a_stop_ends_at_its_deadline() {
 fn shards_are_as_many_as_cores() {
     let broker = Broker::start(&[Transport::Tcp]).unwrap_or_else(|error| panic!("{error:#}"));
     let cores = std::thread::available_parallelism().expect("is known").get();
-    let threads = std::fs::read_dir(format!("/proc/{}/task", broker.process_id())).expect("lists");
-    let shards = threads.filter(|thread| {
-        let path = thread.as_ref().expect("lists").path().join("comm");
-        std::fs::read_to_string(path).is_ok_and(|name| name.starts_with("shard-"))
-    });
-    assert_eq!(shards.count(), cores);
+    let folder = format!("/proc/{}/task", broker.process_id());
+    let shards = || -> anyhow::Result<usize> {
+        let mut count = 0;
+        for thread in std::fs::read_dir(&folder)? {
+            let name = std::fs::read_to_string(thread?.path().join("comm")).unwrap_or_default();
+            count += usize::from(name.starts_with("shard-"));
+        }
+        Ok(count)
+    };
+    // A thread takes its name when it first runs.
+    let reached = until(PATIENCE, || Ok((shards()? >= cores).then_some(())));
+    assert!(reached.expect("lists").is_some(), "fewer than {cores} shards");
+    assert_eq!(shards().expect("lists"), cores);
 }
 
 #[test]
@@ -90,7 +97,7 @@ fn a_port_in_use_is_named_with_a_way_out() {
     assert_eq!(outcome.output.matches("Address already in use").count(), 2, "{}", outcome.output);
 }
 
-/// CFG-010, CFG-007: certificates that cannot be used are a mistake of the configuration.
+/// CFG-010: certificates that cannot be used are a mistake of the configuration.
 #[test]
 fn an_unusable_certificate_is_a_wrong_configuration() {
     let place = Place::new().expect("makes");

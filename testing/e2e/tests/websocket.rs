@@ -112,3 +112,34 @@ fn a_packet_that_is_too_large_is_told_within_a_frame() {
     assert_eq!((farewell.head, farewell.body[0]), (0xe0, 0x95));
     assert_eq!(raw.read_frame().expect("answers").0, CLOSE);
 }
+
+/// MQTT-007: a trusted proxy tells the client's address in the request; a stranger does not.
+#[test]
+fn the_real_address_is_believed_from_a_trusted_proxy() {
+    for (trusted, expected) in [("127.0.0.1", "203.0.113.7:4711"), ("192.0.2.1", "127.0.0.1:")] {
+        let trusted = format!("listener.0.proxy_protocol.trusted=[\"{trusted}\"]");
+        let broker = start(&[&trusted, "log.level=debug"]);
+        let mut raw = Raw::open(broker.port(Transport::Ws)).expect("opens");
+        let headers = "X-Real-IP: 203.0.113.7\r\nX-Real-Port: 4711\r\n";
+        assert!(raw.upgrade_with("/mqtt", headers).expect("answers").contains(" 101 "));
+        raw.frame(BINARY, &CONNECT.encode()).expect("sends");
+        assert_eq!(raw.packet().expect("answers").body[1], 0);
+        let lines = broker.wait_for_log("\"message\":\"client connected\"", 1).expect("is logged");
+        let told = format!("\"peer\":\"{expected}");
+        assert!(lines[0].contains(&told), "{told} in {}", lines[0]);
+    }
+}
+
+/// A graceful stop says goodbye in MQTT first, then in WebSocket.
+#[test]
+fn a_stop_is_told_within_a_frame() {
+    let broker = start(&[]);
+    let mut raw = open(&broker);
+    raw.frame(BINARY, &CONNECT.encode()).expect("sends");
+    assert_eq!(raw.packet().expect("answers").body[1], 0);
+    broker.signal("TERM").expect("is told");
+    let farewell = raw.packet().expect("is told");
+    assert_eq!((farewell.head, farewell.body[0]), (0xe0, 0x8b));
+    assert_eq!(raw.read_frame().expect("is told").0, CLOSE);
+    assert_eq!(raw.read_to_end().expect("closes"), b"");
+}
