@@ -56,7 +56,8 @@ impl Resolved {
 
     /// About how many bytes it holds.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let remote = self.remote.iter().map(|(_, routes)| 40 + routes.capacity() * 8).sum::<usize>();
+        let remote =
+            self.remote.iter().map(|(_, routes)| 40 + routes.capacity() * 8).sum::<usize>();
         size_of::<Self>()
             + self.topic.len()
             + self.locals.capacity() * size_of::<LocalTarget>()
