@@ -79,6 +79,16 @@ fn register_mqtt(registry: &Registry, running: &Running) {
             s.unsubscribed
         }),
         ("ratatosk_mqtt_retained_messages_total", "Messages to be retained.", |s| s.retained),
+        (
+            "ratatosk_mqtt_paused_reads_total",
+            "Times that a connection was not read because memory was short.",
+            |s| s.paused,
+        ),
+        (
+            "ratatosk_mqtt_ended_for_memory_connections_total",
+            "Connections that were ended because memory was short.",
+            |s| s.ended_for_memory,
+        ),
         ("ratatosk_mqtt_wills_total", "Wills that were published.", |s| s.wills),
         ("ratatosk_mqtt_topic_cache_hits_total", "Topics found in the cache.", |s| s.cache_hits),
         ("ratatosk_mqtt_topic_cache_misses_total", "Topics that were resolved.", |s| {

@@ -28,6 +28,7 @@ mod shed;
 pub(crate) mod stats;
 mod timer;
 mod topic_cache;
+mod turns;
 pub(crate) mod wire;
 
 use std::{collections::HashMap, sync::Arc, task::Waker};
@@ -82,6 +83,7 @@ pub(crate) struct Shard {
     /// What was filed while the wheel turned.
     filings: Vec<(SessionRef, Instant)>,
     shed: shed::Shed,
+    turns: turns::Turns,
     /// Predecessors whose end is awaited by somebody else than who took them over.
     heirs: HashMap<SessionRef, SessionRef>,
     read_buffer: Box<[u8]>,
@@ -140,6 +142,7 @@ impl Shard {
             wheel: Some(Wheel::new(now, TICK, HORIZON_TICKS)),
             filings: Vec::new(),
             shed: shed::Shed::default(),
+            turns: turns::Turns::default(),
             heirs: HashMap::new(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             found: Resolution::default(),
@@ -271,7 +274,7 @@ impl Shard {
 
     /// Lets the flusher run behind the tasks that are ready now.
     fn wake_flusher(&mut self) {
-        if (self.has_outbound || !self.dirty.is_empty())
+        if (self.has_outbound || !self.dirty.is_empty() || self.turns.is_waited_for())
             && let Some(waker) = self.flusher.take()
         {
             waker.wake();
@@ -315,6 +318,7 @@ impl Shard {
             account: self.node.unknown_account.clone(),
             charged: 0,
             filed: None,
+            is_deferred: false,
             intake: shed::Intake::default(),
             shapers: None,
         });

@@ -135,7 +135,7 @@ fn a_denial_is_told_in_the_words_of_the_version() {
         (ReasonCode::BadUsernameOrPassword, "CONNACK 0x86", false),
         (ReasonCode::NotAuthorized, "CONNACK 0x87", false),
         (ReasonCode::Banned, "CONNACK 0x87", false),
-        (ReasonCode::BadAuthenticationMethod, "", false),
+        (ReasonCode::BadAuthenticationMethod, "CONNACK 0x87", false),
         (ReasonCode::UnspecifiedError, "CONNACK 0x88", true),
         (ReasonCode::QuotaExceeded, "CONNACK 0x88", true),
         (ReasonCode::ServerBusy, "CONNACK 0x88", true),

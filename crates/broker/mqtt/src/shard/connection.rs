@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     /// When the timer looks at it next; an entry of the wheel for another time means nothing.
     pub(crate) filed: Option<Instant>,
     pub(crate) intake: Intake,
+    /// Waits for its turn behind those that bring less.
+    pub(crate) is_deferred: bool,
     /// `None` unless its bandwidth is limited.
     pub(crate) shapers: Option<Box<Shapers>>,
 }

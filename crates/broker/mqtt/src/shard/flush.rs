@@ -38,7 +38,8 @@ impl Shard {
         let new = std::mem::replace(&mut self.dirty, rest);
         self.dirty.extend(new);
         self.hand_over();
-        !self.dirty.is_empty()
+        let is_waited_for = self.call_waiting();
+        is_waited_for || !self.dirty.is_empty()
     }
 
     fn hand_over(&mut self) {

@@ -47,6 +47,9 @@ impl Shard {
             self.mark_dirty(session, &mut connection);
         }
         let turn = match connection.state {
+            Flow::Reading if self.is_heavy(&connection) => {
+                self.read_heavy(session, &mut connection, context)
+            }
             Flow::Reading => self.read(session, &mut connection, context, false),
             Flow::Lingering => self.say_and_linger(&mut connection, context),
             _ => Turn::Done,
@@ -70,6 +73,22 @@ impl Shard {
             }
         }
         linger(connection, &mut self.read_buffer, context)
+    }
+
+    /// As [`Shard::read`], when those who bring little had their turn.
+    fn read_heavy(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        context: &mut Context<'_>,
+    ) -> Turn {
+        if self.defers(session, connection) {
+            return Turn::Done;
+        }
+        let since = self.now;
+        let turn = self.read(session, connection, context, false);
+        self.spend(since);
+        turn
     }
 
     fn read(

@@ -7,7 +7,7 @@
 //!
 //! Every tick looks at a bounded number of connections.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
@@ -24,8 +24,11 @@ use super::{
 const STARVE_MAX: Duration = Duration::from_secs(5);
 /// How many slots are looked at for the largest connections in one tick.
 const LOOK_MAX: usize = 2048;
-/// How many connections are ended at once.
+/// How many connections are read again in one tick.
+const WOKEN_MAX: usize = 64;
+/// How many connections are ended at once, and how long that may take.
 const ENDED_MAX: usize = 64;
+const END_SPAN_MAX: Duration = Duration::from_millis(20);
 /// How long to wait for what an end gave back to be seen in the size of the process.
 const END_INTERVAL: Duration = Duration::from_millis(300);
 /// Who holds less is not worth ending.
@@ -35,7 +38,7 @@ const LARGE_BYTES_MIN: usize = 8 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Shed {
     /// Connections that are not read.
-    starved: Vec<SessionRef>,
+    starved: VecDeque<SessionRef>,
     /// The slot to look at next for large connections.
     cursor: usize,
     /// When connections were last ended.
@@ -57,7 +60,7 @@ impl Intake {
         self.bytes = self.bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    fn recent(&mut self, now: Instant) -> usize {
+    pub(super) fn recent(mut self, now: Instant) -> usize {
         self.turn(now);
         self.bytes as usize
     }
@@ -109,7 +112,7 @@ impl Shard {
         let deadline = self.now + STARVE_MAX;
         connection.deadline = Some(deadline);
         self.file_in_hands(session, connection, deadline);
-        self.shed.starved.push(session);
+        self.shed.starved.push_back(session);
         self.stats.paused += 1;
         true
     }
@@ -141,7 +144,9 @@ impl Shard {
     }
 
     fn wake_starved(&mut self) {
-        for session in std::mem::take(&mut self.shed.starved) {
+        // All at once would bring the next shortage at once.
+        for _ in 0..WOKEN_MAX {
+            let Some(session) = self.shed.starved.pop_front() else { return };
             let Some(connection) = self.connection(session) else { continue };
             if connection.state == Flow::Starved {
                 connection.state = Flow::Reading;
@@ -173,7 +178,7 @@ impl Shard {
         self.shed.cursor = (self.shed.cursor + LOOK_MAX) % count;
         largest.sort_unstable_by_key(|(charged, _)| std::cmp::Reverse(*charged));
         for (charged, session) in largest.into_iter().take(ENDED_MAX) {
-            if excess == 0 {
+            if excess == 0 || self.node.clock.now().since(self.now) > END_SPAN_MAX {
                 break;
             }
             excess = excess.saturating_sub(charged);

@@ -1,0 +1,84 @@
+//! The attacks at a size for every day. One after the other: each takes all that the machine has.
+#![allow(clippy::disallowed_methods, reason = "tests of processes read the clock")]
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ratatosk_hostile::{
+    Neighbours, Target, mutation, nuisance, siege, siege::Plan, target::Listener,
+};
+
+const MEBIBYTE: u64 = 1024 * 1024;
+const LIMIT: u64 = 96 * MEBIBYTE;
+/// A neighbour's round trip stays below this whatever others do.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// MEM-001, SEC-006: six hundred clients that do their worst do not bring the process over its
+/// limit, and those who do nothing wrong are served throughout; what was taken is given back.
+#[test]
+fn a_siege_stays_within_the_limit_and_leaves_nothing_behind() {
+    let _alone = alone();
+    let mut target = Target::start("96MiB", &[]).expect("it starts");
+    let plan = Plan { connections: 600, span: Duration::from_secs(8), neighbours: 4, only: None };
+    let outcome = siege::run(&target, plan).expect("it is watched");
+    target.check_alive().expect("it lives");
+    let (max, after) = (outcome.resident_max, outcome.resident_after);
+    assert!(max <= LIMIT, "{max} bytes were resident: {:?}", outcome.curve);
+    assert!(max > LIMIT / 2, "{max} bytes resident are no attack on {LIMIT}");
+    assert!(after < LIMIT * 3 / 4, "{after} bytes are still resident: nobody would get in");
+    let (paused, ended) = outcome.paused_and_ended;
+    assert!(paused + ended + outcome.dropped > 0.0, "nothing was shed, or it was not counted");
+    assert!(outcome.connections_after <= 4.0, "{} connections", outcome.connections_after);
+    let (before, left) = outcome.descriptors;
+    assert!(left <= before + 2, "{left} descriptors, {before} before");
+    outcome.served.check(ROUND_TRIP_MAX).expect("neighbours are served");
+    // Who was refused while memory was short gets in now.
+    let neighbours = Neighbours::start(target.address(Listener::Tcp), 2).expect("they get in");
+    neighbours.finish().and_then(|served| served.check(ROUND_TRIP_MAX)).expect("they are served");
+}
+
+/// SEC-001: who is slow, silent, wrong, deep or restless holds up nobody and leaves nothing.
+#[test]
+fn nuisances_hold_up_nobody_and_leave_nothing_behind() {
+    let _alone = alone();
+    // Who says nothing is closed soon, so that the end of it is seen.
+    let mut target =
+        Target::start("256MiB", &["limits.connect_timeout_seconds=2"]).expect("it starts");
+    let neighbours = Neighbours::start(target.address(Listener::Tcp), 4).expect("they get in");
+    let descriptors = target.descriptors().expect("it lives");
+    nuisance::run(&target, 20, Duration::from_secs(5)).expect("they come");
+    let is_left = |target: &Target| {
+        target.metric("ratatosk_mqtt_open_connections").is_ok_and(|open| open <= 4.0)
+    };
+    assert!(target.until(Duration::from_secs(15), is_left), "connections are left");
+    let accepted = target.metric("ratatosk_mqtt_accepted_connections_total").expect("a metric");
+    assert!(accepted > 1_000.0, "{accepted} connections are no nuisance");
+    let is_closed = |target: &Target| target.descriptors().is_ok_and(|now| now <= descriptors + 2);
+    assert!(target.until(Duration::from_secs(5), is_closed), "descriptors are left");
+    neighbours.finish().and_then(|served| served.check(ROUND_TRIP_MAX)).expect("they are served");
+    target.check_alive().expect("it lives");
+}
+
+/// SEC-001: mutated packets, behind a CONNECT or in its place, neither end the process nor hold up
+/// others.
+#[test]
+fn thirty_thousand_mutated_packets_harm_nobody() {
+    let _alone = alone();
+    let mut target = Target::start("256MiB", &[]).expect("it starts");
+    let address = target.address(Listener::Tcp);
+    let neighbours = Neighbours::start(address, 4).expect("they get in");
+    let senders: Vec<_> = (0..4)
+        .map(|seed| std::thread::spawn(move || mutation::run(address, seed, 7_500)))
+        .collect();
+    for sender in senders {
+        sender.join().expect("it ends").expect("the broker accepts throughout");
+    }
+    neighbours.finish().and_then(|served| served.check(ROUND_TRIP_MAX)).expect("they are served");
+    target.check_alive().expect("it lives");
+}
