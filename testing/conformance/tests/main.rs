@@ -3,6 +3,11 @@
 
 mod cases;
 mod connect;
+mod flow;
 mod publish;
+mod retain;
 mod session;
+mod shared;
+mod subscribe;
+mod tenants;
 mod wills;
