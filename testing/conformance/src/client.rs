@@ -85,7 +85,7 @@ impl Client {
     ///
     /// # Panics
     /// If none comes in time, or if the bytes are no packets.
-    pub fn next(&mut self) -> Event {
+    pub fn event(&mut self) -> Event {
         match self.waiting.pop_front() {
             Some(event) => event,
             None => self.read_event(),
@@ -137,7 +137,7 @@ impl Client {
     /// # Panics
     /// If something else comes.
     pub fn connack(&mut self) -> Welcome {
-        match self.next() {
+        match self.event() {
             Event::Connack(welcome) => welcome,
             other => panic!("not a CONNACK: {other:?}"),
         }
@@ -148,7 +148,7 @@ impl Client {
     /// # Panics
     /// If something else comes.
     pub fn expect_close(&mut self) {
-        assert_eq!(self.next(), Event::Closed);
+        assert_eq!(self.event(), Event::Closed);
     }
 
     /// The farewell for a breach: MQTT 5 is told the code, MQTT 3 is just closed.
@@ -157,7 +157,7 @@ impl Client {
     /// If something else comes.
     pub fn expect_farewell(&mut self, code: ReasonCode) {
         if self.version.is_v5() {
-            assert_eq!(self.next(), Event::Disconnect(code));
+            assert_eq!(self.event(), Event::Disconnect(code));
         }
         self.expect_close();
     }
@@ -177,7 +177,7 @@ impl Client {
     /// # Panics
     /// If something else comes.
     pub fn unacknowledged(&mut self) -> Message {
-        match self.next() {
+        match self.event() {
             Event::Publish(message) => message,
             other => panic!("not a PUBLISH: {other:?}"),
         }
@@ -328,7 +328,7 @@ impl Client {
     /// Says good-bye with this code, and waits until the broker closed.
     pub fn disconnect(mut self, reason: ReasonCode) {
         self.send(&Packet::Disconnect(Disconnect::new(reason)));
-        while self.next() != Event::Closed {}
+        while self.event() != Event::Closed {}
     }
 
     /// Goes without a word, as a client that crashed, and waits until the broker noticed.
@@ -337,7 +337,7 @@ impl Client {
     /// If the system does not close the writing half.
     pub fn vanish(mut self) {
         self.stream.shutdown(Shutdown::Write).expect("the writing half closes");
-        while self.next() != Event::Closed {}
+        while self.event() != Event::Closed {}
     }
 }
 

@@ -198,7 +198,7 @@ impl Connector {
     /// If it does not.
     pub fn refused(&self) -> ReasonCode {
         let mut client = self.open();
-        let Event::Connack(welcome) = client.next() else { panic!("{self:?} gets a CONNACK") };
+        let Event::Connack(welcome) = client.event() else { panic!("{self:?} gets a CONNACK") };
         assert!(!welcome.is_present, "a refusal has no session");
         client.expect_close();
         welcome.reason

@@ -38,6 +38,7 @@ impl Case {
     }
 
     /// Two clients, placed as the case says. The third keeps the second's place.
+    #[expect(clippy::needless_pass_by_value, reason = "callers make them in place")]
     pub(crate) fn pair(&self, first: Connector, second: Connector) -> (Client, Client, Guard) {
         let first = first.connect();
         let between = (!self.is_across).then(|| self.broker.v4("between").connect());
@@ -51,9 +52,9 @@ pub(crate) struct Guard(#[expect(dead_code, reason = "held, not used")] Option<C
 /// Nothing is on its way to `receiver`: what `sender` publishes last comes next. The receiver
 /// subscribes to the fence for it.
 pub(crate) fn assert_quiet(sender: &mut Client, receiver: &mut Client) {
-    receiver.subscribe("fence", QOS0);
-    sender.publish("fence", "end", QOS0);
+    receiver.subscribe("$fence", QOS0);
+    sender.publish("$fence", "end", QOS0);
     let message = receiver.message();
-    assert_eq!((message.topic.as_str(), message.text()), ("fence", "end"));
-    receiver.unsubscribe(&["fence"]);
+    assert_eq!((message.topic.as_str(), message.text()), ("$fence", "end"));
+    receiver.unsubscribe(&["$fence"]);
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratatosk_codec::{Connect, Packet, ProtocolVersion, Publish, ReasonCode};
+use ratatosk_codec::{Connect, ConnectReturnCode, Packet, ProtocolVersion, Publish, ReasonCode};
 use ratatosk_conformance::{AuthBy, Broker, Client, Event, PermissionBy, Setup};
 use ratatosk_contract::TenantSettings;
 use ratatosk_mqtt::Config;
@@ -14,6 +14,7 @@ use ratatosk_plugin::{
     answer::Answer,
     auth::{AuthResult, DenialReason, Grant},
     permission::{Action, Verdict},
+    secret::Secret,
 };
 use ratatosk_telemetry::{ByteCount, memory::Share};
 
@@ -57,7 +58,7 @@ fn connections_above_the_rate_are_refused_and_counted() {
     // Whatever second it is: of twelve at once at most six can pass, and three must.
     let clients: Vec<Client> = (0..12).map(|n| broker.v4(&format!("c{n}")).open()).collect();
     for mut client in clients {
-        let is_in = matches!(client.next(), Event::Connack(_));
+        let is_in = matches!(client.event(), Event::Connack(_));
         outcomes.push((client, is_in));
     }
     let admitted = outcomes.iter().filter(|(_, is_in)| *is_in).count();
@@ -214,7 +215,7 @@ fn a_denied_permission_to_connect_refuses() {
         let name = format!("default/{user}");
         assert_eq!(broker.v5("c").user(&name).refused(), ReasonCode::NotAuthorized);
         let code = broker.v4("c").user(&name).refused();
-        assert_eq!(code.connect_return_code().map(|code| code.value()), Some(0x05));
+        assert_eq!(code.connect_return_code().map(ConnectReturnCode::value), Some(0x05));
     }
     for user in ["yes", "later-yes"] {
         broker.v5("c").user(&format!("default/{user}")).connect().ping();
@@ -241,7 +242,9 @@ fn a_disabled_version_is_refused() {
             let code = client.refused();
             match version {
                 V5 => assert_eq!(code, ReasonCode::UnsupportedProtocolVersion),
-                _ => assert_eq!(code.connect_return_code().map(|code| code.value()), Some(0x01)),
+                _ => {
+                    assert_eq!(code.connect_return_code().map(ConnectReturnCode::value), Some(0x01))
+                }
             }
         }
     }
@@ -383,7 +386,7 @@ fn packets_may_come_byte_by_byte() {
 #[test]
 fn tenant_and_user_are_the_providers_to_decide() {
     let auth = AuthBy::new(|request| {
-        let tenant = match request.password.as_ref().map(|secret| secret.expose()) {
+        let tenant = match request.password.as_ref().map(Secret::expose) {
             Some(b"key-of-a") => "a",
             Some(b"key-of-b") => "b",
             _ => return AuthResult::denied(DenialReason::BadPassword, "unknown key"),

@@ -4,6 +4,11 @@
 mod cases;
 mod connect;
 mod events;
+mod flow;
 mod publish;
+mod retain;
 mod session;
+mod shared;
+mod subscribe;
+mod tenants;
 mod wills;

@@ -58,7 +58,7 @@ fn outcomes(clients: Vec<Client>) -> (Vec<Client>, Vec<Client>) {
         let tell = tell.clone();
         std::thread::spawn(move || {
             let fate = loop {
-                match client.next() {
+                match client.event() {
                     Event::Connack(welcome) if welcome.reason == ReasonCode::Success => {}
                     Event::Connack(welcome) => {
                         assert_eq!(welcome.reason, ReasonCode::ServerBusy);
@@ -206,7 +206,7 @@ fn an_owed_pubrel_comes_again_on_resume() {
         client.vanish();
         let mut client = stored.connect();
         let owed = Event::Ack(PacketType::Pubrel, message.packet_id, ReasonCode::Success);
-        assert_eq!(client.next(), owed, "{}", case.name);
+        assert_eq!(client.event(), owed, "{}", case.name);
         client.ack(PacketType::Pubcomp, message.packet_id);
         assert_quiet(&mut publisher, &mut client);
         client.disconnect(ReasonCode::Success);

@@ -1,0 +1,201 @@
+//! Retained messages.
+
+use std::time::{Duration, Instant};
+
+use ratatosk_codec::{Publish, Qos};
+use ratatosk_conformance::{Broker, Setup};
+use ratatosk_contract::TenantSettings;
+
+use crate::cases::{ALL_QOS, Case, QOS0, QOS1, QOS2, assert_quiet};
+
+/// RET-001: the latest message of a topic is kept; an empty payload clears it.
+#[test]
+fn the_latest_retained_message_is_kept_and_an_empty_one_clears() {
+    for case in Case::all(Setup::default) {
+        for qos in ALL_QOS {
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), case.client("c"));
+            client.subscribe("live", QOS0);
+            publisher.retain("t", "first", qos);
+            publisher.retain("t", "second", qos);
+            publisher.deliver("t", "not retained", qos);
+            publisher.ping();
+            client.subscribe("t", QOS2);
+            let stored = client.message();
+            assert_eq!((stored.text(), stored.retain), ("second", true), "{}", case.name);
+            publisher.retain("t", "", qos);
+            let cleared = client.message();
+            assert_eq!((cleared.text(), cleared.retain), ("", false), "live, like any other");
+            client.unsubscribe(&["t"]);
+            client.subscribe("t", QOS2);
+            assert_quiet(&mut publisher, &mut client);
+        }
+        assert_eq!(case.broker.retain.stats().topics, 0, "{}", case.name);
+    }
+}
+
+/// RET-002, RET-003: exact and wildcard filters find the right topics, `$` ones by name only.
+#[test]
+fn retained_messages_are_found_by_filter() {
+    let topics = ["a", "a/b", "a/b/c", "a//c", "b/b", "/a", "$x/a", "$x"];
+    let expected: [(&str, &[&str]); 10] = [
+        ("a/b", &["a/b"]),
+        ("a/c", &[]),
+        ("a/+", &["a/b"]),
+        ("+/b", &["a/b", "b/b"]),
+        ("a/#", &["a", "a//c", "a/b", "a/b/c"]),
+        ("a/+/c", &["a//c", "a/b/c"]),
+        ("#", &["/a", "a", "a//c", "a/b", "a/b/c", "b/b"]),
+        ("+/a", &["/a"]),
+        ("$x/#", &["$x", "$x/a"]),
+        ("$x/+", &["$x/a"]),
+    ];
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut client, _guard) =
+            case.pair(case.client("publisher"), case.client("c"));
+        for topic in topics {
+            publisher.retain(topic, topic, QOS1);
+        }
+        for (filter, found) in expected {
+            client.subscribe(filter, QOS0);
+            let mut got: Vec<String> = found.iter().map(|_| client.message().topic).collect();
+            got.sort();
+            assert_eq!(got, found, "{}, {filter}", case.name);
+            assert_quiet(&mut publisher, &mut client);
+            client.unsubscribe(&[filter]);
+        }
+    }
+}
+
+/// RET-002: no more than the limit.
+#[test]
+fn a_subscription_gets_no_more_than_the_limit() {
+    for (limit, expected) in [(Some(0), 0), (Some(3), 3), (None, 300)] {
+        let settings =
+            || TenantSettings { retain_message_match_limit: limit, ..TenantSettings::default() };
+        for case in Case::all(|| Setup { settings: settings(), ..Setup::default() }) {
+            let mut publisher = case.client("publisher").connect();
+            for number in 0..300 {
+                publisher.publish_as(Publish {
+                    retain: true,
+                    ..Publish::new(&format!("t/{number}"), b"x")
+                });
+            }
+            publisher.ping();
+            let mut client = case.client("c").connect();
+            client.subscribe("t/#", QOS1);
+            for _ in 0..expected {
+                assert!(client.message().retain, "{}", case.name);
+            }
+            assert_quiet(&mut publisher, &mut client);
+        }
+    }
+}
+
+/// RET-005: what comes from the store has the flag, and the lower QoS.
+#[test]
+fn retained_messages_have_the_flag_and_the_lower_qos() {
+    for case in Case::all(Setup::default) {
+        for is_stored in [false, true] {
+            let mut connector = case.client("c");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), connector);
+            for qos in ALL_QOS {
+                publisher.retain("t", "x", qos);
+                publisher.ping();
+                for granted in ALL_QOS {
+                    client.subscribe("t", granted);
+                    let message = client.message();
+                    let found: (bool, Qos) = (message.retain, message.qos);
+                    assert_eq!(found, (true, qos.min(granted)), "{}, {is_stored}", case.name);
+                    client.unsubscribe(&["t"]);
+                }
+            }
+        }
+    }
+}
+
+/// What is retained while a subscription is made comes at least once, and in the end the latest.
+#[test]
+fn no_message_falls_between_store_and_subscription() {
+    for case in Case::all(Setup::default) {
+        let connector = case.client("publisher");
+        let publishing = std::thread::spawn(move || {
+            let mut publisher = connector.connect();
+            for number in 0..300 {
+                publisher.retain("t", number.to_string(), QOS1);
+            }
+        });
+        let mut client = case.client("c").connect();
+        loop {
+            client.subscribe("t", QOS1);
+            // Whatever came first, nothing is passed over from there on.
+            let first = client.message();
+            let mut next: u32 = first.text().parse().expect("a number");
+            if next == 299 {
+                break;
+            }
+            for _ in 0..3 {
+                next += 1;
+                if next == 300 {
+                    break;
+                }
+                let message = client.message();
+                assert_eq!(message.text().parse(), Ok(next), "{}", case.name);
+            }
+            client.disconnect(ratatosk_codec::ReasonCode::Success);
+            client = case.client("c").connect();
+        }
+        publishing.join().expect("all is retained");
+    }
+}
+
+/// RET-008: many retained topics that one client reads slowly stall nobody else. A part of the
+/// million: what a subscription reads at a time does not depend on how many there are.
+#[test]
+fn many_retained_topics_stall_nobody() {
+    const TOPICS: usize = 100_000;
+    let broker = Broker::start();
+    let mut publisher = broker.v5("publisher").connect();
+    for number in 0..TOPICS {
+        let topic = format!("many/{}/{}", number % 100, number);
+        publisher.publish_as(Publish { retain: true, ..Publish::new(&topic, b"stored") });
+        if number % 1000 == 0 {
+            publisher.ping();
+        }
+    }
+    publisher.ping();
+    assert_eq!(broker.retain.stats().topics, TOPICS);
+    // Two that take all, and one that reads none of it, on both shards.
+    let mut deaf = broker.v5("deaf").connect();
+    let mut readers = [broker.v5("r1").connect(), broker.v5("r2").connect()];
+    let mut neighbours = [broker.v5("n1").connect(), broker.v5("n2").connect()];
+    for neighbour in &mut neighbours {
+        neighbour.subscribe("live", QOS0);
+    }
+    deaf.subscribe("many/#", QOS1);
+    let options = ratatosk_codec::SubscriptionOptions::new(QOS0);
+    for reader in &mut readers {
+        reader.begin_subscribe(&[("many/#", options)], None);
+    }
+    let mut longest = Duration::ZERO;
+    for _ in 0..50 {
+        let sent = Instant::now();
+        publisher.publish("live", "x", QOS0);
+        for neighbour in &mut neighbours {
+            neighbour.message();
+        }
+        longest = longest.max(sent.elapsed());
+    }
+    assert!(longest < Duration::from_secs(1), "a neighbour waited for {longest:?}");
+    for mut reader in readers {
+        reader.event();
+        for _ in 0..TOPICS {
+            assert!(reader.message().retain);
+        }
+        assert_quiet(&mut publisher, &mut reader);
+    }
+}
