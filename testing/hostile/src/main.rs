@@ -1,4 +1,5 @@
 //! The attacks at full size, with figures: `cargo run --release -p ratatosk-hostile -- --help`.
+#![allow(clippy::disallowed_methods, reason = "a test program reads the clock; it does not ship")]
 
 use std::time::{Duration, Instant};
 

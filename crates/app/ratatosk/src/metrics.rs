@@ -43,63 +43,53 @@ fn each<S: 'static>(
     }
 }
 
+/// What the data plane counts.
+const COUNTERS: &[Metric<Stats>] = &[
+    ("ratatosk_mqtt_accepted_connections_total", "Connections that were accepted.", |s| s.accepted),
+    ("ratatosk_mqtt_connected_sessions_total", "Sessions that became live.", |s| s.connected),
+    ("ratatosk_mqtt_disconnected_sessions_total", "Live sessions that ended.", |s| s.disconnected),
+    ("ratatosk_mqtt_refused_connections_total", "Connections that never became live.", |s| {
+        s.refused
+    }),
+    ("ratatosk_mqtt_received_messages_total", "Messages that clients published.", |s| s.received),
+    ("ratatosk_mqtt_received_payload_bytes_total", "Their payloads.", |s| s.received_bytes),
+    ("ratatosk_mqtt_sent_messages_total", "Messages that were sent to clients.", |s| s.sent),
+    ("ratatosk_mqtt_sent_payload_bytes_total", "Their payloads.", |s| s.sent_bytes),
+    ("ratatosk_mqtt_queued_messages_total", "Messages that waited for their client.", |s| s.queued),
+    ("ratatosk_mqtt_read_bytes_total", "Bytes read from sockets.", |s| s.read_bytes),
+    ("ratatosk_mqtt_written_bytes_total", "Bytes written to sockets.", |s| s.written_bytes),
+    ("ratatosk_mqtt_refused_publishes_total", "Publishes that were refused.", |s| {
+        s.publish_refused
+    }),
+    ("ratatosk_mqtt_refused_filters_total", "Filters that were refused.", |s| s.subscribe_refused),
+    ("ratatosk_mqtt_subscribed_filters_total", "Subscriptions that were made.", |s| s.subscribed),
+    ("ratatosk_mqtt_unsubscribed_filters_total", "Subscriptions that were ended.", |s| {
+        s.unsubscribed
+    }),
+    ("ratatosk_mqtt_retained_messages_total", "Messages to be retained.", |s| s.retained),
+    (
+        "ratatosk_mqtt_paused_reads_total",
+        "Times that a connection was not read because memory was short.",
+        |s| s.paused,
+    ),
+    (
+        "ratatosk_mqtt_ended_for_memory_connections_total",
+        "Connections that were ended because memory was short.",
+        |s| s.ended_for_memory,
+    ),
+    ("ratatosk_mqtt_wills_total", "Wills that were published.", |s| s.wills),
+    ("ratatosk_mqtt_topic_cache_hits_total", "Topics found in the cache.", |s| s.cache_hits),
+    ("ratatosk_mqtt_topic_cache_misses_total", "Topics that were resolved.", |s| s.cache_misses),
+];
+
+/// What it has now.
+const GAUGES: &[Metric<Stats>] = &[
+    ("ratatosk_mqtt_live_sessions", "Sessions that are live.", |s| s.live),
+    ("ratatosk_mqtt_cached_routes", "Routes that the topic caches hold.", |s| s.cached_routes),
+    ("ratatosk_mqtt_open_connections", "Connections, live or not.", |s| s.connections),
+];
+
 fn register_mqtt(registry: &Registry, running: &Running) {
-    const COUNTERS: &[Metric<Stats>] = &[
-        ("ratatosk_mqtt_accepted_connections_total", "Connections that were accepted.", |s| {
-            s.accepted
-        }),
-        ("ratatosk_mqtt_connected_sessions_total", "Sessions that became live.", |s| s.connected),
-        ("ratatosk_mqtt_disconnected_sessions_total", "Live sessions that ended.", |s| {
-            s.disconnected
-        }),
-        ("ratatosk_mqtt_refused_connections_total", "Connections that never became live.", |s| {
-            s.refused
-        }),
-        ("ratatosk_mqtt_received_messages_total", "Messages that clients published.", |s| {
-            s.received
-        }),
-        ("ratatosk_mqtt_received_payload_bytes_total", "Their payloads.", |s| s.received_bytes),
-        ("ratatosk_mqtt_sent_messages_total", "Messages that were sent to clients.", |s| s.sent),
-        ("ratatosk_mqtt_sent_payload_bytes_total", "Their payloads.", |s| s.sent_bytes),
-        ("ratatosk_mqtt_queued_messages_total", "Messages that waited for their client.", |s| {
-            s.queued
-        }),
-        ("ratatosk_mqtt_read_bytes_total", "Bytes read from sockets.", |s| s.read_bytes),
-        ("ratatosk_mqtt_written_bytes_total", "Bytes written to sockets.", |s| s.written_bytes),
-        ("ratatosk_mqtt_refused_publishes_total", "Publishes that were refused.", |s| {
-            s.publish_refused
-        }),
-        ("ratatosk_mqtt_refused_filters_total", "Filters that were refused.", |s| {
-            s.subscribe_refused
-        }),
-        ("ratatosk_mqtt_subscribed_filters_total", "Subscriptions that were made.", |s| {
-            s.subscribed
-        }),
-        ("ratatosk_mqtt_unsubscribed_filters_total", "Subscriptions that were ended.", |s| {
-            s.unsubscribed
-        }),
-        ("ratatosk_mqtt_retained_messages_total", "Messages to be retained.", |s| s.retained),
-        (
-            "ratatosk_mqtt_paused_reads_total",
-            "Times that a connection was not read because memory was short.",
-            |s| s.paused,
-        ),
-        (
-            "ratatosk_mqtt_ended_for_memory_connections_total",
-            "Connections that were ended because memory was short.",
-            |s| s.ended_for_memory,
-        ),
-        ("ratatosk_mqtt_wills_total", "Wills that were published.", |s| s.wills),
-        ("ratatosk_mqtt_topic_cache_hits_total", "Topics found in the cache.", |s| s.cache_hits),
-        ("ratatosk_mqtt_topic_cache_misses_total", "Topics that were resolved.", |s| {
-            s.cache_misses
-        }),
-    ];
-    const GAUGES: &[Metric<Stats>] = &[
-        ("ratatosk_mqtt_live_sessions", "Sessions that are live.", |s| s.live),
-        ("ratatosk_mqtt_cached_routes", "Routes that the topic caches hold.", |s| s.cached_routes),
-        ("ratatosk_mqtt_open_connections", "Connections, live or not.", |s| s.connections),
-    ];
     let stats = running.stats();
     let read = {
         let stats = Arc::clone(&stats);
