@@ -169,6 +169,9 @@ pub struct QueueLimits {
 pub struct Attached {
     /// To be shown with every later call.
     pub claim: Claim,
+    /// Which life of the session this is: its routes carry it. A session that is resumed is in the
+    /// life that it was made in.
+    pub incarnation: u64,
     /// Stored state was resumed. MQTT-031
     pub is_present: bool,
     /// The state shared with those who choose among the members of a group.

@@ -122,6 +122,7 @@ impl Partition {
         session.attach(attach);
         Some(Attached {
             claim: Claim { inbox: id, version: session.version },
+            incarnation: session.incarnation,
             is_present,
             member: session.member.clone(),
             subscriptions: session.subscriptions().to_vec(),

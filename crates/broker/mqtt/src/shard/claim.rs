@@ -235,6 +235,7 @@ impl Shard {
         };
         let Call::Ready(attached) = self.node.inbox.attach(&attach) else { return None };
         connection.local.claim = Some(attached.claim);
+        connection.local.incarnation = attached.incarnation;
         Some(Claimed {
             is_present: attached.is_present,
             is_persistent: true,
