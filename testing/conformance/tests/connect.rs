@@ -243,7 +243,10 @@ fn a_disabled_version_is_refused() {
             match version {
                 V5 => assert_eq!(code, ReasonCode::UnsupportedProtocolVersion),
                 _ => {
-                    assert_eq!(code.connect_return_code().map(ConnectReturnCode::value), Some(0x01))
+                    assert_eq!(
+                        code.connect_return_code().map(ConnectReturnCode::value),
+                        Some(0x01)
+                    );
                 }
             }
         }

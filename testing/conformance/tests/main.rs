@@ -4,6 +4,7 @@
 mod cases;
 mod connect;
 mod flow;
+mod order;
 mod publish;
 mod retain;
 mod session;
