@@ -59,9 +59,9 @@ pub trait Inbox: Send + Sync {
     /// in flight stays. MQTT-087, [MQTT-4.8.2-4], [MQTT-4.8.2-5]
     fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>>;
 
-    /// Ends the session now: deletes its queue and its routes. A pending will is due then.
-    /// [MQTT-3.1.2-4], [MQTT-3.1.2-8]
-    fn discard(&self, identity: &SessionIdentity) -> Call<bool>;
+    /// Ends the session because its client starts clean: deletes its queue, its routes, and a will
+    /// that is not due yet. MQTT-040, [MQTT-3.1.2-4], [MQTT-3.1.2-8]
+    fn discard(&self, identity: &SessionIdentity, now: Instant) -> Call<bool>;
 
     /// Records a subscription and adds its route. The same filter replaces its options. MQTT-078
     fn subscribe(&self, claim: Claim, subscription: &Subscription) -> Call<SubscribeOutcome>;

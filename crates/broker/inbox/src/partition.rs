@@ -143,6 +143,13 @@ impl Partition {
         }
     }
 
+    /// Ends a session whose client is back and starts clean: a will that is not due yet goes with
+    /// it, for the client has come within the delay. MQTT-040, [MQTT-3.1.2-8]
+    pub(crate) fn replace(&mut self, id: InboxId, now: Instant) -> Option<Ended> {
+        self.unschedule(id, now);
+        self.end(id)
+    }
+
     /// Ends a session: what is left is done without the lock. [MQTT-3.1.2-8]
     pub(crate) fn end(&mut self, id: InboxId) -> Option<Ended> {
         // As if now were the end of time: a will that waits is due when its session ends.

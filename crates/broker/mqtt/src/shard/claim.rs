@@ -197,7 +197,7 @@ impl Shard {
         let claimed = match claim.admission {
             Admission::Transient if claim.is_clean => {
                 // [MQTT-3.1.2-4]
-                let _ = self.node.inbox.discard(&claim.identity);
+                let _ = self.node.inbox.discard(&claim.identity, self.now);
                 Some(Claimed {
                     is_present: false,
                     is_persistent: false,
