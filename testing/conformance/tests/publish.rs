@@ -73,7 +73,8 @@ fn a_repeated_qos2_publish_is_distributed_once() {
     }
 }
 
-/// MQTT-056: 5.0 is told that nobody receives it, as long as nobody does.
+/// Who speaks 5.0 is told that nobody receives it, as long as nobody does.
+/// The part of MQTT-056 that needs no store that fails.
 #[test]
 fn an_unmatched_publish_is_acknowledged_as_such() {
     for case in Case::all(Setup::default) {
@@ -99,7 +100,8 @@ fn an_unmatched_publish_is_acknowledged_as_such() {
     }
 }
 
-/// MQTT-058: in 5.0 more unfinished messages than Receive Maximum allows end the connection.
+/// In 5.0 more unfinished messages than Receive Maximum allows end the connection.
+/// The half of MQTT-058 that needs no store that is late.
 #[test]
 fn more_in_flight_than_the_receive_maximum_ends_the_connection() {
     let setup = settings(|settings| settings.receiving_maximum = 5);
