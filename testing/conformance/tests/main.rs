@@ -5,6 +5,7 @@ mod cases;
 mod connect;
 mod events;
 mod flow;
+mod order;
 mod publish;
 mod retain;
 mod session;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use ratatosk_codec::{
     Disconnect, Packet, PacketId, PacketType, ProtocolVersion, Publish, ReasonCode,
 };
-use ratatosk_conformance::{Broker, Client, Event, Setup};
+use ratatosk_conformance::{Broker, Client, Event, Setup, Testament};
 use ratatosk_contract::{ClientId, SessionIdentity, TenantId, TenantSettings};
 
 use crate::cases::{Case, QOS0, QOS1, QOS2, VERSIONS, assert_quiet};
@@ -112,21 +112,40 @@ fn a_newer_connection_takes_the_session_over() {
     }
 }
 
-/// MQTT-040: a clean start discards what was stored: subscriptions, queue, pending will.
+/// MQTT-040: a clean start discards what was stored: subscriptions, queue, a will that waits.
 #[test]
 fn a_clean_start_discards_the_stored_session() {
     for case in Case::all(Setup::default) {
-        let stored = case.client("stored").persistent();
-        let mut client = stored.connect();
-        client.subscribe("t", QOS1);
-        client.disconnect(ReasonCode::Success);
-        let mut publisher = case.client("publisher").connect();
-        publisher.deliver("t", "queued", QOS1);
-        let (mut client, welcome) = stored.clone().clean().welcome();
-        assert!(!welcome.is_present, "{}", case.name);
-        assert_quiet(&mut publisher, &mut client);
-        publisher.deliver("t", "not subscribed", QOS1);
-        assert_quiet(&mut publisher, &mut client);
+        // The new session is transient, or persistent itself.
+        for stays in [false, true] {
+            let mut watcher = case.client("watcher").connect();
+            watcher.subscribe("will", QOS1);
+            let will =
+                |topic: &str| Testament { delay_s: Some(1), ..Testament::new("will", topic) };
+            let mut stored = case.client("stored").persistent();
+            // MQTT 3 knows no delay.
+            if case.version.is_v5() {
+                stored = stored.will(will("never"));
+            }
+            let mut client = stored.connect();
+            client.subscribe("t", QOS1);
+            client.vanish();
+            let mut publisher = case.client("publisher").connect();
+            publisher.deliver("t", "queued", QOS1);
+            let returning = match stays {
+                true => case.client("stored").persistent().clean(),
+                false => case.client("stored"),
+            };
+            let (mut client, welcome) = returning.welcome();
+            assert!(!welcome.is_present, "{}", case.name);
+            assert_quiet(&mut publisher, &mut client);
+            publisher.deliver("t", "not subscribed", QOS1);
+            assert_quiet(&mut publisher, &mut client);
+            // Another one's will of the same delay shows that the time is over.
+            case.broker.v5("other").persistent().will(will("other")).connect().vanish();
+            assert_eq!(watcher.message().text(), "other", "{}", case.name);
+            client.disconnect(ReasonCode::Success);
+        }
     }
 }
 

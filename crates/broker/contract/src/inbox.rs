@@ -59,9 +59,9 @@ pub trait Inbox: Send + Sync {
     /// in flight stays. MQTT-087, [MQTT-4.8.2-4], [MQTT-4.8.2-5]
     fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>>;
 
-    /// Ends the session now: deletes its queue and its routes. A pending will is due then.
-    /// [MQTT-3.1.2-4], [MQTT-3.1.2-8]
-    fn discard(&self, identity: &SessionIdentity) -> Call<bool>;
+    /// Ends the session because its client starts clean: deletes its queue, its routes, and a will
+    /// that is not due yet. MQTT-040, [MQTT-3.1.2-4], [MQTT-3.1.2-8]
+    fn discard(&self, identity: &SessionIdentity, now: Instant) -> Call<bool>;
 
     /// Records a subscription and adds its route. The same filter replaces its options. MQTT-078
     fn subscribe(&self, claim: Claim, subscription: &Subscription) -> Call<SubscribeOutcome>;
@@ -169,6 +169,9 @@ pub struct QueueLimits {
 pub struct Attached {
     /// To be shown with every later call.
     pub claim: Claim,
+    /// Which life of the session this is: its routes carry it. A session that is resumed is in the
+    /// life that it was made in.
+    pub incarnation: u64,
     /// Stored state was resumed. MQTT-031
     pub is_present: bool,
     /// The state shared with those who choose among the members of a group.

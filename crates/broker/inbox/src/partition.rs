@@ -122,6 +122,7 @@ impl Partition {
         session.attach(attach);
         Some(Attached {
             claim: Claim { inbox: id, version: session.version },
+            incarnation: session.incarnation,
             is_present,
             member: session.member.clone(),
             subscriptions: session.subscriptions().to_vec(),
@@ -140,6 +141,13 @@ impl Partition {
         if let Some(will) = &session.will {
             self.due.insert((will.due, DueKind::Will, id));
         }
+    }
+
+    /// Ends a session whose client is back and starts clean: a will that is not due yet goes with
+    /// it, for the client has come within the delay. MQTT-040, [MQTT-3.1.2-8]
+    pub(crate) fn replace(&mut self, id: InboxId, now: Instant) -> Option<Ended> {
+        self.unschedule(id, now);
+        self.end(id)
     }
 
     /// Ends a session: what is left is done without the lock. [MQTT-3.1.2-8]

@@ -136,7 +136,7 @@ impl Inbox for InboxService {
             partition.stats.expired_sessions += u64::from(is_over);
             // [MQTT-3.1.2-4]
             if attach.is_clean || is_over {
-                ended = partition.end(id);
+                ended = partition.replace(id, attach.now);
                 found = None;
             }
         }
@@ -187,9 +187,9 @@ impl Inbox for InboxService {
         Call::Ready(Ok(()))
     }
 
-    fn discard(&self, identity: &SessionIdentity) -> Call<bool> {
+    fn discard(&self, identity: &SessionIdentity, now: Instant) -> Call<bool> {
         let mut partition = self.partition_of(identity).lock();
-        let ended = partition.find(identity).and_then(|id| partition.end(id));
+        let ended = partition.find(identity).and_then(|id| partition.replace(id, now));
         drop(partition);
         if let Some(ended) = &ended {
             self.bury(ended);

@@ -114,19 +114,36 @@ fn attaching_before_the_delay_cancels_the_will() {
 #[test]
 fn a_will_that_waits_is_due_when_its_session_ends() {
     let bench = bench();
-    for (client, is_discarded) in [("c", true), ("d", false)] {
-        let claim = bench.attach(client, T0).claim;
-        bench.detach_as(claim, T0, None, Some((client, 50)));
-        if is_discarded {
-            assert_eq!(bench.inbox.discard(&identity(client)), Call::Ready(true));
-        } else {
-            bench.attach_as(client, seconds(1), true, Some(100));
-        }
-        assert_eq!(bench.inbox.stats().wills_due, 1);
-        assert_eq!(bench.expire(seconds(1)), [client]);
-    }
+    let claim = bench.attach_as("c", T0, false, Some(20)).claim;
+    bench.detach_as(claim, T0, None, Some(("c", 50)));
+    assert!(bench.expire(seconds(19)).is_empty());
+    assert_eq!(bench.expire(seconds(20)), ["c"]);
     assert!(bench.expire(seconds(1_000)).is_empty());
-    assert_eq!(bench.inbox.discard(&identity("c")), Call::Ready(false));
+    assert_eq!(bench.inbox.discard(&identity("c"), seconds(1_000)), Call::Ready(false));
+}
+
+/// INBOX-011: [MQTT-3.1.2-8] who comes back within the delay and starts clean has no will
+/// published; one that was due before is.
+#[test]
+fn a_clean_start_discards_a_will_that_waits() {
+    for is_discarded in [true, false] {
+        let bench = bench();
+        let return_at = |now| {
+            if is_discarded {
+                assert_eq!(bench.inbox.discard(&identity("c"), now), Call::Ready(true));
+            } else {
+                bench.attach_as("c", now, true, Some(100));
+            }
+        };
+        let claim = bench.attach_as("c", T0, false, Some(100)).claim;
+        bench.detach_as(claim, T0, None, Some(("early", 5)));
+        return_at(seconds(4));
+        assert!(bench.expire(seconds(1_000)).is_empty(), "discarded: {is_discarded}");
+        let claim = bench.attach_as("c", seconds(1_000), false, Some(100)).claim;
+        bench.detach_as(claim, seconds(1_000), None, Some(("late", 5)));
+        return_at(seconds(1_005));
+        assert_eq!(bench.expire(seconds(1_005)), ["late"], "discarded: {is_discarded}");
+    }
 }
 
 #[test]

@@ -201,7 +201,7 @@ impl Shard {
         let claimed = match claim.admission {
             Admission::Transient if claim.is_clean => {
                 // [MQTT-3.1.2-4]
-                let _ = self.node.inbox.discard(&claim.identity);
+                let _ = self.node.inbox.discard(&claim.identity, self.now);
                 Some(Claimed {
                     is_present: false,
                     is_persistent: false,
@@ -244,6 +244,7 @@ impl Shard {
                 attached.subscriptions.into_iter().map(|subscription| subscription.filter);
             connection.local.rare().persistent = filters.collect();
         }
+        connection.local.incarnation = attached.incarnation;
         Some(Claimed {
             is_present: attached.is_present,
             is_persistent: true,

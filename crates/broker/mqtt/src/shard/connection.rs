@@ -106,6 +106,8 @@ pub(crate) struct Local {
     /// What held when it was permitted.
     pub(crate) topic_permit: Option<TopicPermit>,
     pub(crate) claim: Option<Claim>,
+    /// Which life of the session this is: of a transient one the connection's, of a persistent
+    /// one its inbox's.
     pub(crate) incarnation: u64,
 }
 
