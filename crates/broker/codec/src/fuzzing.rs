@@ -28,6 +28,59 @@ pub fn decode_any(data: &[u8]) {
     assert_eq!(again, Ok(Decoded::Packet { packet, length: out.len() }), "round trip");
 }
 
+/// The first byte picks the decoder, the second how the stream is cut, the rest is the stream. Cut
+/// or whole it holds the same packets and ends in the same way, and what is called incomplete
+/// becomes complete at the length that was told.
+pub fn stream_any(data: &[u8]) {
+    let Some((&[selector, cut], stream)) = data.split_first_chunk() else {
+        return;
+    };
+    let (mut decoder, mut at, mut available) = (decoder_of(selector), 0, 0);
+    for turn in 0_usize.. {
+        // What a connection would hold: everything that has come and was not taken.
+        let whole = decoder.decode(&stream[at..]);
+        let part = decoder.decode(&stream[at..available]);
+        match part {
+            Ok(Decoded::Incomplete { packet_length }) => {
+                check_incomplete(packet_length, available - at, &whole);
+                if available == stream.len() {
+                    assert_eq!(part, whole, "everything is there");
+                    return;
+                }
+                let step = 1 + (usize::from(cut) + turn * 7) % 19;
+                available = stream.len().min(available + step);
+            }
+            Ok(Decoded::Packet { packet, length }) => {
+                assert_eq!(part, whole, "a packet does not depend on what follows it");
+                assert!(length > 0 && length <= available - at, "a packet lies in its bytes");
+                if let Packet::Connect(connect) = packet {
+                    decoder.set_version(connect.version);
+                }
+                at += length;
+            }
+            Err(_) => {
+                assert_eq!(part, whole, "what is malformed stays so");
+                return;
+            }
+        }
+    }
+}
+
+/// A part that is called incomplete: the length told is beyond it and that of the whole.
+fn check_incomplete(
+    told: Option<usize>,
+    held: usize,
+    whole: &Result<Decoded<'_>, crate::DecodeError>,
+) {
+    let Some(told) = told else { return };
+    assert!(told > held, "{told} bytes would have been enough, {held} are there");
+    match whole {
+        Ok(Decoded::Packet { length, .. }) => assert_eq!(*length, told, "the length told"),
+        Ok(Decoded::Incomplete { packet_length }) => assert_eq!(*packet_length, Some(told)),
+        Err(_) => {}
+    }
+}
+
 /// Seven decoders: a server before CONNECT, then server and client of each version.
 pub(crate) fn decoder_of(selector: u8) -> Decoder {
     let packet_size_max = 1 << 20;
@@ -78,18 +131,23 @@ mod tests {
 
     use super::*;
 
+    fn replay(target: &str, body: fn(&[u8])) -> usize {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/corpus");
+        let entries = std::fs::read_dir(corpus.join(target)).expect("part of the repository");
+        entries
+            .map(|entry| body(&std::fs::read(entry.expect("readable").path()).expect("readable")))
+            .count()
+    }
+
     /// The stored corpus, which holds the golden packets and what the fuzzer found.
     #[test]
     fn the_stored_corpus_decodes_or_is_refused_and_never_panics() {
-        let corpus = "../../../fuzz/corpus/codec_decode";
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(corpus);
-        let mut count = 0;
-        for entry in std::fs::read_dir(&corpus).expect("the corpus is part of the repository") {
-            let path = entry.expect("readable").path();
-            decode_any(&std::fs::read(&path).expect("readable"));
-            count += 1;
-        }
-        assert!(count > 50, "{count} seeds in {}", corpus.display());
+        assert!(replay("codec_decode", decode_any) > 50, "the golden packets at least");
+    }
+
+    #[test]
+    fn the_stored_streams_mean_the_same_wherever_they_are_cut() {
+        assert!(replay("codec_stream", stream_any) >= 8);
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! The providers that need no code: files, certificates, and the trivial ones.
 
-mod acl;
+pub(crate) mod acl;
 mod acl_file;
 mod anonymous;
 mod certificate;

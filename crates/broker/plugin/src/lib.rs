@@ -22,5 +22,8 @@ pub mod secret;
 pub mod settings;
 mod workers;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod testing;

@@ -31,6 +31,9 @@ mod session;
 mod subscribe;
 mod window;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 pub use broker::{
     Admission, Answer, Broker, ClaimRequest, Claimed, Credentials, Denial, Grant, Permit,
     Published, Report, Request, Subscribed, Unsubscribed,

@@ -14,6 +14,9 @@ mod rendezvous;
 mod scan;
 mod wildcard;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 pub use error::TopicError;
 pub use filter::{ORDERED_SHARE_PREFIX, SHARE_PREFIX, Share, TopicFilter};
 pub use index::{FilterId, FilterIndex};

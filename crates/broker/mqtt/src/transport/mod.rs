@@ -38,8 +38,11 @@ pub use self::peer::Peer;
 pub use self::pipeline::{Pipeline, Received, State};
 pub use self::watch::{Watch, WatchError};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the fuzz targets need a part of it"))]
 mod fixture;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 #[cfg(test)]
 mod pipeline_test;
 #[cfg(test)]

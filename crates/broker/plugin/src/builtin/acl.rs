@@ -31,7 +31,7 @@ use crate::permission::{Action, Identity, Verdict};
 
 /// All rules of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     everybody: Vec<Rule>,
     users: HashMap<String, Vec<Rule>>,
     patterns: Vec<Rule>,
@@ -70,7 +70,7 @@ enum Part {
 
 impl Rules {
     /// Reads rules. The first line that is wrong ends it.
-    pub(super) fn parse(text: &str) -> Result<Self, LineError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, LineError> {
         let mut rules = Self::default();
         let mut user: Option<String> = None;
         for (index, line) in text.lines().enumerate() {
@@ -104,7 +104,7 @@ impl Rules {
     }
 
     /// What the rules say of an action.
-    pub(super) fn check(&self, who: &Identity, action: Action<'_>) -> Verdict {
+    pub(crate) fn check(&self, who: &Identity, action: Action<'_>) -> Verdict {
         let (wanted, requested) = match action {
             // To come, and to give something up, needs no rule.
             Action::Connect | Action::Unsubscribe { .. } => return Verdict::Allowed,
