@@ -62,7 +62,7 @@ impl Shard {
         connection: &mut Box<Connection>,
         read: &mut RetainedRead,
     ) -> bool {
-        let Ok(filter) = TopicFilter::parse(&read.filter, &TopicLimits::PROTOCOL) else {
+        let Ok(filter) = TopicFilter::parse(read.filter.as_str(), &TopicLimits::PROTOCOL) else {
             read.cursor = Cursor::End;
             return false;
         };
