@@ -259,12 +259,11 @@ impl Connection {
     }
 
     /// A large buffer has its packet's size from the first; what nothing was written to yet is no
-    /// memory.
+    /// memory. What was counts twice: so much does the allocator spend while buffers of many sizes
+    /// come and go.
     #[inline]
     fn partial_bytes(&self) -> usize {
-        const PAGE_BYTES: usize = 4096;
-        let touched = self.partial.len().next_multiple_of(PAGE_BYTES);
-        self.partial.capacity().min(touched.max(super::READ_BYTES))
+        self.partial.capacity().min(super::READ_BYTES.max(2 * self.partial.len()))
     }
 
     /// About how many bytes the connection holds.
