@@ -43,6 +43,9 @@ fn show(served: &Served) {
     println!(
         "  neighbours: {count} round trips, p50 {median:?}, p99 {late:?}, max {max:?}, {failures} failures"
     );
+    for (at, trip) in served.slow.iter().take(12) {
+        println!("    {trip:?} until {at:?}");
+    }
     for failure in served.failures.iter().take(3) {
         println!("    {failure}");
     }

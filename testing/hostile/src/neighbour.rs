@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Served {
     /// Round trips, sorted.
     pub round_trips: Vec<Duration>,
+    /// Those that took longer than half a second, and when they ended.
+    pub slow: Vec<(Duration, Duration)>,
     /// What went wrong.
     pub failures: Vec<String>,
 }
@@ -50,7 +52,7 @@ impl Served {
             bail!("{} neighbours failed; one says: {failure}", self.failures.len());
         }
         ensure!(!self.round_trips.is_empty(), "no neighbour made a round trip");
-        ensure!(self.max() < limit, "a round trip took {:?}", self.max());
+        ensure!(self.max() < limit, "a round trip took {:?}: {:?}", self.max(), self.slow);
         Ok(())
     }
 }
@@ -111,6 +113,7 @@ async fn live(
     is_over: &Arc<AtomicBool>,
     round_trips: &Arc<AtomicU64>,
 ) -> Result<Served> {
+    let started = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0..count {
         let (is_over, round_trips) = (Arc::clone(is_over), Arc::clone(round_trips));
@@ -123,7 +126,9 @@ async fn live(
     let mut served = Served::default();
     while let Some(task) = tasks.join_next().await {
         let (seen, result) = task?;
-        served.round_trips.extend(seen);
+        let slow = seen.iter().filter(|(_, trip)| *trip > Duration::from_millis(500));
+        served.slow.extend(slow.map(|(at, trip)| (at.duration_since(started), *trip)));
+        served.round_trips.extend(seen.into_iter().map(|(_, trip)| trip));
         served.failures.extend(result.err().map(|error| format!("{error:#}")));
     }
     served.round_trips.sort_unstable();
@@ -135,7 +140,7 @@ async fn neighbour(
     number: usize,
     is_over: &AtomicBool,
     round_trips: &AtomicU64,
-    seen: &mut Vec<Duration>,
+    seen: &mut Vec<(Instant, Duration)>,
 ) -> Result<()> {
     let mut client = Client::connect(address, &format!("neighbour-{number}")).await?;
     let topic = format!("calm/{number}");
@@ -152,7 +157,7 @@ async fn neighbour(
             .receive_until(|first, body| first >> 4 == 3 && body.ends_with(&turn.to_be_bytes()))
             .await
             .with_context(|| format!("waiting for round trip {turn}"))?;
-        seen.push(sent.elapsed());
+        seen.push((Instant::now(), sent.elapsed()));
         round_trips.fetch_add(1, Ordering::Relaxed);
         // The topic may have been replaced by an alias.
         let at = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));

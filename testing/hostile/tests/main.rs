@@ -1,11 +1,13 @@
 //! The attacks at a size for every day. One after the other: each takes all that the machine has.
 #![allow(clippy::disallowed_methods, reason = "tests of processes read the clock")]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatosk_hostile::{
-    Neighbours, Target, mutation, nuisance, siege, siege::Plan, target::Listener,
+    Neighbours, Target, mutation, nuisance, packet, siege, siege::Plan, target::Listener,
 };
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -81,4 +83,54 @@ fn thirty_thousand_mutated_packets_harm_nobody() {
     }
     neighbours.finish().and_then(|served| served.check(ROUND_TRIP_MAX)).expect("they are served");
     target.check_alive().expect("it lives");
+}
+
+/// How long it takes one client to send itself 60,000 bytes.
+fn round_trip_of_sixty_thousand(settings: &[&str]) -> Duration {
+    let target = Target::start("256MiB", settings).expect("it starts");
+    let mut stream = TcpStream::connect(target.address(Listener::Tcp)).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let mut reading = stream.try_clone().expect("a clone");
+    let mut held = Vec::new();
+    let mut receive = |wanted: u8| {
+        let mut piece = [0; 4096];
+        loop {
+            if let Some((first, _, taken)) = packet::split(&held) {
+                held.drain(..taken);
+                if first >> 4 == wanted {
+                    return;
+                }
+                continue;
+            }
+            let count = reading.read(&mut piece).expect("something comes within 20 s");
+            assert!(count > 0, "the broker closed the connection");
+            held.extend_from_slice(&piece[..count]);
+        }
+    };
+    stream.write_all(&packet::connect("shaped")).expect("it is taken");
+    receive(2);
+    stream.write_all(&packet::subscribe(["s"].into_iter(), 0)).expect("it is taken");
+    receive(9);
+    let started = Instant::now();
+    for _ in 0..6 {
+        stream.write_all(&packet::publish("s", None, b"", &[b'x'; 10_000])).expect("it is taken");
+    }
+    for _ in 0..6 {
+        receive(3);
+    }
+    started.elapsed()
+}
+
+/// MQTT-014: each direction passes one second's worth at once and then the rate; unlimited unless
+/// set.
+#[test]
+fn a_tenant_s_bandwidth_is_kept_in_both_directions() {
+    let _alone = alone();
+    let free = round_trip_of_sixty_thousand(&[]);
+    assert!(free < Duration::from_secs(1), "unlimited, it took {free:?}");
+    for setting in ["tenant.in_bound_band_width=20000", "tenant.out_bound_band_width=20000"] {
+        let shaped = round_trip_of_sixty_thousand(&[setting]);
+        let (least, most) = (Duration::from_millis(1_900), Duration::from_secs(5));
+        assert!((least..most).contains(&shaped), "under {setting} it took {shaped:?}");
+    }
 }

@@ -22,8 +22,8 @@ use crate::exit::Code;
 use crate::signals::{Order, Signals};
 use crate::systemd::{Manager, State, monotonic_us};
 
-/// How often the process's size is looked at.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the process's size is looked at: as much as comes in between may go unseen.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the process gives its node.
 #[derive(Debug)]

@@ -81,7 +81,7 @@ pub(crate) struct Node {
     incarnations: AtomicU64,
     /// Client identifiers that were assigned.
     assigned: AtomicU64,
-    seed: u64,
+    pub(crate) seed: u64,
 }
 
 impl Node {

@@ -104,7 +104,9 @@ impl Shard {
         let shared = shared.unwrap_or_default();
         for subscription in &shared {
             let key = ReceiverKey::Member { id: publisher, incarnation: local.incarnation };
-            if let Ok(filter) = TopicFilter::parse(&subscription.filter, &TopicLimits::PROTOCOL) {
+            if let Ok(filter) =
+                TopicFilter::parse(subscription.filter.as_str(), &TopicLimits::PROTOCOL)
+            {
                 let _ = self.tenant(tenant).routes.remove(&filter, &key);
             }
         }

@@ -3,7 +3,7 @@
 //! While its bytes are handled, a connection is taken out of its slot: what it publishes to
 //! itself then goes the way of messages from other shards.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, task::Waker};
+use std::{hash::BuildHasher as _, net::SocketAddr, rc::Rc, sync::Arc, task::Waker};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::SubscriptionOptions;
@@ -155,13 +155,32 @@ impl Rare {
     }
 }
 
+/// A filter with its hash: among thousands of long ones with the same beginning, which a client
+/// may choose, one is found without comparing their bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    hash: u64,
+    text: Box<str>,
+}
+
+impl Filter {
+    pub(crate) fn new(seed: u64, text: &str) -> Self {
+        let hash = foldhash::fast::FixedState::with_seed(seed).hash_one(text);
+        Filter { hash, text: text.into() }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
 /// A subscription of this session to a shared group.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedSubscription {
     /// Names it within the session; never reused.
     pub(crate) number: std::num::NonZeroU32,
     /// The whole filter, as the client wrote it.
-    pub(crate) filter: Box<str>,
+    pub(crate) filter: Filter,
     pub(crate) route: RouteId,
     /// Tells the groups of one filter apart.
     pub(crate) group: u32,
@@ -172,7 +191,7 @@ pub(crate) struct SharedSubscription {
 /// Retained messages that a new subscription has yet to get.
 #[derive(Clone, Debug)]
 pub(crate) struct RetainedRead {
-    pub(crate) filter: Box<str>,
+    pub(crate) filter: Filter,
     pub(crate) options: SubscriptionOptions,
     pub(crate) subscription_id: Option<u32>,
     pub(crate) cursor: Cursor,
@@ -253,12 +272,11 @@ impl Connection {
     }
 
     /// A large buffer has its packet's size from the first; what nothing was written to yet is no
-    /// memory.
+    /// memory. What was counts twice: so much does the allocator spend while buffers of many sizes
+    /// come and go.
     #[inline]
     fn partial_bytes(&self) -> usize {
-        const PAGE_BYTES: usize = 4096;
-        let touched = self.partial.len().next_multiple_of(PAGE_BYTES);
-        self.partial.capacity().min(touched.max(super::READ_BYTES))
+        self.partial.capacity().min(super::READ_BYTES.max(2 * self.partial.len()))
     }
 
     /// About how many bytes the connection holds.

@@ -16,7 +16,7 @@ use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::{
     Shard,
-    connection::{Local, RetainedRead, SharedSubscription, TopicPermit},
+    connection::{Filter, Local, RetainedRead, SharedSubscription, TopicPermit},
     local_routes::{LocalSubscription, Removed},
     publish::group_key,
 };
@@ -91,8 +91,9 @@ impl Broker for Link<'_> {
 
     fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed {
         let Some(tenant) = self.local.tenant else { return Unsubscribed::Busy };
-        if let Some(rare) = &mut self.local.rare {
-            rare.retained.retain(|read| &*read.filter != filter.as_str());
+        if let Some(rare) = self.local.rare.as_mut().filter(|rare| !rare.retained.is_empty()) {
+            let gone = Filter::new(self.shard.node.seed, filter.as_str());
+            rare.retained.retain(|read| read.filter != gone);
         }
         self.shard.stats.unsubscribed += 1;
         if let Some(claim) = self.local.claim {
@@ -278,8 +279,9 @@ impl Link<'_> {
         subscription_id: Option<u32>,
     ) -> Result<bool, Subscribed> {
         let Some(share) = filter.share() else { return Err(Subscribed::Busy) };
+        let text = Filter::new(self.shard.node.seed, filter.as_str());
         let shared = self.local.rare.as_ref().map(|rare| &rare.shared);
-        let existed = shared.is_some_and(|all| all.iter().any(|s| &*s.filter == filter.as_str()));
+        let existed = shared.is_some_and(|all| all.iter().any(|known| known.filter == text));
         if !existed {
             self.check_filter_count()?;
         }
@@ -298,7 +300,7 @@ impl Link<'_> {
         let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
         let group = group_key(share.group, share.ordered);
         let rare = self.local.rare();
-        if let Some(known) = rare.shared.iter_mut().find(|s| &*s.filter == filter.as_str()) {
+        if let Some(known) = rare.shared.iter_mut().find(|known| known.filter == text) {
             known.options = options;
             known.subscription_id = subscription_id;
             return Ok(true);
@@ -308,7 +310,7 @@ impl Link<'_> {
         rare.shared_bytes += filter.as_str().len();
         rare.shared.push(SharedSubscription {
             number,
-            filter: filter.as_str().into(),
+            filter: text,
             route,
             group,
             options,
@@ -318,8 +320,9 @@ impl Link<'_> {
     }
 
     fn leave_group(&mut self, tenant: TenantNumber, filter: TopicFilter<'_>) -> Unsubscribed {
+        let text = Filter::new(self.shard.node.seed, filter.as_str());
         let Some(rare) = &mut self.local.rare else { return Unsubscribed::NotFound };
-        let is_it = |known: &SharedSubscription| &*known.filter == filter.as_str();
+        let is_it = |known: &SharedSubscription| known.filter == text;
         let Some(index) = rare.shared.iter().position(is_it) else {
             return Unsubscribed::NotFound;
         };
@@ -375,10 +378,13 @@ impl Link<'_> {
             return;
         }
         let since = self.shard.node.clock.now();
+        let filter = Filter::new(self.shard.node.seed, filter.as_str());
         let rare = self.local.rare();
-        rare.retained.retain(|read| &*read.filter != filter.as_str());
+        if existed {
+            rare.retained.retain(|read| read.filter != filter);
+        }
         rare.retained.push_back(RetainedRead {
-            filter: filter.as_str().into(),
+            filter,
             options,
             subscription_id,
             cursor: Default::default(),

@@ -25,6 +25,8 @@ use crate::tenants::TenantNumber;
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// How many messages are read at once.
 const PAGE_MESSAGES: usize = 128;
+/// How many pages are read for one connection before others get a turn.
+const PAGES_MAX: usize = 16;
 /// How many bytes, about.
 const PAGE_BYTES: usize = 64 * 1024;
 
@@ -38,9 +40,16 @@ impl Shard {
     /// Hands on retained messages while the client takes them.
     pub(super) fn pump_retained(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
         let Some(tenant) = connection.local.tenant else { return };
+        let mut pages = 0;
         while connection.session.output_len() < OUTPUT_BYTES_MAX
             && !connection.session.is_congested()
         {
+            pages += 1;
+            if pages > PAGES_MAX && connection.local.has_retained() {
+                // Others go first; the flusher comes back to it.
+                self.mark_dirty(session, connection);
+                return;
+            }
             let Some(rare) = &mut connection.local.rare else { return };
             let Some(mut read) = rare.retained.pop_front() else { return };
             let is_stalled = self.read_page(tenant, session, connection, &mut read);
@@ -62,7 +71,7 @@ impl Shard {
         connection: &mut Box<Connection>,
         read: &mut RetainedRead,
     ) -> bool {
-        let Ok(filter) = TopicFilter::parse(&read.filter, &TopicLimits::PROTOCOL) else {
+        let Ok(filter) = TopicFilter::parse(read.filter.as_str(), &TopicLimits::PROTOCOL) else {
             read.cursor = Cursor::End;
             return false;
         };

@@ -178,13 +178,18 @@ impl Shard {
         self.shed.cursor = (self.shed.cursor + LOOK_MAX) % count;
         largest.sort_unstable_by_key(|(charged, _)| std::cmp::Reverse(*charged));
         for (charged, session) in largest.into_iter().take(ENDED_MAX) {
-            if excess == 0 || self.node.clock.now().since(self.now) > END_SPAN_MAX {
+            if excess == 0 || self.has_ended_enough() {
                 break;
             }
             excess = excess.saturating_sub(charged);
             self.shed.ended = self.now;
             self.cut_off(session);
         }
+    }
+
+    /// Whether this tick took so long that others must have their turn.
+    pub(super) fn has_ended_enough(&self) -> bool {
+        self.node.clock.now().since(self.now) > END_SPAN_MAX
     }
 
     /// Ends a connection at once, without waiting for its farewell to be read.

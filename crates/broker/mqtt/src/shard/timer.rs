@@ -95,6 +95,13 @@ impl Shard {
                     connection.wake();
                     return Some(());
                 }
+                let later = self.now + TICK;
+                if self.has_ended_enough() {
+                    let connection = self.connection(session)?;
+                    connection.deadline = Some(later);
+                    return Some(());
+                }
+                self.stats.ended_for_memory += 1;
                 self.end(session, Farewell::MemoryPressure);
                 Some(())
             }
