@@ -46,7 +46,7 @@ impl InboundAliases {
 }
 
 /// The topics of one connection's inbound aliases hold at most this many bytes. SEC-006
-pub(crate) const INBOUND_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const INBOUND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Aliases that we use towards the client, up to its maximum and to a bound in bytes. First come,
 /// first served: a topic that finds the table full is sent whole.

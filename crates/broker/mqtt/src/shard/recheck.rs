@@ -78,7 +78,7 @@ impl Shard {
             }
         }
         if let Some(rare) = &local.rare {
-            filters.extend(rare.shared.iter().map(|shared| shared.filter.to_string()));
+            filters.extend(rare.shared.iter().map(|shared| shared.filter.as_str().to_owned()));
             filters.extend(rare.persistent.iter().map(ToString::to_string));
         }
         filters
