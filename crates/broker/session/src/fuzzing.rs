@@ -18,7 +18,7 @@ use ratatosk_contract::{
     call::Settlement,
     inbox::{Entry, FetchBudget, Sequence, StaleClaim},
 };
-use ratatosk_topic::TopicFilter;
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use crate::{
     Answer, Broker, Claimed, Delivery, Denial, Farewell, Grant, Next, Permit, Published, Report,
@@ -327,7 +327,10 @@ impl ScriptedBroker {
 impl Broker for ScriptedBroker {
     fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
         assert!(message.payload.len() <= 200, "larger than the tenant allows");
-        assert!(!message.topic.is_empty(), "an alias is resolved");
+        // The topic is checked by the broker; only an older client's may be empty.
+        if let Err(error) = TopicName::parse(message.topic, &TopicLimits::default()) {
+            return Published::InvalidTopic(error);
+        }
         match self.script.next() % 16 {
             9 => {
                 self.tickets.push(ticket);
