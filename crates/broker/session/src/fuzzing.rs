@@ -292,10 +292,10 @@ fn stored(qos: Qos, length: usize) -> StoredMessage {
         payload: Bytes::from(vec![b'x'; length]),
         properties: Box::default(),
         qos,
-        retain: length % 2 == 0,
+        retain: length.is_multiple_of(2),
         publisher: PublisherId(77),
         accepted: Instant::from_millis(1_000),
-        deadline: (length % 5 == 0).then(|| Instant::from_millis(12_000)),
+        deadline: length.is_multiple_of(5).then(|| Instant::from_millis(12_000)),
     }
 }
 
