@@ -12,8 +12,10 @@ use ratatosk_hostile::{
 
 const MEBIBYTE: u64 = 1024 * 1024;
 const LIMIT: u64 = 96 * MEBIBYTE;
-/// A neighbour's round trip stays below this whatever others do.
-const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
+/// A neighbour's round trip stays below this whatever others do. It is a bound against standing
+/// still: broker and attackers are unoptimised here and share the machine with other tests. The
+/// full attack, which is optimised, holds its neighbours to one second.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(10);
 
 static MACHINE: Mutex<()> = Mutex::new(());
 
