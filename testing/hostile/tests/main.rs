@@ -6,12 +6,8 @@ use std::net::TcpStream;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use ratatosk_hostile::{
-    Neighbours, Target, mutation, nuisance, packet, siege, siege::Plan, target::Listener,
-};
+use ratatosk_hostile::{Neighbours, Target, mutation, nuisance, packet, target::Listener};
 
-const MEBIBYTE: u64 = 1024 * 1024;
-const LIMIT: u64 = 96 * MEBIBYTE;
 /// A neighbour's round trip stays below this whatever others do. It is a bound against standing
 /// still: broker and attackers are unoptimised here and share the machine with other tests. The
 /// full attack, which is optimised, holds its neighbours to one second.
@@ -21,33 +17,6 @@ static MACHINE: Mutex<()> = Mutex::new(());
 
 fn alone() -> std::sync::MutexGuard<'static, ()> {
     MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// MEM-001, SEC-006: six hundred clients that do their worst do not bring the process over its
-/// limit, and those who do nothing wrong are served throughout; what was taken is given back.
-#[test]
-fn a_siege_stays_within_the_limit_and_leaves_nothing_behind() {
-    let _alone = alone();
-    let mut target = Target::start("96MiB", &[]).expect("it starts");
-    let plan = Plan { connections: 600, span: Duration::from_secs(8), neighbours: 4, only: None };
-    let outcome = siege::run(&target, plan).expect("it is watched");
-    target.check_alive().expect("it lives");
-    let (max, after) = (outcome.resident_max, outcome.resident_after);
-    // An unoptimised broker sheds late: half as much again is this build's bound. The optimised
-    // one of the full attack stays within the limit itself.
-    let bound = LIMIT + LIMIT / 2;
-    assert!(max <= bound, "{max} bytes were resident: {:?}", outcome.curve);
-    assert!(max > LIMIT / 2, "{max} bytes resident are no attack on {LIMIT}");
-    assert!(after < LIMIT, "{after} bytes are still resident: nobody would get in");
-    let (paused, ended) = outcome.paused_and_ended;
-    assert!(paused + ended + outcome.dropped > 0.0, "nothing was shed, or it was not counted");
-    assert!(outcome.connections_after <= 4.0, "{} connections", outcome.connections_after);
-    let (before, left) = outcome.descriptors;
-    assert!(left <= before + 2, "{left} descriptors, {before} before");
-    outcome.served.check(ROUND_TRIP_MAX).expect("neighbours are served");
-    // Who was refused while memory was short gets in now.
-    let neighbours = Neighbours::start(target.address(Listener::Tcp), 2).expect("they get in");
-    neighbours.finish().and_then(|served| served.check(ROUND_TRIP_MAX)).expect("they are served");
 }
 
 /// SEC-001: who is slow, silent, wrong, deep or restless holds up nobody and leaves nothing.
