@@ -25,7 +25,7 @@ use ratatosk_mqtt::transport;
 use ratatosk_telemetry::{ByteCount, log};
 
 use self::build::Builder;
-pub(crate) use self::effective::{Effective, Origins};
+pub(crate) use self::effective::{Effective, Origins, Scope};
 use self::problem::Origin;
 pub(crate) use self::problem::Refused;
 use self::tree::Tree;

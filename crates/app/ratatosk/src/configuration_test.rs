@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ratatosk_telemetry::ByteCount;
 use ratatosk_telemetry::log::Format;
 
-use super::{Configuration, Origins, Override, Protocol, Refused, Sources};
+use super::{Configuration, Origins, Override, Protocol, Refused, Scope, Sources};
 
 static FILES: AtomicU32 = AtomicU32::new(0);
 
@@ -471,7 +471,7 @@ fn secrets_are_shown_nowhere() {
         let configuration = place.valid();
         let shown = configuration.effective.render(Origins::Shown);
         assert!(shown.contains("token = \"<secret>\""), "{shown}");
-        let logged = configuration.effective.log_lines();
+        let logged = configuration.effective.log_lines(Scope::All);
         for text in [shown, format!("{configuration:?}"), format!("{logged:?}")] {
             assert!(!text.contains("hunter2"), "{text}");
         }
@@ -484,6 +484,19 @@ fn secrets_are_shown_nowhere() {
         "admin.token = 5",
         "r.toml:1:7: admin.token: is not a text of 16 to 1024 printable characters",
     );
+}
+
+/// CFG-008: all that is in force is logged, or for a person what somebody chose.
+#[test]
+fn what_is_in_force_is_logged_in_whole_or_as_chosen() {
+    let configuration = Place::new("limits.connect_timeout_seconds = 7").valid();
+    let all = configuration.effective.log_lines(Scope::All);
+    let sections: Vec<&str> = all.iter().map(|(section, _)| section.as_str()).collect();
+    assert!(sections.contains(&"tenant") && sections.contains(&"listener"), "{sections:?}");
+    let chosen = configuration.effective.log_lines(Scope::Chosen);
+    assert_eq!(chosen.len(), 1, "{chosen:?}");
+    assert_eq!(chosen[0].0, "limits");
+    assert!(chosen[0].1.starts_with("connect_timeout_seconds = 7 ("), "{chosen:?}");
 }
 
 /// MQTT-003, CFG-010: TLS needs its files, and they must fit.

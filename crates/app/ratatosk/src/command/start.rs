@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ratatosk_telemetry::log;
 
 use crate::cause;
-use crate::configuration::{Configuration, Listener, Sources};
+use crate::configuration::{Configuration, Listener, Scope, Sources};
 use crate::exit::Code;
 use crate::node::{self, Surroundings};
 use crate::rlimit;
@@ -22,9 +22,7 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
     let configuration = Configuration::load(sources)?;
     let log = log::install(&configuration.log)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ratatosk starts");
-    for (section, values) in configuration.effective.log_lines() {
-        tracing::info!(section, values = %values, "configuration");
-    }
+    log_configuration(&configuration);
     if let Some(advice) = advice(&configuration) {
         tracing::info!("{advice}");
     }
@@ -47,6 +45,21 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
     }
     log.flush(LOG_PATIENCE);
     outcome
+}
+
+/// Says what is in force: all of it in a log for machines, what differs from the defaults in one
+/// for people. CFG-008
+fn log_configuration(configuration: &Configuration) {
+    let scope = match configuration.log.format.resolve(std::io::stdout().is_terminal()) {
+        log::Format::Json => Scope::All,
+        log::Format::Auto | log::Format::Text => Scope::Chosen,
+    };
+    for (section, values) in configuration.effective.log_lines(scope) {
+        tracing::info!(section, values = %values, "configuration");
+    }
+    if scope == Scope::Chosen {
+        tracing::info!("all else is at its default: `ratatosk config show --origin` prints it");
+    }
 }
 
 /// What ends the process also goes to the log, except where the log and the standard error are one

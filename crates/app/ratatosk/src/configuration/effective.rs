@@ -107,9 +107,12 @@ impl Effective {
     }
 
     /// One line a section, for the log: `(section, "key = value, key = value (origin)")`.
-    pub(crate) fn log_lines(&self) -> Vec<(String, String)> {
+    pub(crate) fn log_lines(&self, scope: Scope) -> Vec<(String, String)> {
         let mut lines: Vec<(String, String)> = Vec::new();
         for row in &self.rows {
+            if scope == Scope::Chosen && row.origin == Origin::Default {
+                continue;
+            }
             let Some(value) = &row.value else { continue };
             let (head, name) = heading(&row.path);
             let head = if head.is_empty() { "node".to_owned() } else { head };
@@ -123,7 +126,7 @@ impl Effective {
                 let _ = write!(line, " ({})", row.origin);
             }
         }
-        if !self.defaults.is_empty() {
+        if scope == Scope::All && !self.defaults.is_empty() {
             lines.push(("listener".to_owned(), self.defaults.join(", ")));
         }
         lines
@@ -161,6 +164,15 @@ impl Effective {
 pub(crate) enum Origins {
     Shown,
     Hidden,
+}
+
+/// Which values are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every value: for a machine, which may have to tell later what was in force.
+    All,
+    /// Those that somebody chose: for a person, who would not find them among the defaults.
+    Chosen,
 }
 
 /// A path's table, `listener.0` for an element, and the rest of it.
