@@ -58,24 +58,32 @@ fn install_node(root: &Path, folder: &Path) -> Result<()> {
 }
 
 fn install_mosquitto() -> Result<()> {
-    const HINT: &str = "mosquitto_pub and mosquitto_sub are needed: install the package \
-                        mosquitto-clients (Debian, Ubuntu) or mosquitto (others)";
-    let is_there = || ["mosquitto_pub", "mosquitto_sub"].iter().all(|name| is_in_path(name));
+    require(
+        &["mosquitto_pub", "mosquitto_sub"],
+        "mosquitto-clients",
+        "mosquitto_pub and mosquitto_sub are needed: install the package mosquitto-clients \
+         (Debian, Ubuntu) or mosquitto (others)",
+    )
+}
+
+/// Sees to it that programs of the system are there; installs Debian's package when it may.
+pub(crate) fn require(programs: &[&str], package: &str, hint: &'static str) -> Result<()> {
+    let is_there = || programs.iter().all(|name| is_in_path(name));
     if is_there() {
         return Ok(());
     }
     let user = Command::new("id").arg("-u").output().context("id -u")?;
     let is_root = String::from_utf8_lossy(&user.stdout).trim() == "0";
     if !is_root || !is_in_path("apt-get") {
-        bail!(HINT);
+        bail!(hint);
     }
     let mut apt = Command::new("apt-get");
-    run(apt.args(["update", "--quiet"])).context(HINT)?;
+    run(apt.args(["update", "--quiet"])).context(hint)?;
     let mut apt = Command::new("apt-get");
-    apt.args(["install", "--yes", "--quiet", "--no-install-recommends", "mosquitto-clients"]);
-    run(apt.env("DEBIAN_FRONTEND", "noninteractive")).context(HINT)?;
+    apt.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
+    run(apt.env("DEBIAN_FRONTEND", "noninteractive")).context(hint)?;
     if !is_there() {
-        bail!(HINT);
+        bail!(hint);
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Checks and chores of the repository: `cargo xtask tidy | verify | fix | test | clients | audit`.
+//! Checks and chores of the repository: `cargo xtask tidy | verify | fix | test | clients | count | audit`.
 //!
 //! `tidy` and `verify` only read. `fix` writes what can be derived. `test` runs every test and
 //! installs the foreign MQTT clients that the tests of processes use. `audit` breaks the code on
-//! purpose, in a copy, to see whether the tests notice.
+//! purpose, in a copy, to see whether the tests notice. `count` counts instructions.
 #![allow(
     clippy::disallowed_methods,
     reason = "a chore reads the clock and the environment; nothing here ships"
@@ -14,6 +14,7 @@ mod clients;
 mod commands;
 mod dependencies;
 mod edges;
+mod instructions;
 mod manifests;
 mod mutation;
 mod normative;
@@ -30,6 +31,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use crate::instructions::Use;
+
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
@@ -38,6 +41,7 @@ usage: cargo xtask COMMAND
   fix       format and write what is derived (tables, ratchets)
   test      install the foreign clients, run every test, print the total
   clients   install the foreign clients only
+  count     [--write]: instructions of the hot cores, against the baseline
   audit     --seed N [--count 20] [--mutate]: pick behaviours and try to break them
 ";
 
@@ -61,6 +65,7 @@ fn run() -> Result<bool> {
     };
     let root = workspace::root()?;
     if command != "audit"
+        && command != "count"
         && let Some(extra) = rest.first()
     {
         bail!("{command} takes no argument, got {extra}");
@@ -71,6 +76,11 @@ fn run() -> Result<bool> {
         "fix" => commands::fix(&root),
         "test" => commands::test(&root),
         "clients" => clients::install(&root).map(|()| true),
+        "count" => match rest {
+            [] => instructions::run(&root, Use::Compare),
+            [only] if only == "--write" => instructions::run(&root, Use::Write),
+            _ => bail!("count takes --write or nothing"),
+        },
         "audit" => audit::run(&root, &audit::Options::parse(rest).context("audit")?),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -1,50 +1,27 @@
-//! Nanoseconds per packet decoded and encoded: `cargo bench -p ratatosk-codec [name]`.
+//! What decoding and encoding cost a packet: `cargo bench -p ratatosk-codec [name]`.
 //!
-//! The best of several rounds over a buffer of equal packets, so that a busy machine disturbs
-//! little. No statistics: to compare two commits, count instructions instead.
-
-// A benchmark measures real time and prints it.
-#![allow(clippy::disallowed_methods)]
+//! A round goes over a buffer of equal packets.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use ratatosk_codec::{
     Ack, Connect, Decoded, Decoder, Outgoing, Packet, PacketId, ProtocolVersion, Publish,
     PublishPropertiesBuilder, Qos, ReasonCode, Subscribe, SubscribeFiltersBuilder,
     SubscriptionOptions, Template, encode,
 };
+use ratatosk_testkit::gauge::Gauge;
 
 const COUNT: u32 = 1000;
-const ROUNDS: u32 = 200;
 const TOPIC: &str = "site/17/dev/4711/temperature";
 const PAYLOAD: &[u8] = &[b'x'; 64];
 
 fn main() {
-    let filter = std::env::args().skip(1).find(|it| !it.starts_with('-')).unwrap_or_default();
-    let bench = |name: &str, round: &mut dyn FnMut()| {
-        if name.contains(&filter) {
-            let ns = best_round(round) / f64::from(COUNT);
-            println!("{name:<44} {ns:>8.1} ns");
-        }
-    };
-    decoding(&bench);
-    encoding(&bench);
+    let gauge = Gauge::from_arguments();
+    decoding(&gauge);
+    encoding(&gauge);
 }
 
-fn best_round(round: &mut dyn FnMut()) -> f64 {
-    let mut best = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        round();
-        best = best.min(start.elapsed().as_secs_f64() * 1e9);
-    }
-    best
-}
-
-type Bench<'a> = dyn Fn(&str, &mut dyn FnMut()) + 'a;
-
-fn decoding(bench: &Bench<'_>) {
+fn decoding(gauge: &Gauge) {
     let id = PacketId::FIRST;
     let qos0 = Publish::new(TOPIC, PAYLOAD);
     let qos1 = Publish { qos: Qos::AtLeastOnce, packet_id: Some(id), ..qos0 };
@@ -78,7 +55,7 @@ fn decoding(bench: &Bench<'_>) {
         }
         let mut bytes = Vec::new();
         (0..COUNT).for_each(|_| encode(&packet, version, &mut bytes));
-        bench(name, &mut || decode_all(&decoder, black_box(&bytes)));
+        gauge.measure(name, COUNT, || decode_all(&decoder, black_box(&bytes)));
     }
 }
 
@@ -99,7 +76,7 @@ fn decode_all(decoder: &Decoder, mut bytes: &[u8]) {
     black_box(total);
 }
 
-fn encoding(bench: &Bench<'_>) {
+fn encoding(gauge: &Gauge) {
     let mut out = Vec::with_capacity(1 << 20);
     let id = PacketId::FIRST;
     let qos0 = Outgoing::new(ProtocolVersion::V311, TOPIC, PAYLOAD);
@@ -119,7 +96,7 @@ fn encoding(bench: &Bench<'_>) {
         ("encode publish qos0 v5", Outgoing { version: ProtocolVersion::V5, ..qos0 }),
         ("encode publish qos1 v5, four properties", full),
     ] {
-        bench(name, &mut || {
+        gauge.measure(name, COUNT, || {
             out.clear();
             (0..COUNT).for_each(|_| black_box(&outgoing).encode(&mut out));
             black_box(&out);
@@ -128,14 +105,14 @@ fn encoding(bench: &Bench<'_>) {
     let mut template = Template::new();
     for (name, outgoing) in [("append template qos0", qos0), ("append template qos1", qos1)] {
         template.fill(&outgoing);
-        bench(name, &mut || {
+        gauge.measure(name, COUNT, || {
             out.clear();
             (0..COUNT).for_each(|_| template.append(&mut out, black_box(outgoing.packet_id)));
             black_box(&out);
         });
     }
     let ack = Packet::Puback(Ack::new(id, ReasonCode::Success));
-    bench("encode puback v5", &mut || {
+    gauge.measure("encode puback v5", COUNT, || {
         out.clear();
         (0..COUNT).for_each(|_| encode(black_box(&ack), ProtocolVersion::V5, &mut out));
         black_box(&out);

@@ -1,12 +1,11 @@
-//! Nanoseconds per message through a session: publishes in, deliveries out.
+//! What a message costs a session: publishes in, deliveries out.
 //!
 //! A broker that does nothing stands for the rest; frames carry 32 bytes and come 200 in a batch.
-//! Each figure is the best of several rounds, so that a busy machine disturbs it least.
 
-use std::{hint::black_box, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{hint::black_box, num::NonZeroU16, sync::Arc};
 
 use bytes::Bytes;
-use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_clock::Instant;
 use ratatosk_codec::{
     Ack, Connect, Packet, PacketId, ProtocolVersion, Publish, Qos, ReasonCode, SubscriptionOptions,
     encode,
@@ -19,30 +18,10 @@ use ratatosk_session::{
     Answer, Broker, Claimed, Delivered, Delivery, Grant, Permit, Published, Report, Session,
     SessionConfig, Subscribed, Unsubscribed,
 };
+use ratatosk_testkit::gauge::Gauge;
 use ratatosk_topic::TopicFilter;
 
 const BATCH: u16 = 200;
-const TURNS: u32 = 500;
-const ROUNDS: usize = 9;
-
-/// What is measured, and how often: `cargo bench --bench path -- "5.0 out" 20`, for profilers.
-struct Plan {
-    only: String,
-    turns: u32,
-}
-
-impl Plan {
-    fn from_arguments() -> Self {
-        let mut plan = Plan { only: String::new(), turns: TURNS };
-        for argument in std::env::args().skip(1).filter(|text| !text.starts_with('-')) {
-            match argument.parse() {
-                Ok(turns) => plan.turns = turns,
-                Err(_) => plan.only = argument,
-            }
-        }
-        plan
-    }
-}
 
 struct Nobody;
 
@@ -129,24 +108,6 @@ fn written(session: &mut Session) -> usize {
     length
 }
 
-/// The best round, in nanoseconds per message.
-fn measure(plan: &Plan, name: &str, mut turn: impl FnMut()) {
-    if !name.contains(&plan.only) {
-        return;
-    }
-    let clock = SystemClock::new();
-    let mut best = Duration::MAX;
-    for _ in 0..ROUNDS {
-        let start = clock.now();
-        for _ in 0..plan.turns {
-            turn();
-        }
-        best = best.min(clock.now().since(start));
-    }
-    let messages = f64::from(plan.turns) * f64::from(BATCH);
-    println!("{name:<44} {:>7.1} ns", best.as_secs_f64() * 1e9 / messages);
-}
-
 fn batch(version: ProtocolVersion, qos: Qos) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 1..=BATCH {
@@ -157,22 +118,22 @@ fn batch(version: ProtocolVersion, qos: Qos) -> Vec<u8> {
     bytes
 }
 
-fn inbound(plan: &Plan, version: ProtocolVersion) {
+fn inbound(gauge: &Gauge, version: ProtocolVersion) {
     let mut at_most_once = session(version);
     let bytes = batch(version, Qos::AtMostOnce);
-    measure(plan, &format!("{version} in, QoS 0"), || {
+    gauge.measure(&format!("{version} in, QoS 0"), BATCH.into(), || {
         at_most_once.receive(NOW, black_box(&bytes), None, &mut Nobody);
     });
     let mut at_least_once = session(version);
     let bytes = batch(version, Qos::AtLeastOnce);
-    measure(plan, &format!("{version} in, QoS 1, with PUBACK"), || {
+    gauge.measure(&format!("{version} in, QoS 1, with PUBACK"), BATCH.into(), || {
         at_least_once.receive(NOW, black_box(&bytes), None, &mut Nobody);
         assert_eq!(written(&mut at_least_once), usize::from(BATCH) * 4);
     });
     let mut exactly_once = session(version);
     let bytes = batch(version, Qos::ExactlyOnce);
     let releases = acks(1, Packet::Pubrel);
-    measure(plan, &format!("{version} in, QoS 2, with PUBREC and PUBCOMP"), || {
+    gauge.measure(&format!("{version} in, QoS 2, with PUBREC and PUBCOMP"), BATCH.into(), || {
         exactly_once.receive(NOW, black_box(&bytes), None, &mut Nobody);
         exactly_once.receive(NOW, black_box(&releases), None, &mut Nobody);
         assert_eq!(written(&mut exactly_once), usize::from(BATCH) * 8);
@@ -189,7 +150,7 @@ fn acks(first: u16, kind: fn(Ack<'static>) -> Packet<'static>) -> Vec<u8> {
     bytes
 }
 
-fn outbound(plan: &Plan, version: ProtocolVersion) {
+fn outbound(gauge: &Gauge, version: ProtocolVersion) {
     let payload = Bytes::from_static(&[7; 32]);
     let message = Message {
         topic: "bench/topic/17",
@@ -211,7 +172,7 @@ fn outbound(plan: &Plan, version: ProtocolVersion) {
     };
     let mut at_most_once = session(version);
     let plain = delivery(Qos::AtMostOnce);
-    measure(plan, &format!("{version} out, QoS 0"), || {
+    gauge.measure(&format!("{version} out, QoS 0"), BATCH.into(), || {
         for _ in 0..BATCH {
             let delivered = at_most_once.deliver(NOW, black_box(&plain));
             assert_eq!(delivered, Delivered::Sent);
@@ -224,7 +185,7 @@ fn outbound(plan: &Plan, version: ProtocolVersion) {
     let turns: Vec<_> =
         (0..65_400 / BATCH).map(|turn| acks(turn * BATCH + 1, Packet::Puback)).collect();
     let mut sent = 0_u64;
-    measure(plan, &format!("{version} out, QoS 1, with PUBACK"), || {
+    gauge.measure(&format!("{version} out, QoS 1, with PUBACK"), BATCH.into(), || {
         for _ in 0..BATCH {
             at_least_once.deliver(NOW, black_box(&acked));
         }
@@ -245,9 +206,9 @@ fn outbound(plan: &Plan, version: ProtocolVersion) {
 }
 
 fn main() {
-    let plan = Plan::from_arguments();
+    let gauge = Gauge::from_arguments();
     for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
-        inbound(&plan, version);
-        outbound(&plan, version);
+        inbound(&gauge, version);
+        outbound(&gauge, version);
     }
 }

@@ -1,38 +1,48 @@
-//! Nanoseconds a match and bytes a filter, for the mixes that the index is built for.
+//! What a match costs, and a filter, for the mixes that the index is built for.
 //!
-//! `cargo bench -p ratatosk-topic` prints two lines a mix, beside a yardstick.
+//! `cargo bench -p ratatosk-topic` prints the cases of a mix and the bytes of a filter, beside a
+//! yardstick. A round draws topics in random order, so caches are as in use.
 
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::time::Instant;
 
+use ratatosk_testkit::gauge::Gauge;
 use ratatosk_topic::{FilterId, FilterIndex, FilterScan, TopicFilter, TopicLimits, TopicName};
 
-/// Topics that a round draws from, in random order.
-const TOPICS: usize = 65_536;
-
-/// Items that are timed together.
-const PIECE: usize = 512;
-const ROUNDS: usize = 20;
+/// Topics that a round draws.
+const TOPICS: u32 = 65_536;
+/// Filters that are added and removed in a round.
+const CHURN: u32 = 10_000;
 
 fn main() {
+    let gauge = Gauge::from_arguments();
     for count in [100_000, 1_000_000] {
-        let filters = |wildcards: u64| (0..count).map(move |number| site(number, wildcards));
-        let topics: Vec<String> = draw(count).map(|number| site(number, 0)).collect();
-        measure_yardstick(count, &topics);
-        measure("exact", filters(0), &topics);
-        measure("exact + 10 % wildcards", filters(10), &topics);
-        let devices = (0..count).map(|number| format!("d/{number}/+/t/#"));
-        let topics: Vec<String> = draw(count).map(|number| format!("d/{number}/x/t/y")).collect();
-        measure("d/{k}/+/t/#", devices, &topics);
-        let both = (0..count).map(|number| match number % 2 {
-            0 => format!("d/{number}/+/t/#"),
-            _ => format!("d/{}/cmd/#", number - 1),
-        });
-        measure("d/{k}/+/t/# and d/{k}/cmd/#", both, &topics);
+        // A million filters take long to make where each instruction is counted.
+        if gauge.is_counted() && count > 100_000 {
+            break;
+        }
+        mixes(&gauge, count);
     }
-    measure_parts();
+    parts(&gauge);
 }
+
+fn mixes(gauge: &Gauge, count: u64) {
+    yardstick(gauge, count);
+    let site = |wildcards: u64| move |number| site(number, wildcards);
+    let device = |number| format!("d/{number}/+/t/#");
+    let both = move |number| match number % 2 {
+        0 => format!("d/{number}/+/t/#"),
+        _ => format!("d/{}/cmd/#", number - 1),
+    };
+    let site_topic = |number| self::site(number, 0);
+    let device_topic = |number| format!("d/{number}/x/t/y");
+    mix_of(gauge, "exact", count, &site(0), &site_topic);
+    mix_of(gauge, "exact and a tenth wildcards", count, &site(10), &site_topic);
+    mix_of(gauge, "d/{k}/+/t/#", count, &device, &device_topic);
+    mix_of(gauge, "d/{k}/+/t/# and d/{k}/cmd/#", count, &both, &device_topic);
+}
+
+type Name<'a> = dyn Fn(u64) -> String + 'a;
 
 /// The filter of one metric; `wildcards` percent have a level replaced, in five shapes.
 fn site(number: u64, wildcards: u64) -> String {
@@ -49,91 +59,82 @@ fn site(number: u64, wildcards: u64) -> String {
     }
 }
 
-fn measure(mix: &str, filters: impl Iterator<Item = String>, topics: &[String]) {
-    let limits = TopicLimits::default();
-    let names: Vec<TopicName<'_>> =
-        topics.iter().map(|topic| TopicName::parse(topic, &limits).expect("valid")).collect();
-    let texts: Vec<String> = filters.collect();
+/// Filters made by `filter` and topics by `topic`, both from numbers below `count`.
+fn mix_of(gauge: &Gauge, mix: &str, count: u64, filter: &Name<'_>, topic: &Name<'_>) {
+    let head = format!("{count} of {mix}");
+    if !gauge.wants(&head) {
+        return;
+    }
     let resident = resident_bytes();
     let mut index = FilterIndex::new(0x5EED);
-    let (_, insert_ns) = timed(texts.len(), || {
-        for text in &texts {
-            index.insert(text);
+    for number in 0..count {
+        index.insert(&filter(number));
+    }
+    let grown = resident_bytes().saturating_sub(resident);
+    if !gauge.is_counted() {
+        let len = index.len();
+        println!("{head}: {} B a filter, {} B resident", index.memory() / len, grown / len);
+    }
+    let limits = TopicLimits::default();
+    let topics: Vec<String> = draw(count).map(topic).collect();
+    let names: Vec<TopicName<'_>> =
+        topics.iter().map(|topic| TopicName::parse(topic, &limits).expect("valid")).collect();
+    let mut found: Vec<FilterId> = Vec::new();
+    gauge.measure(&format!("{head}: match"), TOPICS, || {
+        for name in &names {
+            found.clear();
+            index.matches(*name, &mut found);
+            black_box(&found);
         }
     });
-    let grown = resident_bytes().saturating_sub(resident);
-    let mut found: Vec<FilterId> = Vec::new();
-    let mut total = 0;
-    let best = best_of_rounds(&names, |name| {
-        found.clear();
-        index.matches(*name, &mut found);
-        total += black_box(&found).len();
-    });
-    let total = total / ROUNDS;
-    let len = index.len();
-    println!(
-        "{mix:28} {len:8} filters  {best:6.0} ns/match  {:5.2} found  {insert_ns:5.0} ns/insert  \
-         {:4} B/filter estimated  {:4} B resident",
-        total as f64 / names.len() as f64,
-        index.memory() / len,
-        grown / len,
-    );
-    let ids: Vec<FilterId> = index.iter().map(|(id, _)| id).collect();
-    let (_, remove_ns) = timed(len, || {
+    let extra: Vec<String> =
+        (count..count + u64::from(CHURN)).map(|number| filter(number * 2)).collect();
+    gauge.measure(&format!("{head}: add and remove"), CHURN, || {
+        // A filter that was there stays: every round finds the same index.
+        let added = extra.iter().map(|text| index.insert(text));
+        let ids: Vec<FilterId> = added.filter_map(|(id, is_new)| is_new.then_some(id)).collect();
         for id in ids {
             index.remove(id);
         }
     });
-    println!("{:28} {remove_ns:5.0} ns/remove, {} B left", "", index.memory());
 }
 
 /// What the same machine takes at the same time for a lookup in the standard map.
-fn measure_yardstick(count: u64, topics: &[String]) {
+fn yardstick(gauge: &Gauge, count: u64) {
+    let head = format!("{count} in a standard map");
+    // Its hash differs from run to run: nothing for a baseline.
+    if gauge.is_counted() || !gauge.wants(&head) {
+        return;
+    }
     let map: HashMap<String, u64> = (0..count).map(|number| (site(number, 0), number)).collect();
-    let ns = best_of_rounds(topics, |topic| {
-        black_box(map.get(topic));
+    let topics: Vec<String> = draw(count).map(|number| site(number, 0)).collect();
+    gauge.measure(&format!("{head}: lookup"), TOPICS, || {
+        for topic in &topics {
+            black_box(map.get(topic));
+        }
     });
-    println!("{:28} {count:8} topics   {ns:6.0} ns/lookup", "std HashMap, for comparison");
 }
 
-fn measure_parts() {
+fn parts(gauge: &Gauge) {
     let limits = TopicLimits::default();
     let topics: Vec<String> = draw(100_000).map(|number| site(number, 0)).collect();
-    let ns = best_of_rounds(&topics, |topic| {
-        let _ = black_box(TopicName::parse(black_box(topic), &limits));
+    gauge.measure("parse a name", TOPICS, || {
+        for topic in &topics {
+            let _ = black_box(TopicName::parse(black_box(topic), &limits));
+        }
     });
-    println!("{:28} {ns:5.1} ns", "parse a name");
     let filter = TopicFilter::parse("site/+/dev/7/m3", &limits).expect("valid");
     let scan = FilterScan::new(filter);
     let keys: Vec<Vec<u8>> = topics.iter().map(|topic| topic.replace('/', "\0").into()).collect();
-    let ns = best_of_rounds(&keys, |key| {
-        black_box(scan.step(black_box(key)));
-    });
-    println!("{:28} {ns:5.1} ns", "step a scan");
-}
-
-/// Nanoseconds an item. All items are done in each round, so caches are as in use; of each small
-/// piece the best round counts, which another process hardly disturbs.
-fn best_of_rounds<T>(items: &[T], mut run: impl FnMut(&T)) -> f64 {
-    let mut best = vec![f64::MAX; items.len().div_ceil(PIECE)];
-    for _ in 0..ROUNDS {
-        for (piece, best) in items.chunks(PIECE).zip(&mut best) {
-            let ((), ns) = timed(1, || piece.iter().for_each(&mut run));
-            *best = best.min(ns);
+    gauge.measure("step a scan", TOPICS, || {
+        for key in &keys {
+            black_box(scan.step(black_box(key)));
         }
-    }
-    best.iter().sum::<f64>() / items.len() as f64
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn timed<R>(count: usize, run: impl FnOnce() -> R) -> (R, f64) {
-    let start = Instant::now();
-    let result = run();
-    (result, start.elapsed().as_nanos() as f64 / count as f64)
+    });
 }
 
 fn draw(below: u64) -> impl Iterator<Item = u64> {
-    (0..TOPICS as u64).map(move |number| mix(number.wrapping_mul(7) + 1) % below)
+    (0..u64::from(TOPICS)).map(move |number| mix(number.wrapping_mul(7) + 1) % below)
 }
 
 fn mix(mut value: u64) -> u64 {
