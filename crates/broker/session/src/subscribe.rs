@@ -54,7 +54,6 @@ impl Session {
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6]
         self.write_explained(Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
-        broker.subscribed();
         Ok(Taken::Whole)
     }
 
