@@ -13,6 +13,7 @@ mod close;
 pub(crate) mod connection;
 mod events;
 mod flush;
+mod hands;
 mod incoming;
 mod link;
 mod local_routes;

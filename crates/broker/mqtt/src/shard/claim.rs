@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use ratatosk_clock::Instant;
 use ratatosk_contract::{
     Call, SessionRef,
     inbox::{Attach, Sequence},
@@ -19,7 +18,6 @@ use super::{
     Shard,
     connection::{Connection, Flow},
     events::connection_number,
-    link::Link,
     mailbox::Note,
     runner,
     shaper::Shapers,
@@ -66,9 +64,7 @@ impl Shard {
     /// A decision came later.
     fn decided(&mut self, session: SessionRef, decision: Decision) {
         self.now = self.node.clock.now();
-        let Some(mut connection) = self.take(session) else { return };
-        self.decide(session, &mut connection, decision);
-        self.put(session, connection);
+        self.hold(session, |shard, connection| shard.decide(session, connection, decision));
         self.wake_flusher();
     }
 
@@ -93,15 +89,10 @@ impl Shard {
 
     /// Hands an answer to the session, and goes on with what it asks next.
     fn answer(&mut self, session: SessionRef, connection: &mut Box<Connection>, answer: Answer) {
-        let Connection { session: machine, local, .. } = &mut **connection;
-        let settings = Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let was_live = machine.is_live();
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        machine.answer(now, answer, &mut link);
+        let was_live = connection.session.is_live();
+        self.lend(session, connection, |machine, now, link| machine.answer(now, answer, link));
         if connection.session.farewell().is_some() {
-            self.end_in_hands(session, connection, Farewell::PeerClosed);
+            self.after_session(session, connection);
             return;
         }
         if !was_live && connection.session.is_live() {
@@ -187,12 +178,12 @@ impl Shard {
             self.node.mailboxes[heir.shard.index()].note(Note::Kicked { waiter: heir });
             return;
         }
-        let Some(mut connection) = self.take(waiter) else { return };
-        let claim = connection.local.rare.as_mut().and_then(|rare| rare.pending_claim.take());
-        if let Some(claim) = claim {
-            self.own(waiter, &mut connection, &claim);
-        }
-        self.put(waiter, connection);
+        self.hold(waiter, |shard, connection| {
+            let rare = connection.local.rare.as_mut();
+            if let Some(claim) = rare.and_then(|rare| rare.pending_claim.take()) {
+                shard.own(waiter, connection, &claim);
+            }
+        });
         self.wake_flusher();
     }
 
@@ -251,57 +242,5 @@ impl Shard {
             inbound: attached.inbound,
             sent: attached.sent,
         })
-    }
-
-    /// A settled publish of a session.
-    pub(super) fn settle(
-        &mut self,
-        session: SessionRef,
-        ticket: ratatosk_contract::Ticket,
-        settlement: ratatosk_contract::call::Settlement,
-    ) {
-        self.with_session(session, |machine, _, link| machine.settle(ticket, settlement, link));
-    }
-
-    /// A session's inbox has more.
-    pub(super) fn inbox_ready(&mut self, session: SessionRef) {
-        self.with_session(session, |machine, now, link| machine.inbox_ready(now, link));
-    }
-
-    /// Works on what a live session has in the broker.
-    pub(super) fn with_link(&mut self, session: SessionRef, work: impl FnOnce(&mut Link<'_>)) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        if machine.is_live() {
-            let settings = Arc::clone(machine.settings());
-            let publisher = machine.publisher().0;
-            work(&mut Link { shard: self, local, session, settings: &settings, publisher });
-        }
-        self.put(session, connection);
-    }
-
-    /// Lets a session work outside of its own turn.
-    pub(super) fn with_session(
-        &mut self,
-        session: SessionRef,
-        work: impl FnOnce(&mut ratatosk_session::Session, Instant, &mut Link<'_>),
-    ) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        let settings = Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        work(machine, now, &mut link);
-        if connection.session.farewell().is_some() {
-            self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
-        } else {
-            self.after_session(session, &mut connection);
-            if connection.state == Flow::Retrying {
-                connection.state = Flow::Reading;
-                connection.wake();
-            }
-        }
-        self.put(session, connection);
     }
 }

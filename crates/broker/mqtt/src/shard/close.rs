@@ -33,9 +33,7 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Shard {
     /// Ends the session of a connection.
     pub(super) fn end(&mut self, session: SessionRef, farewell: Farewell) {
-        let Some(mut connection) = self.take(session) else { return };
-        self.end_in_hands(session, &mut connection, farewell);
-        self.put(session, connection);
+        self.hold(session, |shard, connection| shard.end_in_hands(session, connection, farewell));
         self.wake_flusher();
     }
 

@@ -14,11 +14,7 @@ use ratatosk_plugin::{
 };
 use ratatosk_session::Permit;
 
-use super::{
-    Shard,
-    connection::{Flow, Local},
-    runner,
-};
+use super::{Shard, connection::Local, runner};
 
 /// How many verdicts a connection keeps.
 const VERDICTS_MAX: usize = 32;
@@ -107,10 +103,7 @@ impl Shard {
     fn permitted(&mut self, session: SessionRef, action: &str, permit: Permit) {
         let Some(connection) = self.connection(session) else { return };
         connection.local.rare().verdicts.settle(action, permit);
-        if connection.state == Flow::Retrying {
-            connection.state = Flow::Reading;
-            connection.wake();
-        }
+        self.retry(session);
     }
 }
 

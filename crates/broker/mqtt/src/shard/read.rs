@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{
     READ_BYTES, Shard,
     connection::{Connection, Flow},
-    link::Link,
 };
 use crate::transport;
 
@@ -260,12 +259,9 @@ impl Shard {
         bytes: &[u8],
         whole: Option<&Bytes>,
     ) {
-        let Connection { session: machine, local, .. } = &mut **connection;
-        let settings = std::sync::Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        let received = machine.receive(now, bytes, whole, &mut link);
+        let received = self.lend(session, connection, |machine, now, link| {
+            machine.receive(now, bytes, whole, link)
+        });
         let rest = &bytes[received.consumed..];
         if rest.is_empty() {
             // An idle connection holds no buffer.
@@ -290,39 +286,13 @@ impl Shard {
                 connection.deadline = Some(at);
                 self.file_in_hands(session, connection, at);
             }
-            Next::End => {
-                self.end_in_hands(session, connection, Farewell::PeerClosed);
-                return;
-            }
+            Next::End => {}
         }
         if received.next == Next::Answer {
             connection.has_leftover = !connection.partial.is_empty();
             self.start_request(session, connection);
         }
         self.after_session(session, connection);
-    }
-
-    /// What is due whenever a session was at work.
-    pub(super) fn after_session(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
-        if connection.local.has_retained() {
-            self.pump_retained(session, connection);
-        }
-        if connection.session.output_len() > 0 {
-            self.mark_dirty(session, connection);
-        }
-        if let Some(rare) = &connection.local.rare
-            && let Some(state) = &rare.member
-        {
-            let is_congested = connection.session.is_congested();
-            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
-        }
-        let (expired, oversize) = connection.session.take_dropped();
-        self.stats.dropped_expired += u64::from(expired);
-        self.stats.dropped_oversize += u64::from(oversize);
-        if let Some(due) = connection.next_deadline() {
-            self.file_in_hands(session, connection, due);
-        }
-        Shard::recharge(connection);
     }
 
     /// Whether another shard does not keep up: then publishers wait.

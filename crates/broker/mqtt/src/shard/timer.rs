@@ -5,11 +5,7 @@ use ratatosk_contract::SessionRef;
 use ratatosk_session::Farewell;
 use ratatosk_telemetry::memory::Pressure;
 
-use super::{
-    Drain, Shard, TICK,
-    connection::{Connection, Flow},
-    link::Link,
-};
+use super::{Drain, Shard, TICK, connection::Flow};
 
 /// How many slots are looked at for sessions to end in one tick of a graceful stop.
 const DRAIN_LOOK_MAX: usize = 16 * 1024;
@@ -53,7 +49,7 @@ impl Shard {
             self.deadline_passed(session)?;
         }
         self.write_on(session);
-        self.tick_session(session);
+        self.drive(session, |machine, now, link| machine.tick(now, link));
         let connection = self.connection(session)?;
         let next = connection.next_deadline()?;
         connection.next_filing(now, next.max(now + TICK))
@@ -112,22 +108,6 @@ impl Shard {
             }
             _ => Some(()),
         }
-    }
-
-    fn tick_session(&mut self, session: SessionRef) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        let settings = std::sync::Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        machine.tick(now, &mut link);
-        if connection.session.farewell().is_some() {
-            self.end_in_hands(session, &mut connection, Farewell::KeepAliveTimeout);
-        } else if connection.session.output_len() > 0 {
-            self.mark_dirty(session, &mut connection);
-        }
-        self.put(session, connection);
     }
 
     fn age_caches(&mut self) {
