@@ -11,5 +11,6 @@ mod retain;
 mod session;
 mod shared;
 mod subscribe;
+mod takeover;
 mod tenants;
 mod wills;

@@ -85,8 +85,8 @@ pub(crate) struct Shard {
     filings: Vec<(SessionRef, Instant)>,
     shed: shed::Shed,
     turns: turns::Turns,
-    /// Predecessors whose end is awaited by somebody else than who took them over.
-    heirs: HashMap<SessionRef, SessionRef>,
+    /// Connections that ended while they waited for a session.
+    orphans: HashMap<SessionRef, claim::Orphan>,
     read_buffer: Box<[u8]>,
     found: Resolution,
     direct: Vec<DirectDelivery>,
@@ -144,7 +144,7 @@ impl Shard {
             filings: Vec::new(),
             shed: shed::Shed::default(),
             turns: turns::Turns::default(),
-            heirs: HashMap::new(),
+            orphans: HashMap::new(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             found: Resolution::default(),
             direct: Vec::new(),

@@ -2,13 +2,16 @@
 //!
 //! First the provider says who the client is. Then the directory says who holds the session now;
 //! that connection is ended first, wherever it is, and only then the state is taken over: so two
-//! owners never both act. A connection that is taken over while it waits itself passes the wait
-//! on to who took it over.
+//! owners never both act. A connection that ends while it waits, because it is taken over itself or
+//! for a reason of its own, leaves an orphan behind: what was to tell it that its predecessor has
+//! ended is passed on to who took it over, or to the directory.
+//!
+//! An orphan lasts until its predecessor's shard has seen one note.
 
 use std::sync::Arc;
 
 use ratatosk_contract::{
-    Call, SessionRef,
+    Call, SessionIdentity, SessionRef,
     inbox::{Attach, Sequence},
 };
 use ratatosk_plugin::answer::Answer as Later;
@@ -23,6 +26,14 @@ use super::{
     shaper::Shapers,
 };
 use crate::gate::{self, Decision};
+
+/// A connection that ended while it waited for its predecessor's end.
+pub(super) struct Orphan {
+    /// The session that it waited for.
+    identity: Arc<SessionIdentity>,
+    /// Who took it over, and waits in its place.
+    heir: Option<SessionRef>,
+}
 
 impl Shard {
     /// Sets about what the session asked for. The connection is in hands.
@@ -154,30 +165,44 @@ impl Shard {
 
     /// Ends a session that `by` takes over. [MQTT-3.1.4-3] MQTT-042
     pub(super) fn kick(&mut self, session: SessionRef, by: SessionRef) {
-        let is_waiting = self
-            .connection(session)
-            .and_then(|connection| connection.local.rare.as_ref())
-            .is_some_and(|rare| rare.pending_claim.is_some());
-        if is_waiting {
+        let rare = self.connection(session).and_then(|connection| connection.local.rare.as_ref());
+        if rare.is_some_and(|rare| rare.pending_claim.is_some()) {
             // It never had the session: CONNACK has no code for one that was taken over, and
             // DISCONNECT would come before CONNACK. [MQTT-3.2.0-1]
             let detail = "a newer connection took the session over".to_owned();
             let code = ratatosk_codec::ReasonCode::ServerBusy;
             self.end(session, Farewell::Refused { code, detail });
-            // Its own predecessor may not have ended yet.
-            self.heirs.insert(session, by);
+        }
+        if let Some(orphan) = self.orphans.get_mut(&session) {
+            debug_assert!(orphan.heir.is_none(), "the directory names each owner once");
+            orphan.heir = Some(by);
             return;
         }
         self.end(session, Farewell::TakenOver);
         self.node.mailboxes[by.shard.index()].note(Note::Kicked { waiter: by });
     }
 
+    /// A connection ended while it waited for a session. It stays the session's registered owner
+    /// until its predecessor has ended, so that who comes next waits for that, too.
+    pub(super) fn leave_orphan(&mut self, session: SessionRef, identity: Arc<SessionIdentity>) {
+        self.orphans.insert(session, Orphan { identity, heir: None });
+    }
+
     /// The predecessor of `waiter` has ended.
     pub(super) fn kicked(&mut self, waiter: SessionRef) {
-        if let Some(heir) = self.heirs.remove(&waiter) {
-            self.node.mailboxes[heir.shard.index()].note(Note::Kicked { waiter: heir });
-            return;
+        match self.orphans.remove(&waiter) {
+            Some(Orphan { heir: Some(heir), .. }) => {
+                self.node.mailboxes[heir.shard.index()].note(Note::Kicked { waiter: heir });
+            }
+            // If it is not the owner any more, then who is will be told when its kick comes.
+            Some(Orphan { identity, heir: None }) => {
+                self.node.session_dict.remove(&identity, waiter);
+            }
+            None => self.own_pending(waiter),
         }
+    }
+
+    fn own_pending(&mut self, waiter: SessionRef) {
         self.hold(waiter, |shard, connection| {
             let rare = connection.local.rare.as_mut();
             if let Some(claim) = rare.and_then(|rare| rare.pending_claim.take()) {

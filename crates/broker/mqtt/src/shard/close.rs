@@ -93,6 +93,11 @@ impl Shard {
     ) {
         let Some(identity) = connection.session.identity().cloned() else { return };
         let Some(tenant) = local.tenant else { return };
+        if local.rare.as_ref().is_some_and(|rare| rare.pending_claim.is_some()) {
+            // It has nothing of the session yet.
+            self.leave_orphan(session, identity);
+            return;
+        }
         self.node.session_dict.remove(&identity, session);
         for route in std::mem::take(&mut local.routes) {
             self.leave_route(tenant, route, session.slot);
