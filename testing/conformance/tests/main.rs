@@ -6,6 +6,7 @@ mod connect;
 mod events;
 mod flow;
 mod order;
+mod pauses;
 mod publish;
 mod retain;
 mod session;

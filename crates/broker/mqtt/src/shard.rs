@@ -300,7 +300,7 @@ impl Shard {
             })
         });
         let settings = Arc::clone(&self.node.settings_unknown);
-        let deadline = self.now + self.node.connect_timeout;
+        let connect_by = self.now + self.node.connect_timeout;
         let connection = Box::new(Connection {
             session: ratatosk_session::Session::new(self.now, &self.node.session, settings),
             stream,
@@ -315,7 +315,8 @@ impl Shard {
             is_write_blocked: false,
             listener,
             peer: accepted.peer,
-            deadline: Some(deadline),
+            connect_by: Some(connect_by),
+            deadline: None,
             account: self.node.unknown_account.clone(),
             charged: 0,
             filed: None,
@@ -325,7 +326,7 @@ impl Shard {
         });
         self.stats.accepted += 1;
         let session = self.insert(connection);
-        self.file(session, deadline);
+        self.file(session, connect_by);
         runner::serve(session);
     }
 }

@@ -110,8 +110,7 @@ impl Shard {
             self.on_live(session, connection);
         }
         if connection.state == Flow::Waiting {
-            connection.state = Flow::Reading;
-            connection.wake();
+            connection.read_on(self.now);
         }
         self.start_request(session, connection);
         self.after_session(session, connection);
@@ -120,7 +119,7 @@ impl Shard {
     fn on_live(&mut self, session: SessionRef, connection: &mut Connection) {
         self.stats.connected += 1;
         self.stats.live += 1;
-        connection.deadline = None;
+        connection.connect_by = None;
         connection.shapers = Shapers::new(self.now, connection.session.settings());
         if let Some(due) = connection.next_deadline() {
             self.file_in_hands(session, connection, due);

@@ -73,6 +73,7 @@ impl Shard {
         let is_gone =
             is_said && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
         let deadline = if is_gone { self.now } else { self.now + LINGER };
+        connection.connect_by = None;
         connection.deadline = Some(deadline);
         self.file_in_hands(session, connection, deadline);
         self.mark_dirty(session, connection);

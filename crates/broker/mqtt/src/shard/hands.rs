@@ -100,11 +100,11 @@ impl Shard {
 
     /// What a packet waits for may be known: it is brought again.
     pub(super) fn retry(&mut self, session: SessionRef) {
+        let now = self.now;
         if let Some(connection) = self.connection(session)
             && connection.state == Flow::Retrying
         {
-            connection.state = Flow::Reading;
-            connection.wake();
+            connection.read_on(now);
         }
     }
 }

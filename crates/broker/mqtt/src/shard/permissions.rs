@@ -101,6 +101,7 @@ impl Shard {
 
     /// A verdict came: the packet that waits for it is brought again.
     fn permitted(&mut self, session: SessionRef, action: &str, permit: Permit) {
+        self.now = self.node.clock.now();
         let Some(connection) = self.connection(session) else { return };
         connection.local.rare().verdicts.settle(action, permit);
         self.retry(session);
