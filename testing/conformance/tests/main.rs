@@ -5,6 +5,7 @@ mod cases;
 mod connect;
 mod events;
 mod flow;
+mod half_close;
 mod order;
 mod pauses;
 mod publish;

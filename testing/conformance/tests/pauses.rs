@@ -1,10 +1,7 @@
 //! Connections that the broker does not read for a while: what their clients send lies in the
 //! socket, and must not be taken for silence; and a client that said nothing gets no more time.
 
-use std::{
-    sync::{Mutex, mpsc},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use ratatosk_codec::{Packet, PacketType, ProtocolVersion, Publish, ReasonCode};
 use ratatosk_conformance::{Broker, Client, PermissionBy, Setup};
@@ -16,7 +13,7 @@ use ratatosk_plugin::{
 };
 use ratatosk_telemetry::{ByteCount, memory::Share};
 
-use crate::cases::{QOS0, QOS1};
+use crate::cases::{QOS0, QOS1, standstill};
 
 /// Lets pass what a client with a keep alive of one second may be silent, and as much again.
 fn pass_the_keep_alive(broker: &Broker) {
@@ -70,14 +67,7 @@ fn a_client_whose_bandwidth_is_used_up_is_not_silent() {
 #[test]
 fn a_client_that_another_shard_holds_up_is_not_silent() {
     const COUNT: usize = 100;
-    let (hold, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let permission = PermissionBy::new(move |_, action| {
-        if matches!(action, Action::Publish { topic: "block", .. }) {
-            let _ = held.lock().expect("one waits").recv();
-        }
-        Answer::Now(Verdict::Allowed)
-    });
+    let (hold, permission) = standstill();
     let broker = Broker::with(Setup { permission, ..Setup::default() });
     // A shard that stands still does not stop.
     let hold = hold;

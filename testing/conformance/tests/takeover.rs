@@ -1,20 +1,16 @@
 //! Connections that wait for a session, and end while they wait.
 
 use std::{
-    sync::{Mutex, mpsc},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use ratatosk_codec::ReasonCode;
-use ratatosk_conformance::{Broker, Client, Event, PATIENCE, PermissionBy, Setup};
+use ratatosk_conformance::{Broker, Client, Event, PATIENCE, Setup};
 use ratatosk_contract::{ClientId, SessionIdentity, TenantId};
 use ratatosk_mqtt::Config;
-use ratatosk_plugin::{
-    answer::Answer,
-    permission::{Action, Verdict},
-};
 
-use crate::cases::QOS0;
+use crate::cases::{QOS0, standstill};
 
 /// How long a connection may wait for its session.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,14 +33,7 @@ impl Stage {
     /// The owner of session "c" and the blocker are on the first shard, the other and all that
     /// come later on the second.
     fn new() -> Stage {
-        let (hold, held) = mpsc::channel::<()>();
-        let held = Mutex::new(held);
-        let permission = PermissionBy::new(move |_, action| {
-            if matches!(action, Action::Publish { topic: "block", .. }) {
-                let _ = held.lock().expect("one waits").recv();
-            }
-            Answer::Now(Verdict::Allowed)
-        });
+        let (hold, permission) = standstill();
         let config = Config { shards: 2, connect_timeout: TIMEOUT, ..Config::default() };
         let broker = Broker::with(Setup { config, permission, ..Setup::default() });
         let owner = broker.v5("c").connect();

@@ -68,10 +68,10 @@ impl Shard {
             layers.pipeline.close(&mut layers.wire);
         }
         Shard::recharge(connection);
-        // Layers that ended or broke have a word left: a close frame, an alert, a status line.
-        let is_said = connection.pipeline.as_ref().is_none_or(|layers| layers.is_written());
-        let is_gone =
-            is_said && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
+        // Who closed may have ended his half only, and is owed what was answered before; layers
+        // that ended or broke have a word left: a close frame, an alert, a status line.
+        let is_gone = connection.is_flushed()
+            && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
         let deadline = if is_gone { self.now } else { self.now + LINGER };
         connection.connect_by = None;
         connection.deadline = Some(deadline);
@@ -256,8 +256,10 @@ fn dated(will: &WillOrder, now: ratatosk_clock::Instant) -> Arc<StoredMessage> {
     Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
 }
 
-/// Ends the writing half, so that the peer reads to the end.
+/// Ends the writing half, so that the peer reads to the end. The task sees whether the peer has
+/// ended its half already.
 pub(super) fn shut(connection: &mut Connection) {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let _ = std::pin::Pin::new(&mut connection.stream).poll_shutdown(&mut context);
+    connection.wake();
 }

@@ -69,12 +69,11 @@ impl Shard {
                 Shard::recharge(connection);
             }
             Err(error) => {
-                let farewell = Farewell::NetworkError(error.to_string());
                 if connection.state == Flow::Lingering {
-                    connection.deadline = Some(self.now);
-                    self.file(session, self.now);
+                    // Nobody is there to be told.
+                    self.forget(session);
                 } else {
-                    self.end(session, farewell);
+                    self.end(session, Farewell::NetworkError(error.to_string()));
                 }
                 return;
             }

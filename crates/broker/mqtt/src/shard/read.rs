@@ -50,7 +50,7 @@ impl Shard {
                 self.read_heavy(session, &mut connection, context)
             }
             Flow::Reading => self.read(session, &mut connection, context, false),
-            Flow::Lingering => self.say_and_linger(&mut connection, context),
+            Flow::Lingering => linger(&mut connection, &mut self.read_buffer, context),
             _ => Turn::Done,
         };
         if turn == Turn::Gone {
@@ -61,17 +61,6 @@ impl Shard {
         }
         self.wake_flusher();
         turn
-    }
-
-    /// What is left to say goes first: the peer may have ended its half only.
-    fn say_and_linger(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Turn {
-        if !connection.is_write_blocked && !connection.is_flushed() {
-            match super::flush::write(connection, self.now) {
-                Ok(written) => self.stats.written_bytes += written as u64,
-                Err(_) => return Turn::Gone,
-            }
-        }
-        linger(connection, &mut self.read_buffer, context)
     }
 
     /// As [`Shard::read`], when those who bring little had their turn.
@@ -350,6 +339,8 @@ fn linger(connection: &mut Connection, buffer: &mut [u8], context: &mut Context<
     match Pin::new(&mut connection.stream).poll_read(context, &mut into) {
         Poll::Pending => Turn::Done,
         Poll::Ready(Ok(())) if !into.filled().is_empty() => Turn::Again,
+        // It may have ended its half only: the flusher calls again when all is said.
+        Poll::Ready(Ok(())) if !connection.is_flushed() => Turn::Done,
         Poll::Ready(_) => Turn::Gone,
     }
 }
