@@ -260,6 +260,11 @@ impl Shard {
             connection.partial.extend_from_slice(rest);
         }
         connection.wanted = 0;
+        if received.next != Next::Retry
+            && let Some(rare) = &mut connection.local.rare
+        {
+            rare.verdicts.release();
+        }
         match received.next {
             Next::Bytes { packet_length } => {
                 connection.wanted = packet_length.unwrap_or(0);
