@@ -1,7 +1,13 @@
 //! The cases that most behaviours are tested in: versions, and one shard or two.
 
+use std::sync::{Arc, Mutex, mpsc};
+
 use ratatosk_codec::{ProtocolVersion, Qos};
-use ratatosk_conformance::{Broker, Client, Connector, Setup};
+use ratatosk_conformance::{Broker, Client, Connector, PermissionBy, Setup};
+use ratatosk_plugin::{
+    answer::Answer,
+    permission::{Action, Verdict},
+};
 
 pub(crate) const QOS0: Qos = Qos::AtMostOnce;
 pub(crate) const QOS1: Qos = Qos::AtLeastOnce;
@@ -48,6 +54,20 @@ impl Case {
 
 /// Keeps a shard's count of connections as it is.
 pub(crate) struct Guard(#[expect(dead_code, reason = "held, not used")] Option<Client>);
+
+/// A provider that lets a shard stand still: whoever publishes to "block" holds it up until what
+/// comes first is dropped. It has to go before the broker, whose shards do not stop otherwise.
+pub(crate) fn standstill() -> (mpsc::Sender<()>, Arc<PermissionBy>) {
+    let (hold, held) = mpsc::channel();
+    let held = Mutex::new(held);
+    let permission = PermissionBy::new(move |_, action| {
+        if matches!(action, Action::Publish { topic: "block", .. }) {
+            let _ = held.lock().expect("one waits").recv();
+        }
+        Answer::Now(Verdict::Allowed)
+    });
+    (hold, permission)
+}
 
 /// Nothing is on its way to `receiver`: what `sender` publishes last comes next. The receiver
 /// subscribes to the fence for it.

@@ -1,5 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE: filters, codes, options.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use ratatosk_codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use ratatosk_conformance::{Broker, Client, PermissionBy, Setup};
 use ratatosk_contract::TenantSettings;
@@ -457,5 +462,44 @@ fn no_duplicates_while_routes_change() {
         }
         drop(stop);
         assert!(changing.join().expect("routes change") > 0);
+    }
+}
+
+/// A provider that answers later is asked for every filter of the largest packets, and the packet
+/// is taken once all answers are there.
+#[test]
+fn as_many_filters_as_fit_are_permitted_by_a_provider_that_answers_later() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let permission = PermissionBy::new(move |_, action| {
+        let verdict = match action {
+            Action::Subscribe { filter, .. } if filter.ends_with('7') => {
+                Verdict::Denied { reason: "it ends with 7".into() }
+            }
+            Action::Subscribe { .. } | Action::Unsubscribe { .. } => Verdict::Allowed,
+            _ => return Answer::Now(Verdict::Allowed),
+        };
+        count.fetch_add(1, Ordering::SeqCst);
+        Answer::later(async move {
+            tokio::task::yield_now().await;
+            verdict
+        })
+    });
+    let broker = Broker::with(Setup { permission, ..Setup::default() });
+    for version in VERSIONS {
+        let mut client = broker.client(version, "client").connect();
+        let names: Vec<String> = (0..1000).map(|number| format!("f/{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let filters: Vec<_> = names.iter().map(|name| (*name, options(QOS1))).collect();
+        let codes = client.subscribe_as(&filters, None);
+        assert_eq!(codes.len(), 1000);
+        assert_eq!(codes.iter().filter(|code| code.is_error()).count(), 100);
+        assert_eq!(asked.swap(0, Ordering::SeqCst), 1000, "nobody is asked twice");
+        client.unsubscribe(&names);
+        assert_eq!(asked.swap(0, Ordering::SeqCst), 1000, "nobody is asked twice");
+        // What was kept for the packets costs nothing any more.
+        client.ping();
+        let held = broker.memory.charged().bytes();
+        assert!(held < 100_000, "{held} bytes are charged");
     }
 }

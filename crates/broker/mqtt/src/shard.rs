@@ -13,6 +13,7 @@ mod close;
 pub(crate) mod connection;
 mod events;
 mod flush;
+mod hands;
 mod incoming;
 mod link;
 mod local_routes;
@@ -84,8 +85,8 @@ pub(crate) struct Shard {
     filings: Vec<(SessionRef, Instant)>,
     shed: shed::Shed,
     turns: turns::Turns,
-    /// Predecessors whose end is awaited by somebody else than who took them over.
-    heirs: HashMap<SessionRef, SessionRef>,
+    /// Connections that ended while they waited for a session.
+    orphans: HashMap<SessionRef, claim::Orphan>,
     read_buffer: Box<[u8]>,
     found: Resolution,
     direct: Vec<DirectDelivery>,
@@ -143,7 +144,7 @@ impl Shard {
             filings: Vec::new(),
             shed: shed::Shed::default(),
             turns: turns::Turns::default(),
-            heirs: HashMap::new(),
+            orphans: HashMap::new(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             found: Resolution::default(),
             direct: Vec::new(),
@@ -299,7 +300,7 @@ impl Shard {
             })
         });
         let settings = Arc::clone(&self.node.settings_unknown);
-        let deadline = self.now + self.node.connect_timeout;
+        let connect_by = self.now + self.node.connect_timeout;
         let connection = Box::new(Connection {
             session: ratatosk_session::Session::new(self.now, &self.node.session, settings),
             stream,
@@ -314,7 +315,8 @@ impl Shard {
             is_write_blocked: false,
             listener,
             peer: accepted.peer,
-            deadline: Some(deadline),
+            connect_by: Some(connect_by),
+            deadline: None,
             account: self.node.unknown_account.clone(),
             charged: 0,
             filed: None,
@@ -324,7 +326,7 @@ impl Shard {
         });
         self.stats.accepted += 1;
         let session = self.insert(connection);
-        self.file(session, deadline);
+        self.file(session, connect_by);
         runner::serve(session);
     }
 }

@@ -47,7 +47,6 @@ impl Broker for Nobody {
     fn unsubscribe(&mut self, _filter: TopicFilter<'_>) -> Unsubscribed {
         Unsubscribed::Removed
     }
-    fn subscribed(&mut self) {}
     fn fetch(
         &mut self,
         _after: Sequence,

@@ -37,9 +37,6 @@ pub trait Broker {
     /// Ends a subscription.
     fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed;
 
-    /// The SUBACK is written: retained messages may follow it. [MQTT-3.3.1-9]
-    fn subscribed(&mut self);
-
     /// Reads the queue of a persistent session.
     fn fetch(
         &mut self,

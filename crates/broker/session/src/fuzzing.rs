@@ -381,8 +381,6 @@ impl Broker for ScriptedBroker {
         }
     }
 
-    fn subscribed(&mut self) {}
-
     fn fetch(
         &mut self,
         after: Sequence,

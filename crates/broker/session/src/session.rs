@@ -374,6 +374,15 @@ impl Session {
         self.check_invariants();
     }
 
+    /// The client is not read for a reason of the driver's, or was not until now: that it was not
+    /// heard is no silence of its own. To be called before [`Session::tick`] while that lasts, and
+    /// at its end. A client that does not take its answers has no excuse. MQTT-033, SEC-006
+    pub fn excuse(&mut self, now: Instant) {
+        if self.output.len() <= self.output_bytes_max() {
+            self.last_heard = now;
+        }
+    }
+
     /// When [`Session::tick`] is due at the latest, as far as is known now.
     pub fn deadline(&self) -> Option<Instant> {
         let resend = self.outbound.as_ref().and_then(|out| out.resend).map(|resend| resend.at);

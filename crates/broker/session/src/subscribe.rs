@@ -1,7 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 //!
 //! All filters are checked, permissions included, before the first is acted on, so that the
-//! packet can be brought again while a permission is being determined. Then they are handled one
+//! packet can be brought again while permissions are being determined; the broker is asked for all
+//! of them each time, and says how many it determines at once. Then they are handled one
 //! by one and answered with one packet, a code for each. [MQTT-3.8.4-5] [MQTT-3.8.4-6]
 
 use ratatosk_clock::Instant;
@@ -27,11 +28,14 @@ impl Session {
     ) -> Result<Taken, Farewell> {
         self.check_count(subscribe.filters.len())?;
         let mut verdicts = Vec::with_capacity(subscribe.filters.len());
+        let mut is_later = false;
         for asked in subscribe.filters.iter() {
-            match self.check_filter(&asked, subscribe.subscription_id.is_some(), broker)? {
-                Verdict::Later => return Ok(Taken::Again(Next::Retry)),
-                verdict => verdicts.push(verdict),
-            }
+            let verdict = self.check_filter(&asked, subscribe.subscription_id.is_some(), broker)?;
+            is_later |= matches!(verdict, Verdict::Later);
+            verdicts.push(verdict);
+        }
+        if is_later {
+            return Ok(Taken::Again(Next::Retry));
         }
         let limits = topic_limits(&self.settings);
         let mut codes = Vec::with_capacity(verdicts.len());
@@ -54,7 +58,6 @@ impl Session {
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6]
         self.write_explained(Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
-        broker.subscribed();
         Ok(Taken::Whole)
     }
 
@@ -70,10 +73,10 @@ impl Session {
         for text in unsubscribe.filters.iter() {
             let permit = TopicFilter::parse(text, &limits)
                 .map_or(Permit::Allowed, |filter| broker.permits_unsubscribe(filter));
-            if permit == Permit::Later {
-                return Ok(Taken::Again(Next::Retry));
-            }
             permits.push(permit);
+        }
+        if permits.contains(&Permit::Later) {
+            return Ok(Taken::Again(Next::Retry));
         }
         let mut codes = Vec::with_capacity(permits.len());
         for (text, permit) in unsubscribe.filters.iter().zip(permits) {

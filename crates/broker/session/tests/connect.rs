@@ -376,6 +376,25 @@ fn a_client_that_is_kept_waiting_is_not_silent() {
     }
 }
 
+/// MQTT-033: nor is one that the driver does not read, unless it does not take its answers.
+#[test]
+fn a_client_that_is_not_read_is_excused_unless_it_does_not_read_itself() {
+    let connect = Connect { keep_alive_s: 10, ..connect(V311) };
+    let limits = settings(|s| s.max_user_payload_bytes = 1024);
+    let mut peer = Peer::live_as(&connect, &limits, transient());
+    for _ in 0..4 {
+        peer.pass(Duration::from_secs(12));
+        peer.session.excuse(peer.now);
+        peer.tick_after(Duration::ZERO);
+        assert_eq!(peer.session.farewell(), None);
+    }
+    while !matches!(peer.feed(&[0xC0, 0].repeat(10_000)), Next::RetryAt(_)) {}
+    peer.pass(Duration::from_secs(15));
+    peer.session.excuse(peer.now);
+    peer.tick_after(Duration::ZERO);
+    assert_eq!(peer.session.farewell(), Some(&Farewell::KeepAliveTimeout));
+}
+
 /// MQTT-036, MQTT-037, MQTT-038: expiry of MQTT 5. [MQTT-3.1.2-23]
 #[test]
 fn session_expiry_is_clamped() {

@@ -44,7 +44,6 @@ pub(crate) struct FakeBroker {
     pub(crate) unsubscribe_outcomes: VecDeque<Unsubscribed>,
     pub(crate) subscriptions: Vec<(String, SubscriptionOptions, Option<u32>)>,
     pub(crate) unsubscribed: Vec<String>,
-    pub(crate) subscribed_calls: usize,
     /// The inbox of a persistent session.
     pub(crate) queue: Vec<Entry>,
     pub(crate) committed: Vec<u64>,
@@ -107,10 +106,6 @@ impl Broker for FakeBroker {
     fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed {
         self.unsubscribed.push(filter.as_str().to_owned());
         self.unsubscribe_outcomes.pop_front().unwrap_or(Unsubscribed::Removed)
-    }
-
-    fn subscribed(&mut self) {
-        self.subscribed_calls += 1;
     }
 
     fn fetch(

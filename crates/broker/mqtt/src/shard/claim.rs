@@ -2,14 +2,16 @@
 //!
 //! First the provider says who the client is. Then the directory says who holds the session now;
 //! that connection is ended first, wherever it is, and only then the state is taken over: so two
-//! owners never both act. A connection that is taken over while it waits itself passes the wait
-//! on to who took it over.
+//! owners never both act. A connection that ends while it waits, because it is taken over itself or
+//! for a reason of its own, leaves an orphan behind: what was to tell it that its predecessor has
+//! ended is passed on to who took it over, or to the directory.
+//!
+//! An orphan lasts until its predecessor's shard has seen one note.
 
 use std::sync::Arc;
 
-use ratatosk_clock::Instant;
 use ratatosk_contract::{
-    Call, SessionRef,
+    Call, SessionIdentity, SessionRef,
     inbox::{Attach, Sequence},
 };
 use ratatosk_plugin::answer::Answer as Later;
@@ -19,12 +21,19 @@ use super::{
     Shard,
     connection::{Connection, Flow},
     events::connection_number,
-    link::Link,
     mailbox::Note,
     runner,
     shaper::Shapers,
 };
 use crate::gate::{self, Decision};
+
+/// A connection that ended while it waited for its predecessor's end.
+pub(super) struct Orphan {
+    /// The session that it waited for.
+    identity: Arc<SessionIdentity>,
+    /// Who took it over, and waits in its place.
+    heir: Option<SessionRef>,
+}
 
 impl Shard {
     /// Sets about what the session asked for. The connection is in hands.
@@ -66,9 +75,7 @@ impl Shard {
     /// A decision came later.
     fn decided(&mut self, session: SessionRef, decision: Decision) {
         self.now = self.node.clock.now();
-        let Some(mut connection) = self.take(session) else { return };
-        self.decide(session, &mut connection, decision);
-        self.put(session, connection);
+        self.hold(session, |shard, connection| shard.decide(session, connection, decision));
         self.wake_flusher();
     }
 
@@ -93,23 +100,17 @@ impl Shard {
 
     /// Hands an answer to the session, and goes on with what it asks next.
     fn answer(&mut self, session: SessionRef, connection: &mut Box<Connection>, answer: Answer) {
-        let Connection { session: machine, local, .. } = &mut **connection;
-        let settings = Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let was_live = machine.is_live();
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        machine.answer(now, answer, &mut link);
+        let was_live = connection.session.is_live();
+        self.lend(session, connection, |machine, now, link| machine.answer(now, answer, link));
         if connection.session.farewell().is_some() {
-            self.end_in_hands(session, connection, Farewell::PeerClosed);
+            self.after_session(session, connection);
             return;
         }
         if !was_live && connection.session.is_live() {
             self.on_live(session, connection);
         }
         if connection.state == Flow::Waiting {
-            connection.state = Flow::Reading;
-            connection.wake();
+            connection.read_on(self.now);
         }
         self.start_request(session, connection);
         self.after_session(session, connection);
@@ -118,7 +119,7 @@ impl Shard {
     fn on_live(&mut self, session: SessionRef, connection: &mut Connection) {
         self.stats.connected += 1;
         self.stats.live += 1;
-        connection.deadline = None;
+        connection.connect_by = None;
         connection.shapers = Shapers::new(self.now, connection.session.settings());
         if let Some(due) = connection.next_deadline() {
             self.file_in_hands(session, connection, due);
@@ -163,36 +164,50 @@ impl Shard {
 
     /// Ends a session that `by` takes over. [MQTT-3.1.4-3] MQTT-042
     pub(super) fn kick(&mut self, session: SessionRef, by: SessionRef) {
-        let is_waiting = self
-            .connection(session)
-            .and_then(|connection| connection.local.rare.as_ref())
-            .is_some_and(|rare| rare.pending_claim.is_some());
-        if is_waiting {
+        let rare = self.connection(session).and_then(|connection| connection.local.rare.as_ref());
+        if rare.is_some_and(|rare| rare.pending_claim.is_some()) {
             // It never had the session: CONNACK has no code for one that was taken over, and
             // DISCONNECT would come before CONNACK. [MQTT-3.2.0-1]
             let detail = "a newer connection took the session over".to_owned();
             let code = ratatosk_codec::ReasonCode::ServerBusy;
             self.end(session, Farewell::Refused { code, detail });
-            // Its own predecessor may not have ended yet.
-            self.heirs.insert(session, by);
+        }
+        if let Some(orphan) = self.orphans.get_mut(&session) {
+            debug_assert!(orphan.heir.is_none(), "the directory names each owner once");
+            orphan.heir = Some(by);
             return;
         }
         self.end(session, Farewell::TakenOver);
         self.node.mailboxes[by.shard.index()].note(Note::Kicked { waiter: by });
     }
 
+    /// A connection ended while it waited for a session. It stays the session's registered owner
+    /// until its predecessor has ended, so that who comes next waits for that, too.
+    pub(super) fn leave_orphan(&mut self, session: SessionRef, identity: Arc<SessionIdentity>) {
+        self.orphans.insert(session, Orphan { identity, heir: None });
+    }
+
     /// The predecessor of `waiter` has ended.
     pub(super) fn kicked(&mut self, waiter: SessionRef) {
-        if let Some(heir) = self.heirs.remove(&waiter) {
-            self.node.mailboxes[heir.shard.index()].note(Note::Kicked { waiter: heir });
-            return;
+        match self.orphans.remove(&waiter) {
+            Some(Orphan { heir: Some(heir), .. }) => {
+                self.node.mailboxes[heir.shard.index()].note(Note::Kicked { waiter: heir });
+            }
+            // If it is not the owner any more, then who is will be told when its kick comes.
+            Some(Orphan { identity, heir: None }) => {
+                self.node.session_dict.remove(&identity, waiter);
+            }
+            None => self.own_pending(waiter),
         }
-        let Some(mut connection) = self.take(waiter) else { return };
-        let claim = connection.local.rare.as_mut().and_then(|rare| rare.pending_claim.take());
-        if let Some(claim) = claim {
-            self.own(waiter, &mut connection, &claim);
-        }
-        self.put(waiter, connection);
+    }
+
+    fn own_pending(&mut self, waiter: SessionRef) {
+        self.hold(waiter, |shard, connection| {
+            let rare = connection.local.rare.as_mut();
+            if let Some(claim) = rare.and_then(|rare| rare.pending_claim.take()) {
+                shard.own(waiter, connection, &claim);
+            }
+        });
         self.wake_flusher();
     }
 
@@ -251,57 +266,5 @@ impl Shard {
             inbound: attached.inbound,
             sent: attached.sent,
         })
-    }
-
-    /// A settled publish of a session.
-    pub(super) fn settle(
-        &mut self,
-        session: SessionRef,
-        ticket: ratatosk_contract::Ticket,
-        settlement: ratatosk_contract::call::Settlement,
-    ) {
-        self.with_session(session, |machine, _, link| machine.settle(ticket, settlement, link));
-    }
-
-    /// A session's inbox has more.
-    pub(super) fn inbox_ready(&mut self, session: SessionRef) {
-        self.with_session(session, |machine, now, link| machine.inbox_ready(now, link));
-    }
-
-    /// Works on what a live session has in the broker.
-    pub(super) fn with_link(&mut self, session: SessionRef, work: impl FnOnce(&mut Link<'_>)) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        if machine.is_live() {
-            let settings = Arc::clone(machine.settings());
-            let publisher = machine.publisher().0;
-            work(&mut Link { shard: self, local, session, settings: &settings, publisher });
-        }
-        self.put(session, connection);
-    }
-
-    /// Lets a session work outside of its own turn.
-    pub(super) fn with_session(
-        &mut self,
-        session: SessionRef,
-        work: impl FnOnce(&mut ratatosk_session::Session, Instant, &mut Link<'_>),
-    ) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        let settings = Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        work(machine, now, &mut link);
-        if connection.session.farewell().is_some() {
-            self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
-        } else {
-            self.after_session(session, &mut connection);
-            if connection.state == Flow::Retrying {
-                connection.state = Flow::Reading;
-                connection.wake();
-            }
-        }
-        self.put(session, connection);
     }
 }

@@ -33,9 +33,7 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Shard {
     /// Ends the session of a connection.
     pub(super) fn end(&mut self, session: SessionRef, farewell: Farewell) {
-        let Some(mut connection) = self.take(session) else { return };
-        self.end_in_hands(session, &mut connection, farewell);
-        self.put(session, connection);
+        self.hold(session, |shard, connection| shard.end_in_hands(session, connection, farewell));
         self.wake_flusher();
     }
 
@@ -70,11 +68,12 @@ impl Shard {
             layers.pipeline.close(&mut layers.wire);
         }
         Shard::recharge(connection);
-        // Layers that ended or broke have a word left: a close frame, an alert, a status line.
-        let is_said = connection.pipeline.as_ref().is_none_or(|layers| layers.is_written());
-        let is_gone =
-            is_said && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
+        // Who closed may have ended his half only, and is owed what was answered before; layers
+        // that ended or broke have a word left: a close frame, an alert, a status line.
+        let is_gone = connection.is_flushed()
+            && matches!(ending.farewell, Farewell::PeerClosed | Farewell::NetworkError(_));
         let deadline = if is_gone { self.now } else { self.now + LINGER };
+        connection.connect_by = None;
         connection.deadline = Some(deadline);
         self.file_in_hands(session, connection, deadline);
         self.mark_dirty(session, connection);
@@ -95,6 +94,11 @@ impl Shard {
     ) {
         let Some(identity) = connection.session.identity().cloned() else { return };
         let Some(tenant) = local.tenant else { return };
+        if local.rare.as_ref().is_some_and(|rare| rare.pending_claim.is_some()) {
+            // It has nothing of the session yet.
+            self.leave_orphan(session, identity);
+            return;
+        }
         self.node.session_dict.remove(&identity, session);
         for route in std::mem::take(&mut local.routes) {
             self.leave_route(tenant, route, session.slot);
@@ -252,8 +256,10 @@ fn dated(will: &WillOrder, now: ratatosk_clock::Instant) -> Arc<StoredMessage> {
     Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
 }
 
-/// Ends the writing half, so that the peer reads to the end.
+/// Ends the writing half, so that the peer reads to the end. The task sees whether the peer has
+/// ended its half already.
 pub(super) fn shut(connection: &mut Connection) {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let _ = std::pin::Pin::new(&mut connection.stream).poll_shutdown(&mut context);
+    connection.wake();
 }

@@ -40,7 +40,9 @@ pub(crate) struct Connection {
     pub(crate) is_write_blocked: bool,
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
-    /// When CONNECT has to be there, or the lingering ends, or reading goes on.
+    /// When CONNECT has to be there; `None` once the session is live or has ended.
+    pub(crate) connect_by: Option<Instant>,
+    /// When its state ends, if time ends it.
     pub(crate) deadline: Option<Instant>,
     /// Whose memory it is.
     pub(crate) account: Account,
@@ -233,6 +235,19 @@ impl Connection {
         }
     }
 
+    /// Reads again. What came meanwhile lies unread, so its peer was not silent.
+    pub(super) fn read_on(&mut self, now: Instant) {
+        self.state = Flow::Reading;
+        self.deadline = None;
+        self.session.excuse(now);
+        self.wake();
+    }
+
+    /// Whether what its peer sends is left in the socket for now.
+    pub(super) fn is_unread(&self) -> bool {
+        !matches!(self.state, Flow::Reading | Flow::Lingering)
+    }
+
     /// Whether there is anything to write to the socket.
     pub(super) fn has_output(&mut self) -> bool {
         match &self.pipeline {
@@ -255,7 +270,7 @@ impl Connection {
     /// When the timer has to look at it again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let write_at = self.shapers.as_ref().and_then(|shapers| shapers.write_at);
-        let deadlines = [self.deadline, self.session.deadline(), write_at];
+        let deadlines = [self.connect_by, self.deadline, self.session.deadline(), write_at];
         deadlines.into_iter().flatten().min()
     }
 

@@ -13,7 +13,6 @@ use ratatosk_session::{Farewell, Session};
 use super::{
     Shard, close,
     connection::{Connection, Flow, Layered},
-    link::Link,
 };
 
 /// How many connections are written before others get a turn.
@@ -70,12 +69,11 @@ impl Shard {
                 Shard::recharge(connection);
             }
             Err(error) => {
-                let farewell = Farewell::NetworkError(error.to_string());
                 if connection.state == Flow::Lingering {
-                    connection.deadline = Some(self.now);
-                    self.file(session, self.now);
+                    // Nobody is there to be told.
+                    self.forget(session);
                 } else {
-                    self.end(session, farewell);
+                    self.end(session, Farewell::NetworkError(error.to_string()));
                 }
                 return;
             }
@@ -95,25 +93,9 @@ impl Shard {
             return;
         }
         if connection.session.wants_pump() || connection.local.has_retained() {
-            self.refill(session);
+            // The output is written: more may follow.
+            self.drive(session, |machine, now, link| machine.pump(now, link));
         }
-    }
-
-    /// The output is written: more may follow.
-    fn refill(&mut self, session: SessionRef) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        let settings = std::sync::Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        machine.pump(now, &mut link);
-        if connection.session.farewell().is_some() {
-            self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
-        } else {
-            self.after_session(session, &mut connection);
-        }
-        self.put(session, connection);
     }
 }
 

@@ -178,12 +178,12 @@ impl Shard {
 
     /// A lane has room again: those who waited for it read on.
     fn resume(&mut self) {
+        let now = self.now;
         for session in std::mem::take(&mut self.back_pressured) {
             if let Some(connection) = self.connection(session)
                 && connection.state == Flow::BackPressured
             {
-                connection.state = Flow::Reading;
-                connection.wake();
+                connection.read_on(now);
             }
         }
     }

@@ -121,10 +121,6 @@ impl Broker for Link<'_> {
         Unsubscribed::Removed
     }
 
-    fn subscribed(&mut self) {
-        // The retained messages are read when the batch is done, behind the SUBACK.
-    }
-
     fn fetch(
         &mut self,
         after: Sequence,

@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{
     READ_BYTES, Shard,
     connection::{Connection, Flow},
-    link::Link,
 };
 use crate::transport;
 
@@ -51,7 +50,7 @@ impl Shard {
                 self.read_heavy(session, &mut connection, context)
             }
             Flow::Reading => self.read(session, &mut connection, context, false),
-            Flow::Lingering => self.say_and_linger(&mut connection, context),
+            Flow::Lingering => linger(&mut connection, &mut self.read_buffer, context),
             _ => Turn::Done,
         };
         if turn == Turn::Gone {
@@ -62,17 +61,6 @@ impl Shard {
         }
         self.wake_flusher();
         turn
-    }
-
-    /// What is left to say goes first: the peer may have ended its half only.
-    fn say_and_linger(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Turn {
-        if !connection.is_write_blocked && !connection.is_flushed() {
-            match super::flush::write(connection, self.now) {
-                Ok(written) => self.stats.written_bytes += written as u64,
-                Err(_) => return Turn::Gone,
-            }
-        }
-        linger(connection, &mut self.read_buffer, context)
     }
 
     /// As [`Shard::read`], when those who bring little had their turn.
@@ -260,12 +248,9 @@ impl Shard {
         bytes: &[u8],
         whole: Option<&Bytes>,
     ) {
-        let Connection { session: machine, local, .. } = &mut **connection;
-        let settings = std::sync::Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        let received = machine.receive(now, bytes, whole, &mut link);
+        let received = self.lend(session, connection, |machine, now, link| {
+            machine.receive(now, bytes, whole, link)
+        });
         let rest = &bytes[received.consumed..];
         if rest.is_empty() {
             // An idle connection holds no buffer.
@@ -275,6 +260,11 @@ impl Shard {
             connection.partial.extend_from_slice(rest);
         }
         connection.wanted = 0;
+        if received.next != Next::Retry
+            && let Some(rare) = &mut connection.local.rare
+        {
+            rare.verdicts.release();
+        }
         match received.next {
             Next::Bytes { packet_length } => {
                 connection.wanted = packet_length.unwrap_or(0);
@@ -290,39 +280,13 @@ impl Shard {
                 connection.deadline = Some(at);
                 self.file_in_hands(session, connection, at);
             }
-            Next::End => {
-                self.end_in_hands(session, connection, Farewell::PeerClosed);
-                return;
-            }
+            Next::End => {}
         }
         if received.next == Next::Answer {
             connection.has_leftover = !connection.partial.is_empty();
             self.start_request(session, connection);
         }
         self.after_session(session, connection);
-    }
-
-    /// What is due whenever a session was at work.
-    pub(super) fn after_session(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
-        if connection.local.has_retained() {
-            self.pump_retained(session, connection);
-        }
-        if connection.session.output_len() > 0 {
-            self.mark_dirty(session, connection);
-        }
-        if let Some(rare) = &connection.local.rare
-            && let Some(state) = &rare.member
-        {
-            let is_congested = connection.session.is_congested();
-            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
-        }
-        let (expired, oversize) = connection.session.take_dropped();
-        self.stats.dropped_expired += u64::from(expired);
-        self.stats.dropped_oversize += u64::from(oversize);
-        if let Some(due) = connection.next_deadline() {
-            self.file_in_hands(session, connection, due);
-        }
-        Shard::recharge(connection);
     }
 
     /// Whether another shard does not keep up: then publishers wait.
@@ -380,6 +344,8 @@ fn linger(connection: &mut Connection, buffer: &mut [u8], context: &mut Context<
     match Pin::new(&mut connection.stream).poll_read(context, &mut into) {
         Poll::Pending => Turn::Done,
         Poll::Ready(Ok(())) if !into.filled().is_empty() => Turn::Again,
+        // It may have ended its half only: the flusher calls again when all is said.
+        Poll::Ready(Ok(())) if !connection.is_flushed() => Turn::Done,
         Poll::Ready(_) => Turn::Gone,
     }
 }

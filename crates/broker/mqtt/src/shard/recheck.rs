@@ -105,7 +105,10 @@ impl Shard {
         let at = self.node.clock.wall();
         let line = format!("subscription to {filter:?} ended: no longer permitted");
         self.stats.revoked += 1;
-        self.with_link(session, |link| {
+        self.drive(session, |machine, _, link| {
+            if !machine.is_live() {
+                return;
+            }
             if let Ok(parsed) = TopicFilter::parse(filter, &TopicLimits::PROTOCOL) {
                 link.unsubscribe(parsed);
             }

@@ -144,14 +144,13 @@ impl Shard {
     }
 
     fn wake_starved(&mut self) {
+        let now = self.now;
         // All at once would bring the next shortage at once.
         for _ in 0..WOKEN_MAX {
             let Some(session) = self.shed.starved.pop_front() else { return };
             let Some(connection) = self.connection(session) else { continue };
             if connection.state == Flow::Starved {
-                connection.state = Flow::Reading;
-                connection.deadline = None;
-                connection.wake();
+                connection.read_on(now);
             }
         }
     }

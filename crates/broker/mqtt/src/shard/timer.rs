@@ -5,11 +5,7 @@ use ratatosk_contract::SessionRef;
 use ratatosk_session::Farewell;
 use ratatosk_telemetry::memory::Pressure;
 
-use super::{
-    Drain, Shard, TICK,
-    connection::{Connection, Flow},
-    link::Link,
-};
+use super::{Drain, Shard, TICK, connection::Flow};
 
 /// How many slots are looked at for sessions to end in one tick of a graceful stop.
 const DRAIN_LOOK_MAX: usize = 16 * 1024;
@@ -49,9 +45,11 @@ impl Shard {
         if deadline > now {
             return connection.next_filing(now, deadline);
         }
-        if connection.deadline.is_some_and(|own| own <= now) {
-            self.deadline_passed(session)?;
+        // MQTT-012
+        if connection.connect_by.is_some_and(|by| by <= now) {
+            self.end(session, Farewell::ConnectTimeout);
         }
+        self.pass_deadline(session)?;
         self.write_on(session);
         self.tick_session(session);
         let connection = self.connection(session)?;
@@ -73,61 +71,52 @@ impl Shard {
         }
     }
 
-    fn deadline_passed(&mut self, session: SessionRef) -> Option<()> {
+    /// Ends the state of a connection whose time is over; `None` if it is gone.
+    fn pass_deadline(&mut self, session: SessionRef) -> Option<()> {
+        let now = self.now;
         let connection = self.connection(session)?;
-        connection.deadline = None;
+        if connection.deadline.is_none_or(|deadline| deadline > now) {
+            return Some(());
+        }
         match connection.state {
             Flow::Lingering => {
                 self.forget(session);
-                None
+                return None;
             }
-            Flow::Throttled => {
-                connection.state = Flow::Reading;
-                connection.wake();
-                Some(())
+            Flow::Throttled => connection.read_on(now),
+            Flow::Starved => self.pass_starved(session),
+            // Time does not end the others.
+            Flow::Reading | Flow::Waiting | Flow::Retrying | Flow::BackPressured => {
+                connection.deadline = None;
             }
-            // MQTT-103
-            Flow::Starved => {
-                let is_over = self.node.memory.pressure() < Pressure::PauseReaders;
-                if is_over {
-                    let connection = self.connection(session)?;
-                    connection.state = Flow::Reading;
-                    connection.wake();
-                    return Some(());
-                }
-                let later = self.now + TICK;
-                if self.has_ended_enough() {
-                    let connection = self.connection(session)?;
-                    connection.deadline = Some(later);
-                    return Some(());
-                }
-                self.stats.ended_for_memory += 1;
-                self.end(session, Farewell::MemoryPressure);
-                Some(())
-            }
-            // MQTT-012
-            _ if !connection.session.is_live() => {
-                self.end(session, Farewell::ConnectTimeout);
-                Some(())
-            }
-            _ => Some(()),
+        }
+        Some(())
+    }
+
+    /// A connection was left unread for as long as may be: it is read again or ended. MQTT-103
+    fn pass_starved(&mut self, session: SessionRef) {
+        let now = self.now;
+        let is_over = self.node.memory.pressure() < Pressure::PauseReaders;
+        let is_later = self.has_ended_enough();
+        let Some(connection) = self.connection(session) else { return };
+        if is_over {
+            connection.read_on(now);
+        } else if is_later {
+            connection.deadline = Some(now + TICK);
+        } else {
+            self.stats.ended_for_memory += 1;
+            self.end(session, Farewell::MemoryPressure);
         }
     }
 
     fn tick_session(&mut self, session: SessionRef) {
-        let Some(mut connection) = self.take(session) else { return };
-        let Connection { session: machine, local, .. } = &mut *connection;
-        let settings = std::sync::Arc::clone(machine.settings());
-        let publisher = machine.publisher().0;
-        let now = self.now;
-        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
-        machine.tick(now, &mut link);
-        if connection.session.farewell().is_some() {
-            self.end_in_hands(session, &mut connection, Farewell::KeepAliveTimeout);
-        } else if connection.session.output_len() > 0 {
-            self.mark_dirty(session, &mut connection);
-        }
-        self.put(session, connection);
+        let is_unread = self.connection(session).is_some_and(|connection| connection.is_unread());
+        self.drive(session, |machine, now, link| {
+            if is_unread {
+                machine.excuse(now);
+            }
+            machine.tick(now, link);
+        });
     }
 
     fn age_caches(&mut self) {

@@ -1,0 +1,110 @@
+//! A connection in hands: taken out of its slot while its session works.
+//!
+//! Whoever lets a session work does it here: the session is lent a [`Link`] to the broker, and
+//! whatever is due afterwards is seen to: its end, its output, its next deadline, what it costs.
+//! While a connection is in hands nobody else finds it: what it publishes to itself goes the way
+//! of messages from other shards.
+
+use std::sync::Arc;
+
+use ratatosk_clock::Instant;
+use ratatosk_contract::{SessionRef, Ticket, call::Settlement};
+use ratatosk_session::{Farewell, Session};
+
+use super::{
+    Shard,
+    connection::{Connection, Flow},
+    link::Link,
+};
+
+impl Shard {
+    /// Takes a connection into hands for the length of `work`; `None` if it is gone.
+    #[inline]
+    pub(super) fn hold<R>(
+        &mut self,
+        session: SessionRef,
+        work: impl FnOnce(&mut Self, &mut Box<Connection>) -> R,
+    ) -> Option<R> {
+        let mut connection = self.take(session)?;
+        let result = work(self, &mut connection);
+        self.put(session, connection);
+        Some(result)
+    }
+
+    /// Lets a session work outside of its own turn, and sees to what is due.
+    pub(super) fn drive(
+        &mut self,
+        session: SessionRef,
+        work: impl FnOnce(&mut Session, Instant, &mut Link<'_>),
+    ) {
+        self.hold(session, |shard, connection| {
+            shard.lend(session, connection, work);
+            shard.after_session(session, connection);
+        });
+    }
+
+    /// Lends the broker to the session of a connection that is in hands.
+    #[inline]
+    pub(super) fn lend<R>(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Connection,
+        work: impl FnOnce(&mut Session, Instant, &mut Link<'_>) -> R,
+    ) -> R {
+        let Connection { session: machine, local, .. } = connection;
+        let settings = Arc::clone(machine.settings());
+        let publisher = machine.publisher().0;
+        let now = self.now;
+        let mut link = Link { shard: self, local, session, settings: &settings, publisher };
+        work(machine, now, &mut link)
+    }
+
+    /// What is due whenever a session was at work.
+    pub(super) fn after_session(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
+        if connection.session.farewell().is_some() {
+            // The session's own goes first.
+            self.end_in_hands(session, connection, Farewell::PeerClosed);
+            return;
+        }
+        if connection.local.has_retained() {
+            self.pump_retained(session, connection);
+        }
+        if connection.session.output_len() > 0 {
+            self.mark_dirty(session, connection);
+        }
+        if let Some(rare) = &connection.local.rare
+            && let Some(state) = &rare.member
+        {
+            let is_congested = connection.session.is_congested();
+            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
+        }
+        let (expired, oversize) = connection.session.take_dropped();
+        self.stats.dropped_expired += u64::from(expired);
+        self.stats.dropped_oversize += u64::from(oversize);
+        if let Some(due) = connection.next_deadline() {
+            self.file_in_hands(session, connection, due);
+        }
+        Shard::recharge(connection);
+    }
+
+    /// A settled publish of a session: a packet may wait for it.
+    pub(super) fn settle(&mut self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
+        self.drive(session, |machine, _, link| machine.settle(ticket, settlement, link));
+        self.retry(session);
+    }
+
+    /// A session's inbox has more.
+    pub(super) fn inbox_ready(&mut self, session: SessionRef) {
+        self.drive(session, |machine, now, link| machine.inbox_ready(now, link));
+    }
+
+    /// What a packet waits for may be known: it is brought again.
+    pub(super) fn retry(&mut self, session: SessionRef) {
+        let now = self.now;
+        if let Some(connection) = self.connection(session)
+            && connection.state == Flow::Retrying
+        {
+            connection.read_on(now);
+        }
+    }
+}
