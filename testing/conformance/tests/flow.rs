@@ -177,9 +177,8 @@ fn an_offline_queue_is_bounded() {
     assert_eq!(TenantSettings::default().session_inbox_size, 10_000);
 }
 
-/// While memory is short who brings much is not read, and closed after 5 s; who brings
-/// little goes on.
-/// MQTT-103 without the quota of inbound bytes.
+/// MQTT-103: while memory is short who brings much is not read, and closed after 5 s; who brings
+/// little goes on. A quota of inbound bytes is not among it.
 #[test]
 fn memory_pressure_stops_readers_and_then_closes_them() {
     let setup = || Setup { memory_max: ByteCount::mebibytes(256), ..Setup::default() };

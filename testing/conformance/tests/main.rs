@@ -1,12 +1,16 @@
 //! What clients see of the data plane: one binary, a module for each part of the protocol.
 #![allow(clippy::disallowed_methods, reason = "tests read the clock; nothing here ships")]
 
+mod authentication;
 mod cases;
+mod connack;
 mod connect;
 mod events;
 mod flow;
 mod order;
+mod outbound;
 mod publish;
+mod refusals;
 mod retain;
 mod session;
 mod shared;

@@ -1,6 +1,9 @@
 //! PUBLISH from clients: acknowledgements, refusals, order, what is handed on.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ratatosk_codec::{
     Packet, PacketId, PacketType, Publish, PublishPropertiesBuilder, Qos, ReasonCode,
@@ -11,6 +14,7 @@ use ratatosk_plugin::{
     answer::Answer,
     permission::{Action, Verdict},
 };
+use tokio::sync::Semaphore;
 
 use crate::cases::{ALL_QOS, Case, QOS0, QOS1, QOS2, VERSIONS, assert_quiet};
 
@@ -144,6 +148,150 @@ fn publishes_above_the_rate_are_stopped_or_slowed() {
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(900), "{} took {took:?}", case.name);
     }
+    assert_eq!(TenantSettings::default().msg_pub_per_sec, 0, "unlimited");
+}
+
+/// MQTT-054: [MQTT-4.3.2-4] a publish is acknowledged once it is known whom it reaches, and not
+/// before; one of QoS 0 is delivered once, and nothing answers it.
+#[test]
+fn a_publish_is_acknowledged_when_its_outcome_is_known() {
+    let gate = Arc::new(Semaphore::new(0));
+    let closed = Arc::clone(&gate);
+    let permission = PermissionBy::new(move |_, action| match action {
+        Action::Publish { topic: "later", .. } => {
+            let gate = Arc::clone(&closed);
+            Answer::later(async move {
+                gate.acquire().await.expect("stays open").forget();
+                Verdict::Allowed
+            })
+        }
+        _ => Answer::Now(Verdict::Allowed),
+    });
+    let broker = Broker::with(Setup { permission, ..Setup::default() });
+    for version in VERSIONS {
+        for qos in [QOS1, QOS2] {
+            let mut publisher = broker.client(version, "publisher").connect();
+            let mut subscriber = broker.client(version, "subscriber").connect();
+            let mut other = broker.client(version, "other").connect();
+            subscriber.subscribe("#", QOS0);
+            let id = publisher.publish("later", "x", qos);
+            // It is there and waits; the broker serves others.
+            for _ in 0..20 {
+                other.deliver("now", "y", QOS1);
+                assert_eq!(subscriber.message().topic, "now");
+            }
+            assert!(!publisher.has_more(), "{version}: acknowledged before the outcome is known");
+            gate.add_permits(1);
+            assert_eq!(publisher.finish(qos, id), ReasonCode::Success, "{version}");
+            assert_eq!(subscriber.message().topic, "later");
+            // The code says what became of it: nobody, then somebody.
+            subscriber.unsubscribe(&["#"]);
+            let none = match version.is_v5() {
+                true => ReasonCode::NoMatchingSubscribers,
+                false => ReasonCode::Success,
+            };
+            assert_eq!(publisher.deliver("now", "x", qos), none, "{version}");
+            subscriber.subscribe("now", QOS1);
+            publisher.publish("now", "zero", QOS0);
+            publisher.send(&Packet::Pingreq);
+            assert_eq!(publisher.event(), Event::Pingresp, "nothing answers QoS 0");
+            assert_eq!(subscriber.message().text(), "zero");
+            subscriber.disconnect(ReasonCode::Success);
+        }
+    }
+}
+
+/// MQTT-057: PUBREL of an identifier that is unknown is answered: 0x92 in 5.0.
+#[test]
+fn an_unknown_pubrel_is_answered() {
+    let broker = Broker::start();
+    for (version, code) in
+        [(VERSIONS[0], ReasonCode::Success), (VERSIONS[1], ReasonCode::PacketIdNotFound)]
+    {
+        let mut client = broker.client(version, "c").connect();
+        for id in [1, 7, u16::MAX] {
+            client.ack(PacketType::Pubrel, id);
+            assert_eq!(client.event(), Event::Ack(PacketType::Pubcomp, id, code), "{version}");
+        }
+        // One that was released is unknown again.
+        let id = client.publish("t", "x", QOS2);
+        client.finish(QOS2, id);
+        client.ack(PacketType::Pubrel, id);
+        assert_eq!(client.find_ack(PacketType::Pubcomp, id), code, "{version}");
+    }
+}
+
+/// MQTT-063: [MQTT-3.3.1-2] [MQTT-3.3.4-6] [MQTT-1.5.4-1] [MQTT-1.5.4-2] a topic that is no text,
+/// DUP without an identifier, and a subscription identifier from a client.
+#[test]
+fn a_publish_that_is_none_ends_the_connection() {
+    let broker = Broker::start();
+    for version in ratatosk_codec::ProtocolVersion::ALL {
+        let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+        let publish = |first: u8, topic: &[u8]| {
+            let length = u8::try_from(2 + topic.len() + properties.len()).expect("short");
+            let count = u8::try_from(topic.len()).expect("short");
+            [&[first, length, 0, count], topic, properties].concat()
+        };
+        let mut cases = vec![
+            (publish(0x30, &[b'a', 0xFF]), ReasonCode::MalformedPacket),
+            // A surrogate, and NUL.
+            (publish(0x30, &[0xED, 0xA0, 0x80]), ReasonCode::MalformedPacket),
+            (publish(0x30, &[b'a', 0]), ReasonCode::MalformedPacket),
+            (publish(0x38, b"ab"), ReasonCode::ProtocolError),
+        ];
+        if version.is_v5() {
+            cases.push((vec![0x30, 7, 0, 2, b'a', b'b', 2, 0x0B, 1], ReasonCode::ProtocolError));
+        }
+        for (bytes, code) in cases {
+            let mut client = broker.client(version, "c").connect();
+            client.send_raw(&bytes);
+            client.expect_farewell(code);
+        }
+    }
+}
+
+/// MQTT-064: a payload that is marked as UTF-8 is checked where the tenant says
+/// so, and refused as its QoS allows.
+#[test]
+fn a_payload_of_another_format_is_refused() {
+    for is_checked in [true, false] {
+        let setup = || settings(|settings| settings.payload_format_validation_enabled = is_checked);
+        let broker = Broker::with(setup());
+        let mut watcher = broker.v5("watcher").connect();
+        watcher.subscribe("t", QOS0);
+        let mut client = broker.v5("c").connect();
+        let mut builder = PublishPropertiesBuilder::new();
+        builder.payload_is_utf8(true).expect("fits");
+        let marked = Publish { properties: builder.view(), ..Publish::new("t", &[0xC0, 0x80]) };
+        let expected = match is_checked {
+            true => ReasonCode::PayloadFormatInvalid,
+            false => ReasonCode::Success,
+        };
+        for qos in [QOS1, QOS2] {
+            let id = client.publish_as(Publish { qos, ..marked });
+            assert_eq!(client.finish(qos, id), expected);
+            // One that is what it says, or that says nothing.
+            let id = client.publish_as(Publish { qos, payload: "ü".as_bytes(), ..marked });
+            assert_eq!(client.finish(qos, id), ReasonCode::Success);
+            assert_eq!(client.deliver("t", [0xC0, 0x80], qos), ReasonCode::Success);
+            let mut payloads = vec!["ü".as_bytes().to_vec(), vec![0xC0, 0x80]];
+            if !is_checked {
+                payloads.insert(0, vec![0xC0, 0x80]);
+            }
+            for payload in payloads {
+                assert_eq!(watcher.message().payload, payload);
+            }
+        }
+        client.publish_as(marked);
+        if is_checked {
+            client.expect_farewell(ReasonCode::PayloadFormatInvalid);
+        } else {
+            assert_eq!(watcher.message().payload, [0xC0, 0x80]);
+            client.ping();
+        }
+    }
+    assert!(TenantSettings::default().payload_format_validation_enabled);
 }
 
 /// MQTT-060: what the tenant has switched off ends the connection.

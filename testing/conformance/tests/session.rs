@@ -178,7 +178,8 @@ fn disconnect_changes_the_session_expiry() {
     client.expect_farewell(ReasonCode::ProtocolError);
 }
 
-/// MQTT-044: what was sent and not acknowledged comes again, marked, with its identifier.
+/// MQTT-044, MQTT-091: [MQTT-4.4.0-1] what was sent and not acknowledged comes again on resume,
+/// marked, with its identifier.
 #[test]
 fn unacknowledged_messages_come_again_on_resume() {
     for case in Case::all(Setup::default) {

@@ -1,5 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE: filters, codes, options.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use ratatosk_codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use ratatosk_conformance::{Broker, Client, PermissionBy, Setup};
 use ratatosk_contract::TenantSettings;
@@ -149,6 +154,86 @@ fn refused_filters_have_their_codes() {
         }
         assert_eq!([client.message().topic, client.message().topic], ["fine", "later-yes"]);
         assert_quiet(&mut publisher, &mut client);
+    }
+}
+
+/// MQTT-073: a list that is empty or longer than the tenant allows ends the connection.
+#[test]
+fn empty_and_endless_lists_of_filters_end_the_connection() {
+    assert_eq!(TenantSettings::default().max_topic_filters_per_sub, 1000);
+    let settings = TenantSettings { max_topic_filters_per_sub: 3, ..TenantSettings::default() };
+    let broker = Broker::with_settings(settings);
+    for version in ratatosk_codec::ProtocolVersion::ALL {
+        let connect = || broker.client(version, "c").connect();
+        let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+        let length = u8::try_from(2 + properties.len()).expect("short");
+        for head in [0x82, 0xA2] {
+            let mut client = connect();
+            client.send_raw(&[&[head, length, 0, 1], properties].concat());
+            client.expect_farewell(ReasonCode::ProtocolError);
+        }
+        let four = ["a", "b", "c", "d"].map(|filter| (filter, options(QOS0)));
+        let mut client = connect();
+        assert_eq!(client.subscribe_as(&four[..3], None).len(), 3, "{version}");
+        client.unsubscribe(&["a", "b", "c"]);
+        client.begin_subscribe(&four, None);
+        client.expect_farewell(ReasonCode::AdministrativeAction);
+        let mut client = connect();
+        let mut unsubscribe = vec![0xA2, length + 12, 0, 1];
+        unsubscribe.extend_from_slice(properties);
+        for (filter, _) in four {
+            unsubscribe.extend([0, 1, filter.as_bytes()[0]]);
+        }
+        client.send_raw(&unsubscribe);
+        client.expect_farewell(ReasonCode::AdministrativeAction);
+    }
+    assert_eq!(broker.dist.stats().routes, 0, "nothing of such a packet is carried out");
+}
+
+/// MQTT-080: who loses the permission to a filter gets nothing by it any more, and the filter is
+/// gone: it does not come back with the permission.
+#[test]
+fn a_lost_permission_ends_the_subscription() {
+    let is_denied = Arc::new(AtomicBool::new(false));
+    let denied = Arc::clone(&is_denied);
+    let permission = PermissionBy::new(move |_, action| match action {
+        Action::Subscribe { filter: "lost" | "lost/#", .. } if denied.load(Ordering::SeqCst) => {
+            Answer::Now(Verdict::denied("rule"))
+        }
+        _ => Answer::Now(Verdict::Allowed),
+    });
+    let setup = || Setup { permission: Arc::clone(&permission) as _, ..Setup::default() };
+    for case in Case::all(setup) {
+        for is_stored in [false, true] {
+            is_denied.store(false, Ordering::SeqCst);
+            permission.change();
+            let mut connector = case.client("c");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), connector);
+            for filter in ["lost", "lost/#", "$share/g/lost", "kept"] {
+                client.subscribe(filter, QOS1);
+            }
+            let before = case.broker.stats_when(|_| true).revoked;
+            is_denied.store(true, Ordering::SeqCst);
+            permission.change();
+            case.broker.stats_when(|stats| stats.revoked == before + 3);
+            for topic in ["lost", "lost/x", "kept"] {
+                publisher.deliver(topic, "x", QOS1);
+            }
+            assert_eq!(client.message().topic, "kept", "{}, stored: {is_stored}", case.name);
+            assert_quiet(&mut publisher, &mut client);
+            is_denied.store(false, Ordering::SeqCst);
+            permission.change();
+            client.unsubscribe(&["kept"]);
+            publisher.deliver("lost", "x", QOS1);
+            assert_quiet(&mut publisher, &mut client);
+            assert_eq!(case.broker.dist.stats().routes, 0, "{}, stored: {is_stored}", case.name);
+            client.disconnect(ReasonCode::Success);
+            case.client("c").connect().disconnect(ReasonCode::Success);
+        }
     }
 }
 
