@@ -13,7 +13,8 @@ use ratatosk_telemetry::{ByteCount, memory::Share};
 
 use crate::cases::{Case, QOS0, QOS1, QOS2, assert_quiet};
 
-/// MQTT-090: never more in flight than the client's Receive Maximum, and all come in the end.
+/// MQTT-090: [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-3] never more in flight than the client's
+/// Receive Maximum, each with an identifier of its own; all come in the end.
 #[test]
 fn in_flight_stays_within_the_receive_maximum() {
     const WINDOW: u16 = 7;
@@ -51,6 +52,7 @@ fn in_flight_stays_within_the_receive_maximum() {
                 if next < COUNT {
                     let message = client.unacknowledged();
                     assert_eq!(message.text().parse(), Ok(next));
+                    assert!(!open.contains(&message.packet_id), "an identifier is in use");
                     open.push_back(message.packet_id);
                     next += 1;
                 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ratatosk_codec::{Packet, PacketType, Publish, PublishPropertiesBuilder, ReasonCode};
+use ratatosk_codec::{
+    Ack, Packet, PacketId, PacketType, Publish, PublishPropertiesBuilder, ReasonCode,
+};
 use ratatosk_conformance::{AuthBy, Broker, Client, Event, Setup};
 use ratatosk_contract::TenantSettings;
 use ratatosk_plugin::auth::{AuthResult, Grant};
@@ -88,6 +90,37 @@ fn past_pubrec_only_pubrel_is_sent() {
         let mut client = stored.connect();
         assert_quiet(&mut publisher, &mut client);
     }
+}
+
+/// A refusal is an acknowledgement: what the client refused does not come again, and its place in
+/// the window is free. [MQTT-4.4.0-2] [MQTT-4.3.2-3] [MQTT-4.3.3-3]
+#[test]
+fn a_refused_message_does_not_come_again() {
+    let broker = Broker::start();
+    let mut publisher = broker.v5("publisher").connect();
+    let stored = broker.v5("c").persistent().receive_maximum(1);
+    let mut client = stored.connect();
+    client.subscribe("t", QOS2);
+    for (text, qos) in [("one", QOS1), ("two", QOS2), ("three", QOS1)] {
+        publisher.deliver("t", text, qos);
+    }
+    for text in ["one", "two"] {
+        let message = client.unacknowledged();
+        assert_eq!(message.text(), text);
+        let packet_id = PacketId::new(message.packet_id).expect("never zero");
+        let ack = Ack::new(packet_id, ReasonCode::QuotaExceeded);
+        client.send(&match message.qos {
+            QOS1 => Packet::Puback(ack),
+            _ => Packet::Pubrec(ack),
+        });
+    }
+    let last = client.unacknowledged();
+    assert_eq!(last.text(), "three");
+    client.vanish();
+    let mut client = stored.connect();
+    let again = client.message();
+    assert_eq!((again.text(), again.dup), ("three", true));
+    assert_quiet(&mut publisher, &mut client);
 }
 
 /// MQTT-093: unless it is switched on the window is the Receive Maximum; switched on it starts

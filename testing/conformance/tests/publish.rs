@@ -24,7 +24,8 @@ fn settings(change: impl Fn(&mut TenantSettings)) -> Setup {
     setup
 }
 
-/// MQTT-054, MQTT-055: each QoS is acknowledged as it must be, and each message comes once.
+/// MQTT-054, MQTT-055: [MQTT-4.3.2-2] [MQTT-4.3.3-2] each QoS is acknowledged as it must be, and
+/// each message comes once.
 #[test]
 fn messages_of_every_qos_come_once() {
     for case in Case::all(Setup::default) {
@@ -379,7 +380,8 @@ fn aliased<'a>(
     Publish { properties: builder.view(), ..Publish::new(topic, b"x") }
 }
 
-/// MQTT-065: aliases up to the maximum stand for their topics; others end the connection.
+/// MQTT-065: [MQTT-3.2.2-17] aliases up to the maximum stand for their topics; others end the
+/// connection.
 #[test]
 fn inbound_topic_aliases_stand_for_topics() {
     let broker = Broker::start();
@@ -410,7 +412,7 @@ fn inbound_topic_aliases_stand_for_topics() {
     client.expect_farewell(ReasonCode::TopicAliasInvalid);
 }
 
-/// MQTT-066: who may not publish is told so, as the QoS and the version allow.
+/// MQTT-066: [MQTT-3.3.5-2] who may not publish is told so, as the QoS and the version allow.
 #[test]
 fn a_publish_without_permission_is_refused() {
     let setup = || Setup {
@@ -449,6 +451,111 @@ fn a_publish_without_permission_is_refused() {
     }
 }
 
+/// Where no aliases are taken the first one ends the connection. [MQTT-3.2.2-18]
+#[test]
+fn no_alias_is_taken_where_they_are_off() {
+    let broker = Broker::with(settings(|settings| settings.max_topic_alias = 0));
+    let mut client = broker.v5("c").connect();
+    let mut builder = PublishPropertiesBuilder::new();
+    client.publish_as(aliased(&mut builder, "t", 1));
+    client.expect_farewell(ReasonCode::TopicAliasInvalid);
+}
+
+/// DUP of a publisher is not handed to subscribers, nor DUP to a subscriber taken from it.
+/// [MQTT-3.3.1-3]
+#[test]
+fn dup_is_not_handed_through() {
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        subscriber.subscribe("t", QOS2);
+        for qos in [QOS1, QOS2] {
+            let id = publisher.publish_as(Publish { dup: true, qos, ..Publish::new("t", b"x") });
+            publisher.finish(qos, id);
+            let message = subscriber.message();
+            assert_eq!((message.dup, message.qos), (false, qos), "{}", case.name);
+        }
+    }
+}
+
+/// A publish whose permission cannot be determined is refused with 0x83, or closes; unless the
+/// tenant takes a failure for a yes. [MQTT-4.8.0-2]
+#[test]
+fn a_permission_that_cannot_be_determined_refuses() {
+    for is_passed in [false, true] {
+        let permission = PermissionBy::new(|_, action| match action {
+            Action::Publish { .. } => Answer::Now(Verdict::error("no answer")),
+            _ => Answer::Now(Verdict::Allowed),
+        });
+        let mut setup = settings(|settings| settings.by_pass_perm_check_error = is_passed);
+        setup.permission = permission;
+        let broker = Broker::with(setup);
+        for version in VERSIONS {
+            let mut client = broker.client(version, "c").connect();
+            client.subscribe("t", QOS0);
+            if is_passed {
+                assert_eq!(client.deliver("t", "x", QOS1), ReasonCode::Success);
+                assert_eq!(client.message().text(), "x");
+                continue;
+            }
+            if version.is_v5() {
+                let code = ReasonCode::ImplementationSpecificError;
+                assert_eq!(client.deliver("t", "x", QOS1), code);
+                assert_eq!(client.deliver("t", "x", QOS2), code);
+            }
+            client.publish("t", "x", QOS0);
+            client.expect_farewell(ReasonCode::ImplementationSpecificError);
+        }
+    }
+}
+
+/// A message reaches every session with a matching filter, whether it is there or away, and no
+/// other. [MQTT-4.5.0-1] [MQTT3-3.1.2-5]
+#[test]
+fn every_matching_session_gets_the_message() {
+    for case in Case::all(Setup::default) {
+        let mut publisher = case.client("publisher").connect();
+        let mut others: Vec<_> = ["t", "t/#", "t/+", "#", "other"]
+            .into_iter()
+            .flat_map(|filter| [(filter, false), (filter, true)])
+            .map(|(filter, is_stored)| {
+                let mut connector = case.client(&format!("{filter} {is_stored}"));
+                if is_stored {
+                    connector = connector.persistent();
+                }
+                let mut client = connector.connect();
+                client.subscribe(filter, QOS2);
+                (client, filter)
+            })
+            .collect();
+        let away: Vec<_> = ["t", "t/#", "other"]
+            .map(|filter| (filter, case.client(&format!("away {filter}")).persistent()))
+            .into();
+        for (filter, connector) in &away {
+            let mut client = connector.connect();
+            client.subscribe(filter, QOS2);
+            client.disconnect(ReasonCode::Success);
+        }
+        for qos in [QOS1, QOS2] {
+            publisher.deliver("t", "x", qos);
+        }
+        for (filter, connector) in away {
+            others.push((connector.connect(), filter));
+        }
+        for (client, filter) in &mut others {
+            if !matches!(*filter, "t/+" | "other") {
+                for qos in [QOS1, QOS2] {
+                    let message = client.message();
+                    let found = (message.topic.as_str(), message.qos);
+                    assert_eq!(found, ("t", qos), "{}, {filter}", case.name);
+                }
+            }
+            client.unsubscribe(&[filter]);
+            assert_quiet(&mut publisher, client);
+        }
+    }
+}
+
 /// MQTT-067: an identifier in use is refused for another message; a re-send is acknowledged again.
 #[test]
 fn an_identifier_in_use_is_refused() {
@@ -472,7 +579,7 @@ fn an_identifier_in_use_is_refused() {
     }
 }
 
-/// MQTT-068: a packet above the limit ends the connection, before it has come as a whole.
+/// MQTT-068: [MQTT-3.2.2-15] a packet above the limit ends the connection, before it has come as a whole.
 #[test]
 fn a_packet_above_the_limit_ends_the_connection() {
     for case in Case::all(|| settings(|settings| settings.max_user_payload_bytes = 4096)) {

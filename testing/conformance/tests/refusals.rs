@@ -102,6 +102,10 @@ fn a_connect_that_is_too_large_or_malformed_is_refused() {
             // The reserved flag.
             broken.push(patched(&connector, &[level, 0x8E], &[level, 0x8F]));
         }
+        if version == V311 {
+            // A password without a user name. [MQTT3-3.1.2-22]
+            broken.push(patched(&broker.v4("c").user("p"), &[4, 0x82], &[4, 0x42]));
+        }
         // A field that is longer than the packet, and a packet that is longer than its fields.
         let mut bytes = connector.encoded(|_| ());
         let length = bytes.len();
@@ -190,7 +194,8 @@ fn user_properties_of_connect_are_bounded() {
     assert!(why.contains("user properties"), "{why}");
 }
 
-/// MQTT-025: a will that is larger than the tenant allows is 0x95, or closes.
+/// MQTT-025: [MQTT3-3.2.2-6] [MQTT-4.13.2-1] a will that is larger than the tenant allows is 0x95,
+/// or closes.
 #[test]
 fn a_will_that_is_too_large_is_refused() {
     let settings = TenantSettings { max_last_will_bytes: 10, ..TenantSettings::default() };
