@@ -148,7 +148,7 @@ fn a_session_without_expiry_ends_with_its_connection() {
     assert!(is_kept(&broker.v5("kept").persistent(), || ()));
 }
 
-/// MQTT-037, MQTT-038: [MQTT-3.1.2-23] [MQTT-4.1.0-1] the expiry that counts is within the
+/// MQTT-037, MQTT-038: [MQTT-3.1.2-23] the expiry that counts is within the
 /// tenant's bounds; the largest is for ever if the bound is.
 #[test]
 fn the_expiry_is_kept_within_the_bounds() {
@@ -185,6 +185,23 @@ fn the_expiry_is_kept_within_the_bounds() {
     assert_eq!(told(&endless, u32::MAX), None);
     let forever = endless.v5("forever").persistent().expiry(u32::MAX);
     assert!(is_kept(&forever, || a_second(&endless)));
+}
+
+/// A session does not expire while its client is there, however short its expiry.
+/// [MQTT-4.1.0-1]
+#[test]
+fn a_session_lasts_while_its_client_is_there() {
+    let broker = Broker::start();
+    let brief = broker.v5("brief").persistent().expiry(1);
+    let mut client = brief.connect();
+    client.subscribe("t", QOS1);
+    // Two that go are gone a second later each; the one that stays has outlived both.
+    a_second(&broker);
+    a_second(&broker);
+    client.deliver("t", "still", QOS1);
+    assert_eq!(client.message().text(), "still");
+    client.vanish();
+    assert!(brief.welcome().1.is_present);
 }
 
 /// MQTT-039: [MQTT3-3.1.2-4] [MQTT3-3.1.2-5] [MQTT3-3.1.2-6] before 5.0 a session that is not
