@@ -7,7 +7,9 @@ use std::{
 };
 
 use ratatosk_codec::{Connect, ConnectReturnCode, Packet, ProtocolVersion, Publish, ReasonCode};
-use ratatosk_conformance::{AuthBy, Broker, Client, Event, PermissionBy, Setup, Site, Tunnel};
+use ratatosk_conformance::{
+    AuthBy, Broker, Client, Event, PATIENCE, PermissionBy, Setup, Site, Tunnel,
+};
 use ratatosk_contract::TenantSettings;
 use ratatosk_mqtt::Config;
 use ratatosk_plugin::{
@@ -18,7 +20,7 @@ use ratatosk_plugin::{
 };
 use ratatosk_telemetry::{ByteCount, memory::Share};
 
-use crate::cases::{ALL_QOS, QOS0, QOS1, VERSIONS};
+use crate::cases::{ALL_QOS, QOS0, QOS1, VERSIONS, event_names};
 
 const V31: ProtocolVersion = ProtocolVersion::V31;
 const V311: ProtocolVersion = ProtocolVersion::V311;
@@ -105,7 +107,8 @@ fn a_connection_without_connect_is_closed_in_time() {
     assert_eq!(Config::default().connect_timeout, Duration::from_secs(20));
     let timeout = Duration::from_millis(400);
     let config = Config { connect_timeout: timeout, ..config() };
-    let broker = Broker::with(Setup { config, ..Setup::default() });
+    let (events, told) = event_names();
+    let broker = Broker::with(Setup { config, events, ..Setup::default() });
     let started = Instant::now();
     let mut silent = Client::silent(broker.address(), V311);
     let mut slow = Client::silent(broker.address(), V5);
@@ -115,6 +118,8 @@ fn a_connection_without_connect_is_closed_in_time() {
     slow.expect_close();
     let waited = started.elapsed();
     assert!(waited >= timeout, "closed after {waited:?}");
+    let timeouts = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+    assert_eq!(timeouts.filter(|name| *name == "CONNECT_TIMEOUT").take(2).count(), 2);
     // Who has connected is not meant.
     live.ping();
 }
@@ -122,12 +127,14 @@ fn a_connection_without_connect_is_closed_in_time() {
 /// MQTT-013: what is not CONNECT is answered with nothing but the end.
 #[test]
 fn a_first_packet_other_than_connect_closes() {
-    let broker = Broker::start();
+    let (events, told) = event_names();
+    let broker = Broker::with(Setup { events, ..Setup::default() });
     for version in VERSIONS {
         for packet in [Packet::Pingreq, Packet::Publish(Publish::new("t", b"x"))] {
             let mut client = Client::silent(broker.address(), version);
             client.send(&packet);
             client.expect_close();
+            assert_eq!(told.recv_timeout(PATIENCE), Ok("PROTOCOL_ERROR"));
         }
     }
     let total = broker.stats_when(|stats| stats.refused == 4);

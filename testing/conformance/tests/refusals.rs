@@ -1,20 +1,11 @@
 //! CONNECT that is refused, in the words of each version.
 
-use std::sync::{
-    Arc,
-    mpsc::{SyncSender, sync_channel},
-};
-
 use ratatosk_codec::{ProtocolVersion, UserPropertiesBuilder};
 use ratatosk_conformance::{Broker, Client, Connector, Event, PATIENCE, Setup, Testament};
 use ratatosk_contract::TenantSettings;
 use ratatosk_mqtt::Config;
-use ratatosk_plugin::{
-    event::{self, EventCollector, EventCollectors},
-    plugin::Plugin,
-};
 
-use crate::cases::{QOS1, QOS2};
+use crate::cases::{QOS1, QOS2, event_names};
 
 const V31: ProtocolVersion = ProtocolVersion::V31;
 const V311: ProtocolVersion = ProtocolVersion::V311;
@@ -44,35 +35,17 @@ fn patched(connector: &Connector, from: &[u8], to: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Tells the names of events.
-struct Names(SyncSender<&'static str>);
-
-impl Plugin for Names {
-    fn name(&self) -> &str {
-        "names"
-    }
-}
-
-impl EventCollector for Names {
-    fn report(&self, event: &event::Event<'_>) {
-        self.0.send(event.kind.event_type().name()).expect("the test reads");
-    }
-}
-
 /// MQTT-016: [MQTT-3.1.2-2] [MQTT3-3.1.2-2] a level that nobody knows is refused, and told apart
 /// from other breaches.
 #[test]
 fn an_unknown_protocol_level_is_refused() {
-    let (names, told) = sync_channel(100);
-    let names: Arc<dyn EventCollector> = Arc::new(Names(names));
-    let events = EventCollectors::new([names]);
+    let (events, told) = event_names();
     let broker = Broker::with(Setup { events, ..Setup::default() });
     for level in [1, 2, 3, 6, 255] {
         let bytes = patched(&broker.v4("c"), &[4, 2], &[level]);
         // It is told so by the code of 3.1.1.
         assert_eq!(refusal(&mut broker.v4("c").open_raw(&bytes)), Some(0x01), "level {level}");
-        let event = told.recv_timeout(PATIENCE).expect("an event comes");
-        assert_eq!(event, "UNACCEPTED_PROTOCOL_VER", "level {level}");
+        assert_eq!(told.recv_timeout(PATIENCE), Ok("UNACCEPTED_PROTOCOL_VER"), "level {level}");
     }
     // Another name is no MQTT.
     let bytes = patched(&broker.v4("c"), b"MQTT", b"MQTX");

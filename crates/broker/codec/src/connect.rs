@@ -175,6 +175,7 @@ impl<'a> Connect<'a> {
 
 /// Outer error: the packet is too short. Inner error: another protocol. Only the prefix of the
 /// packet is looked at, so that any unknown protocol is named as such.
+/// MQTT-001
 fn read_version(reader: &mut Reader<'_>) -> Result<Result<ProtocolVersion, ErrorKind>, Fault> {
     let name = reader.binary()?;
     if name != b"MQTT" && name != b"MQIsdp" {

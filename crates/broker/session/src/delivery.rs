@@ -97,7 +97,7 @@ impl Session {
         }
         // [MQTT-3.8.4-8] [MQTT-3.3.1-12] [MQTT-3.3.1-13]
         let qos = message.qos.min(delivery.options.qos);
-        // [MQTT3-3.3.1-8] [MQTT3-3.3.1-9]
+        // RET-005 [MQTT3-3.3.1-8] [MQTT3-3.3.1-9]
         let retain =
             delivery.is_retained || (delivery.options.retain_as_published && message.retain);
         // Each subscription has its own copy and its own QoS. [MQTT-3.3.4-2] [MQTT-3.3.5-1]
