@@ -1,44 +1,45 @@
 //! `cargo xtask audit`: picks behaviours that have tests and asks whether the tests would notice.
 //!
-//! Without `--mutate` it prints a worksheet: the tests, and the lines of code to break by hand.
-//! With it, it puts one small fault at a time into a copy of the tree below the target folder,
-//! runs the named test, and says whether the fault was caught. The checkout is never written, so
-//! an interrupt leaves nothing to restore.
+//! Without `--mutate` it prints a worksheet: the tests of each behaviour, and the lines of the
+//! product to break by hand. With it, it puts one small fault at a time into a copy of the tree
+//! below the target folder, runs the tests that name the behaviour, and says whether one of them
+//! noticed. At the end it lists the behaviours with their verdicts. The checkout is never
+//! written, so an interrupt leaves nothing to restore.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use crate::behaviours::{self, Claim};
-use crate::commands::Total;
+use crate::copy::{Copy, Kind, Outcome, Target};
 use crate::mutation::{self, Mutation};
 use crate::normative;
 use crate::source::{Function, Source, words};
 use crate::tidy::Tree;
-use crate::workspace;
 
 /// Lines below a tag that count as its code.
 const REACH: usize = 20;
 /// Functions of one name in a crate above which the name says nothing.
 const NAMESAKES_MAX: usize = 2;
-/// Faults tried for one test until one builds.
+/// Faults tried for one behaviour until one is noticed.
 const TRIES_MAX: usize = 6;
-const BUILD_AND_RUN_MAX: Duration = Duration::from_mins(10);
+/// Lines of the product that the worksheet shows for a behaviour.
+const SITES_SHOWN: usize = 12;
 
 /// The arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     seed: u64,
     count: usize,
     is_mutating: bool,
+    /// If any, the behaviours to pick from.
+    only: Vec<String>,
 }
 
 impl Options {
-    /// Reads `--seed N [--count N] [--mutate]`.
+    /// Reads `--seed N [--count N] [--mutate] [ID…]`.
     pub(crate) fn parse(arguments: &[String]) -> Result<Options> {
-        let mut options = Options { seed: 0, count: 20, is_mutating: false };
+        let mut options = Options { seed: 0, count: 20, is_mutating: false, only: Vec::new() };
         let mut has_seed = false;
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
@@ -53,6 +54,7 @@ impl Options {
                 }
                 "--count" => options.count = usize::try_from(number()?)?,
                 "--mutate" => options.is_mutating = true,
+                id if behaviours::is_id(id) => options.only.push(id.to_owned()),
                 other => bail!("unknown argument {other}"),
             }
         }
@@ -63,66 +65,121 @@ impl Options {
     }
 }
 
-/// Carries it out; false if a fault was missed.
+/// A behaviour and the tests that name it.
+struct Behaviour<'a> {
+    id: &'a str,
+    claims: Vec<&'a Claim>,
+}
+
+/// Behaviours in the order of their ids.
+fn grouped(claims: &[Claim]) -> Vec<Behaviour<'_>> {
+    let mut ids: Vec<&str> =
+        claims.iter().flat_map(|claim| claim.ids.iter().map(String::as_str)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let of = |id: &str| claims.iter().filter(|claim| claim.ids.iter().any(|it| it == id)).collect();
+    ids.into_iter().map(|id| Behaviour { id, claims: of(id) }).collect()
+}
+
+/// What became of a behaviour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The fault, and the test that failed by it.
+    Caught(String),
+    /// No test noticed any of the faults.
+    Missed,
+    /// Why nothing was tried.
+    Untried(&'static str),
+}
+
+/// Carries it out; false if a behaviour could be broken unnoticed.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let tree = Tree::read(root)?;
-    let mut claims: Vec<Claim> = behaviours::claims(root, &tree)?;
+    let claims = behaviours::claims(root, &tree)?;
+    let mut picked = grouped(&claims);
     let mut random = Random(options.seed);
-    random.shuffle(&mut claims);
-    claims.truncate(options.count);
-    println!("seed {}: {} tests that name behaviours", options.seed, claims.len());
+    random.shuffle(&mut picked);
+    if !options.only.is_empty() {
+        picked.retain(|behaviour| options.only.iter().any(|id| id == behaviour.id));
+    }
+    picked.truncate(options.count);
+    println!("seed {}: {} behaviours", options.seed, picked.len());
     let copy = match options.is_mutating {
         true => Some(Copy::make(root, &tree)?),
         false => None,
     };
-    let mut missed = 0;
-    for claim in &claims {
-        let sites = sites(&tree, claim);
-        println!("\n{} {}::{}", claim.ids.join(", "), claim.path, claim.name);
-        for (path, line) in sites.iter().take(12) {
+    let mut verdicts = Vec::new();
+    for behaviour in &picked {
+        println!("\n{}", behaviour.id);
+        for claim in &behaviour.claims {
+            println!("  {}::{}", claim.path, claim.name);
+        }
+        let sites = sites_of(&tree, behaviour);
+        for (path, line) in sites.iter().take(SITES_SHOWN) {
             let source = tree.sources.iter().find(|source| source.path == *path);
             let text = source.map_or("", |source| source.text[source.line_range(*line)].trim());
             println!("  {path}:{line}: {text}");
         }
         if sites.is_empty() {
-            println!("  no code shares a tag with it or is named in it: choose the line by hand");
+            println!("  no code shares a tag with a test or is named in one: choose it by hand");
         }
         if let Some(copy) = &copy {
-            let verdict = try_to_break(&tree, claim, &sites, copy, &mut random)?;
-            missed += usize::from(verdict == Verdict::Missed);
+            verdicts.push(try_to_break(&tree, behaviour, &sites, copy, &mut random)?);
         }
     }
-    if copy.is_some() {
-        println!(
-            "\naudit: {missed} of {} missed; judge by hand whether the line was theirs",
-            claims.len()
-        );
+    if copy.is_none() {
+        return Ok(true);
     }
+    println!("\nseed {}:", options.seed);
+    for (behaviour, verdict) in picked.iter().zip(&verdicts) {
+        match verdict {
+            Verdict::Caught(how) => println!("  {} caught: {how}", behaviour.id),
+            Verdict::Missed => println!("  {} MISSED", behaviour.id),
+            Verdict::Untried(why) => println!("  {} by hand: {why}", behaviour.id),
+        }
+    }
+    let missed = verdicts.iter().filter(|verdict| **verdict == Verdict::Missed).count();
+    println!("audit: {missed} of {} missed; judge whether the lines were theirs", picked.len());
     Ok(missed == 0)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Caught,
-    Missed,
-    Untried,
+/// Lines of shipped code that belong to a behaviour, the most telling first: below its id; else
+/// below a tag that its tests share; else in functions of the same crate that they name.
+fn sites_of(tree: &Tree, behaviour: &Behaviour<'_>) -> Vec<(String, usize)> {
+    let own = tagged(tree, &[behaviour.id.to_owned()]);
+    if !own.is_empty() {
+        return own;
+    }
+    let tests: Vec<(&Source, &Function)> =
+        behaviour.claims.iter().filter_map(|claim| test_of(tree, claim)).collect();
+    let tags: Vec<String> = tests
+        .iter()
+        .flat_map(|(source, test)| {
+            let head = test.line.saturating_sub(12).max(1);
+            (head..test.line + test.line_count)
+                .flat_map(|line| normative::tags(&source.text[source.line_range(line)]))
+        })
+        .map(|tag| format!("[{tag}]"))
+        .collect();
+    let shared = tagged(tree, &tags);
+    if !shared.is_empty() {
+        return shared;
+    }
+    let mut sites = Vec::new();
+    for (source, test) in tests {
+        named(tree, source, test, &mut sites);
+    }
+    sites
 }
 
-/// Lines of shipped code that belong to what the test proves: below a line with one of its tags;
-/// with none, in functions of the same crate that it or its helpers name.
-fn sites(tree: &Tree, claim: &Claim) -> Vec<(String, usize)> {
-    let Some((test_source, test)) = tree.sources.iter().find_map(|source| {
-        let test = source.tests().find(|test| test.line == claim.line)?;
-        (source.path == claim.path).then_some((source, test))
-    }) else {
-        return Vec::new();
-    };
-    let head = test.line.saturating_sub(12).max(1);
-    let tags: Vec<String> = (head..test.line + test.line_count)
-        .flat_map(|line| normative::tags(&test_source.text[test_source.line_range(line)]))
-        .map(|tag| format!("[{tag}]"))
-        .chain(claim.ids.iter().cloned())
-        .collect();
+fn test_of<'a>(tree: &'a Tree, claim: &Claim) -> Option<(&'a Source, &'a Function)> {
+    let source = tree.sources.iter().find(|source| source.path == claim.path)?;
+    let test = source.tests().find(|test| test.line == claim.line)?;
+    Some((source, test))
+}
+
+/// Lines below a comment that holds one of the tags.
+fn tagged(tree: &Tree, tags: &[String]) -> Vec<(String, usize)> {
     let mut sites = Vec::new();
     for source in tree.sources.iter().filter(|source| source.path.starts_with("crates/")) {
         for line in 1..=source.line_count() {
@@ -133,13 +190,16 @@ fn sites(tree: &Tree, claim: &Claim) -> Vec<(String, usize)> {
             }
         }
     }
-    if !sites.is_empty() {
-        return sites;
-    }
-    let owner = crate_folder(&claim.path);
+    sites
+}
+
+/// Lines of the functions of a test's crate that it or its helpers name.
+fn named(tree: &Tree, test_source: &Source, test: &Function, sites: &mut Vec<(String, usize)>) {
+    let owner = crate_folder(&test_source.path);
     let shipped: Vec<(&Source, &Function)> = tree
         .sources
         .iter()
+        .filter(|source| source.path.starts_with("crates/"))
         .filter(|source| crate_folder(&source.path) == owner)
         .flat_map(|source| source.functions.iter().map(move |function| (source, function)))
         .filter(|(source, function)| !source.is_test_at(function.span.start))
@@ -149,10 +209,9 @@ fn sites(tree: &Tree, claim: &Claim) -> Vec<(String, usize)> {
         // A name that many functions have (`new`, `decode`) says nothing.
         let namesakes = shipped.iter().filter(|(_, other)| other.name == function.name).count();
         if namesakes <= NAMESAKES_MAX && words(&body, &function.name).next().is_some() {
-            add_lines(source, function.line..function.line + function.line_count, &mut sites);
+            add_lines(source, function.line..function.line + function.line_count, sites);
         }
     }
-    sites
 }
 
 /// The code of a test and of the functions of its file that it names.
@@ -185,25 +244,56 @@ fn crate_folder(path: &str) -> String {
     path.split('/').take(3).collect::<Vec<_>>().join("/")
 }
 
+/// The tests of a behaviour that cargo runs, the quick ones first: those beside the code, those of
+/// a crate, those of the whole broker, those of processes.
+fn targets(tree: &Tree, behaviour: &Behaviour<'_>) -> Vec<Target> {
+    let mut targets: Vec<(usize, Target)> = Vec::new();
+    for claim in behaviour.claims.iter().filter(|claim| claim.path.ends_with(".rs")) {
+        let package = tree
+            .packages
+            .iter()
+            .filter(|package| claim.path.starts_with(&format!("{}/", package.folder)))
+            .max_by_key(|package| package.folder.len());
+        let Some(package) = package else { continue };
+        let inside = &claim.path[package.folder.len() + 1..];
+        let is_library = tree.files.contains(&format!("{}/src/lib.rs", package.folder));
+        let kind = match inside.starts_with("src/") {
+            true if is_library => Kind::Library,
+            true => Kind::Binary,
+            false => Kind::Outside,
+        };
+        let cost = match (kind, package.folder.as_str()) {
+            (Kind::Library | Kind::Binary, _) => 0,
+            (_, "testing/conformance") => 2,
+            (_, folder) if folder.starts_with("testing/") => 3,
+            _ => 1,
+        };
+        let (package, test) = (package.name.clone(), claim.name.clone());
+        targets.push((cost, Target { package, kind, test }));
+    }
+    targets.sort_by_key(|(cost, _)| *cost);
+    targets.into_iter().map(|(_, target)| target).collect()
+}
+
 fn try_to_break(
     tree: &Tree,
-    claim: &Claim,
+    behaviour: &Behaviour<'_>,
     sites: &[(String, usize)],
     copy: &Copy,
     random: &mut Random,
 ) -> Result<Verdict> {
-    let package = tree
-        .packages
-        .iter()
-        .filter(|package| claim.path.starts_with(&format!("{}/", package.folder)))
-        .max_by_key(|package| package.folder.len());
-    let (Some(package), true) = (package, claim.path.ends_with(".rs")) else {
-        println!("  untried: not a test of cargo");
-        return Ok(Verdict::Untried);
-    };
-    if copy.run(&package.name, &claim.name)? != Outcome::Passed {
-        println!("  untried: the test does not pass unchanged");
-        return Ok(Verdict::Untried);
+    if sites.is_empty() {
+        return Ok(Verdict::Untried("no line is known"));
+    }
+    let mut tests = Vec::new();
+    for target in targets(tree, behaviour) {
+        match copy.run(&target)? {
+            Outcome::Passed => tests.push(target),
+            outcome => println!("  {} is left out: unchanged it is {outcome:?}", target.test),
+        }
+    }
+    if tests.is_empty() {
+        return Ok(Verdict::Untried("no test that cargo runs"));
     }
     let mut candidates: Vec<(&Source, Mutation)> = Vec::new();
     for (path, line) in sites {
@@ -212,127 +302,47 @@ fn try_to_break(
         }
     }
     random.shuffle(&mut candidates);
-    for (source, mutation) in candidates.into_iter().take(TRIES_MAX) {
+    let mut tried = 0;
+    for (source, mutation) in candidates {
+        if tried == TRIES_MAX {
+            break;
+        }
         copy.put(source, &mutation)?;
-        let outcome = copy.run(&package.name, &claim.name);
+        let outcome = notice(copy, &tests);
         copy.restore(source)?;
         let place = format!("{}:{}: {}", source.path, mutation.line, mutation.what);
         match outcome? {
-            Outcome::NotBuilt => {}
-            Outcome::Failed => {
-                println!("  caught: {place}");
-                return Ok(Verdict::Caught);
+            Noticed::NotBuilt => continue,
+            Noticed::By(test) => {
+                println!("  caught: {place}, by {test}");
+                return Ok(Verdict::Caught(format!("{place}, by {test}")));
             }
-            Outcome::Passed => {
-                println!("  MISSED: {place}");
-                return Ok(Verdict::Missed);
-            }
+            Noticed::ByNone => println!("  survived: {place}"),
         }
+        tried += 1;
     }
-    println!("  untried: no fault that builds was found");
-    Ok(Verdict::Untried)
+    match tried {
+        0 => Ok(Verdict::Untried("no fault that builds")),
+        _ => Ok(Verdict::Missed),
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Passed,
-    Failed,
+enum Noticed {
+    By(String),
+    ByNone,
     NotBuilt,
 }
 
-/// A copy of the tree with its own target folder, so that a broken binary is never found by
-/// anything else.
-struct Copy {
-    tree: PathBuf,
-    target: PathBuf,
-}
-
-impl Copy {
-    fn make(root: &Path, tree: &Tree) -> Result<Copy> {
-        let folder = workspace::target_folder()?.join("audit");
-        let copy = Copy { tree: folder.join("tree"), target: folder.join("target") };
-        for path in &tree.files {
-            let (from, to) = (root.join(path), copy.tree.join(path));
-            let bytes = std::fs::read(&from).with_context(|| format!("reading {path}"))?;
-            // An unchanged file keeps its time, so that cargo builds only what differs.
-            if std::fs::read(&to).is_ok_and(|old| old == bytes) {
-                continue;
-            }
-            if let Some(parent) = to.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            std::fs::copy(&from, &to).with_context(|| format!("copying {path}"))?;
-        }
-        Ok(copy)
-    }
-
-    fn put(&self, source: &Source, mutation: &Mutation) -> Result<()> {
-        let range = source.line_range(mutation.line);
-        let text = format!(
-            "{}{}{}",
-            &source.text[..range.start],
-            mutation.mutated,
-            &source.text[range.end..]
-        );
-        std::fs::write(self.tree.join(&source.path), text)?;
-        Ok(())
-    }
-
-    fn restore(&self, source: &Source) -> Result<()> {
-        std::fs::write(self.tree.join(&source.path), &source.text)
-            .with_context(|| format!("restoring {}", source.path))
-    }
-
-    fn run(&self, package: &str, test: &str) -> Result<Outcome> {
-        let build = ["test", "--quiet", "--package", package, "--no-run"];
-        if !self.cargo(&build)?.is_success {
-            return Ok(Outcome::NotBuilt);
-        }
-        let run = ["test", "--package", package, "--no-fail-fast", "--tests", "--", test];
-        let Ended { is_success, output } = self.cargo(&run)?;
-        let mut total = Total::default();
-        output.lines().for_each(|line| total.add(line));
-        match (is_success, total.passed) {
-            (true, 1..) => Ok(Outcome::Passed),
-            (true, 0) => bail!("{package} has no test {test}"),
-            (false, _) => Ok(Outcome::Failed),
+/// Runs the tests until one fails.
+fn notice(copy: &Copy, tests: &[Target]) -> Result<Noticed> {
+    for target in tests {
+        match copy.run(target)? {
+            Outcome::Passed => {}
+            Outcome::Failed => return Ok(Noticed::By(target.test.clone())),
+            Outcome::NotBuilt => return Ok(Noticed::NotBuilt),
         }
     }
-
-    /// Runs cargo in the copy; a run without end counts as failed.
-    fn cargo(&self, arguments: &[&str]) -> Result<Ended> {
-        let log = self.target.with_extension("log");
-        std::fs::create_dir_all(&self.target)?;
-        let mut child = workspace::command(&self.tree, "cargo")?
-            .args(arguments)
-            .env("CARGO_TARGET_DIR", &self.target)
-            .stdout(std::fs::File::create(&log)?)
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting cargo")?;
-        let is_success = wait(&mut child, BUILD_AND_RUN_MAX)?;
-        Ok(Ended { is_success, output: std::fs::read_to_string(&log).unwrap_or_default() })
-    }
-}
-
-struct Ended {
-    is_success: bool,
-    output: String,
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Result<bool> {
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
-        }
-        if started.elapsed() > limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    Ok(Noticed::ByNone)
 }
 
 /// SplitMix64: the same choice for the same seed, everywhere.
@@ -359,6 +369,7 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::Package;
 
     fn options(text: &str) -> Result<Options> {
         Options::parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
@@ -366,8 +377,9 @@ mod tests {
 
     #[test]
     fn options_are_read_and_a_seed_is_required() {
-        let all = options("--seed 7 --count 3 --mutate").expect("parses");
-        assert_eq!(all, Options { seed: 7, count: 3, is_mutating: true });
+        let all = options("--seed 7 --count 3 --mutate MQTT-054").expect("parses");
+        let only = vec!["MQTT-054".to_owned()];
+        assert_eq!(all, Options { seed: 7, count: 3, is_mutating: true, only });
         assert_eq!(options("--seed 7").expect("parses").count, 20);
         assert!(options("--count 3").is_err());
         assert!(options("--seed x").is_err());
@@ -388,38 +400,71 @@ mod tests {
         assert_eq!(sorted, (0..20).collect::<Vec<u32>>());
     }
 
+    fn claim(path: &str, line: usize, ids: &[&str]) -> Claim {
+        Claim {
+            path: path.into(),
+            line,
+            name: "works".into(),
+            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        }
+    }
+
+    fn tree(code: &str, test: &str) -> Tree {
+        Tree {
+            files: Vec::new(),
+            sources: vec![
+                Source::new("crates/a/b/src/c.rs", code),
+                Source::new("crates/a/b/tests/main.rs", test),
+            ],
+            packages: vec![Package {
+                name: "ratatosk-b".into(),
+                folder: "crates/a/b".into(),
+                kind: None,
+                dependencies: Vec::new(),
+            }],
+        }
+    }
+
     #[test]
-    fn sites_are_lines_under_the_tag_and_functions_that_the_test_names() {
-        let code = "//! Head.\n/// [MQTT-3.3.1-2] rule.\nfn check(a: u8) -> bool {\n    a == 0\n}\nfn other(a: u8) -> bool {\n    a < 1\n}\nfn unrelated(a: u8) -> bool {\n    a > 2\n}\n";
+    fn behaviours_are_picked_with_all_their_tests() {
+        let claims = [claim("a.rs", 1, &["MQTT-002", "MQTT-001"]), claim("b.rs", 1, &["MQTT-001"])];
+        let found: Vec<(&str, usize)> = grouped(&claims)
+            .iter()
+            .map(|behaviour| (behaviour.id, behaviour.claims.len()))
+            .collect();
+        assert_eq!(found, [("MQTT-001", 2), ("MQTT-002", 1)]);
+    }
+
+    #[test]
+    fn tests_beside_the_code_are_run_first() {
+        let claims = [
+            claim("crates/a/b/tests/main.rs", 4, &["MQTT-054"]),
+            claim("crates/a/b/src/c.rs", 4, &["MQTT-054"]),
+            claim("testing/e2e/clients/x.py", 4, &["MQTT-054"]),
+        ];
+        let mut tree = tree("", "");
+        let kinds = |tree: &Tree| -> Vec<Kind> {
+            targets(tree, &grouped(&claims)[0]).iter().map(|target| target.kind).collect()
+        };
+        assert_eq!(kinds(&tree), [Kind::Binary, Kind::Outside], "a script is none of cargo's");
+        tree.files.push("crates/a/b/src/lib.rs".into());
+        assert_eq!(kinds(&tree), [Kind::Library, Kind::Outside]);
+    }
+
+    #[test]
+    fn sites_are_lines_under_the_id_or_a_tag_or_functions_that_a_test_names() {
+        let code = "//! Head.\n/// MQTT-054 [MQTT-3.3.1-2] rule.\nfn check(a: u8) -> bool {\n    a == 0\n}\nfn other(a: u8) -> bool {\n    a < 1\n}\nfn unrelated(a: u8) -> bool {\n    a > 2\n}\n";
         let padding = "// filler\n".repeat(REACH);
         let code = code.replace("fn other", &format!("{padding}fn other"));
         let test = "//! Head.\n/// MQTT-054: [MQTT-3.3.1-2] works.\n#[test]\nfn works() {\n    other(1);\n}\n";
-        let tree = Tree {
-            files: Vec::new(),
-            sources: vec![
-                Source::new("crates/a/b/src/c.rs", &code),
-                Source::new("crates/a/b/tests/main.rs", test),
-            ],
-            packages: Vec::new(),
+        let claims = [claim("crates/a/b/tests/main.rs", 4, &["MQTT-054"])];
+        let lines = |code: &str| -> Vec<usize> {
+            let sites = sites_of(&tree(code, test), &grouped(&claims)[0]);
+            sites.into_iter().map(|(_, line)| line).collect()
         };
-        let claim = Claim {
-            path: "crates/a/b/tests/main.rs".into(),
-            line: 4,
-            name: "works".into(),
-            ids: vec!["MQTT-054".into()],
-        };
-        let lines: Vec<usize> = sites(&tree, &claim).into_iter().map(|(_, line)| line).collect();
-        assert_eq!(lines, [4]);
-        let untagged = Tree {
-            sources: vec![
-                Source::new("crates/a/b/src/c.rs", &code.replace("[MQTT-3.3.1-2] ", "")),
-                Source::new("crates/a/b/tests/main.rs", test),
-            ],
-            files: Vec::new(),
-            packages: Vec::new(),
-        };
-        let lines: Vec<usize> =
-            sites(&untagged, &claim).into_iter().map(|(_, line)| line).collect();
-        assert_eq!(lines, [7 + REACH], "only the function that the test names");
+        assert_eq!(lines(&code), [4]);
+        assert_eq!(lines(&code.replace("MQTT-054 ", "")), [4], "the shared tag");
+        let untagged = code.replace("MQTT-054 [MQTT-3.3.1-2] ", "");
+        assert_eq!(lines(&untagged), [7 + REACH], "only the function that the test names");
     }
 }

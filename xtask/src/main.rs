@@ -12,6 +12,7 @@ mod audit;
 mod behaviours;
 mod clients;
 mod commands;
+mod copy;
 mod dependencies;
 mod edges;
 mod instructions;
@@ -42,7 +43,7 @@ usage: cargo xtask COMMAND
   test      install the foreign clients, run every test, print the total
   clients   install the foreign clients only
   count     [--write]: instructions of the hot cores, against the baseline
-  audit     --seed N [--count 20] [--mutate]: pick behaviours and try to break them
+  audit     --seed N [--count 20] [--mutate] [ID…]: pick behaviours and try to break them
 ";
 
 fn main() -> ExitCode {

@@ -14,7 +14,7 @@ use ratatosk_contract::{
 };
 use ratatosk_dist::DistService;
 use ratatosk_inbox::{InboxService, InboxStats};
-use ratatosk_mqtt::{Config, ListenerConfig, Mqtt, NodeStats, Services, Stats};
+use ratatosk_mqtt::{Config, ListenerConfig, Mqtt, NodeStats, Services, Stats, transport};
 use ratatosk_plugin::{
     answer::BoxFuture,
     auth::AuthProvider,
@@ -29,7 +29,7 @@ use ratatosk_session_dict::DictService;
 use ratatosk_telemetry::{ByteCount, memory::Accountant};
 use tokio::sync::{oneshot, watch};
 
-use crate::{AuthBy, Connector, PATIENCE};
+use crate::{AuthBy, Connector, PATIENCE, plain};
 
 /// How often what has expired is looked for.
 const EXPIRE_INTERVAL: Duration = Duration::from_millis(20);
@@ -40,8 +40,8 @@ pub struct Setup {
     pub settings: TenantSettings,
     /// The data plane; the harness adds the listener.
     pub config: Config,
-    /// Listeners.
-    pub listeners: usize,
+    /// The layers of each listener.
+    pub listeners: Vec<transport::Config>,
     /// Who clients are.
     pub auth: Arc<dyn AuthProvider>,
     /// What they may do.
@@ -59,7 +59,7 @@ impl Default for Setup {
         Setup {
             settings: TenantSettings::default(),
             config: Config { shards: 2, ..Config::default() },
-            listeners: 1,
+            listeners: vec![plain()],
             auth: AuthBy::name(),
             permission: Arc::new(AllowAll),
             overrides: Arc::new(StaticSettings),
@@ -225,17 +225,13 @@ async fn serve(
         Providers { auth: setup.auth, permission: setup.permission, settings: setup.overrides };
     let timer: Arc<dyn Timer> = Arc::new(RuntimeTimer(clock));
     let plugins = Host::new(providers, setup.settings, &timer, Limits::default());
-    let listeners = (0..setup.listeners).map(|number| ListenerConfig {
-        name: format!("listener-{number}"),
-        address: ([127, 0, 0, 1], 0).into(),
-        layers: ratatosk_mqtt::transport::Config {
-            websocket: None,
-            tls: None,
-            proxy_protocol: None,
-            packet_size_max: 1 << 20,
-        },
-        is_required: true,
-    });
+    let listeners =
+        setup.listeners.into_iter().enumerate().map(|(number, layers)| ListenerConfig {
+            name: format!("listener-{number}"),
+            address: ([127, 0, 0, 1], 0).into(),
+            layers,
+            is_required: true,
+        });
     let mqtt = Mqtt::new(Config { listeners: listeners.collect(), ..setup.config });
     let post = mqtt.post();
     let dist = Arc::new(DistService::new());

@@ -111,22 +111,50 @@ impl Client {
         }
     }
 
+    /// Whether something has come that was not looked at yet. What comes later is not waited for.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn has_more(&mut self) -> bool {
+        if !self.waiting.is_empty() || !self.read.is_empty() {
+            return true;
+        }
+        self.stream.set_nonblocking(true).expect("a socket option");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket option");
+        peeked.is_ok()
+    }
+
+    /// Shows the next packet with all that it says.
+    ///
+    /// # Panics
+    /// If none comes in time.
+    pub fn look<T>(&mut self, see: impl FnOnce(&Packet<'_>) -> T) -> T {
+        assert!(self.waiting.is_empty(), "passed over: {:?}", self.waiting);
+        self.read_packet(see).expect("a packet comes")
+    }
+
     fn read_event(&mut self) -> Event {
+        self.read_packet(Event::of).unwrap_or(Event::Closed)
+    }
+
+    /// What `see` makes of the next packet; `None` if the broker closed.
+    fn read_packet<T>(&mut self, see: impl FnOnce(&Packet<'_>) -> T) -> Option<T> {
         loop {
             match self.decoder.decode(&self.read) {
                 Ok(Decoded::Packet { packet, length }) => {
-                    let event = Event::of(&packet);
+                    let seen = see(&packet);
                     self.read.drain(..length);
-                    return event;
+                    return Some(seen);
                 }
                 Ok(Decoded::Incomplete { .. }) => {}
                 Err(error) => panic!("the broker sent what is no packet: {error}"),
             }
             let mut buffer = [0; 16 * 1024];
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Event::Closed,
+                Ok(0) => return None,
                 Ok(count) => self.read.extend_from_slice(&buffer[..count]),
-                Err(error) if is_gone(error.kind()) => return Event::Closed,
+                Err(error) if is_gone(error.kind()) => return None,
                 Err(error) => panic!("nothing came within {PATIENCE:?}: {error}"),
             }
         }

@@ -100,6 +100,12 @@ impl Connector {
         self
     }
 
+    /// No session expiry interval, whatever was said.
+    pub fn no_expiry(mut self) -> Self {
+        self.session_expiry_s = None;
+        self
+    }
+
     /// Keep alive.
     pub fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive_s = seconds;
@@ -147,7 +153,29 @@ impl Connector {
     /// # Panics
     /// If nobody listens.
     pub fn open(&self) -> Client {
+        self.open_with(|_| ())
+    }
+
+    /// As [`Connector::open`], with something else in CONNECT than the connector knows of.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    pub fn open_with(&self, change: impl FnOnce(&mut Connect<'_>)) -> Client {
+        self.open_raw(&self.encoded(change))
+    }
+
+    /// Connects and sends bytes that are to be a CONNECT.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    pub fn open_raw(&self, bytes: &[u8]) -> Client {
         let mut client = Client::open(self.address, self.version);
+        client.send_raw(bytes);
+        client
+    }
+
+    /// The bytes of its CONNECT.
+    pub fn encoded(&self, change: impl FnOnce(&mut Connect<'_>)) -> Vec<u8> {
         let will = self.will.as_ref().map(|will| Will {
             qos: will.qos,
             retain: will.retain,
@@ -155,7 +183,7 @@ impl Connector {
             payload: &will.payload,
             properties: WillProperties { delay_s: will.delay_s, ..WillProperties::default() },
         });
-        let connect = Connect {
+        let mut connect = Connect {
             keep_alive_s: self.keep_alive_s,
             will,
             username: self.username.as_deref(),
@@ -169,8 +197,10 @@ impl Connector {
             },
             ..Connect::new(self.version, &self.client_id, self.is_clean)
         };
-        client.send(&Packet::Connect(connect));
-        client
+        change(&mut connect);
+        let mut bytes = Vec::new();
+        ratatosk_codec::encode(&Packet::Connect(connect), self.version, &mut bytes);
+        bytes
     }
 
     /// Connects; the broker must let the client in.

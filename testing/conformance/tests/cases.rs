@@ -1,5 +1,6 @@
 //! The cases that most behaviours are tested in: versions, and one shard or two.
 
+<<<<<<< HEAD
 use std::sync::{Arc, Mutex, mpsc};
 
 use ratatosk_codec::{ProtocolVersion, Qos};
@@ -7,6 +8,18 @@ use ratatosk_conformance::{Broker, Client, Connector, PermissionBy, Setup};
 use ratatosk_plugin::{
     answer::Answer,
     permission::{Action, Verdict},
+=======
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use ratatosk_codec::{ProtocolVersion, Qos};
+use ratatosk_conformance::{Broker, Client, Connector, Setup};
+use ratatosk_plugin::{
+    event::{Event, EventCollector, EventCollectors},
+    plugin::Plugin,
+>>>>>>> cover
 };
 
 pub(crate) const QOS0: Qos = Qos::AtMostOnce;
@@ -77,4 +90,26 @@ pub(crate) fn assert_quiet(sender: &mut Client, receiver: &mut Client) {
     let message = receiver.message();
     assert_eq!((message.topic.as_str(), message.text()), ("$fence", "end"));
     receiver.unsubscribe(&["$fence"]);
+}
+
+/// Tells the names of events.
+struct Names(SyncSender<&'static str>);
+
+impl Plugin for Names {
+    fn name(&self) -> &str {
+        "names"
+    }
+}
+
+impl EventCollector for Names {
+    fn report(&self, event: &Event<'_>) {
+        self.0.send(event.kind.event_type().name()).expect("the test reads");
+    }
+}
+
+/// Collectors that tell the names of events; few enough that nobody waits for the test to read.
+pub(crate) fn event_names() -> (EventCollectors, Receiver<&'static str>) {
+    let (names, told) = sync_channel(1000);
+    let names: Arc<dyn EventCollector> = Arc::new(Names(names));
+    (EventCollectors::new([names]), told)
 }

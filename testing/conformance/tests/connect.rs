@@ -7,7 +7,9 @@ use std::{
 };
 
 use ratatosk_codec::{Connect, ConnectReturnCode, Packet, ProtocolVersion, Publish, ReasonCode};
-use ratatosk_conformance::{AuthBy, Broker, Client, Event, PermissionBy, Setup};
+use ratatosk_conformance::{
+    AuthBy, Broker, Client, Event, PATIENCE, PermissionBy, Setup, Site, Tunnel,
+};
 use ratatosk_contract::TenantSettings;
 use ratatosk_mqtt::Config;
 use ratatosk_plugin::{
@@ -18,7 +20,7 @@ use ratatosk_plugin::{
 };
 use ratatosk_telemetry::{ByteCount, memory::Share};
 
-use crate::cases::{QOS0, QOS1, VERSIONS};
+use crate::cases::{ALL_QOS, QOS0, QOS1, VERSIONS, event_names};
 
 const V31: ProtocolVersion = ProtocolVersion::V31;
 const V311: ProtocolVersion = ProtocolVersion::V311;
@@ -28,25 +30,37 @@ fn config() -> Config {
     Config { shards: 2, ..Config::default() }
 }
 
-/// Clients of all three versions are served by every listener.
+/// MQTT-001: [MQTT-4.2.0-1] [MQTT-7.1.1-1] clients of all three versions are served by every kind
+/// of listener, and meet.
 #[test]
 fn every_version_is_served_by_every_listener() {
-    let broker = Broker::with(Setup { listeners: 2, ..Setup::default() });
-    for address in broker.addresses() {
-        let mut all: Vec<Client> = ProtocolVersion::ALL
-            .into_iter()
-            .map(|version| {
-                broker.client(version, &format!("c{}", version.level())).at(*address).connect()
-            })
-            .collect();
-        for client in &mut all {
-            client.subscribe("to/all", QOS1);
-        }
-        all[0].deliver("to/all", "hello", QOS1);
-        for client in &mut all {
-            assert_eq!(client.message().text(), "hello", "{}", client.version());
+    let site = Site::new();
+    let kinds =
+        [false, true].map(|has_tls| [false, true].map(|has_ws| site.layers(has_tls, has_ws)));
+    let listeners = kinds.concat();
+    let broker = Broker::with(Setup { listeners: listeners.clone(), ..Setup::default() });
+    let mut all = Vec::new();
+    for (address, layers) in broker.addresses().iter().zip(&listeners) {
+        let tunnel = Tunnel::open(*address, layers, &site);
+        for version in ProtocolVersion::ALL {
+            let id = format!("c{}", all.len());
+            all.push(broker.client(version, &id).at(tunnel.address()).connect());
         }
     }
+    assert_eq!(all.len(), 12);
+    for client in &mut all {
+        assert_eq!(client.subscribe("to/all", QOS1), ReasonCode::GrantedQos1);
+    }
+    for sender in 0..all.len() {
+        for qos in ALL_QOS {
+            let text = format!("from {sender} at {qos:?}");
+            assert_eq!(all[sender].deliver("to/all", &text, qos), ReasonCode::Success);
+            for client in &mut all {
+                assert_eq!(client.message().text(), text, "{}", client.version());
+            }
+        }
+    }
+    assert_eq!(broker.stats_when(|stats| stats.live == 12).connected, 12);
 }
 
 /// MQTT-011: above the rate a connection is turned away and counted; those before it stay.
@@ -93,7 +107,8 @@ fn a_connection_without_connect_is_closed_in_time() {
     assert_eq!(Config::default().connect_timeout, Duration::from_secs(20));
     let timeout = Duration::from_millis(400);
     let config = Config { connect_timeout: timeout, ..config() };
-    let broker = Broker::with(Setup { config, ..Setup::default() });
+    let (events, told) = event_names();
+    let broker = Broker::with(Setup { config, events, ..Setup::default() });
     let started = Instant::now();
     let mut silent = Client::silent(broker.address(), V311);
     let mut slow = Client::silent(broker.address(), V5);
@@ -103,6 +118,8 @@ fn a_connection_without_connect_is_closed_in_time() {
     slow.expect_close();
     let waited = started.elapsed();
     assert!(waited >= timeout, "closed after {waited:?}");
+    let timeouts = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+    assert_eq!(timeouts.filter(|name| *name == "CONNECT_TIMEOUT").take(2).count(), 2);
     // Who has connected is not meant.
     live.ping();
 }
@@ -110,12 +127,14 @@ fn a_connection_without_connect_is_closed_in_time() {
 /// MQTT-013: what is not CONNECT is answered with nothing but the end.
 #[test]
 fn a_first_packet_other_than_connect_closes() {
-    let broker = Broker::start();
+    let (events, told) = event_names();
+    let broker = Broker::with(Setup { events, ..Setup::default() });
     for version in VERSIONS {
         for packet in [Packet::Pingreq, Packet::Publish(Publish::new("t", b"x"))] {
             let mut client = Client::silent(broker.address(), version);
             client.send(&packet);
             client.expect_close();
+            assert_eq!(told.recv_timeout(PATIENCE), Ok("PROTOCOL_ERROR"));
         }
     }
     let total = broker.stats_when(|stats| stats.refused == 4);
@@ -253,7 +272,8 @@ fn a_disabled_version_is_refused() {
     }
 }
 
-/// MQTT-027: CONNECT comes once.
+/// MQTT-027: [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1] [MQTT-4.8.0-1] CONNECT comes once;
+/// nothing follows the farewell but the end.
 #[test]
 fn a_second_connect_ends_the_connection() {
     let broker = Broker::start();
@@ -265,7 +285,8 @@ fn a_second_connect_ends_the_connection() {
     }
 }
 
-/// MQTT-031: session present says that a stored session goes on, and nothing else.
+/// MQTT-031: [MQTT-3.1.2-6] [MQTT-3.1.4-5] session present says that a stored session goes on, and
+/// nothing else.
 #[test]
 fn session_present_only_when_a_session_is_resumed() {
     let broker = Broker::start();
@@ -305,7 +326,7 @@ fn a_short_keep_alive_is_raised() {
     assert_eq!(broker.v5("c").keep_alive(1).welcome().1.keep_alive_s, None, "no floor");
 }
 
-/// MQTT-033: one and a half times the keep alive without a word is the end.
+/// MQTT-033: [MQTT-3.2.2-22] one and a half times the keep alive without a word is the end.
 #[test]
 fn silence_beyond_the_keep_alive_ends_the_connection() {
     let broker = Broker::start();
@@ -340,7 +361,7 @@ fn packets_from_the_client_keep_it_alive() {
     client.expect_farewell(ReasonCode::KeepAliveTimeout);
 }
 
-/// MQTT-035: the tenant and the identifier name a session; a setting adds the user.
+/// MQTT-035: [MQTT-3.1.3-2] the tenant and the identifier name a session; a setting adds the user.
 #[test]
 fn a_session_belongs_to_tenant_and_client_id() {
     for user_in_identity in [false, true] {

@@ -5,9 +5,10 @@ use std::sync::{
     mpsc::{Receiver, SyncSender, sync_channel},
 };
 
-use ratatosk_codec::{Disconnect, Packet, ReasonCode};
+use ratatosk_codec::{Disconnect, Packet, ProtocolVersion, ReasonCode};
 use ratatosk_conformance::{AuthBy, Broker, PATIENCE, Setup};
 use ratatosk_plugin::{
+    auth::{AuthResult, DenialReason, Grant},
     event::{Event, EventCollector, EventCollectors, EventKind},
     plugin::Plugin,
 };
@@ -70,6 +71,53 @@ fn a_session_is_bracketed_by_its_events() {
     drop(rude);
     assert_eq!(next(&told), "rude: by client, without disconnect: true");
     assert_eq!(next(&told), "rude: MQTT_SESSION_STOP");
+}
+
+/// Writes down all that it is told.
+struct Everything {
+    lines: SyncSender<String>,
+}
+
+impl Plugin for Everything {
+    fn name(&self) -> &str {
+        "everything"
+    }
+}
+
+impl EventCollector for Everything {
+    fn report(&self, event: &Event<'_>) {
+        self.lines.send(format!("{event:?}")).expect("the test reads");
+    }
+}
+
+/// SEC-007: what a client proves itself by is in no event, whether it is let in or not.
+#[test]
+fn secrets_are_in_no_event() {
+    let (lines, told) = sync_channel(1000);
+    let everything: Arc<dyn EventCollector> = Arc::new(Everything { lines });
+    let events = EventCollectors::new([everything]);
+    let auth = AuthBy::new(|request| match request.username.as_deref() {
+        Some("in") => AuthResult::Granted(Grant {
+            tenant: "default".to_owned(),
+            user: "in".to_owned(),
+            ..Grant::default()
+        }),
+        _ => AuthResult::denied(DenialReason::BadPassword, "unknown"),
+    });
+    let broker = Broker::with(Setup { events, auth, ..Setup::default() });
+    let mut count = 0;
+    for version in ProtocolVersion::ALL {
+        let known = broker.client(version, "known").user("in").password("hunter2").connect();
+        known.disconnect(ReasonCode::Success);
+        broker.client(version, "unknown").user("out").password("hunter2").refused();
+        // Session start and stop, connected and disconnected, and the refusal.
+        for _ in 0..5 {
+            let line = told.recv_timeout(PATIENCE).expect("an event comes");
+            assert!(!line.contains("hunter2") && !line.contains("104, 117"), "{line}");
+            count += usize::from(line.contains("known"));
+        }
+    }
+    assert!(count > 0, "events say whose they are");
 }
 
 /// EVT-020: a collector that fails affects neither the client nor those who come after.

@@ -11,9 +11,10 @@ use ratatosk_conformance::{Broker, Client, Event, PATIENCE, Setup};
 use ratatosk_contract::TenantSettings;
 use ratatosk_telemetry::{ByteCount, memory::Share};
 
-use crate::cases::{Case, QOS0, QOS1, QOS2, assert_quiet};
+use crate::cases::{Case, QOS0, QOS1, QOS2, VERSIONS, assert_quiet};
 
-/// MQTT-090: never more in flight than the client's Receive Maximum, and all come in the end.
+/// MQTT-090: [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-3] never more in flight than the client's
+/// Receive Maximum, each with an identifier of its own; all come in the end.
 #[test]
 fn in_flight_stays_within_the_receive_maximum() {
     const WINDOW: u16 = 7;
@@ -51,6 +52,7 @@ fn in_flight_stays_within_the_receive_maximum() {
                 if next < COUNT {
                     let message = client.unacknowledged();
                     assert_eq!(message.text().parse(), Ok(next));
+                    assert!(!open.contains(&message.packet_id), "an identifier is in use");
                     open.push_back(message.packet_id);
                     next += 1;
                 }
@@ -177,35 +179,44 @@ fn an_offline_queue_is_bounded() {
     assert_eq!(TenantSettings::default().session_inbox_size, 10_000);
 }
 
-/// While memory is short who brings much is not read, and closed after 5 s; who brings
-/// little goes on.
-/// MQTT-103 without the quota of inbound bytes.
+/// MQTT-103: while memory is short who brings much is not read, and closed after 5 s; who brings
+/// little goes on. A quota of inbound bytes is not among it.
 #[test]
 fn memory_pressure_stops_readers_and_then_closes_them() {
     let setup = || Setup { memory_max: ByteCount::mebibytes(256), ..Setup::default() };
     let broker = Broker::with(setup());
-    let mut large = broker.v5("large").connect();
+    let mut large = [broker.v5("large").connect(), broker.v4("old").connect()];
     let mut small = broker.v5("small").connect();
     // Half of a large packet is held by its connection.
-    let mut bytes = Vec::new();
     let payload = vec![0; 600_000];
-    let packet = Packet::Publish(Publish::new("t", &payload));
-    ratatosk_codec::encode(&packet, large.version(), &mut bytes);
-    let (first, rest) = bytes.split_at(400_000);
-    large.send_raw(first);
-    broker.stats_when(|stats| stats.read_bytes >= 400_000);
+    let packets = VERSIONS.map(|version| {
+        let mut bytes = Vec::new();
+        ratatosk_codec::encode(&Packet::Publish(Publish::new("t", &payload)), version, &mut bytes);
+        bytes
+    });
+    let [old, new] = &packets;
+    for (client, bytes) in large.iter_mut().zip([new, old]) {
+        client.send_raw(&bytes[..400_000]);
+    }
+    broker.stats_when(|stats| stats.read_bytes >= 800_000);
     let account = broker.memory.account("somebody");
     account.charge(Share::Retained, 235 << 20);
     let started = Instant::now();
-    (&large.writer()).write_all(&rest[..100_000]).expect("the system takes it");
+    for (client, bytes) in large.iter_mut().zip([new, old]) {
+        let more = &bytes[400_000..500_000];
+        (&client.writer()).write_all(more).expect("the system takes it");
+    }
     small.ping();
-    large.expect_farewell(ReasonCode::QuotaExceeded);
-    let waited = started.elapsed();
-    assert!(waited >= Duration::from_millis(4800), "closed after {waited:?}");
+    for client in &mut large {
+        client.expect_farewell(ReasonCode::QuotaExceeded);
+        let waited = started.elapsed();
+        assert!(waited >= Duration::from_millis(4800), "closed after {waited:?}");
+    }
     small.ping();
 
     // Once there is memory again a reader that waited goes on.
     account.release(Share::Retained, 235 << 20);
+    let (first, rest) = new.split_at(400_000);
     let mut large = broker.v5("large").connect();
     let read = broker.stats_when(|_| true).read_bytes;
     large.send_raw(first);

@@ -1,14 +1,18 @@
 //! What clients see of the data plane: one binary, a module for each part of the protocol.
 #![allow(clippy::disallowed_methods, reason = "tests read the clock; nothing here ships")]
 
+mod authentication;
 mod cases;
+mod connack;
 mod connect;
 mod events;
 mod flow;
 mod half_close;
 mod order;
+mod outbound;
 mod pauses;
 mod publish;
+mod refusals;
 mod retain;
 mod session;
 mod shared;

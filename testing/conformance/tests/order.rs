@@ -6,7 +6,7 @@ use ratatosk_conformance::{Broker, Client};
 
 use crate::cases::{ALL_QOS, QOS0, QOS1, QOS2, VERSIONS};
 
-/// MQTT-069: each subscriber gets the messages of a publisher on a topic in their order, whatever
+/// MQTT-069: [MQTT-4.6.0-5] [MQTT-4.6.0-6] each subscriber gets the messages of a publisher on a topic in their order, whatever
 /// happens around it.
 #[test]
 fn messages_of_a_publisher_keep_their_order() {

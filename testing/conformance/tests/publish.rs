@@ -1,6 +1,9 @@
 //! PUBLISH from clients: acknowledgements, refusals, order, what is handed on.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ratatosk_codec::{
     Packet, PacketId, PacketType, Publish, PublishPropertiesBuilder, Qos, ReasonCode,
@@ -11,6 +14,7 @@ use ratatosk_plugin::{
     answer::Answer,
     permission::{Action, Verdict},
 };
+use tokio::sync::Semaphore;
 
 use crate::cases::{ALL_QOS, Case, QOS0, QOS1, QOS2, VERSIONS, assert_quiet};
 
@@ -20,7 +24,8 @@ fn settings(change: impl Fn(&mut TenantSettings)) -> Setup {
     setup
 }
 
-/// MQTT-054, MQTT-055: each QoS is acknowledged as it must be, and each message comes once.
+/// MQTT-054, MQTT-055: [MQTT-4.3.2-2] [MQTT-4.3.3-2] each QoS is acknowledged as it must be, and
+/// each message comes once.
 #[test]
 fn messages_of_every_qos_come_once() {
     for case in Case::all(Setup::default) {
@@ -144,6 +149,150 @@ fn publishes_above_the_rate_are_stopped_or_slowed() {
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(900), "{} took {took:?}", case.name);
     }
+    assert_eq!(TenantSettings::default().msg_pub_per_sec, 0, "unlimited");
+}
+
+/// MQTT-054: [MQTT-4.3.2-4] a publish is acknowledged once it is known whom it reaches, and not
+/// before; one of QoS 0 is delivered once, and nothing answers it.
+#[test]
+fn a_publish_is_acknowledged_when_its_outcome_is_known() {
+    let gate = Arc::new(Semaphore::new(0));
+    let closed = Arc::clone(&gate);
+    let permission = PermissionBy::new(move |_, action| match action {
+        Action::Publish { topic: "later", .. } => {
+            let gate = Arc::clone(&closed);
+            Answer::later(async move {
+                gate.acquire().await.expect("stays open").forget();
+                Verdict::Allowed
+            })
+        }
+        _ => Answer::Now(Verdict::Allowed),
+    });
+    let broker = Broker::with(Setup { permission, ..Setup::default() });
+    for version in VERSIONS {
+        for qos in [QOS1, QOS2] {
+            let mut publisher = broker.client(version, "publisher").connect();
+            let mut subscriber = broker.client(version, "subscriber").connect();
+            let mut other = broker.client(version, "other").connect();
+            subscriber.subscribe("#", QOS0);
+            let id = publisher.publish("later", "x", qos);
+            // It is there and waits; the broker serves others.
+            for _ in 0..20 {
+                other.deliver("now", "y", QOS1);
+                assert_eq!(subscriber.message().topic, "now");
+            }
+            assert!(!publisher.has_more(), "{version}: acknowledged before the outcome is known");
+            gate.add_permits(1);
+            assert_eq!(publisher.finish(qos, id), ReasonCode::Success, "{version}");
+            assert_eq!(subscriber.message().topic, "later");
+            // The code says what became of it: nobody, then somebody.
+            subscriber.unsubscribe(&["#"]);
+            let none = match version.is_v5() {
+                true => ReasonCode::NoMatchingSubscribers,
+                false => ReasonCode::Success,
+            };
+            assert_eq!(publisher.deliver("now", "x", qos), none, "{version}");
+            subscriber.subscribe("now", QOS1);
+            publisher.publish("now", "zero", QOS0);
+            publisher.send(&Packet::Pingreq);
+            assert_eq!(publisher.event(), Event::Pingresp, "nothing answers QoS 0");
+            assert_eq!(subscriber.message().text(), "zero");
+            subscriber.disconnect(ReasonCode::Success);
+        }
+    }
+}
+
+/// MQTT-057: PUBREL of an identifier that is unknown is answered: 0x92 in 5.0.
+#[test]
+fn an_unknown_pubrel_is_answered() {
+    let broker = Broker::start();
+    for (version, code) in
+        [(VERSIONS[0], ReasonCode::Success), (VERSIONS[1], ReasonCode::PacketIdNotFound)]
+    {
+        let mut client = broker.client(version, "c").connect();
+        for id in [1, 7, u16::MAX] {
+            client.ack(PacketType::Pubrel, id);
+            assert_eq!(client.event(), Event::Ack(PacketType::Pubcomp, id, code), "{version}");
+        }
+        // One that was released is unknown again.
+        let id = client.publish("t", "x", QOS2);
+        client.finish(QOS2, id);
+        client.ack(PacketType::Pubrel, id);
+        assert_eq!(client.find_ack(PacketType::Pubcomp, id), code, "{version}");
+    }
+}
+
+/// MQTT-063: [MQTT-3.3.1-2] [MQTT-3.3.4-6] [MQTT-1.5.4-1] [MQTT-1.5.4-2] a topic that is no text,
+/// DUP without an identifier, and a subscription identifier from a client.
+#[test]
+fn a_publish_that_is_none_ends_the_connection() {
+    let broker = Broker::start();
+    for version in ratatosk_codec::ProtocolVersion::ALL {
+        let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+        let publish = |first: u8, topic: &[u8]| {
+            let length = u8::try_from(2 + topic.len() + properties.len()).expect("short");
+            let count = u8::try_from(topic.len()).expect("short");
+            [&[first, length, 0, count], topic, properties].concat()
+        };
+        let mut cases = vec![
+            (publish(0x30, &[b'a', 0xFF]), ReasonCode::MalformedPacket),
+            // A surrogate, and NUL.
+            (publish(0x30, &[0xED, 0xA0, 0x80]), ReasonCode::MalformedPacket),
+            (publish(0x30, &[b'a', 0]), ReasonCode::MalformedPacket),
+            (publish(0x38, b"ab"), ReasonCode::ProtocolError),
+        ];
+        if version.is_v5() {
+            cases.push((vec![0x30, 7, 0, 2, b'a', b'b', 2, 0x0B, 1], ReasonCode::ProtocolError));
+        }
+        for (bytes, code) in cases {
+            let mut client = broker.client(version, "c").connect();
+            client.send_raw(&bytes);
+            client.expect_farewell(code);
+        }
+    }
+}
+
+/// MQTT-064: a payload that is marked as UTF-8 is checked where the tenant says
+/// so, and refused as its QoS allows.
+#[test]
+fn a_payload_of_another_format_is_refused() {
+    for is_checked in [true, false] {
+        let setup = || settings(|settings| settings.payload_format_validation_enabled = is_checked);
+        let broker = Broker::with(setup());
+        let mut watcher = broker.v5("watcher").connect();
+        watcher.subscribe("t", QOS0);
+        let mut client = broker.v5("c").connect();
+        let mut builder = PublishPropertiesBuilder::new();
+        builder.payload_is_utf8(true).expect("fits");
+        let marked = Publish { properties: builder.view(), ..Publish::new("t", &[0xC0, 0x80]) };
+        let expected = match is_checked {
+            true => ReasonCode::PayloadFormatInvalid,
+            false => ReasonCode::Success,
+        };
+        for qos in [QOS1, QOS2] {
+            let id = client.publish_as(Publish { qos, ..marked });
+            assert_eq!(client.finish(qos, id), expected);
+            // One that is what it says, or that says nothing.
+            let id = client.publish_as(Publish { qos, payload: "ü".as_bytes(), ..marked });
+            assert_eq!(client.finish(qos, id), ReasonCode::Success);
+            assert_eq!(client.deliver("t", [0xC0, 0x80], qos), ReasonCode::Success);
+            let mut payloads = vec!["ü".as_bytes().to_vec(), vec![0xC0, 0x80]];
+            if !is_checked {
+                payloads.insert(0, vec![0xC0, 0x80]);
+            }
+            for payload in payloads {
+                assert_eq!(watcher.message().payload, payload);
+            }
+        }
+        client.publish_as(marked);
+        if is_checked {
+            client.expect_farewell(ReasonCode::PayloadFormatInvalid);
+        } else {
+            assert_eq!(watcher.message().payload, [0xC0, 0x80]);
+            client.ping();
+        }
+    }
+    assert!(TenantSettings::default().payload_format_validation_enabled);
 }
 
 /// MQTT-060: what the tenant has switched off ends the connection.
@@ -231,7 +380,8 @@ fn aliased<'a>(
     Publish { properties: builder.view(), ..Publish::new(topic, b"x") }
 }
 
-/// MQTT-065: aliases up to the maximum stand for their topics; others end the connection.
+/// MQTT-065: [MQTT-3.2.2-17] aliases up to the maximum stand for their topics; others end the
+/// connection.
 #[test]
 fn inbound_topic_aliases_stand_for_topics() {
     let broker = Broker::start();
@@ -262,7 +412,7 @@ fn inbound_topic_aliases_stand_for_topics() {
     client.expect_farewell(ReasonCode::TopicAliasInvalid);
 }
 
-/// MQTT-066: who may not publish is told so, as the QoS and the version allow.
+/// MQTT-066: [MQTT-3.3.5-2] who may not publish is told so, as the QoS and the version allow.
 #[test]
 fn a_publish_without_permission_is_refused() {
     let setup = || Setup {
@@ -301,6 +451,111 @@ fn a_publish_without_permission_is_refused() {
     }
 }
 
+/// Where no aliases are taken the first one ends the connection. [MQTT-3.2.2-18]
+#[test]
+fn no_alias_is_taken_where_they_are_off() {
+    let broker = Broker::with(settings(|settings| settings.max_topic_alias = 0));
+    let mut client = broker.v5("c").connect();
+    let mut builder = PublishPropertiesBuilder::new();
+    client.publish_as(aliased(&mut builder, "t", 1));
+    client.expect_farewell(ReasonCode::TopicAliasInvalid);
+}
+
+/// DUP of a publisher is not handed to subscribers, nor DUP to a subscriber taken from it.
+/// [MQTT-3.3.1-3]
+#[test]
+fn dup_is_not_handed_through() {
+    for case in Case::all(Setup::default) {
+        let (mut publisher, mut subscriber, _guard) =
+            case.pair(case.client("publisher"), case.client("subscriber"));
+        subscriber.subscribe("t", QOS2);
+        for qos in [QOS1, QOS2] {
+            let id = publisher.publish_as(Publish { dup: true, qos, ..Publish::new("t", b"x") });
+            publisher.finish(qos, id);
+            let message = subscriber.message();
+            assert_eq!((message.dup, message.qos), (false, qos), "{}", case.name);
+        }
+    }
+}
+
+/// A publish whose permission cannot be determined is refused with 0x83, or closes; unless the
+/// tenant takes a failure for a yes. [MQTT-4.8.0-2]
+#[test]
+fn a_permission_that_cannot_be_determined_refuses() {
+    for is_passed in [false, true] {
+        let permission = PermissionBy::new(|_, action| match action {
+            Action::Publish { .. } => Answer::Now(Verdict::error("no answer")),
+            _ => Answer::Now(Verdict::Allowed),
+        });
+        let mut setup = settings(|settings| settings.by_pass_perm_check_error = is_passed);
+        setup.permission = permission;
+        let broker = Broker::with(setup);
+        for version in VERSIONS {
+            let mut client = broker.client(version, "c").connect();
+            client.subscribe("t", QOS0);
+            if is_passed {
+                assert_eq!(client.deliver("t", "x", QOS1), ReasonCode::Success);
+                assert_eq!(client.message().text(), "x");
+                continue;
+            }
+            if version.is_v5() {
+                let code = ReasonCode::ImplementationSpecificError;
+                assert_eq!(client.deliver("t", "x", QOS1), code);
+                assert_eq!(client.deliver("t", "x", QOS2), code);
+            }
+            client.publish("t", "x", QOS0);
+            client.expect_farewell(ReasonCode::ImplementationSpecificError);
+        }
+    }
+}
+
+/// A message reaches every session with a matching filter, whether it is there or away, and no
+/// other. [MQTT-4.5.0-1] [MQTT3-3.1.2-5]
+#[test]
+fn every_matching_session_gets_the_message() {
+    for case in Case::all(Setup::default) {
+        let mut publisher = case.client("publisher").connect();
+        let mut others: Vec<_> = ["t", "t/#", "t/+", "#", "other"]
+            .into_iter()
+            .flat_map(|filter| [(filter, false), (filter, true)])
+            .map(|(filter, is_stored)| {
+                let mut connector = case.client(&format!("{filter} {is_stored}"));
+                if is_stored {
+                    connector = connector.persistent();
+                }
+                let mut client = connector.connect();
+                client.subscribe(filter, QOS2);
+                (client, filter)
+            })
+            .collect();
+        let away: Vec<_> = ["t", "t/#", "other"]
+            .map(|filter| (filter, case.client(&format!("away {filter}")).persistent()))
+            .into();
+        for (filter, connector) in &away {
+            let mut client = connector.connect();
+            client.subscribe(filter, QOS2);
+            client.disconnect(ReasonCode::Success);
+        }
+        for qos in [QOS1, QOS2] {
+            publisher.deliver("t", "x", qos);
+        }
+        for (filter, connector) in away {
+            others.push((connector.connect(), filter));
+        }
+        for (client, filter) in &mut others {
+            if !matches!(*filter, "t/+" | "other") {
+                for qos in [QOS1, QOS2] {
+                    let message = client.message();
+                    let found = (message.topic.as_str(), message.qos);
+                    assert_eq!(found, ("t", qos), "{}, {filter}", case.name);
+                }
+            }
+            client.unsubscribe(&[filter]);
+            assert_quiet(&mut publisher, client);
+        }
+    }
+}
+
 /// MQTT-067: an identifier in use is refused for another message; a re-send is acknowledged again.
 #[test]
 fn an_identifier_in_use_is_refused() {
@@ -324,7 +579,7 @@ fn an_identifier_in_use_is_refused() {
     }
 }
 
-/// MQTT-068: a packet above the limit ends the connection, before it has come as a whole.
+/// MQTT-068: [MQTT-3.2.2-15] a packet above the limit ends the connection, before it has come as a whole.
 #[test]
 fn a_packet_above_the_limit_ends_the_connection() {
     for case in Case::all(|| settings(|settings| settings.max_user_payload_bytes = 4096)) {

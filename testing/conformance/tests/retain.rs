@@ -8,7 +8,8 @@ use ratatosk_contract::TenantSettings;
 
 use crate::cases::{ALL_QOS, Case, QOS0, QOS1, QOS2, assert_quiet};
 
-/// RET-001: the latest message of a topic is kept; an empty payload clears it.
+/// RET-001: [MQTT-3.3.1-8] [MQTT3-3.3.1-6] [MQTT3-3.3.1-7] [MQTT3-3.3.1-8] [MQTT3-3.3.1-9] the
+/// latest message of a topic is kept, whatever its QoS; an empty payload clears it.
 #[test]
 fn the_latest_retained_message_is_kept_and_an_empty_one_clears() {
     for case in Case::all(Setup::default) {
@@ -31,6 +32,28 @@ fn the_latest_retained_message_is_kept_and_an_empty_one_clears() {
             assert_quiet(&mut publisher, &mut client);
         }
         assert_eq!(case.broker.retain.stats().topics, 0, "{}", case.name);
+    }
+}
+
+/// What is retained is not part of the session that published it. [MQTT3-3.1.2-7]
+#[test]
+fn retained_messages_outlive_their_publisher_s_session() {
+    for case in Case::all(Setup::default) {
+        for (topic, is_stored) in [("clean", false), ("stored", true)] {
+            let mut connector = case.client("publisher");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let mut publisher = connector.connect();
+            publisher.retain(topic, "kept", QOS1);
+            publisher.disconnect(ratatosk_codec::ReasonCode::Success);
+            // Its clean start discards the session, and nothing else.
+            case.client("publisher").connect().ping();
+            let mut client = case.client("c").connect();
+            client.subscribe(topic, QOS1);
+            let message = client.message();
+            assert_eq!((message.text(), message.retain), ("kept", true), "{}", case.name);
+        }
     }
 }
 

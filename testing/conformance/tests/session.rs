@@ -93,7 +93,8 @@ fn outcomes(clients: Vec<Client>) -> (Vec<Client>, Vec<Client>) {
     (losers, vec![client])
 }
 
-/// MQTT-042: the newer connection owns the session; the older is told in 5.0, closed in 3.1.1.
+/// MQTT-042: [MQTT-3.1.4-3] the newer connection owns the session; the older is told in 5.0,
+/// closed in 3.1.1.
 #[test]
 fn a_newer_connection_takes_the_session_over() {
     for case in Case::all(Setup::default) {
@@ -112,7 +113,8 @@ fn a_newer_connection_takes_the_session_over() {
     }
 }
 
-/// MQTT-040: a clean start discards what was stored: subscriptions, queue, a will that waits.
+/// MQTT-040: [MQTT-3.1.4-4] a clean start discards what was stored: subscriptions, queue, a will
+/// that waits.
 #[test]
 fn a_clean_start_discards_the_stored_session() {
     for case in Case::all(Setup::default) {
@@ -178,7 +180,8 @@ fn disconnect_changes_the_session_expiry() {
     client.expect_farewell(ReasonCode::ProtocolError);
 }
 
-/// MQTT-044: what was sent and not acknowledged comes again, marked, with its identifier.
+/// MQTT-044, MQTT-091: [MQTT-4.4.0-1] [MQTT-3.1.2-5] [MQTT-4.3.2-3] [MQTT-4.3.3-3] what was sent
+/// and not acknowledged comes again on resume, marked, with its identifier.
 #[test]
 fn unacknowledged_messages_come_again_on_resume() {
     for case in Case::all(Setup::default) {

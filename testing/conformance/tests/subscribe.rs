@@ -2,11 +2,11 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use ratatosk_codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
-use ratatosk_conformance::{Broker, Client, PermissionBy, Setup};
+use ratatosk_conformance::{Broker, Client, Event, PermissionBy, Setup};
 use ratatosk_contract::TenantSettings;
 use ratatosk_plugin::{
     answer::Answer,
@@ -34,7 +34,7 @@ fn matches(publisher: &mut Client, subscriber: &mut Client, filter: &str, topic:
     is_matched
 }
 
-/// MQTT-070, MQTT-071: filters match as the specification says, `$` topics by their name only.
+/// MQTT-070, MQTT-071: [MQTT-3.3.2-3] filters match as the specification says, `$` topics by their name only.
 #[test]
 fn filters_match_as_the_specification_says() {
     let expected = [
@@ -106,7 +106,8 @@ fn a_subscription_is_effective_when_it_is_acknowledged() {
     }
 }
 
-/// MQTT-074: each refused filter has its code, and the others of the packet are granted.
+/// MQTT-074: [MQTT-3.8.4-5] [MQTT3-3.9.3-2] [MQTT-4.7.1-3] each refused filter has its code, and
+/// the others of the packet are granted.
 #[test]
 fn refused_filters_have_their_codes() {
     let setup = || Setup {
@@ -157,6 +158,86 @@ fn refused_filters_have_their_codes() {
     }
 }
 
+/// MQTT-073: a list that is empty or longer than the tenant allows ends the connection.
+#[test]
+fn empty_and_endless_lists_of_filters_end_the_connection() {
+    assert_eq!(TenantSettings::default().max_topic_filters_per_sub, 1000);
+    let settings = TenantSettings { max_topic_filters_per_sub: 3, ..TenantSettings::default() };
+    let broker = Broker::with_settings(settings);
+    for version in ratatosk_codec::ProtocolVersion::ALL {
+        let connect = || broker.client(version, "c").connect();
+        let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+        let length = u8::try_from(2 + properties.len()).expect("short");
+        for head in [0x82, 0xA2] {
+            let mut client = connect();
+            client.send_raw(&[&[head, length, 0, 1], properties].concat());
+            client.expect_farewell(ReasonCode::ProtocolError);
+        }
+        let four = ["a", "b", "c", "d"].map(|filter| (filter, options(QOS0)));
+        let mut client = connect();
+        assert_eq!(client.subscribe_as(&four[..3], None).len(), 3, "{version}");
+        client.unsubscribe(&["a", "b", "c"]);
+        client.begin_subscribe(&four, None);
+        client.expect_farewell(ReasonCode::AdministrativeAction);
+        let mut client = connect();
+        let mut unsubscribe = vec![0xA2, length + 12, 0, 1];
+        unsubscribe.extend_from_slice(properties);
+        for (filter, _) in four {
+            unsubscribe.extend([0, 1, filter.as_bytes()[0]]);
+        }
+        client.send_raw(&unsubscribe);
+        client.expect_farewell(ReasonCode::AdministrativeAction);
+    }
+    assert_eq!(broker.dist.stats().routes, 0, "nothing of such a packet is carried out");
+}
+
+/// MQTT-080: who loses the permission to a filter gets nothing by it any more, and the filter is
+/// gone: it does not come back with the permission.
+#[test]
+fn a_lost_permission_ends_the_subscription() {
+    let is_denied = Arc::new(AtomicBool::new(false));
+    let denied = Arc::clone(&is_denied);
+    let permission = PermissionBy::new(move |_, action| match action {
+        Action::Subscribe { filter: "lost" | "lost/#", .. } if denied.load(Ordering::SeqCst) => {
+            Answer::Now(Verdict::denied("rule"))
+        }
+        _ => Answer::Now(Verdict::Allowed),
+    });
+    let setup = || Setup { permission: Arc::clone(&permission) as _, ..Setup::default() };
+    for case in Case::all(setup) {
+        for is_stored in [false, true] {
+            is_denied.store(false, Ordering::SeqCst);
+            permission.change();
+            let mut connector = case.client("c");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), connector);
+            for filter in ["lost", "lost/#", "$share/g/lost", "kept"] {
+                client.subscribe(filter, QOS1);
+            }
+            let before = case.broker.stats_when(|_| true).revoked;
+            is_denied.store(true, Ordering::SeqCst);
+            permission.change();
+            case.broker.stats_when(|stats| stats.revoked == before + 3);
+            for topic in ["lost", "lost/x", "kept"] {
+                publisher.deliver(topic, "x", QOS1);
+            }
+            assert_eq!(client.message().topic, "kept", "{}, stored: {is_stored}", case.name);
+            assert_quiet(&mut publisher, &mut client);
+            is_denied.store(false, Ordering::SeqCst);
+            permission.change();
+            client.unsubscribe(&["kept"]);
+            publisher.deliver("lost", "x", QOS1);
+            assert_quiet(&mut publisher, &mut client);
+            assert_eq!(case.broker.dist.stats().routes, 0, "{}, stored: {is_stored}", case.name);
+            client.disconnect(ReasonCode::Success);
+            case.client("c").connect().disconnect(ReasonCode::Success);
+        }
+    }
+}
+
 /// MQTT-075: identifier 0 is a breach; where identifiers are off the filter is refused.
 #[test]
 fn subscription_identifiers_are_checked() {
@@ -204,7 +285,7 @@ fn a_session_has_a_bound_of_filters() {
     assert_eq!(TenantSettings::default().max_topic_filters_per_inbox, 10_000);
 }
 
-/// MQTT-078: the same filter again replaces its options, and its messages come once.
+/// MQTT-078: [MQTT-4.8.2-3] the same filter again replaces its options, and its messages come once.
 #[test]
 fn resubscribing_replaces_the_options() {
     for case in Case::all(Setup::default) {
@@ -226,6 +307,162 @@ fn resubscribing_replaces_the_options() {
                 drop(publisher);
                 case.client("c").connect().disconnect(ReasonCode::Success);
             }
+        }
+    }
+}
+
+/// MQTT-078: [MQTT-3.8.4-3] [MQTT-3.8.4-4] [MQTT3-3.8.4-3] while a subscription is replaced no
+/// message is lost and none comes twice; what is retained comes again each time.
+#[test]
+fn replacing_a_subscription_loses_nothing() {
+    const COUNT: u32 = 1000;
+    for case in Case::all(Setup::default) {
+        for is_stored in [false, true] {
+            let mut connector = case.client("c");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), connector);
+            publisher.retain("t", "kept", QOS1);
+            client.subscribe("t", QOS1);
+            let publishing = std::thread::spawn(move || {
+                for number in 0..COUNT {
+                    publisher.deliver("t", number.to_string(), QOS1);
+                }
+                publisher
+            });
+            let (mut next, mut kept, mut asked) = (0, 0, 1);
+            while next < COUNT || kept < asked {
+                match client.event() {
+                    Event::Publish(message) if message.retain => {
+                        assert_eq!(message.text(), "kept");
+                        client.acknowledge(&message);
+                        kept += 1;
+                    }
+                    Event::Publish(message) => {
+                        assert_eq!(message.text().parse(), Ok(next), "{}", case.name);
+                        client.acknowledge(&message);
+                        next += 1;
+                        // One that is asked for before the last has come stands for both.
+                        if next % 20 == 0 && kept == asked {
+                            client.begin_subscribe(&[("t", options(QOS1))], None);
+                            asked += 1;
+                        }
+                    }
+                    Event::Suback(_, codes) => assert_eq!(codes, [ReasonCode::GrantedQos1]),
+                    other => panic!("unexpected: {other:?}"),
+                }
+            }
+            assert!(asked > 1, "{}: it was replaced", case.name);
+            let mut publisher = publishing.join().expect("all is acknowledged");
+            assert_quiet(&mut publisher, &mut client);
+            client.disconnect(ReasonCode::Success);
+            case.client("c").connect().disconnect(ReasonCode::Success);
+        }
+    }
+}
+
+/// Where filters overlap the highest QoS counts: one copy comes by each, with its own.
+/// [MQTT-3.3.4-2] [MQTT-3.3.5-1]
+#[test]
+fn overlapping_filters_keep_the_highest_qos() {
+    for case in Case::all(Setup::default) {
+        for is_stored in [false, true] {
+            let mut connector = case.client("c");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), connector);
+            for (filter, qos) in [("t/x", QOS0), ("t/+", QOS2), ("t/#", QOS1)] {
+                client.subscribe(filter, qos);
+            }
+            for (sent, expected) in
+                [(QOS0, [QOS0; 3]), (QOS1, [QOS0, QOS1, QOS1]), (QOS2, [QOS0, QOS1, QOS2])]
+            {
+                publisher.deliver("t/x", "x", sent);
+                let mut found: Vec<Qos> = (0..3).map(|_| client.message().qos).collect();
+                found.sort();
+                assert_eq!(found, expected, "{}, stored: {is_stored}", case.name);
+            }
+            assert_quiet(&mut publisher, &mut client);
+            client.disconnect(ReasonCode::Success);
+            case.client("c").connect().disconnect(ReasonCode::Success);
+        }
+    }
+}
+
+/// MQTT-079: [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-3] [MQTT-3.10.4-6] the filter that is
+/// the same ends, and no other; what is in flight by it is finished, nothing new comes.
+#[test]
+fn unsubscribing_ends_one_filter_and_nothing_in_flight() {
+    for case in Case::all(Setup::default) {
+        for is_stored in [false, true] {
+            let mut connector = case.client("c");
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let (mut publisher, mut client, _guard) =
+                case.pair(case.client("publisher"), connector.clone());
+            for filter in ["t/x", "t/+", "T/x", "u"] {
+                client.subscribe(filter, QOS2);
+            }
+            for qos in [QOS1, QOS2] {
+                publisher.deliver("u", "begun", qos);
+            }
+            let begun = [client.unacknowledged(), client.unacknowledged()];
+            // Two filters, one answer: none of another spelling goes with them.
+            let codes = client.unsubscribe(&["u", "t/+"]);
+            assert_eq!(codes.len(), if case.version.is_v5() { 2 } else { 0 });
+            for topic in ["u", "t/x", "t/y", "T/x"] {
+                publisher.deliver(topic, "after", QOS2);
+            }
+            assert_eq!(client.message().topic, "t/x", "{}, stored: {is_stored}", case.name);
+            assert_eq!(client.message().topic, "T/x");
+            assert_quiet(&mut publisher, &mut client);
+            if is_stored {
+                // It is still owed, whatever was unsubscribed.
+                client.vanish();
+                client = connector.connect();
+                for before in &begun {
+                    let again = client.message();
+                    let found = (again.packet_id, again.text(), again.dup);
+                    assert_eq!(found, (before.packet_id, "begun", true), "{}", case.name);
+                }
+            } else {
+                for message in &begun {
+                    client.acknowledge(message);
+                }
+            }
+            client.ping();
+            client.disconnect(ReasonCode::Success);
+            case.client("c").connect().disconnect(ReasonCode::Success);
+        }
+    }
+}
+
+/// Options that are none end the connection. [MQTT3-3.8.3-4] [MQTT-3.8.3-5]
+#[test]
+fn reserved_options_of_a_subscription_end_the_connection() {
+    let broker = Broker::start();
+    for version in ratatosk_codec::ProtocolVersion::ALL {
+        let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+        let reserved: &[u8] = if version.is_v5() { &[3, 0x40, 0x80, 0x30] } else { &[3, 4, 0x80] };
+        for options in reserved {
+            // 3.1 calls the upper bits unused.
+            if version == ratatosk_codec::ProtocolVersion::V31 && *options != 3 {
+                continue;
+            }
+            let length = u8::try_from(6 + properties.len()).expect("short");
+            let mut client = broker.client(version, "c").connect();
+            client.send_raw(&[&[0x82, length, 0, 1], properties, &[0, 1, b't', *options]].concat());
+            let mut end = client.event();
+            if version.is_v5() {
+                assert!(matches!(end, Event::Disconnect(code) if code.is_error()), "{end:?}");
+                end = client.event();
+            }
+            assert_eq!(end, Event::Closed, "{version}, {options:#x}");
         }
     }
 }
@@ -359,7 +596,7 @@ fn retain_as_published_is_honoured() {
     }
 }
 
-/// MQTT-083: retained messages come at every subscription, at new ones, or never.
+/// MQTT-083: [MQTT-3.3.1-10] [MQTT-3.3.1-11] retained messages come at every subscription, at new ones, or never.
 #[test]
 fn retain_handling_is_honoured() {
     for is_stored in [false, true] {

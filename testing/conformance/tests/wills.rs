@@ -61,7 +61,8 @@ fn a_will_follows_a_keep_alive_timeout() {
     }
 }
 
-/// MQTT-049: the will comes after its delay, or at the session's end if that is earlier.
+/// MQTT-049: [MQTT-3.1.2-7] the will comes after its delay, or at the session's end if that is
+/// earlier.
 #[test]
 fn a_delayed_will_comes_after_its_delay_or_with_the_session() {
     let broker = Broker::start();
@@ -138,7 +139,7 @@ fn a_will_needs_the_permission_to_publish() {
     }
 }
 
-/// MQTT-052: the will's retain flag counts.
+/// MQTT-052: [MQTT-3.1.2-14] [MQTT-3.1.2-15] the will's retain flag counts.
 #[test]
 fn a_will_may_be_retained() {
     for case in Case::all(Setup::default) {

@@ -22,13 +22,14 @@ fn check(transport: Transport) {
     }
 }
 
-/// MQTT-001, INBOX-004, RET-001: three versions, sleeping sessions and retained messages.
+/// MQTT-001, INBOX-004, RET-001: [MQTT-7.0.0-2] three versions, sleeping sessions and retained
+/// messages, with clients that know nothing of this broker.
 #[test]
 fn mosquitto_clients_over_tcp() {
     check(Transport::Tcp);
 }
 
-/// MQTT-003: the same over TLS.
+/// MQTT-001, MQTT-003: the same over TLS.
 #[test]
 fn mosquitto_clients_over_tls() {
     check(Transport::Tls);

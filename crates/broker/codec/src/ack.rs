@@ -13,7 +13,7 @@ use crate::version::{PacketId, ProtocolVersion};
 /// An acknowledgement. In 3.x there is only the packet id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack<'a> {
-    /// The id of the PUBLISH. [MQTT-2.2.1-5]
+    /// The id of the PUBLISH. [MQTT-2.2.1-5] [MQTT-2.3.1-6]
     pub packet_id: PacketId,
     /// Success in 3.x.
     pub reason: ReasonCode,

@@ -104,7 +104,7 @@ impl<'a> Connack<'a> {
         let code = reader.u8()?;
         let reason = read_reason(code, version)
             .ok_or_else(|| at_code.fault(ErrorKind::InvalidReasonCode { code }))?;
-        // [MQTT-3.2.2-6]; 3.1.1 [MQTT-3.2.2-4]
+        // [MQTT-3.2.2-6]; 3.1.1 MQTT-3.2.2-4
         if session_present && reason != ReasonCode::Success {
             return Err(at_flags.fault(ErrorKind::SessionPresentOnRefusal));
         }
@@ -117,7 +117,7 @@ impl<'a> Connack<'a> {
     }
 
     pub(crate) fn write<S: Sink>(&self, version: ProtocolVersion, sink: &mut S) {
-        // [MQTT-3.2.2-6]; 3.1.1 [MQTT-3.2.2-4]
+        // [MQTT-3.2.2-6]; 3.1.1 MQTT-3.2.2-4
         let session_present = self.session_present && self.reason == ReasonCode::Success;
         let has_flags = version != ProtocolVersion::V31;
         sink.put_u8(u8::from(session_present && has_flags));

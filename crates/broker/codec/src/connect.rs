@@ -26,7 +26,7 @@ pub struct Connect<'a> {
     pub will: Option<Will<'a>>,
     /// User name.
     pub username: Option<&'a str>,
-    /// Any bytes; in 3.x only with a user name, 3.1.1 [MQTT-3.1.2-22].
+    /// Any bytes; in 3.x only with a user name, 3.1.1 [MQTT3-3.1.2-22].
     pub password: Option<&'a [u8]>,
     /// Properties of 5.0.
     pub properties: ConnectProperties<'a>,
@@ -97,12 +97,14 @@ impl<'a> Connect<'a> {
             _ => ConnectProperties::default(),
         };
 
-        // [MQTT-3.1.3-1] The order of the payload; [MQTT-3.1.3-3] the client id is always there.
+        // [MQTT-3.1.3-1] The order of the payload; [MQTT-3.1.3-3] the client id is always there,
+        // and it is text [MQTT-3.1.3-4], as a user name is [MQTT-3.1.3-12].
         let client_id = reader.text(Field::ClientId)?;
         let will =
             if flags & WILL == 0 { None } else { Some(decode_will(&mut reader, version, flags)?) };
         // MQTT 3.1 allows the flags of user name and password without their fields: the end of
-        // the packet takes precedence. [MQTT-3.1.2-16] to [MQTT-3.1.2-19] forbid it later.
+        // the packet takes precedence. [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.2-18]
+        // [MQTT-3.1.2-19] forbid it later.
         let missing = |reader: &Reader<'_>| version == ProtocolVersion::V31 && reader.is_empty();
         let username = if flags & USERNAME == 0 || missing(&reader) {
             None
@@ -173,6 +175,7 @@ impl<'a> Connect<'a> {
 
 /// Outer error: the packet is too short. Inner error: another protocol. Only the prefix of the
 /// packet is looked at, so that any unknown protocol is named as such.
+/// MQTT-001
 fn read_version(reader: &mut Reader<'_>) -> Result<Result<ProtocolVersion, ErrorKind>, Fault> {
     let name = reader.binary()?;
     if name != b"MQTT" && name != b"MQIsdp" {
@@ -192,15 +195,15 @@ fn check_flags(flags: u8, version: ProtocolVersion) -> Result<(), ErrorKind> {
     if flags & 0x01 != 0 && version != ProtocolVersion::V31 {
         return Err(ErrorKind::ConnectFlagsReserved);
     }
-    // [MQTT-3.1.2-11] [MQTT-3.1.2-13]; 3.1.1 [MQTT-3.1.2-13] [MQTT-3.1.2-15]
+    // [MQTT-3.1.2-11] [MQTT-3.1.2-13]; 3.1.1 MQTT-3.1.2-13 MQTT-3.1.2-15
     if flags & WILL == 0 && flags & 0x38 != 0 {
         return Err(ErrorKind::WillFlagsWithoutWill);
     }
-    // [MQTT-3.1.2-12]; 3.1.1 [MQTT-3.1.2-14]
+    // [MQTT-3.1.2-12]; 3.1.1 MQTT-3.1.2-14
     if flags & 0x18 == 0x18 {
         return Err(ErrorKind::QosInvalid);
     }
-    // 3.1.1 [MQTT-3.1.2-22]
+    // 3.1.1 [MQTT3-3.1.2-22]
     if flags & PASSWORD != 0 && flags & USERNAME == 0 && !version.is_v5() {
         return Err(ErrorKind::PasswordWithoutUsername);
     }

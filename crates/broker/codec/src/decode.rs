@@ -135,6 +135,7 @@ impl Decoder {
         }
         let header_length = 1 + digits;
         let length = header_length + remaining as usize;
+        // [MQTT-3.2.2-15]
         if length > self.packet_size_max as usize {
             return self.too_large(packet, bytes, header_length, length);
         }
@@ -333,7 +334,8 @@ const fn check_first_byte(
     if let Some(kind) = check_direction(packet, role, version) {
         return Some(kind);
     }
-    // [MQTT-2.1.3-1]; 3.1.1 [MQTT-2.2.2-1] [MQTT-2.2.2-2]
+    // [MQTT-2.1.3-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]; 3.1.1
+    // MQTT-2.2.2-1 [MQTT-2.2.2-2]
     if flags != packet.fixed_flags() && !is_resent(packet, flags, version) {
         return Some(ErrorKind::ReservedFlags { flags });
     }

@@ -106,7 +106,7 @@ pub enum ErrorKind {
     /// Will QoS or will retain without a will. [MQTT-3.1.2-11] [MQTT-3.1.2-13]
     #[error("will QoS or will retain is set without a will")]
     WillFlagsWithoutWill,
-    /// A password without a user name in 3.x; 3.1.1 [MQTT-3.1.2-22].
+    /// A password without a user name in 3.x; 3.1.1 [MQTT3-3.1.2-22].
     #[error("a password without a user name")]
     PasswordWithoutUsername,
     /// A property id that MQTT 5.0 does not define.

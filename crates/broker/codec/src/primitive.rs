@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A string of MQTT: UTF-8 [MQTT-1.5.4-1] without U+0000 [MQTT-1.5.4-2]. A byte order mark is a
-/// character like any other. [MQTT-1.5.4-3]
+/// character like any other. [MQTT-1.5.4-3] 3.1.1 [MQTT-1.5.3-1] [MQTT-1.5.3-2] [MQTT-1.5.3-3]
 #[inline]
 pub(crate) fn check_text(bytes: &[u8]) -> Result<&str, Flaw> {
     // A fold without early exit becomes vector code; the usual string holds no NUL.

@@ -139,7 +139,7 @@ impl ReasonCode {
 
     /// The CONNACK return code of 3.x that says the same, or the nearest thing for a server that
     /// cannot serve now. `None` where 3.x has nothing to say: then the connection is closed
-    /// without CONNACK, 3.1.1 [MQTT-3.2.2-6].
+    /// without CONNACK, 3.1.1 [MQTT3-3.2.2-6].
     #[must_use]
     pub const fn connect_return_code(self) -> Option<ConnectReturnCode> {
         match self {

@@ -52,7 +52,7 @@ impl<'a> Suback<'a> {
     pub(crate) fn decode(mut reader: Reader<'a>, version: ProtocolVersion) -> Result<Self, Fault> {
         let packet_id = reader.packet_id()?;
         let explanation = read_explanation(&mut reader, version)?;
-        // 3.1.1 [MQTT-3.9.3-2]; MQTT 3.1 has no 0x80 but servers send it all the same.
+        // 3.1.1 [MQTT3-3.9.3-2]; MQTT 3.1 has no 0x80 but servers send it all the same.
         let codes = ReasonCodes::decode(&mut reader, |code| match version {
             ProtocolVersion::V5 => code.valid_in(PacketType::Suback),
             _ => matches!(code.value(), 0..=2 | 0x80),

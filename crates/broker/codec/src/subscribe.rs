@@ -80,7 +80,7 @@ impl SubscriptionOptions {
     }
 
     fn from_byte(byte: u8, version: ProtocolVersion) -> Result<Self, ErrorKind> {
-        // [MQTT-3.8.3-5]; 3.1.1 [MQTT-3.8.3-4]
+        // [MQTT-3.8.3-5]; 3.1.1 [MQTT3-3.8.3-4]
         let reserved = if version.is_v5() { 0xC0 } else { 0xFC };
         if byte & reserved != 0 {
             return Err(ErrorKind::SubscriptionOptionsReserved { options: byte });
@@ -158,7 +158,7 @@ pub struct SubscribeFilters<'a> {
 
 impl<'a> SubscribeFilters<'a> {
     fn decode(mut reader: Reader<'a>, version: ProtocolVersion) -> Result<Self, Fault> {
-        // [MQTT-3.8.3-2]; 3.1.1 [MQTT-3.8.3-3]
+        // [MQTT-3.8.3-2]; 3.1.1 MQTT-3.8.3-3
         if reader.is_empty() {
             return Err(reader.fault(ErrorKind::NoFilters));
         }

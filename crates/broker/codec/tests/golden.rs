@@ -227,7 +227,7 @@ fn acknowledgements_keep_their_bytes() {
     check("pubrel_v5_full", To::Client, V5, bytes, Packet::Pubrel(full));
 }
 
-/// [MQTT-2.2.1-6] [MQTT-3.8.4-6] [MQTT-3.9.3-1]; 3.1.1 [MQTT-2.3.1-7] [MQTT-3.9.3-1]
+/// [MQTT-2.2.1-6] [MQTT-3.8.4-6] [MQTT-3.9.3-1]; 3.1.1 [MQTT-2.3.1-7] MQTT-3.9.3-1
 #[test]
 fn subscribe_and_suback_keep_their_bytes() {
     let mut filters = SubscribeFiltersBuilder::new();

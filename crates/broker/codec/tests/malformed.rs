@@ -176,7 +176,7 @@ fn connect_fields_have_their_reason_codes() {
     check(b"\x19\xff", value(PropertyId::RequestResponseInformation, 255));
 }
 
-/// 3.1.1 [MQTT-3.1.2-22]
+/// 3.1.1 [MQTT3-3.1.2-22]
 #[test]
 fn a_password_needs_a_user_name_before_version_5() {
     let kind = ErrorKind::PasswordWithoutUsername;
@@ -209,7 +209,7 @@ fn version_3_1_tolerates_what_its_specification_tolerates() {
 }
 
 /// [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1];
-/// 3.1.1 [MQTT-2.2.2-1] [MQTT-2.2.2-2]
+/// 3.1.1 MQTT-2.2.2-1 [MQTT-2.2.2-2]
 #[test]
 fn fixed_flags_are_judged_by_the_first_byte() {
     for (packet, fixed) in [(4, 0), (5, 0), (6, 2), (8, 2), (10, 2), (12, 0), (14, 0), (15, 0)] {
@@ -278,7 +278,7 @@ fn packets_above_the_limit_are_too_large() {
 }
 
 /// MQTT-063: a malformed topic 0x81; DUP with QoS 0 and a client's subscription id 0x82.
-/// [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-3.3.2-1] [MQTT-3.3.2-13] [MQTT-3.3.4-6]
+/// [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-3.3.2-1] [MQTT-3.3.2-13] [MQTT-3.3.2-19] [MQTT-3.3.4-6]
 #[test]
 fn malformed_publishes_have_their_reason_codes() {
     check_all_versions(server, &[0x38], ErrorKind::DupWithoutQos);
@@ -303,6 +303,8 @@ fn malformed_publishes_have_their_reason_codes() {
     check(server(V5), b"\x30\x06\x00\x01t\x02\x01\x02", format, ProtocolError);
     let response = malformed(Field::Property(PropertyId::ResponseTopic), Flaw::Nul);
     check(server(V5), b"\x30\x08\x00\x01t\x04\x08\x00\x01\x00", response, MalformedPacket);
+    let content = malformed(Field::Property(PropertyId::ContentType), Flaw::NotUtf8);
+    check(server(V5), b"\x30\x08\x00\x01t\x04\x03\x00\x01\xff", content, MalformedPacket);
 }
 
 /// [MQTT-2.2.1-3]; 3.1.1 [MQTT-2.3.1-1]
@@ -360,7 +362,7 @@ fn bytes_behind_the_last_field_are_refused() {
 }
 
 /// MQTT-073: an empty list gives 0x82, in SUBSCRIBE and UNSUBSCRIBE. [MQTT-3.8.3-2]
-/// [MQTT-3.10.3-2]; 3.1.1 [MQTT-3.8.3-3]
+/// [MQTT-3.10.3-2]; 3.1.1 MQTT-3.8.3-3
 #[test]
 fn lists_without_filters_are_refused() {
     let kind = ErrorKind::NoFilters;
@@ -384,7 +386,7 @@ fn subscription_ids_are_one_and_not_zero() {
     check(server(V5), &bytes, twice, ProtocolError);
 }
 
-/// [MQTT-3.8.3-1] [MQTT-3.8.3-5] [MQTT-3.10.3-1]; 3.1.1 [MQTT-3.8.3-4]
+/// [MQTT-3.8.3-1] [MQTT-3.8.3-5] [MQTT-3.10.3-1]; 3.1.1 [MQTT3-3.8.3-4]
 #[test]
 fn malformed_filters_and_options_are_refused() {
     let subscribe =
@@ -415,7 +417,7 @@ fn malformed_filters_and_options_are_refused() {
 }
 
 /// [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] [MQTT-3.14.2-1] [MQTT-3.15.2-1]
-/// [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.2.2-8]; 3.1.1 [MQTT-3.9.3-2]
+/// [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.2.2-8]; 3.1.1 [MQTT3-3.9.3-2]
 #[test]
 fn reason_codes_outside_the_table_of_the_packet_are_refused() {
     let listed = |packet: PacketType, code: u8| {
@@ -448,7 +450,7 @@ fn reason_codes_outside_the_table_of_the_packet_are_refused() {
     }
 }
 
-/// [MQTT-3.2.2-1] [MQTT-3.2.2-6]; 3.1.1 [MQTT-3.2.2-4]
+/// [MQTT-3.2.2-1] [MQTT-3.2.2-6]; 3.1.1 MQTT-3.2.2-4
 #[test]
 fn connack_flags_are_checked() {
     let reserved = ErrorKind::ConnackFlagsReserved;

@@ -65,6 +65,7 @@ impl TenantRoutes for Tenant {
         RouteEpoch(self.epoch.load(Ordering::Acquire))
     }
 
+    // [MQTT-4.5.0-1] Every matching route, transient and stored, is in one resolution.
     fn resolve(&self, topic: TopicName<'_>, found: &mut Resolution) {
         found.clear();
         let table = self.read();
@@ -76,6 +77,8 @@ impl TenantRoutes for Tenant {
         Call::Ready(self.change(|table| table.add(filter, receiver)))
     }
 
+    // [MQTT-3.10.4-1] The filter that is equal, byte by byte; [MQTT-3.10.4-2] no later resolution
+    // has it.
     fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool> {
         Call::Ready(self.change(|table| table.remove(filter, receiver)))
     }

@@ -174,7 +174,8 @@ impl Partition {
     }
 
     /// Takes wills that are due, and ends sessions whose time is over, within the budget.
-    /// INBOX-010, INBOX-011
+    /// A session whose client is there is not among them. INBOX-010, INBOX-011 [MQTT-4.1.0-1]
+    /// [MQTT-4.1.0-2]
     pub(crate) fn expire(
         &mut self,
         now: Instant,

@@ -157,6 +157,7 @@ impl Queue {
     }
 
     /// Queues a message, or drops it, or the oldest in its place, where the limits say so.
+    /// [MQTT3-3.1.2-5]
     pub(crate) fn push(&mut self, item: Item, limits: &QueueLimits) -> Displaced {
         let mut displaced = Displaced { is_queued: true, ..Displaced::default() };
         let is_qos0 = item.qos == Qos::AtMostOnce;

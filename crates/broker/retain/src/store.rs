@@ -64,7 +64,8 @@ impl Store {
         RetainStats { topics: self.messages.len(), ..self.stats }
     }
 
-    /// Makes `message` the one of the topic, or leaves all as it was and counts the refusal.
+    /// Makes `message` the one of the topic, whatever its QoS [MQTT3-3.3.1-7] and however long its
+    /// publisher stays [MQTT3-3.1.2-7], or leaves all as it was and counts the refusal.
     pub(crate) fn put(&mut self, key: TopicKey, message: Arc<StoredMessage>) -> StoreOutcome {
         let (bytes, topics) = (held_bytes(key.as_bytes(), &message), self.messages.len() as u64);
         let before = self.messages.get_mut(key.as_bytes());

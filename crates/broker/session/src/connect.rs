@@ -128,14 +128,15 @@ impl Session {
         Ok(())
     }
 
-    /// The client identifier, or one that is assigned to the client. [MQTT-3.1.3-6]
+    /// The client identifier, or one that is assigned to the client. [MQTT-3.1.3-6] Of what
+    /// characters it is made is not asked. [MQTT-3.1.3-5]
     fn choose_client_id<B: Broker>(
         &self,
         connect: &Connect<'_>,
         broker: &mut B,
     ) -> Result<(String, bool), Farewell> {
         let refuse = |detail: &str| {
-            // [MQTT-3.1.3-8]; 3.1.1 [MQTT-3.1.3-8] [MQTT-3.1.3-9]
+            // [MQTT-3.1.3-8]; 3.1.1 [MQTT3-3.1.3-8] MQTT-3.1.3-9
             let code = ReasonCode::ClientIdNotValid;
             Err(Farewell::Refused { code, detail: detail.to_owned() })
         };
@@ -167,10 +168,12 @@ impl Session {
             client: ClientId::new(&connecting.client_id),
         };
         self.publisher = identity.publisher();
+        // [MQTT-3.1.2-7]
         self.will = connecting.will.take().map(|will| Box::new(will.accept(now, self.publisher)));
         self.expiry_s = expiry(self.version, connecting, &settings);
         let claim = ClaimRequest {
             identity: identity.clone(),
+            // [MQTT-3.1.4-4] [MQTT3-3.1.2-6]
             is_clean: connecting.clean_start,
             admission: match self.expiry_s {
                 0 => Admission::Transient,
@@ -201,15 +204,17 @@ impl Session {
         claimed: &Claimed,
         broker: &mut B,
     ) -> Result<(), Farewell> {
+        // [MQTT-3.2.0-2] What is taken here is not there a second time.
         let connecting = self.connecting.take().ok_or(Farewell::Bug("no CONNECT"))?;
         let grant = connecting.grant.as_deref().ok_or(Farewell::Bug("no grant"))?;
-        // MQTT-032
+        // MQTT-032 [MQTT-3.2.2-22]
         let asked_s = connecting.keep_alive_s;
         let floor_s = self.settings.min_keep_alive_seconds;
         let keep_alive_s = if asked_s == 0 { 0 } else { asked_s.max(floor_s) };
         self.keep_alive = Duration::from_secs(keep_alive_s.into());
         self.last_heard = now;
         self.is_persistent = claimed.is_persistent;
+        // [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT3-3.1.2-4]
         self.is_resumed = claimed.is_present;
         self.sent_before = claimed.sent;
         if !claimed.inbound.is_empty() {
@@ -275,20 +280,20 @@ impl Session {
     }
 
     /// CONNACK with a code that refuses, where the version and what went wrong allow an answer.
-    /// [MQTT-3.1.4-2] [MQTT-3.2.2-7]
+    /// [MQTT-3.1.4-1] [MQTT-3.1.4-2] [MQTT-3.2.2-7] [MQTT3-3.1.4-1]
     pub(crate) fn write_refusal(&mut self, farewell: &Farewell) {
         // Nothing tells a stranger that speaks something else that this is an MQTT server.
         if let Farewell::Malformed(error) = farewell {
             let is_connect = error.packet == Some(ratatosk_codec::PacketType::Connect);
             let is_old = error.version.is_none_or(|version| !version.is_v5());
-            // 3.1.1 [MQTT-3.1.2-2]. Text that is no UTF-8 is answered by closing only.
+            // 3.1.1 [MQTT3-3.1.2-2]. Text that is no UTF-8 is answered by closing only.
             let has_return_code = matches!(error.kind, ErrorKind::UnsupportedProtocolLevel { .. });
             if !is_connect || is_old && !has_return_code {
                 return;
             }
         }
         let Some(code) = farewell.reason_code_in(PacketType::Connack) else { return };
-        // 3.1.1 [MQTT-3.2.2-6]: no return code fits, no CONNACK.
+        // 3.1.1 [MQTT3-3.2.2-6]: no return code fits, no CONNACK.
         if !self.version.is_v5() && code.connect_return_code().is_none() {
             return;
         }
@@ -328,7 +333,9 @@ impl Session {
             Answer::Granted(grant) if is_live => self.on_granted_again(&grant),
             Answer::Granted(grant) => self.on_granted(now, grant),
             Answer::Continue { data } => self.on_continue(&data),
+            // [MQTT-4.12.1-2]
             Answer::Denied(_) if is_live => Err(Farewell::ReauthenticationFailed),
+            // [MQTT-4.12.0-4]
             Answer::Denied(denial) => {
                 Err(Farewell::Refused { code: denial.code, detail: denial.detail })
             }
@@ -361,6 +368,7 @@ fn check_version(version: ProtocolVersion, settings: &TenantSettings) -> Result<
 }
 
 /// How long the session outlives its connection, in seconds. MQTT-036 to MQTT-039
+/// [MQTT-3.1.2-23]
 fn expiry(version: ProtocolVersion, connecting: &Connecting, settings: &TenantSettings) -> u32 {
     if settings.force_transient {
         return 0;
@@ -414,7 +422,7 @@ impl PendingWill {
             if version.is_v5() {
                 return Err(Farewell::Refused { code, detail });
             }
-            // No return code of MQTT 3 says it. 3.1.1 [MQTT-3.2.2-6]
+            // No return code of MQTT 3 says it. 3.1.1 [MQTT3-3.2.2-6]
             Err(Farewell::Violation { code, detail })
         };
         let bytes_max = settings.max_last_will_bytes.min(settings.max_user_payload_bytes) as usize;
@@ -454,6 +462,7 @@ impl PendingWill {
             payload: self.payload,
             properties: self.properties,
             qos: self.qos,
+            // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
             retain: self.retain,
             publisher,
             accepted: now,

@@ -97,14 +97,18 @@ impl Session {
         }
         // [MQTT-3.8.4-8] [MQTT-3.3.1-12] [MQTT-3.3.1-13]
         let qos = message.qos.min(delivery.options.qos);
+        // RET-005 [MQTT3-3.3.1-8] [MQTT3-3.3.1-9]
         let retain =
             delivery.is_retained || (delivery.options.retain_as_published && message.retain);
+        // Each subscription has its own copy and its own QoS. [MQTT-3.3.4-2] [MQTT-3.3.5-1]
+        // [MQTT-4.8.2-3]
         if qos == Qos::AtMostOnce {
             return self.deliver_at_most_once(now, delivery, retain);
         }
         debug_assert!(!self.is_persistent, "packet identifiers follow from the inbox");
         let tag =
             Tag { qos, retain, subscription_id: delivery.subscription_id, origin: delivery.origin };
+        // [MQTT-4.6.0-5] What waits goes first; [MQTT-3.3.4-10] [MQTT-4.9.0-3] nothing else waits.
         let waits = self.outbound.as_ref().is_some_and(|outbound| !outbound.queue.is_empty());
         if !waits && self.has_room() {
             return self.send_tagged(now, message, tag);
@@ -142,6 +146,8 @@ impl Session {
         let keeps_body = tag.origin.is_some() || self.resends();
         let outbound = self.outbound_mut();
         let sequence = outbound.window.next();
+        // [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2] It is sent for the first time, however it
+        // came.
         let frame = Frame {
             qos: tag.qos,
             retain: tag.retain,
@@ -266,7 +272,8 @@ impl Session {
             self.write_pubrel(packet_id, None);
             return;
         }
-        // [MQTT-3.3.1-1] [MQTT-4.4.0-1]; [MQTT-4.3.3-7]: what was sent does not expire.
+        // [MQTT-3.3.1-1] [MQTT-4.4.0-1]; [MQTT-4.3.3-7] [MQTT-4.3.3-13]: what was sent does not
+        // expire.
         let dup = entry.sequence <= sent_before;
         let is_over = !dup && message.is_expired(now);
         let frame = Frame {

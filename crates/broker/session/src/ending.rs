@@ -35,7 +35,8 @@ pub struct WillOrder {
 
 impl Session {
     /// Ends the session: tells the peer where the protocol allows it, and says what is left to
-    /// do. A farewell of the session's own goes before `farewell`.
+    /// do. A farewell of the session's own goes before `farewell`. [MQTT-3.14.4-1] [MQTT-3.14.4-2]
+    /// [MQTT-4.13.2-1] [MQTT-4.8.0-1]
     pub fn end(&mut self, farewell: Farewell) -> Ending {
         let farewell = self.farewell.take().unwrap_or(farewell);
         let was_live = self.phase == Phase::Live;

@@ -29,7 +29,7 @@ impl Session {
                 "AUTH without an authentication method in CONNECT",
             ));
         };
-        // [MQTT-4.12.0-5] [MQTT-4.12.1-1] MQTT-106
+        // [MQTT-4.12.0-5] [MQTT-4.12.1-1] MQTT-106; what goes on says 0x18 [MQTT-4.12.0-3].
         if auth.method != Some(&*exchange.method) {
             return Err(Farewell::ProtocolError("AUTH with another method than CONNECT"));
         }

@@ -144,6 +144,8 @@ impl Session {
     }
 
     /// An identifier that is in use: another message, or the same QoS 2 message again. MQTT-067
+    /// One that is not is that of a new message, whatever it was before. [MQTT-4.3.2-5]
+    /// [MQTT-4.3.3-9] [MQTT-4.3.3-12]
     fn check_packet_id(
         &mut self,
         publish: &Publish<'_>,
@@ -205,7 +207,7 @@ impl Session {
         Ok(None)
     }
 
-    /// MQTT-065. [MQTT-3.3.2-9] [MQTT-3.3.2-12]
+    /// MQTT-065. [MQTT-3.3.2-9] [MQTT-3.3.2-12] [MQTT-3.2.2-17] [MQTT-3.2.2-18]
     fn resolve_alias<'a>(
         &self,
         alias: u16,
@@ -266,6 +268,7 @@ impl Session {
             shared,
             properties,
             qos: publish.qos,
+            // [MQTT-3.3.1-8] Without it what is kept stays.
             retain: publish.retain,
             publisher: self.publisher,
             accepted: now,
@@ -280,7 +283,7 @@ impl Session {
     }
 
     /// What the outcome of a publish means to its publisher. MQTT-054, MQTT-056, MQTT-061,
-    /// MQTT-066
+    /// MQTT-066 [MQTT-3.3.5-2] [MQTT-4.8.0-2]
     fn conclude<B: Broker>(
         &mut self,
         now: Instant,

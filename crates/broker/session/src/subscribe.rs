@@ -56,7 +56,7 @@ impl Session {
             }
             codes.push(self.granted_code(code));
         }
-        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6]
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6] [MQTT-2.3.1-7]
         self.write_explained(Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
         Ok(Taken::Whole)
     }
@@ -97,7 +97,8 @@ impl Session {
             };
             codes.push(code);
         }
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6]; what is queued or in flight stays
+        // [MQTT-3.10.4-3].
         self.write_explained(Packet::Unsuback(Unsuback::new(unsubscribe.packet_id, &codes)));
         Ok(Taken::Whole)
     }
@@ -149,7 +150,7 @@ impl Session {
     }
 
     /// The code as the client's version knows it: MQTT 3.1.1 has one for every refusal, which MQTT
-    /// 3.1 does not name but its clients understand. 3.1.1 [MQTT-3.9.3-2]
+    /// 3.1 does not name but its clients understand. 3.1.1 [MQTT3-3.9.3-2]
     fn granted_code(&self, code: ReasonCode) -> ReasonCode {
         match self.version {
             ProtocolVersion::V5 => code,
@@ -172,7 +173,7 @@ fn subscribe_one<B: Broker>(
     broker: &mut B,
 ) -> ReasonCode {
     match broker.subscribe(filter, options, subscription_id) {
-        // [MQTT-3.8.4-7]
+        // [MQTT-3.8.4-7] [MQTT-3.2.2-10]
         Subscribed::Granted => match options.qos {
             ratatosk_codec::Qos::AtMostOnce => ReasonCode::Success,
             ratatosk_codec::Qos::AtLeastOnce => ReasonCode::GrantedQos1,

@@ -19,7 +19,7 @@ const SPAN_MAX: usize = 65_535;
 /// allocation.
 const SLOTS_KEPT: usize = 256;
 
-/// What is awaited for a message.
+/// What is awaited for a message: it is open until that comes. [MQTT-4.3.2-3] [MQTT-4.3.3-3]
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Awaits {
     /// QoS 1.
@@ -83,6 +83,7 @@ impl Window {
     }
 
     /// Whether `sequence` can be sent now: its packet identifier is not one that is still open.
+    /// [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-2.3.1-4]
     pub(crate) fn reaches(&self, sequence: Sequence) -> bool {
         debug_assert!(sequence >= self.next(), "sequences only go on");
         self.slots.is_empty() || sequence.0 - self.base.0 < SPAN_MAX as u64 - 1

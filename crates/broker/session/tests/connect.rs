@@ -51,7 +51,7 @@ fn a_first_packet_other_than_connect_closes_silently() {
     }
 }
 
-/// MQTT-016: [MQTT-3.1.2-1] [MQTT-3.1.2-2]; 3.1.1 [MQTT-3.1.2-2] answers with 0x01.
+/// MQTT-016: [MQTT-3.1.2-1] [MQTT-3.1.2-2]; 3.1.1 [MQTT3-3.1.2-2] answers with 0x01.
 #[test]
 fn an_unknown_protocol_is_refused() {
     for level in [1, 3, 6, 0x84] {
@@ -78,7 +78,7 @@ fn an_undecodable_connect_is_answered_in_mqtt_5_only() {
     }
 }
 
-/// MQTT-018: [MQTT-3.1.3-8]; 3.1.1 [MQTT-3.1.3-8] [MQTT-3.1.3-9].
+/// MQTT-018: [MQTT-3.1.3-8]; 3.1.1 [MQTT3-3.1.3-8] MQTT-3.1.3-9.
 #[test]
 fn a_bad_client_identifier_is_rejected() {
     let long = "l".repeat(31);
@@ -127,7 +127,7 @@ fn fields_of_a_mqtt_5_connect_are_refused_with_their_code() {
     assert_eq!(refused(V5, &encoded(&Packet::Connect(with), V5)), ["CONNACK 0x82"]);
 }
 
-/// MQTT-021, MQTT-022, MQTT-023: [MQTT-3.1.4-2] [MQTT-3.2.2-7]; 3.1.1 [MQTT-3.2.2-6].
+/// MQTT-021, MQTT-022, MQTT-023: [MQTT-3.1.4-2] [MQTT-3.2.2-7]; 3.1.1 [MQTT3-3.2.2-6].
 #[test]
 fn a_denial_is_told_in_the_words_of_the_version() {
     // The code, what MQTT 3 reads, and whether the detail is told.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ratatosk_codec::{Packet, Publish, Qos};
+use ratatosk_codec::{Connect, Packet, Publish, Qos};
 use ratatosk_contract::{
     StoredMessage, TenantSettings,
     inbox::{Entry, Sequence},
@@ -158,20 +158,22 @@ fn a_stale_claim_ends_the_session() {
 }
 
 /// MQTT-090: an identifier comes round only after its last bearer was confirmed. [MQTT-2.2.1-4]
+/// [MQTT-2.3.1-4]
 #[test]
 fn a_message_waits_for_its_identifier() {
     let queue = queue(&[(1, "x", 1), (65_536, "y", 1), (65_537, "z", 1)]);
-    let connect = connect_v5(60, 0, 0, 0);
-    let mut peer = Peer::resumed(&connect, sent(0), queue, &TenantSettings::default());
-    assert_eq!(peer.out()[1..], ["PUBLISH a=x q1 #1"]);
-    peer.session.inbox_ready(peer.now, &mut peer.broker);
-    assert!(!peer.session.wants_pump());
-    assert_eq!(peer.out(), [""; 0]);
-    peer.puback(1);
-    assert_eq!(peer.out(), ["PUBLISH a=y q1 #1", "PUBLISH a=z q1 #2"]);
-    peer.puback(1);
-    peer.puback(2);
-    assert_eq!(peer.broker.committed, [1, 65_536, 65_537]);
+    for connect in [connect_v5(60, 0, 0, 0), Connect { clean_start: false, ..connect(V311) }] {
+        let mut peer = Peer::resumed(&connect, sent(0), queue.clone(), &TenantSettings::default());
+        assert_eq!(peer.out()[1..], ["PUBLISH a=x q1 #1"]);
+        peer.session.inbox_ready(peer.now, &mut peer.broker);
+        assert!(!peer.session.wants_pump());
+        assert_eq!(peer.out(), [""; 0]);
+        peer.puback(1);
+        assert_eq!(peer.out(), ["PUBLISH a=y q1 #1", "PUBLISH a=z q1 #2"]);
+        peer.puback(1);
+        peer.puback(2);
+        assert_eq!(peer.broker.committed, [1, 65_536, 65_537]);
+    }
 }
 
 /// MQTT-091: the timed re-send works for persistent sessions of MQTT 3, and commits what it

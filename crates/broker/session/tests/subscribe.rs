@@ -49,7 +49,7 @@ fn an_empty_or_endless_list_of_filters_ends_the_connection() {
     }
 }
 
-/// MQTT-074: [MQTT-3.8.4-6] [MQTT-3.9.3-1] [MQTT-3.9.3-2]; 3.1.1 [MQTT-3.9.3-2]
+/// MQTT-074: [MQTT-3.8.4-6] [MQTT-3.9.3-1] [MQTT-3.9.3-2]; 3.1.1 [MQTT3-3.9.3-2]
 #[test]
 fn each_filter_has_its_own_code() {
     let off = settings(|s| {

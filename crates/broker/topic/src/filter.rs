@@ -147,7 +147,7 @@ fn check_wildcards(filter: &str, offset: usize) -> Result<bool, TopicError> {
         let at = offset + index;
         let begins_level = index == 0 || bytes[index - 1] == b'/';
         let next = bytes.get(index + 1);
-        // [MQTT-4.7.1-1], [MQTT-4.7.1-2]
+        // [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.1-3]
         if !begins_level || next.is_some_and(|next| *next != b'/') {
             return Err(TopicError::WildcardNotAlone { wildcard: char::from(byte), at });
         }

@@ -19,7 +19,7 @@ impl<'a> TopicName<'a> {
     pub fn parse(text: &'a str, limits: &TopicLimits) -> Result<Self, TopicError> {
         // [MQTT-4.7.3-1], [MQTT-4.7.3-3]
         limits.check(text)?;
-        // [MQTT-4.7.0-1], [MQTT-4.7.3-2] Without early exit, so that the compiler vectorises it.
+        // [MQTT-4.7.0-1], [MQTT-3.3.2-2], [MQTT-4.7.3-2] Without early exit, so that the compiler vectorises it.
         let is_forbidden = |byte: u8| (byte == b'+') | (byte == b'#') | (byte == 0);
         if text.bytes().fold(false, |found, byte| found | is_forbidden(byte)) {
             return Err(forbidden(text));

@@ -4,7 +4,7 @@
 //! recurses or looks at a byte twice, so a match costs at most one pass over both texts.
 
 /// Whether `filter` (without share prefix) matches `topic`: level by level, as the specification
-/// tells it. For tests, tools and one-off checks; the index answers for many filters at once.
+/// tells it. [MQTT-3.3.2-3] For tests, tools and one-off checks; the index answers for many filters at once.
 #[must_use]
 pub fn matches(filter: &str, topic: &str) -> bool {
     // [MQTT-4.7.2-1] A leading wildcard does not reach topics that start with `$`.

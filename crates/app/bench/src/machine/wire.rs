@@ -81,7 +81,7 @@ pub(crate) fn connect(connect: &Connect<'_>) -> Option<Vec<u8>> {
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T'];
     body.push(if connect.version == Version::V5 { 5 } else { 4 });
     flags |= u8::from(connect.username.is_some()) << 7;
-    // A password without a user name is forbidden in 3.1.1. [MQTT-3.1.2-22]
+    // A password without a user name is forbidden in 3.1.1. [MQTT3-3.1.2-22]
     let password =
         connect.password.filter(|_| connect.username.is_some() || connect.version == Version::V5);
     flags |= u8::from(password.is_some()) << 6;
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\0\x0e\x10\0\x01a");
     }
 
-    /// [MQTT-3.1.2-22]
+    /// [MQTT3-3.1.2-22]
     #[test]
     fn password_without_user_is_left_out_in_version_three() {
         let mut request = Connect {

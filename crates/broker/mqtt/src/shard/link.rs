@@ -361,7 +361,8 @@ impl Link<'_> {
         subscription_id: Option<u32>,
         existed: bool,
     ) {
-        // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+        // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4]; 3.1.1 [MQTT3-3.3.1-6]
+        // [MQTT3-3.8.4-3]
         let is_wanted = match options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => !existed,

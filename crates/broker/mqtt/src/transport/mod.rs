@@ -10,7 +10,8 @@
 //! TLS is rustls; the WebSocket handshake is tungstenite's. Frames are read here, because MQTT is a
 //! stream: payload is passed on as it arrives, where a message API would hold it until complete.
 //!
-//! Guarantees: however the bytes are cut by the network, the same MQTT bytes come out; no layer
+//! Guarantees: however the bytes are cut by the network, the same MQTT bytes come out, each of them
+//! and in order [MQTT-4.2.0-1] [MQTT-7.1.1-1]; no layer
 //! holds more than its limit; one call writes at most what its input can cause. Certificates are
 //! replaced for new connections without touching the old ones.
 //! Deliberately absent: sockets, timers (the driver owns the handshake deadline), MQTT packets.
