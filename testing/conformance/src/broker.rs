@@ -145,6 +145,11 @@ impl Broker {
         self.client(ProtocolVersion::V5, client_id)
     }
 
+    /// The counters of the shards.
+    pub fn node_stats(&self) -> &NodeStats {
+        &self.stats
+    }
+
     /// The counters, once they satisfy a condition.
     ///
     /// # Panics

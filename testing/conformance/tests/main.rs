@@ -5,6 +5,7 @@ mod cases;
 mod connect;
 mod events;
 mod flow;
+mod memory;
 mod order;
 mod publish;
 mod retain;

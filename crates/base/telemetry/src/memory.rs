@@ -7,16 +7,18 @@
 
 mod account;
 mod accountant;
+mod batch;
+mod hold;
 pub mod machine;
 mod pressure;
 mod report;
-mod tally;
 
 pub use account::Account;
 pub use accountant::{Accountant, NODE_TENANT, Snapshot, TenantCharge};
+pub use batch::post_changes;
+pub use hold::Hold;
 pub use pressure::Pressure;
 pub use report::register;
-pub use tally::{FLUSH_BYTES, Tally};
 
 /// What memory is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

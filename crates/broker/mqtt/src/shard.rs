@@ -40,7 +40,7 @@ use ratatosk_contract::{
     inbox::DirectDelivery,
     retain::TenantRetained,
 };
-use ratatosk_telemetry::memory::Account;
+use ratatosk_telemetry::memory::{Account, Hold, Share};
 
 use connection::Connection;
 use local_routes::LocalRoutes;
@@ -110,8 +110,8 @@ struct TenantShard {
     locals: LocalRoutes,
     cache: TopicCache,
     account: Account,
-    /// Bytes of the cache that are charged to it.
-    cache_charged: usize,
+    /// What is charged for the cache.
+    cache_hold: Hold,
 }
 
 /// A graceful stop on its way.
@@ -230,13 +230,14 @@ impl Shard {
         }
         if self.tenants[index].is_none() {
             let name = self.node.tenants.name(number);
+            let account = self.node.memory.account(name.as_str());
             self.tenants[index] = Some(Box::new(TenantShard {
                 routes: self.node.dist.tenant(&name),
                 retained: self.node.retain.tenant(&name),
                 locals: LocalRoutes::default(),
                 cache: TopicCache::new(self.now),
-                account: self.node.memory.account(name.as_str()),
-                cache_charged: 0,
+                cache_hold: account.hold(Share::Caches, 0),
+                account,
             }));
         }
     }
@@ -315,8 +316,7 @@ impl Shard {
             listener,
             peer: accepted.peer,
             deadline: Some(deadline),
-            account: self.node.unknown_account.clone(),
-            charged: 0,
+            hold: self.node.unknown_account.hold(Share::Connections, 0),
             filed: None,
             is_deferred: false,
             intake: shed::Intake::default(),

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::ByteCount;
 use crate::memory::account::{Account, Ledger};
-use crate::memory::{Pressure, SHARES, Share};
+use crate::memory::{Pressure, SHARES, Share, batch};
 
 /// The account for what belongs to no tenant: the node's own tables. No tenant has a name that
 /// begins with `_`.
@@ -30,6 +30,8 @@ pub struct Accountant {
 
 pub(super) struct Books {
     limit: AtomicU64,
+    /// How much a thread may leave unposted.
+    pub(super) step: u64,
     totals: [CachePadded<AtomicI64>; SHARES],
     /// The last observed resident size, and what was charged then.
     resident: AtomicU64,
@@ -92,6 +94,7 @@ impl Accountant {
     pub fn new(limit: ByteCount) -> Self {
         let books = Books {
             limit: AtomicU64::new(limit.bytes()),
+            step: batch::step(limit.bytes()),
             totals: Default::default(),
             resident: AtomicU64::new(0),
             charged_at_observation: AtomicU64::new(0),

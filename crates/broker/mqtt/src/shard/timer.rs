@@ -101,7 +101,7 @@ impl Shard {
                     connection.deadline = Some(later);
                     return Some(());
                 }
-                self.stats.ended_for_memory += 1;
+                self.stats.shed_ended_paused += 1;
                 self.end(session, Farewell::MemoryPressure);
                 Some(())
             }
