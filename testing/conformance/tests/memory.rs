@@ -148,3 +148,50 @@ fn every_step_of_shedding_is_taken_in_order_and_counted() {
     hold(0);
     broker.v5("late").connect().ping();
 }
+
+/// MEM-002: what waits for persistent sessions and what is retained is charged to the tenant, a
+/// message for many sessions once, and given back when it is taken over or cleared.
+#[test]
+fn queues_of_persistent_sessions_and_retained_messages_are_charged() {
+    const SESSIONS: usize = 20;
+    const COUNT: usize = 200;
+    const SIZE: usize = 1_000;
+    let broker = Broker::start();
+    let connector = |number: usize| broker.v5(&format!("away-{number}")).persistent();
+    for number in 0..SESSIONS {
+        let mut client = connector(number).connect();
+        client.subscribe("news", QOS1);
+        client.disconnect(ReasonCode::Success);
+    }
+    let mut publisher = broker.v5("publisher").connect();
+    let share = |share: Share| broker.memory.snapshot().charged[share.index()].bytes();
+    charged_when(&broker, |_| share(Share::Queues) > SESSIONS as u64 * 200);
+    let sessions = share(Share::Queues);
+    for _ in 0..COUNT {
+        publisher.deliver("news", vec![b'x'; SIZE], QOS1);
+    }
+    let payloads = (COUNT * SIZE) as u64;
+    charged_when(&broker, |_| share(Share::Queues) > sessions + payloads);
+    // Each queue has its slots, and all have the one message.
+    let slots = (SESSIONS * 2 * COUNT * 16) as u64;
+    assert!(share(Share::Queues) < sessions + 2 * payloads + slots, "{}", share(Share::Queues));
+
+    for number in 0..COUNT {
+        publisher.retain(&format!("kept/{number}"), vec![b'x'; SIZE], QOS1);
+    }
+    charged_when(&broker, |_| share(Share::Retained) > payloads);
+    assert!(share(Share::Retained) < 2 * payloads, "{}", share(Share::Retained));
+    let snapshot = broker.memory.snapshot();
+    let tenants: u64 = snapshot.tenants.iter().map(|tenant| tenant.total().bytes()).sum();
+    assert_eq!(tenants, snapshot.charged.iter().map(|bytes| bytes.bytes()).sum::<u64>());
+
+    for number in 0..COUNT {
+        publisher.retain(&format!("kept/{number}"), "", QOS1);
+    }
+    for number in 0..SESSIONS {
+        let mut client = connector(number).clean().connect();
+        client.ping();
+        client.disconnect(ReasonCode::Success);
+    }
+    charged_when(&broker, |_| share(Share::Retained) == 0 && share(Share::Queues) <= sessions);
+}

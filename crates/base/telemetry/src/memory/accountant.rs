@@ -181,6 +181,13 @@ impl Accountant {
     }
 }
 
+/// One without a limit: it knows, and nothing is shed.
+impl Default for Accountant {
+    fn default() -> Self {
+        Self::new(ByteCount::new(u64::MAX))
+    }
+}
+
 impl fmt::Debug for Accountant {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
