@@ -35,10 +35,12 @@ pub enum Share {
     RaftEntries,
     /// Applied and not yet checkpointed.
     Overlay,
+    /// The process itself, before anybody came: code, stacks, tables.
+    Process,
 }
 
 /// How many shares there are.
-pub const SHARES: usize = 6;
+pub const SHARES: usize = 7;
 
 impl Share {
     /// All, in the order of [`Share::index`].
@@ -49,6 +51,7 @@ impl Share {
         Self::Retained,
         Self::RaftEntries,
         Self::Overlay,
+        Self::Process,
     ];
 
     /// Its place in tables by share.
@@ -67,6 +70,7 @@ impl Share {
             Self::Retained => "retained",
             Self::RaftEntries => "raft_entries",
             Self::Overlay => "overlay",
+            Self::Process => "process",
         }
     }
 }

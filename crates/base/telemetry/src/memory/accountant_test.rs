@@ -56,7 +56,7 @@ fn pressure_follows_the_resident_size_and_what_was_charged_since() {
     let account = accountant.account("t");
     account.charge(Share::Queues, 100_000);
     assert_eq!(accountant.observe_rss(ByteCount::new(800_000)), Pressure::Caches);
-    account.charge(Share::Connections, 160_000);
+    account.charge(Share::Connections, 128_000);
     assert_eq!(accountant.pressure(), Pressure::RefuseConnect);
     assert_eq!(accountant.snapshot().used, ByteCount::new(960_000));
     assert_eq!(accountant.observe_rss(ByteCount::new(500_000)), Pressure::None);
