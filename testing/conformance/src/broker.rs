@@ -145,6 +145,11 @@ impl Broker {
         self.client(ProtocolVersion::V5, client_id)
     }
 
+    /// The counters of the shards.
+    pub fn node_stats(&self) -> &NodeStats {
+        &self.stats
+    }
+
     /// The counters, once they satisfy a condition.
     ///
     /// # Panics
@@ -235,10 +240,12 @@ async fn serve(
     let mqtt = Mqtt::new(Config { listeners: listeners.collect(), ..setup.config });
     let post = mqtt.post();
     let dist = Arc::new(DistService::new());
-    let inbox = Arc::new(InboxService::new(dist.clone(), Arc::new(post.clone())));
-    let retain = Arc::new(RetainService::new(RetainLimits::default()));
-    let session_dict = Arc::new(DictService::new());
     let memory = Accountant::new(setup.memory_max);
+    let inbox = InboxService::new(dist.clone(), Arc::new(post.clone()));
+    let inbox = Arc::new(inbox.charged_to(&memory));
+    let retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
+    let retain = Arc::new(retain);
+    let session_dict = Arc::new(DictService::new());
     let services = Services {
         dist: dist.clone(),
         inbox: inbox.clone(),

@@ -8,6 +8,7 @@ mod connect;
 mod events;
 mod flow;
 mod half_close;
+mod memory;
 mod order;
 mod outbound;
 mod pauses;

@@ -16,5 +16,5 @@ pub mod packet;
 pub mod siege;
 pub mod target;
 
-pub use neighbour::{Neighbours, Served};
+pub use neighbour::{Neighbours, PATIENCE, Served};
 pub use target::Target;

@@ -77,6 +77,8 @@ fn besiege(options: &Options) -> Result<()> {
     );
     let (paused, ended) = outcome.paused_and_ended;
     println!("  paused {paused}, ended {ended}, messages dropped {}", outcome.dropped);
+    let steps = outcome.shed.iter().map(|(step, count)| format!("{step} {count}"));
+    println!("  shed: {}", steps.collect::<Vec<_>>().join(", "));
     show(&outcome.served);
     target.check_alive()
 }

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use crate::packet;
 
 const PAUSE: Duration = Duration::from_millis(100);
-/// Who waits longer was not served.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Who waits longer was not served, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What neighbours saw.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +69,7 @@ impl Neighbours {
     /// Connects `count` of them and lets them work.
     ///
     /// # Errors
-    /// If the system gives no thread, or they do not come in within 10 s.
+    /// If the system gives no thread, or they do not come in within 30 s.
     pub fn start(address: SocketAddr, count: usize) -> Result<Neighbours> {
         let is_over = Arc::new(AtomicBool::new(false));
         let round_trips = Arc::new(AtomicU64::new(0));
@@ -178,7 +178,7 @@ impl Client {
     /// Connects and is accepted.
     pub(crate) async fn connect(address: SocketAddr, id: &str) -> Result<Client> {
         let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
-        let stream = connected.context("not accepted within 10 s")??;
+        let stream = connected.context("not accepted within 30 s")??;
         stream.set_nodelay(true)?;
         let mut client = Client { stream, held: Vec::new() };
         client.send(&packet::connect(id)).await?;
@@ -190,7 +190,7 @@ impl Client {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await;
-        Ok(sent.context("nothing is taken for 10 s")??)
+        Ok(sent.context("nothing is taken for 30 s")??)
     }
 
     /// The body of the first packet that is meant.
@@ -211,6 +211,6 @@ impl Client {
                 ensure!(count > 0, "the broker closed the connection");
             }
         };
-        tokio::time::timeout(PATIENCE, search).await.context("nothing came for 10 s")?
+        tokio::time::timeout(PATIENCE, search).await.context("nothing came for 30 s")?
     }
 }

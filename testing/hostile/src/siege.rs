@@ -59,6 +59,8 @@ pub struct Outcome {
     pub paused_and_ended: (f64, f64),
     /// Messages that were dropped for whatever reason.
     pub dropped: f64,
+    /// How often each step of shedding was taken.
+    pub shed: Vec<(String, f64)>,
     /// What the neighbours saw.
     pub served: Served,
 }
@@ -122,6 +124,7 @@ pub fn run(target: &Target, plan: Plan) -> Result<Outcome> {
             target.metric("ratatosk_mqtt_ended_for_memory_connections_total")?,
         ),
         dropped: target.metric("ratatosk_mqtt_dropped_messages_total")?,
+        shed: target.samples("ratatosk_mqtt_shed_actions_total", "step")?,
         served: neighbours.finish()?,
     })
 }

@@ -114,6 +114,22 @@ impl Target {
         Ok(values.iter().sum())
     }
 
+    /// The samples of a metric by the value of its one label.
+    ///
+    /// # Errors
+    /// If the management listener does not answer, or there is no such metric.
+    pub fn samples(&self, name: &str, label: &str) -> Result<Vec<(String, f64)>> {
+        let page = self.metrics()?;
+        let prefix = format!("{name}{{{label}=\"");
+        let sample = |line: &str| {
+            let (value, count) = line.strip_prefix(&prefix)?.split_once("\"} ")?;
+            Some((value.to_owned(), count.parse().ok()?))
+        };
+        let samples: Vec<_> = page.lines().filter_map(sample).collect();
+        ensure!(!samples.is_empty(), "there is no metric {name} by {label} in\n{page}");
+        Ok(samples)
+    }
+
     /// The page of metrics.
     ///
     /// # Errors

@@ -51,8 +51,10 @@ impl Broker {
         let mqtt = Mqtt::new(mqtt_config(configuration));
         let post = mqtt.post();
         let dist = Arc::new(DistService::new());
-        let inbox = Arc::new(InboxService::new(dist.clone(), Arc::new(post.clone())));
-        let retain = Arc::new(RetainService::new(RetainLimits::default()));
+        let inbox = InboxService::new(dist.clone(), Arc::new(post.clone()));
+        let inbox = Arc::new(inbox.charged_to(accountant));
+        let retain = RetainService::new(RetainLimits::default()).charged_to(accountant);
+        let retain = Arc::new(retain);
         let session_dict = Arc::new(DictService::new());
         let services = Services {
             dist: dist.clone(),

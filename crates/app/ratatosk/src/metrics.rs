@@ -70,12 +70,12 @@ const COUNTERS: &[Metric<Stats>] = &[
     (
         "ratatosk_mqtt_paused_reads_total",
         "Times that a connection was not read because memory was short.",
-        |s| s.paused,
+        |s| s.shed_paused,
     ),
     (
         "ratatosk_mqtt_ended_for_memory_connections_total",
         "Connections that were ended because memory was short.",
-        |s| s.ended_for_memory,
+        |s| s.shed_ended_paused + s.shed_ended_largest,
     ),
     ("ratatosk_mqtt_wills_total", "Wills that were published.", |s| s.wills),
     ("ratatosk_mqtt_topic_cache_hits_total", "Topics found in the cache.", |s| s.cache_hits),
@@ -101,11 +101,21 @@ fn register_mqtt(registry: &Registry, running: &Running) {
         name: "ratatosk_mqtt_dropped_messages_total",
         help: "Messages that were not delivered, by reason.",
     };
+    let shedding = Arc::clone(&stats);
     registry.collect(descriptor, Kind::Counter, &["reason"], move |samples| {
         for (name, value) in stats.total().each() {
             if let Some(reason) = name.strip_prefix("dropped_") {
                 samples.push(&[reason], value as f64);
             }
+        }
+    });
+    let descriptor = Descriptor {
+        name: "ratatosk_mqtt_shed_actions_total",
+        help: "What was given up because memory was short, by step.",
+    };
+    registry.collect(descriptor, Kind::Counter, &["step"], move |samples| {
+        for (step, count) in shedding.shed() {
+            samples.push(&[step], count as f64);
         }
     });
 }

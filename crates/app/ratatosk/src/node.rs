@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ratatosk_admin::{Check, Service, Sources as AdminSources};
 use ratatosk_telemetry::log;
-use ratatosk_telemetry::memory::{self, Accountant, machine};
+use ratatosk_telemetry::memory::{self, Accountant, NODE_TENANT, Share, machine};
 use ratatosk_telemetry::metric::{self, Descriptor, Kind, Registry};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
@@ -61,6 +61,10 @@ async fn serve(
         false => None,
     };
     let admin = admin(&configuration, &registry).await?;
+    // What the process takes before anybody comes is nobody's but its own.
+    let before = machine::resident().map_or(0, |resident| resident.bytes());
+    let before = usize::try_from(before).unwrap_or(usize::MAX);
+    let _own = accountant.account(NODE_TENANT).hold(Share::Process, before);
     surroundings.manager.tell(State::Ready("serving"));
     tracing::info!("ready");
 
@@ -172,6 +176,8 @@ fn watch(broker: &Broker, changed: tokio::sync::mpsc::Sender<()>) -> Option<Watc
 }
 
 fn observe_memory(accountant: &Accountant) {
+    // This thread ends sessions and collects messages, too.
+    memory::post_changes();
     let before = accountant.pressure();
     // Where the machine does not say it, charges alone count.
     let Ok(resident) = machine::resident() else { return };

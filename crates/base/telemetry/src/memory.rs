@@ -7,16 +7,18 @@
 
 mod account;
 mod accountant;
+mod batch;
+mod hold;
 pub mod machine;
 mod pressure;
 mod report;
-mod tally;
 
 pub use account::Account;
 pub use accountant::{Accountant, NODE_TENANT, Snapshot, TenantCharge};
+pub use batch::post_changes;
+pub use hold::Hold;
 pub use pressure::Pressure;
 pub use report::register;
-pub use tally::{FLUSH_BYTES, Tally};
 
 /// What memory is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +35,12 @@ pub enum Share {
     RaftEntries,
     /// Applied and not yet checkpointed.
     Overlay,
+    /// The process itself, before anybody came: code, stacks, tables.
+    Process,
 }
 
 /// How many shares there are.
-pub const SHARES: usize = 6;
+pub const SHARES: usize = 7;
 
 impl Share {
     /// All, in the order of [`Share::index`].
@@ -47,6 +51,7 @@ impl Share {
         Self::Retained,
         Self::RaftEntries,
         Self::Overlay,
+        Self::Process,
     ];
 
     /// Its place in tables by share.
@@ -65,6 +70,7 @@ impl Share {
             Self::Retained => "retained",
             Self::RaftEntries => "raft_entries",
             Self::Overlay => "overlay",
+            Self::Process => "process",
         }
     }
 }

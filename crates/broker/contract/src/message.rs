@@ -40,6 +40,11 @@ impl Message<'_> {
         self.topic.len() + self.properties.len() + self.payload.len()
     }
 
+    /// What an owned copy occupies besides the payload.
+    pub fn stored_bytes(&self) -> usize {
+        size_of::<StoredMessage>() + self.topic.len() + self.properties.len()
+    }
+
     /// Whether its time is over. [MQTT-3.3.2-5]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
@@ -54,9 +59,17 @@ impl Message<'_> {
 
     /// An owned copy. Shares the payload if it is shared already.
     pub fn to_stored(&self) -> StoredMessage {
+        self.to_stored_as(
+            self.shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.payload)),
+        )
+    }
+
+    /// An owned copy around `payload`, which has the same bytes: for who keeps it in his own way.
+    pub fn to_stored_as(&self, payload: Bytes) -> StoredMessage {
+        debug_assert_eq!(payload.len(), self.payload.len(), "the same bytes");
         StoredMessage {
             topic: self.topic.into(),
-            payload: self.shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.payload)),
+            payload,
             properties: self.properties.into(),
             qos: self.qos,
             retain: self.retain,
@@ -110,6 +123,6 @@ impl StoredMessage {
 
     /// The bytes that it occupies, its own structure included.
     pub fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.topic.len() + self.properties.len() + self.payload.len()
+        self.as_message().stored_bytes() + self.payload.len()
     }
 }

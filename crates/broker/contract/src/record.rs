@@ -118,6 +118,7 @@ pub struct RecordQueue {
     shared: VecDeque<Bytes>,
     count: usize,
     bytes: usize,
+    shared_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -149,7 +150,8 @@ impl RecordQueue {
         let shared = &mut self.shared;
         write(message, &mut segment.bytes, |payload| shared.push_back(payload));
         self.count += 1;
-        self.bytes += needed + message.shared.map_or(0, Bytes::len);
+        self.bytes += needed;
+        self.shared_bytes += message.shared.map_or(0, Bytes::len);
     }
 
     /// The oldest message and its tag.
@@ -173,7 +175,8 @@ impl RecordQueue {
             self.shared.pop_front();
         }
         self.count -= 1;
-        self.bytes -= TAG_BYTES + taken + shared_len.unwrap_or(0);
+        self.bytes -= TAG_BYTES + taken;
+        self.shared_bytes -= shared_len.unwrap_or(0);
         true
     }
 
@@ -202,9 +205,19 @@ impl RecordQueue {
         self.count == 0
     }
 
-    /// How many bytes the messages occupy, shared payloads included.
+    /// How many bytes the messages occupy that nobody else holds.
+    pub fn own_bytes(&self) -> usize {
+        self.bytes + self.shared.len() * size_of::<Bytes>()
+    }
+
+    /// How many bytes their shared payloads have, of which others may hold the same.
+    pub fn shared_bytes(&self) -> usize {
+        self.shared_bytes
+    }
+
+    /// How many bytes the messages have.
     pub fn size_bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.shared_bytes
     }
 }
 
@@ -242,6 +255,8 @@ mod tests {
             queue.push(number, &message(&topic, payload, shared));
         }
         assert_eq!(queue.len(), 1000);
+        assert_eq!(queue.shared_bytes(), 100 * 50_000);
+        assert!(queue.own_bytes() < 300_000, "what is shared is not the queue's own");
         let mut shown = 0;
         queue.for_each(|tag, message| {
             assert_eq!(tag, shown);
@@ -261,7 +276,7 @@ mod tests {
             assert!(queue.pop());
         }
         assert!(!queue.pop());
-        assert_eq!(queue.size_bytes(), 0);
+        assert_eq!((queue.size_bytes(), queue.own_bytes()), (0, 0));
         assert!(queue.segments.is_empty() && queue.shared.is_empty());
     }
 

@@ -17,6 +17,7 @@ use ratatosk_contract::{
     inbox::DirectDelivery,
     sessions::Delivery,
 };
+use ratatosk_telemetry::memory::{Account, Share};
 
 use crate::{
     InboxService,
@@ -59,9 +60,26 @@ impl<'a> Parcel<'a> {
         Parcel { message: stored.as_message(), stored: Some(Arc::clone(stored)) }
     }
 
-    pub(crate) fn stored(&mut self) -> &Arc<StoredMessage> {
-        self.stored.get_or_insert_with(|| Arc::new(self.message.to_stored()))
+    /// The message as queues share it, charged to their tenant.
+    pub(crate) fn stored(&mut self, account: &Account) -> &Arc<StoredMessage> {
+        self.stored.get_or_insert_with(|| Arc::new(keep(&self.message, account)))
     }
+}
+
+/// What the two allocations of a stored message take besides what is in them.
+const BOXES_BYTES: usize = 96;
+
+/// A copy that is charged once, until the last queue or receiver drops its payload.
+fn keep(message: &Message<'_>, account: &Account) -> StoredMessage {
+    let held = BOXES_BYTES + message.stored_bytes();
+    message.to_stored_as(match message.shared {
+        // The bytes have been charged when they came to be shared.
+        Some(shared) => account.keep(Share::Queues, shared.clone(), held),
+        None => {
+            let held = held + message.payload.len();
+            account.keep(Share::Queues, message.payload.to_vec(), held)
+        }
+    })
 }
 
 impl InboxService {
@@ -103,9 +121,10 @@ impl InboxService {
             retain: message.retain && route.options.retain_as_published,
             subscription_id: route.subscription_id,
             origin: group.filter(|_| qos != Qos::AtMostOnce).map(Origin::of),
-            message: Arc::clone(parcel.stored()),
+            message: Arc::clone(parcel.stored(session.account())),
         };
         let displaced = session.queue.push(item, &session.limits);
+        session.recharge();
         stats.dropped.expired += displaced.expired;
         let overflow = u64::from(displaced.is_overflow);
         match qos {

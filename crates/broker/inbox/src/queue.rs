@@ -151,6 +151,16 @@ impl Queue {
         self.qos0.len()
     }
 
+    /// What its tables take, without the messages.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        /// An entry of a table that is half full, with the name of its group.
+        const ORIGIN_BYTES: usize = 2 * (size_of::<(u64, Origin)>() + 1);
+        let origins = self.origins.as_ref().map_or(0, |origins| origins.len() * ORIGIN_BYTES);
+        self.slots.capacity() * size_of::<Slot>()
+            + self.qos0.capacity() * size_of::<Qos0>()
+            + origins
+    }
+
     /// The last sequence that was handed out.
     pub(crate) fn sent(&self) -> Sequence {
         Sequence(self.sent)

@@ -26,6 +26,7 @@ use ratatosk_contract::{
     },
     sessions::Sessions,
 };
+use ratatosk_telemetry::memory::Accountant;
 use ratatosk_topic::{TopicFilter, TopicLimits};
 use smallvec::SmallVec;
 
@@ -43,6 +44,7 @@ pub struct InboxService {
     hasher: RandomState,
     pub(crate) dist: Arc<dyn Dist>,
     pub(crate) sessions: Arc<dyn Sessions>,
+    memory: Accountant,
     count: AtomicUsize,
     /// The life that began last.
     incarnation: AtomicU64,
@@ -63,11 +65,18 @@ impl InboxService {
             hasher,
             dist,
             sessions,
+            memory: Accountant::default(),
             count: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             without_member: AtomicU64::new(0),
         }
+    }
+
+    /// Charges what it keeps to the tenants' accounts.
+    #[must_use]
+    pub fn charged_to(self, memory: &Accountant) -> Self {
+        InboxService { memory: memory.clone(), ..self }
     }
 
     /// What is there and what happened so far. Looks at every session.
@@ -122,7 +131,9 @@ impl InboxService {
     fn give_instead(&self, gone: InboxId, group: &Arc<Group>, parcel: &mut Parcel<'_>) {
         let is_gone = |member: &&Member| member.target == MemberTarget::Inbox(gone);
         let from = group.members.iter().find(is_gone).map_or(0, |member| member.id);
-        self.give(group, from, &Arc::clone(parcel.stored()));
+        // Of a session that is gone nobody knows the tenant any more.
+        let unknown = self.memory.account("");
+        self.give(group, from, &Arc::clone(parcel.stored(&unknown)));
     }
 }
 
@@ -142,7 +153,9 @@ impl Inbox for InboxService {
         }
         let id = found.unwrap_or_else(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
-            partition.insert(Session::new(attach, self.next_incarnation(attach.now)))
+            let account = self.memory.account(attach.identity.tenant.as_str());
+            let incarnation = self.next_incarnation(attach.now);
+            partition.insert(Session::new(attach, incarnation, &account))
         });
         let attached = partition.attach(id, attach);
         drop(partition);
@@ -170,6 +183,7 @@ impl Inbox for InboxService {
             let due = detach.now + lifetime.map_or(delay, |lifetime| lifetime.min(delay));
             Box::new(PendingWill { due, message })
         });
+        session.recharge();
         if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
             let ended = partition.end(claim.inbox);
             drop(partition);
@@ -286,6 +300,7 @@ impl Inbox for InboxService {
         let mut partition = self.partition(claim.inbox).lock();
         let session = partition.claimed(claim)?;
         let fetched = session.queue.fetch(after, &budget, entries);
+        session.recharge();
         session.waiting = match fetched.end {
             FetchEnd::Budget => Waiting::Not,
             FetchEnd::Empty => Waiting::Message,
@@ -302,6 +317,7 @@ impl Inbox for InboxService {
         let base = session.queue.base();
         let is_committed = session.queue.commit(sequence);
         let has_moved = session.queue.base() != base;
+        session.recharge();
         let waiting = if has_moved { session.wake(Waiting::PacketId) } else { None };
         partition.stats.committed += u64::from(is_committed);
         drop(partition);

@@ -12,6 +12,7 @@ use ratatosk_contract::{
     group::MemberState,
     inbox::{Attach, QueueLimits, Subscription},
 };
+use ratatosk_telemetry::memory::{Account, Hold, Share};
 
 use crate::queue::Queue;
 
@@ -38,7 +39,16 @@ pub(crate) struct Session {
     /// Rising.
     inbound: Vec<PacketId>,
     pub(crate) queue: Queue,
+    /// Bytes of the filters.
+    filter_bytes: usize,
+    /// What is charged for the session. Messages have their own, for queues share them.
+    hold: Hold,
 }
+
+/// What a session takes in the tables of its partition, with its identity's allocations.
+const TABLE_BYTES: usize = 160;
+/// What a route takes in dist's index besides its filter.
+const ROUTE_BYTES: usize = 192;
 
 /// What the owner waits for.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -59,8 +69,8 @@ pub(crate) struct PendingWill {
 }
 
 impl Session {
-    pub(crate) fn new(attach: &Attach<'_>, incarnation: u64) -> Self {
-        Session {
+    pub(crate) fn new(attach: &Attach<'_>, incarnation: u64, account: &Account) -> Self {
+        let mut session = Session {
             identity: attach.identity.clone(),
             publisher: attach.identity.publisher(),
             incarnation,
@@ -75,7 +85,29 @@ impl Session {
             subscriptions: Vec::new(),
             inbound: Vec::new(),
             queue: Queue::default(),
-        }
+            filter_bytes: 0,
+            hold: account.hold(Share::Queues, 0),
+        };
+        session.recharge();
+        session
+    }
+
+    /// Whose memory it is.
+    pub(crate) fn account(&self) -> &Account {
+        self.hold.account()
+    }
+
+    /// Tells the accountant what the session takes now, without the messages.
+    pub(crate) fn recharge(&mut self) {
+        let identity = self.identity.tenant.as_str().len() + self.identity.client.as_str().len();
+        let routes = self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.subscriptions.len() * ROUTE_BYTES
+            // The filter is here and in the index.
+            + 2 * self.filter_bytes;
+        let inbound = self.inbound.capacity() * size_of::<PacketId>();
+        let will = self.will.as_ref().map_or(0, |will| will.message.size_bytes());
+        let own = size_of::<Self>() + TABLE_BYTES + identity;
+        self.hold.resize(own + routes + inbound + will + self.queue.memory_bytes());
     }
 
     /// Makes `attach.owner` the one owner, and raises the version.
@@ -131,13 +163,20 @@ impl Session {
     pub(crate) fn put_subscription(&mut self, subscription: Subscription) {
         match self.position(&subscription.filter) {
             Ok(at) => self.subscriptions[at] = subscription,
-            Err(at) => self.subscriptions.insert(at, subscription),
+            Err(at) => {
+                self.filter_bytes += subscription.filter.len();
+                self.subscriptions.insert(at, subscription);
+            }
         }
+        self.recharge();
     }
 
     pub(crate) fn remove_subscription(&mut self, filter: &str) -> Option<Subscription> {
         let at = self.position(filter).ok()?;
-        Some(self.subscriptions.remove(at))
+        self.filter_bytes -= filter.len();
+        let removed = self.subscriptions.remove(at);
+        self.recharge();
+        Some(removed)
     }
 
     pub(crate) fn inbound(&self) -> &[PacketId] {
@@ -153,6 +192,7 @@ impl Session {
             (Err(at), false) => self.inbound.insert(at, packet_id),
             (Ok(_), false) | (Err(_), true) => {}
         }
+        self.recharge();
     }
 
     fn position(&self, filter: &str) -> Result<usize, usize> {

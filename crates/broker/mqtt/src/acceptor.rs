@@ -160,6 +160,7 @@ impl Gate {
     /// MQTT-011
     fn admit(&mut self, node: &Node) -> Result<(), &'static str> {
         if node.memory.pressure() >= Pressure::RefuseConnect {
+            node.stats.refused_for_memory.fetch_add(1, Ordering::Relaxed);
             return Err("memory is short");
         }
         if self.limits.count.is_some_and(|max| node.connections() >= max) {

@@ -41,7 +41,7 @@ use ratatosk_contract::{
     inbox::DirectDelivery,
     retain::TenantRetained,
 };
-use ratatosk_telemetry::memory::Account;
+use ratatosk_telemetry::memory::{Account, Hold, Share};
 
 use connection::Connection;
 use local_routes::LocalRoutes;
@@ -111,8 +111,8 @@ struct TenantShard {
     locals: LocalRoutes,
     cache: TopicCache,
     account: Account,
-    /// Bytes of the cache that are charged to it.
-    cache_charged: usize,
+    /// What is charged for the cache.
+    cache_hold: Hold,
 }
 
 /// A graceful stop on its way.
@@ -231,13 +231,14 @@ impl Shard {
         }
         if self.tenants[index].is_none() {
             let name = self.node.tenants.name(number);
+            let account = self.node.memory.account(name.as_str());
             self.tenants[index] = Some(Box::new(TenantShard {
                 routes: self.node.dist.tenant(&name),
                 retained: self.node.retain.tenant(&name),
                 locals: LocalRoutes::default(),
                 cache: TopicCache::new(self.now),
-                account: self.node.memory.account(name.as_str()),
-                cache_charged: 0,
+                cache_hold: account.hold(Share::Caches, 0),
+                account,
             }));
         }
     }
@@ -317,8 +318,7 @@ impl Shard {
             peer: accepted.peer,
             connect_by: Some(connect_by),
             deadline: None,
-            account: self.node.unknown_account.clone(),
-            charged: 0,
+            hold: self.node.unknown_account.hold(Share::Connections, 0),
             filed: None,
             is_deferred: false,
             intake: shed::Intake::default(),

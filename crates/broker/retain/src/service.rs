@@ -16,6 +16,7 @@ use ratatosk_contract::{
     TenantId,
     retain::{Retain, RetainLimits, TenantRetained},
 };
+use ratatosk_telemetry::memory::Accountant;
 
 use crate::{RetainStats, tenant::Tenant};
 
@@ -27,6 +28,7 @@ const LOOK_MIN: usize = 64;
 pub struct RetainService {
     tenants: RwLock<Tenants>,
     limits: RetainLimits,
+    memory: Accountant,
     /// At which tenant the next collection begins, so that each has its turn.
     turn: AtomicUsize,
 }
@@ -44,6 +46,12 @@ impl RetainService {
     /// A service that keeps nothing yet. `limits` hold for each tenant until it is given its own.
     pub fn new(limits: RetainLimits) -> Self {
         RetainService { limits, ..RetainService::default() }
+    }
+
+    /// Charges what it keeps to the tenants' accounts.
+    #[must_use]
+    pub fn charged_to(self, memory: &Accountant) -> Self {
+        RetainService { memory: memory.clone(), ..self }
     }
 
     /// Removes messages that are expired, at most `count_max`; returns how many. To be called
@@ -88,7 +96,7 @@ impl Retain for RetainService {
         }
         let mut tenants = self.tenants.write();
         tenants.drop_unused();
-        let made = || Arc::new(Tenant::new(self.limits));
+        let made = || Arc::new(Tenant::new(self.limits, self.memory.account(id.as_str())));
         let tenant = tenants.by_id.entry(id.clone()).or_insert_with(made);
         Arc::clone(tenant) as Arc<dyn TenantRetained>
     }

@@ -9,6 +9,7 @@ use ratatosk_contract::{
     Message, PublisherId, TenantId, Ticket,
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
 };
+use ratatosk_telemetry::memory::{Accountant, Share, post_changes};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::{RetainService, tenant::Tenant};
@@ -16,7 +17,7 @@ use crate::{RetainService, tenant::Tenant};
 const NOW: Instant = Instant::from_millis(1_000);
 
 fn tenant() -> Tenant {
-    Tenant::new(RetainLimits::default())
+    Tenant::new(RetainLimits::default(), Accountant::default().account("t"))
 }
 
 fn store(retained: &dyn TenantRetained, topic: &str, payload: &str) -> StoreOutcome {
@@ -190,6 +191,41 @@ fn messages_beyond_the_limits_are_refused() {
     retained.set_limits(RetainLimits { topics_max: 0, bytes_max: 0 });
     assert_eq!(retained.len(), 2, "what is there stays");
     retained.check_invariants();
+}
+
+/// MEM-002: to the byte per tenant, small messages and large ones, until the last reader of a large
+/// payload has it no more.
+#[test]
+fn what_is_retained_is_charged_to_its_tenant() {
+    let memory = Accountant::default();
+    let service = RetainService::default().charged_to(&memory);
+    let (acme, other) = (TenantId::new("acme"), TenantId::new("other"));
+    let charged = |tenant: &TenantId| {
+        post_changes();
+        let shares = memory.account(tenant.as_str()).charged().charged;
+        usize::try_from(shares[Share::Retained.index()].bytes()).unwrap()
+    };
+    let retained = service.tenant(&acme);
+    for number in 0..100 {
+        store(&*retained, &format!("small/{number}"), &"x".repeat(100));
+        store(&*retained, &format!("large/{number}"), &"x".repeat(10_000));
+    }
+    let payloads = 100 * 10_100;
+    assert!((payloads..payloads * 11 / 10).contains(&charged(&acme)), "{}", charged(&acme));
+    assert_eq!(charged(&other), 0);
+    store(&*service.tenant(&other), "a", "x");
+    assert!((1..1_000).contains(&charged(&other)), "{}", charged(&other));
+
+    let page = read_page(&*retained, "large/7", &mut Cursor::Start, 1);
+    let payload = page.messages[0].payload.clone();
+    drop(page);
+    for number in 0..100 {
+        store(&*retained, &format!("small/{number}"), "");
+        store(&*retained, &format!("large/{number}"), "");
+    }
+    assert_eq!(charged(&acme), payload.len());
+    drop(payload);
+    assert_eq!(charged(&acme), 0);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The retained messages of one tenant, for one writer or many readers.
 //!
 //! Invariants: a message with a deadline is in `due` under its deadline and serial, and nothing
-//! else is; `bytes` is the sum over the messages.
+//! else is; `bytes` is the sum over the messages, and `alone` that of what is charged with the store,
+//! which is all but large payloads.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -10,6 +11,7 @@ use ratatosk_contract::{
     StoredMessage,
     retain::{Cursor, Page, RetainLimits, StoreOutcome},
 };
+use ratatosk_telemetry::memory::Hold;
 use ratatosk_topic::{FilterScan, Scan, TopicKey, TopicLimits, TopicName};
 
 use crate::RetainStats;
@@ -26,6 +28,8 @@ pub(crate) struct Store {
     serial: u64,
     limits: RetainLimits,
     stats: RetainStats,
+    alone: usize,
+    hold: Hold,
 }
 
 #[derive(Debug)]
@@ -42,13 +46,15 @@ impl Held {
 }
 
 impl Store {
-    pub(crate) fn new(limits: RetainLimits) -> Self {
+    pub(crate) fn new(limits: RetainLimits, hold: Hold) -> Self {
         Store {
             messages: BTreeMap::new(),
             due: BTreeMap::new(),
             serial: 0,
             limits,
             stats: RetainStats { tenants: 1, ..RetainStats::default() },
+            alone: 0,
+            hold,
         }
     }
 
@@ -78,6 +84,7 @@ impl Store {
             return StoreOutcome::Refused;
         }
         self.serial += 1;
+        self.alone += alone_bytes(key.as_bytes(), &message);
         let held = Held { message, serial: self.serial };
         if let Some(due_key) = held.due_key() {
             self.due.insert(due_key, Arc::clone(&held.message));
@@ -85,6 +92,7 @@ impl Store {
         match before {
             Some(place) => {
                 let old = std::mem::replace(place, held);
+                self.alone -= alone_bytes(key.as_bytes(), &old.message);
                 old.due_key().map(|due_key| self.due.remove(&due_key));
             }
             None => {
@@ -93,6 +101,7 @@ impl Store {
         }
         self.stats.bytes = bytes_after;
         self.stats.stored += 1;
+        self.hold.resize(self.alone);
         StoreOutcome::Stored
     }
 
@@ -166,6 +175,8 @@ impl Store {
             return false;
         };
         self.stats.bytes -= held_bytes(key, &held.message);
+        self.alone -= alone_bytes(key, &held.message);
+        self.hold.resize(self.alone);
         if let Some(due_key) = held.due_key() {
             self.due.remove(&due_key);
         }
@@ -175,8 +186,10 @@ impl Store {
     /// Panics unless the invariants of the file's head hold.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
-        let sum = self.messages.iter().map(|(key, held)| held_bytes(key, &held.message)).sum();
+        let sum: u64 = self.messages.iter().map(|(key, held)| held_bytes(key, &held.message)).sum();
         assert_eq!(self.stats.bytes, sum);
+        let alone = self.messages.iter().map(|(key, held)| alone_bytes(key, &held.message)).sum();
+        assert_eq!((self.alone, self.hold.bytes()), (alone, alone));
         let due = self.messages.values().filter_map(Held::due_key).collect::<Vec<_>>();
         assert_eq!(due.len(), self.due.len());
         assert!(due.iter().all(|key| self.due.contains_key(key)));
@@ -214,6 +227,20 @@ impl Room {
     fn is_used(&self) -> bool {
         self.messages == 0 || self.bytes == 0
     }
+}
+
+/// What the tables take for a message besides its key: a node of the tree is two thirds full.
+const ENTRY_BYTES: usize = 64;
+
+/// Whether a payload is charged by itself, because others may have it for longer.
+pub(crate) fn is_apart(payload_len: usize) -> bool {
+    payload_len >= StoredMessage::SHARED_FROM_BYTES
+}
+
+/// What of a message is charged with the store.
+fn alone_bytes(key: &[u8], message: &StoredMessage) -> usize {
+    let apart = if is_apart(message.payload.len()) { message.payload.len() } else { 0 };
+    ENTRY_BYTES + key.len() + message.size_bytes() - apart
 }
 
 fn held_bytes(key: &[u8], message: &StoredMessage) -> u64 {

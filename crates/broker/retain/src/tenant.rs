@@ -6,25 +6,41 @@ use std::{ops::Bound, sync::Arc};
 use parking_lot::RwLock;
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
-    Call, Message, Ticket,
+    Call, Message, StoredMessage, Ticket,
     retain::{Cursor, Page, RetainLimits, StoreOutcome, TenantRetained},
 };
+use ratatosk_telemetry::memory::{Account, Share};
 use ratatosk_topic::{FilterScan, TopicFilter};
 
 use crate::{
     RetainStats,
-    store::{Store, topic_key},
+    store::{Store, is_apart, topic_key},
 };
 
 /// The retained messages of one tenant.
 #[derive(Debug)]
 pub(crate) struct Tenant {
     store: RwLock<Store>,
+    account: Account,
 }
 
 impl Tenant {
-    pub(crate) fn new(limits: RetainLimits) -> Self {
-        Tenant { store: RwLock::new(Store::new(limits)) }
+    pub(crate) fn new(limits: RetainLimits, account: Account) -> Self {
+        let hold = account.hold(Share::Retained, 0);
+        Tenant { store: RwLock::new(Store::new(limits, hold)), account }
+    }
+
+    /// A copy to be kept. A payload that readers share stays charged until the last of them has
+    /// it no more; all else is the store's.
+    fn keep(&self, message: &Message<'_>) -> StoredMessage {
+        // Not the publisher's bytes, even if they are shared: those may be part of something
+        // larger, and are charged as what is on its way.
+        let payload = message.payload.to_vec();
+        let held = payload.len();
+        message.to_stored_as(match is_apart(held) {
+            true => self.account.keep(Share::Retained, payload, held),
+            false => payload.into(),
+        })
     }
 
     pub(crate) fn stats(&self) -> RetainStats {
@@ -56,7 +72,7 @@ impl TenantRetained for Tenant {
             return Call::Ready(self.store.write().clear(&key));
         }
         // Copied before the lock is taken: payloads may be large.
-        let stored = Arc::new(message.to_stored());
+        let stored = Arc::new(self.keep(message));
         // [MQTT-3.3.1-5]
         Call::Ready(self.store.write().put(key, stored))
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, ProtocolVersion, Qos, ReasonCode, SubscriptionOptions};
 use ratatosk_contract::{
@@ -19,6 +20,11 @@ pub trait Broker {
     /// Routes a message, retains it if it says so, and hands it to every receiver. The topic is
     /// checked here, where it is looked up.
     fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published;
+
+    /// Makes bytes that receivers share out of the copy of a large payload.
+    fn share(&mut self, payload: Vec<u8>) -> Bytes {
+        Bytes::from(payload)
+    }
 
     /// Whether the client may subscribe.
     fn permits_subscribe(&mut self, filter: TopicFilter<'_>, qos: Qos) -> Permit;

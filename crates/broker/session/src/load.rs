@@ -25,12 +25,19 @@ impl Session {
         before - outbound.queue.len()
     }
 
-    /// About how many bytes the session holds on the heap.
+    /// About how many bytes the session holds on the heap, alone: see [`Session::shared_bytes`].
     pub fn memory_bytes(&self) -> usize {
         self.output.memory_bytes()
             + self.outbound.as_ref().map_or(0, |outbound| outbound.memory_bytes())
             + self.inbound.as_ref().map_or(0, |inbound| inbound.memory_bytes())
             + self.inbound_aliases.as_ref().map_or(0, |aliases| aliases.memory_bytes())
             + self.will.as_ref().map_or(0, |will| will.message.size_bytes())
+    }
+
+    /// How many bytes of shared payloads it keeps alive, with whoever else has them. Whoever made
+    /// them shared has them charged.
+    pub fn shared_bytes(&self) -> usize {
+        self.output.shared_bytes()
+            + self.outbound.as_ref().map_or(0, |outbound| outbound.shared_bytes())
     }
 }

@@ -94,9 +94,13 @@ impl Outbound {
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.window.memory_bytes()
-            + self.queue.size_bytes()
-            + self.bodies.size_bytes()
+            + self.queue.own_bytes()
+            + self.bodies.own_bytes()
             + self.aliases.memory_bytes()
+    }
+
+    pub(crate) fn shared_bytes(&self) -> usize {
+        self.queue.shared_bytes() + self.bodies.shared_bytes()
     }
 }
 

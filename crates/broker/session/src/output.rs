@@ -4,7 +4,8 @@
 //! then on the rest is kept as segments, to be written with one gathering write. What was written
 //! is passed by a cursor, never moved. An empty output holds no memory.
 //!
-//! `written ≤ length`, and `length` is the sum of all segments and the tail.
+//! `written ≤ length`, `length` is the sum of all segments and the tail, and
+//! `shared_bytes` that of the shared segments.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -17,9 +18,8 @@ pub struct Output {
     tail: Vec<u8>,
     /// How much of the first segment, or of the tail if there is none, is written.
     written: usize,
-    /// What goes before the tail; `None` while nothing is shared.
-    #[expect(clippy::box_collection, reason = "8 bytes in every connection instead of 32")]
-    segments: Option<Box<VecDeque<Segment>>>,
+    /// What goes before the tail; `None` while nothing is shared: 8 bytes in every connection.
+    segments: Option<Box<Segments>>,
     length: usize,
     /// What the tail held when it was last written whole, as far as it is foreseen.
     expected: u16,
@@ -27,6 +27,14 @@ pub struct Output {
 
 /// More than this is not foreseen.
 const EXPECTED_MAX: u16 = 32 * 1024;
+
+/// The parts before the tail.
+#[derive(Debug, Default)]
+struct Segments {
+    queue: VecDeque<Segment>,
+    /// How many bytes of them are shared payloads.
+    shared_bytes: usize,
+}
 
 /// A part of an output.
 #[derive(Debug)]
@@ -78,10 +86,11 @@ impl Output {
     pub fn append_shared(&mut self, payload: Bytes) {
         let segments = self.segments.get_or_insert_with(Box::default);
         if !self.tail.is_empty() {
-            segments.push_back(Segment::Copied(std::mem::take(&mut self.tail)));
+            segments.queue.push_back(Segment::Copied(std::mem::take(&mut self.tail)));
         }
         self.length += payload.len();
-        segments.push_back(Segment::Shared(payload));
+        segments.shared_bytes += payload.len();
+        segments.queue.push_back(Segment::Shared(payload));
     }
 
     /// The unwritten bytes, if they lie in one piece: the usual case.
@@ -96,7 +105,7 @@ impl Output {
     /// The unwritten bytes as pieces for a gathering write, as many as `slices` takes; returns
     /// how many were filled.
     pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let segments = self.segments.iter().flat_map(|segments| segments.iter());
+        let segments = self.segments.iter().flat_map(|segments| segments.queue.iter());
         let pieces = segments.map(Segment::as_slice).chain([self.tail.as_slice()]);
         let mut skip = self.written;
         let mut filled = 0;
@@ -121,16 +130,18 @@ impl Output {
         assert!(count <= self.len(), "{count} bytes written of {}", self.len());
         self.written += count;
         if let Some(segments) = &mut self.segments {
-            while let Some(front) = segments.front() {
+            while let Some(front) = segments.queue.front() {
                 let length = front.as_slice().len();
                 if self.written < length {
                     break;
                 }
                 self.written -= length;
                 self.length -= length;
-                segments.pop_front();
+                if let Some(Segment::Shared(payload)) = segments.queue.pop_front() {
+                    segments.shared_bytes -= payload.len();
+                }
             }
-            if segments.is_empty() {
+            if segments.queue.is_empty() {
                 self.segments = None;
             }
         }
@@ -146,9 +157,17 @@ impl Output {
         *self = Output::default();
     }
 
-    /// The memory that it holds.
+    /// The memory that it holds alone. Shared payloads are charged where they came in.
     pub fn memory_bytes(&self) -> usize {
-        self.tail.capacity() + (self.length - self.tail.len())
+        let Some(segments) = &self.segments else { return self.tail.capacity() };
+        let copied = self.length - self.tail.len() - segments.shared_bytes;
+        let table = size_of::<Segments>() + segments.queue.capacity() * size_of::<Segment>();
+        self.tail.capacity() + copied + table
+    }
+
+    /// How many bytes of shared payloads it keeps alive, with whoever else has them.
+    pub fn shared_bytes(&self) -> usize {
+        self.segments.as_ref().map_or(0, |segments| segments.shared_bytes)
     }
 }
 
@@ -188,6 +207,22 @@ mod tests {
             assert_eq!(drain(&mut output, step), expected, "writing {step} at a time");
             assert_eq!(output.memory_bytes(), 0);
         }
+    }
+
+    /// MEM-001: a payload that thousands are to get is none of their memory.
+    #[test]
+    fn shared_payloads_are_told_apart_from_what_the_output_holds_alone() {
+        let mut output = Output::default();
+        output.append(|bytes| bytes.extend_from_slice(b"head"));
+        output.append_shared(Bytes::from(vec![1; 100_000]));
+        output.append(|bytes| bytes.extend_from_slice(b"head"));
+        output.append_shared(Bytes::from(vec![2; 50_000]));
+        assert_eq!(output.shared_bytes(), 150_000);
+        assert!(output.memory_bytes() < 2_000, "{}", output.memory_bytes());
+        output.advance(100_004);
+        assert_eq!(output.shared_bytes(), 50_000);
+        output.advance(output.len());
+        assert_eq!((output.shared_bytes(), output.memory_bytes()), (0, 0));
     }
 
     #[test]

@@ -248,7 +248,7 @@ impl Session {
         let shared = if publish.payload.len() < StoredMessage::SHARED_FROM_BYTES {
             None
         } else {
-            copied = share(publish.payload, whole);
+            copied = share(publish.payload, whole, broker);
             Some(&copied)
         };
         let forwarded;
@@ -453,11 +453,14 @@ impl Session {
 
 /// A large payload as a part of the buffer that it lies in, or as a copy: of a buffer that is not
 /// mostly this payload, because a part keeps the whole alive.
-fn share(payload: &[u8], whole: Option<&Bytes>) -> Bytes {
+fn share<B: Broker>(payload: &[u8], whole: Option<&Bytes>, broker: &mut B) -> Bytes {
     let holding = whole.filter(|whole| {
         let (start, end) = (whole.as_ptr() as usize, whole.as_ptr() as usize + whole.len());
         let (first, last) = (payload.as_ptr() as usize, payload.as_ptr() as usize + payload.len());
         start <= first && last <= end && whole.len() <= 2 * payload.len()
     });
-    holding.map_or_else(|| Bytes::copy_from_slice(payload), |whole| whole.slice_ref(payload))
+    match holding {
+        Some(whole) => whole.slice_ref(payload),
+        None => broker.share(payload.to_vec()),
+    }
 }

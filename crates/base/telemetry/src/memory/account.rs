@@ -1,14 +1,14 @@
 //! A tenant's account: what it holds, by share.
 //!
-//! Whoever charges keeps the account (or a [`Tally`] on it) until it has released the same. When
-//! the last holder goes, what was never released is taken from the process totals: nobody could
-//! release it later.
+//! Whoever charges keeps the account (or a [`Hold`](super::Hold) on it) until it has released the
+//! same. When the last holder goes, what was never released is taken from the process totals:
+//! nobody could release it later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::memory::accountant::{Books, TenantCharge, clamp};
-use crate::memory::{SHARES, Share, Tally};
+use crate::memory::{SHARES, Share, batch};
 
 /// One tenant's account. Cheap to clone; clones are the same account.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ impl Account {
         &self.ledger.tenant
     }
 
-    /// Charges at once. On the packet path use a [`Tally`].
+    /// Charges at once. On the packet path use [`Account::adjust`] or a hold.
     pub fn charge(&self, share: Share, bytes: usize) {
         self.ledger.post_one(share, signed(bytes));
     }
@@ -43,16 +43,31 @@ impl Account {
         self.ledger.post_one(share, -signed(bytes));
     }
 
-    /// A batch of charges for one thread.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        Tally::new(self.clone())
+    /// Charges `held` instead of `before`, in this thread's steps.
+    #[inline]
+    pub fn adjust(&self, share: Share, before: usize, held: usize) {
+        if before != held {
+            batch::note(self, share, signed(held) - signed(before));
+        }
     }
 
     /// What the tenant holds.
     #[must_use]
     pub fn charged(&self) -> TenantCharge {
         self.ledger.charge()
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ledger, &other.ledger)
+    }
+
+    /// How much a thread may leave unposted.
+    pub(super) fn step(&self) -> u64 {
+        self.ledger.books.step
+    }
+
+    pub(super) fn post_one(&self, share: Share, change: i64) {
+        self.ledger.post_one(share, change);
     }
 
     pub(super) fn post(&self, changes: &[i64; SHARES]) {

@@ -2,7 +2,8 @@
 
 use super::{Accountant, NODE_TENANT};
 use crate::ByteCount;
-use crate::memory::{FLUSH_BYTES, Pressure, Share, register};
+use crate::memory::batch::step;
+use crate::memory::{Account, Pressure, Share, post_changes, register};
 use crate::metric::Registry;
 
 const LIMIT: ByteCount = ByteCount::mebibytes(1);
@@ -55,27 +56,68 @@ fn pressure_follows_the_resident_size_and_what_was_charged_since() {
     let account = accountant.account("t");
     account.charge(Share::Queues, 100_000);
     assert_eq!(accountant.observe_rss(ByteCount::new(800_000)), Pressure::Caches);
-    account.charge(Share::Connections, 160_000);
+    account.charge(Share::Connections, 128_000);
     assert_eq!(accountant.pressure(), Pressure::RefuseConnect);
     assert_eq!(accountant.snapshot().used, ByteCount::new(960_000));
     assert_eq!(accountant.observe_rss(ByteCount::new(500_000)), Pressure::None);
 }
 
+/// MEM-002: a thread hides less than a step, whatever it does to however many accounts.
 #[test]
-fn a_tally_passes_on_large_batches_at_once_and_the_rest_at_the_end() {
+fn a_thread_posts_large_changes_at_once_and_small_ones_together() {
+    let accountant = Accountant::new(LIMIT);
+    let step = usize::try_from(step(LIMIT.bytes())).unwrap();
+    let account = accountant.account("t");
+    let mut hold = account.hold(Share::Queues, step);
+    assert_eq!(accountant.charged(), ByteCount::ZERO);
+    hold.resize(step + 1);
+    assert_eq!(accountant.charged(), ByteCount::new(step as u64 + 1));
+    let others: Vec<_> = (0..100).map(|number| accountant.account(&number.to_string())).collect();
+    let holds: Vec<_> = others.iter().map(|account| account.hold(Share::Queues, 100)).collect();
+    let hidden = (step + 1 + 100 * holds.len()) as u64 - accountant.charged().bytes();
+    assert!(hidden <= step as u64, "{hidden} bytes are hidden");
+    drop((hold, holds));
+    post_changes();
+    assert_eq!(accountant.charged(), ByteCount::ZERO);
+}
+
+/// MEM-001: what many share is charged once, until the last of them drops it, wherever that is.
+#[test]
+fn shared_bytes_are_charged_once_until_the_last_holder_goes() {
     let accountant = Accountant::new(LIMIT);
     let account = accountant.account("t");
-    let mut tally = account.tally();
-    tally.charge(Share::Queues, FLUSH_BYTES);
+    let whole = account.keep(Share::Queues, vec![7; 100_000], 100_000);
+    let parts: Vec<_> = (0..1_000).map(|_| whole.slice(10..50_000)).collect();
+    drop(whole);
+    post_changes();
+    assert_eq!(accountant.charged(), ByteCount::new(100_000));
+    std::thread::spawn(move || {
+        assert_eq!(&parts[999][..2], [7, 7]);
+        drop(parts);
+    })
+    .join()
+    .unwrap();
     assert_eq!(accountant.charged(), ByteCount::ZERO);
-    tally.charge(Share::Queues, 1);
-    assert_eq!(accountant.charged(), ByteCount::new(FLUSH_BYTES as u64 + 1));
-    tally.release(Share::Queues, 1);
-    tally.flush();
-    assert_eq!(accountant.charged(), ByteCount::new(FLUSH_BYTES as u64));
-    tally.release(Share::Queues, FLUSH_BYTES);
-    drop(tally);
-    assert_eq!(accountant.charged(), ByteCount::ZERO);
+}
+
+#[test]
+fn a_hold_moves_with_its_owner_to_another_tenant() {
+    let accountant = Accountant::new(LIMIT);
+    let (unknown, known) = (accountant.account(""), accountant.account("acme"));
+    let mut hold = unknown.hold(Share::Connections, 10_000);
+    hold.move_to(known.clone());
+    post_changes();
+    assert_eq!((hold.bytes(), hold.account().tenant()), (10_000, "acme"));
+    let held = |account: &Account| account.charged().total().bytes();
+    assert_eq!((held(&unknown), held(&known)), (0, 10_000));
+}
+
+/// MEM-001: what threads hide from each other is little beside the smallest limit.
+#[test]
+fn the_step_follows_the_limit() {
+    assert_eq!(step(16 << 20), 16 << 10);
+    assert_eq!(step(512 << 20), 64 << 10);
+    assert_eq!(step(0), 4 << 10);
 }
 
 #[test]
@@ -87,13 +129,13 @@ fn concurrent_charges_sum_up_and_release_to_zero() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let mut tallies: Vec<_> =
-                        tenants.iter().map(|tenant| accountant.account(tenant).tally()).collect();
                     for round in 0..3_000_usize {
-                        let tally = &mut tallies[round % tenants.len()];
+                        let account = accountant.account(tenants[round % tenants.len()]);
                         let share = Share::ALL[round % Share::ALL.len()];
-                        if sign { tally.charge(share, round) } else { tally.release(share, round) }
+                        let (before, after) = if sign { (0, round) } else { (round, 0) };
+                        account.adjust(share, before, after);
                     }
+                    post_changes();
                 });
             }
         });

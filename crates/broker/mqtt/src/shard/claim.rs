@@ -148,10 +148,7 @@ impl Shard {
         self.open_tenant(tenant);
         connection.local.tenant = Some(tenant);
         connection.local.incarnation = self.node.incarnation(self.now);
-        let held = connection.charged;
-        Shard::charge(connection, held, 0);
-        connection.account = self.node.memory.account(claim.identity.tenant.as_str());
-        Shard::charge(connection, 0, held);
+        connection.hold.move_to(self.tenant(tenant).account.clone());
         let before = self.node.session_dict.register(&claim.identity, session);
         let Some(before) = before.filter(|before| *before != session) else {
             self.own(session, connection, &claim);

@@ -218,8 +218,6 @@ impl Shard {
             // A task that ends for another reason has still a session.
             self.end_in_hands(session, &mut connection, Farewell::PeerClosed);
         }
-        let held = connection.charged;
-        Shard::charge(&connection, held, 0);
         let load = &self.node.loads[self.id.index()];
         load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         connection.wake();

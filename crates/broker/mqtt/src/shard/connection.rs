@@ -10,7 +10,7 @@ use ratatosk_codec::SubscriptionOptions;
 use ratatosk_contract::{dist::RouteId, group::MemberState, inbox::Claim, retain::Cursor};
 use ratatosk_plugin::{host::Exchange, permission::Identity};
 use ratatosk_session::Session;
-use ratatosk_telemetry::memory::Account;
+use ratatosk_telemetry::memory::Hold;
 use tokio::net::TcpStream;
 
 use super::{FILED_MAX, shaper::Shapers, shed::Intake, topic_cache::Resolved};
@@ -44,10 +44,8 @@ pub(crate) struct Connection {
     pub(crate) connect_by: Option<Instant>,
     /// When its state ends, if time ends it.
     pub(crate) deadline: Option<Instant>,
-    /// Whose memory it is.
-    pub(crate) account: Account,
-    /// Bytes charged to it.
-    pub(crate) charged: usize,
+    /// What is charged for it, and to whom.
+    pub(crate) hold: Hold,
     /// When the timer looks at it next; an entry of the wheel for another time means nothing.
     pub(crate) filed: Option<Instant>,
     pub(crate) intake: Intake,
@@ -286,15 +284,21 @@ impl Connection {
         Some(due)
     }
 
-    /// A large buffer has its packet's size from the first; what nothing was written to yet is no
-    /// memory. What was counts twice: so much does the allocator spend while buffers of many sizes
-    /// come and go.
+    /// A large buffer is larger than what came; what nothing was written to yet is no memory. What
+    /// was counts twice: so much does the allocator spend while buffers of many sizes come and go.
     #[inline]
     fn partial_bytes(&self) -> usize {
         self.partial.capacity().min(super::READ_BYTES.max(2 * self.partial.len()))
     }
 
-    /// About how many bytes the connection holds.
+    /// What its end would give back, about: with the payloads that it shares with others, if it is
+    /// one of those who keep them alive by not taking them.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let shared = if self.is_write_blocked { self.session.shared_bytes() } else { 0 };
+        self.hold.bytes() + shared
+    }
+
+    /// About how many bytes the connection holds alone.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.session.memory_bytes()

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
 use ratatosk_contract::TenantSettings;
 use ratatosk_contract::{
@@ -12,6 +13,7 @@ use ratatosk_contract::{
 };
 use ratatosk_plugin::permission::Action;
 use ratatosk_session::{Broker, Permit, Published, Report, Subscribed, Unsubscribed};
+use ratatosk_telemetry::memory::Share;
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::{
@@ -58,6 +60,12 @@ impl Broker for Link<'_> {
         let published = self.shard.distribute(tenant, &fresh, message, session, ticket);
         self.local.topic = Some(fresh);
         published
+    }
+
+    fn share(&mut self, payload: Vec<u8>) -> Bytes {
+        let Some(tenant) = self.local.tenant else { return Bytes::from(payload) };
+        let held = payload.capacity();
+        self.shard.tenant(tenant).account.keep(Share::Queues, payload, held)
     }
 
     fn permits_subscribe(&mut self, filter: TopicFilter<'_>, qos: Qos) -> Permit {

@@ -1,8 +1,8 @@
 //! From a readable socket to the session.
 //!
 //! All connections of a shard read into one buffer. What a session did not take is kept with the
-//! connection, and a packet that is larger than the buffer is read into one of exactly its size,
-//! so that its payload can be shared. One read per connection and turn: nobody starves the others.
+//! connection, and a packet that is larger than the buffer is read into one of its own, so that its
+//! payload can be shared. One read per connection and turn: nobody starves the others.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use std::{
 use bytes::{BufMut, Bytes};
 use ratatosk_contract::SessionRef;
 use ratatosk_session::{Farewell, Next};
-use ratatosk_telemetry::memory::Pressure;
+use ratatosk_telemetry::memory::{Pressure, Share};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
@@ -20,6 +20,9 @@ use super::{
     connection::{Connection, Flow},
 };
 use crate::transport;
+
+/// A buffer for a large packet is at most this many times as large as what came of it.
+const GROWTH: usize = 4;
 
 /// Whether the connection's task has more to do at once.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,7 @@ impl Shard {
             return Turn::Done;
         }
         let Some(allowed) = self.allowed_to_read(session, connection) else { return Turn::Done };
+        let allowed = allowed.min(self.read_max());
         match self.read_once(session, connection, context, allowed) {
             Poll::Pending => Turn::Done,
             Poll::Ready(Ok(0)) => {
@@ -105,7 +109,7 @@ impl Shard {
             }
             // A short read empties the socket. The runtime knows that too, and only files the
             // waker when it is asked once more, without another system call.
-            Poll::Ready(Ok(count)) if count < READ_BYTES / 2 && !is_second => {
+            Poll::Ready(Ok(count)) if count < allowed.min(READ_BYTES / 2) && !is_second => {
                 match connection.state {
                     Flow::Reading => self.read(session, connection, context, true),
                     _ => Turn::Done,
@@ -171,13 +175,12 @@ impl Shard {
         let polled = Pin::new(&mut connection.stream).poll_read(context, &mut into);
         let count = into.filled().len();
         if count > 0 {
-            // The buffer has the packet's size from the first, so that it never moves. While memory
-            // is short it grows with what came instead: promises are not paid for.
+            // The buffer grows with what comes: promises are not paid for.
             let needed = connection.partial.len() + count;
-            if self.node.memory.pressure() == Pressure::None {
-                connection.partial.reserve_exact(missing);
-            } else if connection.partial.capacity() < needed {
-                let capacity = needed.next_power_of_two().min(connection.wanted);
+            if connection.partial.capacity() < needed {
+                let is_short = self.node.memory.pressure() > Pressure::None;
+                let factor = if is_short { 2 } else { GROWTH };
+                let capacity = (needed * factor).min(connection.wanted);
                 connection.partial.reserve_exact(capacity - connection.partial.len());
             }
             connection.partial.put_slice(&buffer[..count]);
@@ -192,8 +195,9 @@ impl Shard {
         self.has_read(connection, count);
         Shard::recharge(connection);
         if connection.partial.len() >= connection.wanted {
-            let packet = Bytes::from(std::mem::take(&mut connection.partial));
+            let packet = std::mem::take(&mut connection.partial);
             connection.wanted = 0;
+            let packet = share(connection, packet);
             self.take_in(session, connection, &packet, Some(&packet));
         }
         Poll::Ready(Ok(count))
@@ -236,7 +240,7 @@ impl Shard {
             self.take_in(session, connection, &bytes, None);
             return;
         }
-        let whole = Bytes::from(bytes);
+        let whole = share(connection, bytes);
         self.take_in(session, connection, &whole, Some(&whole));
     }
 
@@ -336,6 +340,13 @@ impl Shard {
             shaper.passed(self.now, count);
         }
     }
+}
+
+/// Bytes that many may come to share: their charge goes from the connection to whoever has them.
+fn share(connection: &mut Connection, bytes: Vec<u8>) -> Bytes {
+    Shard::recharge(connection);
+    let held = bytes.capacity();
+    connection.hold.account().keep(Share::Queues, bytes, held)
 }
 
 /// Reads and forgets what a peer still sends that was said farewell to.

@@ -13,10 +13,10 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
 use ratatosk_contract::SessionRef;
 use ratatosk_session::Farewell;
-use ratatosk_telemetry::memory::{Pressure, Share};
+use ratatosk_telemetry::memory::{Pressure, post_changes};
 
 use super::{
-    Shard,
+    READ_BYTES, Shard,
     connection::{Connection, Flow},
 };
 
@@ -113,8 +113,20 @@ impl Shard {
         connection.deadline = Some(deadline);
         self.file_in_hands(session, connection, deadline);
         self.shed.starved.push_back(session);
-        self.stats.paused += 1;
+        self.stats.shed_paused += 1;
         true
+    }
+
+    /// How much one read may bring: little while memory is short, so that thousands who all bring
+    /// something do not bring more than is left before anybody looks again.
+    #[inline]
+    pub(super) fn read_max(&self) -> usize {
+        match self.node.memory.pressure() {
+            Pressure::None | Pressure::Caches => READ_BYTES,
+            Pressure::Qos0 => 16 * 1024,
+            Pressure::PauseReaders => 4 * 1024,
+            Pressure::RefuseConnect => 2 * 1024,
+        }
     }
 
     /// Whether a QoS 0 message is given up because its receiver does not read and memory is short.
@@ -132,6 +144,7 @@ impl Shard {
         let pressure = self.node.memory.pressure();
         if pressure >= Pressure::Caches {
             for tenant in self.tenants.iter_mut().flatten() {
+                self.stats.shed_caches += u64::from(tenant.cache.routes() > 0);
                 tenant.cache.clear();
             }
         }
@@ -168,19 +181,20 @@ impl Shard {
             let index = (self.shed.cursor + step) % count;
             let place = &self.slots[index];
             let Some(connection) = &place.connection else { continue };
-            if connection.charged < LARGE_BYTES_MIN {
+            let weight = connection.weight_bytes();
+            if weight < LARGE_BYTES_MIN {
                 continue;
             }
             let Ok(slot) = u32::try_from(index) else { continue };
-            largest.push((connection.charged, self.reference(slot)));
+            largest.push((weight, self.reference(slot)));
         }
         self.shed.cursor = (self.shed.cursor + LOOK_MAX) % count;
-        largest.sort_unstable_by_key(|(charged, _)| std::cmp::Reverse(*charged));
-        for (charged, session) in largest.into_iter().take(ENDED_MAX) {
+        largest.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        for (weight, session) in largest.into_iter().take(ENDED_MAX) {
             if excess == 0 || self.has_ended_enough() {
                 break;
             }
-            excess = excess.saturating_sub(charged);
+            excess = excess.saturating_sub(weight);
             self.shed.ended = self.now;
             self.cut_off(session);
         }
@@ -193,40 +207,24 @@ impl Shard {
 
     /// Ends a connection at once, without waiting for its farewell to be read.
     pub(super) fn cut_off(&mut self, session: SessionRef) {
-        self.stats.ended_for_memory += 1;
+        self.stats.shed_ended_largest += 1;
         self.end(session, Farewell::MemoryPressure);
         self.forget(session);
     }
 
-    /// Tells the accountant what the connection holds now.
+    /// Tells the accountant what the connection holds now. What changes a little and often is added
+    /// up by the thread: nothing that threads share is touched.
     #[inline]
     pub(super) fn recharge(connection: &mut Connection) {
         let held = connection.memory_bytes();
-        let before = std::mem::replace(&mut connection.charged, held);
-        Shard::charge(connection, before, held);
+        connection.hold.resize(held);
     }
 
-    /// Tells the accountant of a change.
-    #[inline]
-    pub(super) fn charge(connection: &Connection, before: usize, held: usize) {
-        let account = &connection.account;
-        match held.cmp(&before) {
-            std::cmp::Ordering::Greater => account.charge(Share::Connections, held - before),
-            std::cmp::Ordering::Less => account.release(Share::Connections, before - held),
-            std::cmp::Ordering::Equal => {}
-        }
-    }
-
-    /// Tells the accountant what the caches hold now; once a tick.
+    /// Tells the accountant what the caches hold now, and all that was added up; once a tick.
     pub(super) fn charge_caches(&mut self) {
         for tenant in self.tenants.iter_mut().flatten() {
-            let held = tenant.cache.memory_bytes();
-            let before = std::mem::replace(&mut tenant.cache_charged, held);
-            match held.cmp(&before) {
-                std::cmp::Ordering::Greater => tenant.account.charge(Share::Caches, held - before),
-                std::cmp::Ordering::Less => tenant.account.release(Share::Caches, before - held),
-                std::cmp::Ordering::Equal => {}
-            }
+            tenant.cache_hold.resize(tenant.cache.memory_bytes());
         }
+        post_changes();
     }
 }

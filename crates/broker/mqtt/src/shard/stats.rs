@@ -72,10 +72,14 @@ stats! {
     dropped_no_permission,
     /// Not delivered: memory is short.
     dropped_resource,
-    /// Times that a connection was not read because memory was short.
-    paused,
-    /// Connections that were ended because memory was short.
-    ended_for_memory,
+    /// Memory was short: caches that were emptied.
+    shed_caches,
+    /// Memory was short: times that a connection was not read.
+    shed_paused,
+    /// Memory was short: connections that were ended because it went on while they were not read.
+    shed_ended_paused,
+    /// Memory was short: connections that were ended because they held the most.
+    shed_ended_largest,
     /// Publishes that were refused.
     publish_refused,
     /// Filters that were refused.
@@ -121,12 +125,17 @@ impl Stats {
 #[derive(Debug)]
 pub struct NodeStats {
     shards: Vec<[AtomicU64; Stats::COUNT]>,
+    /// Connections that no shard saw because memory was short.
+    pub(crate) refused_for_memory: AtomicU64,
 }
 
 impl NodeStats {
     pub(crate) fn new(shards: usize) -> Self {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        NodeStats { shards: (0..shards).map(|_| zeros()).collect() }
+        NodeStats {
+            shards: (0..shards).map(|_| zeros()).collect(),
+            refused_for_memory: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn publish(&self, shard: usize, stats: &Stats) {
@@ -143,5 +152,19 @@ impl NodeStats {
             total.add(&values);
         }
         total
+    }
+
+    /// How often each step of shedding was taken because memory was short, in the order of the
+    /// steps.
+    pub fn shed(&self) -> [(&'static str, u64); 6] {
+        let total = self.total();
+        [
+            ("caches", total.shed_caches),
+            ("qos0", total.dropped_resource),
+            ("pause_reader", total.shed_paused),
+            ("end_paused", total.shed_ended_paused),
+            ("refuse_connect", self.refused_for_memory.load(Ordering::Relaxed)),
+            ("end_largest", total.shed_ended_largest),
+        ]
     }
 }

@@ -104,7 +104,7 @@ impl Shard {
         } else if is_later {
             connection.deadline = Some(now + TICK);
         } else {
-            self.stats.ended_for_memory += 1;
+            self.stats.shed_ended_paused += 1;
             self.end(session, Farewell::MemoryPressure);
         }
     }
