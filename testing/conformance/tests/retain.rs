@@ -1,8 +1,11 @@
 //! Retained messages.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
 
-use ratatosk_codec::{Publish, Qos};
+use ratatosk_codec::{PacketType, Publish, Qos};
 use ratatosk_conformance::{Broker, Setup};
 use ratatosk_contract::TenantSettings;
 
@@ -172,6 +175,58 @@ fn no_message_falls_between_store_and_subscription() {
             client.disconnect(ratatosk_codec::ReasonCode::Success);
         }
         publishing.join().expect("all is retained");
+    }
+}
+
+/// However few messages its queue holds, a session gets all retained ones, as fast as its client
+/// takes them: none is dropped, and the window is kept.
+#[test]
+fn retained_messages_beyond_the_queue_all_come() {
+    const TOPICS: usize = 1000;
+    const WINDOW: u16 = 8;
+    for is_stored in [false, true] {
+        for session_inbox_size in [50, 1] {
+            let settings = TenantSettings { session_inbox_size, ..TenantSettings::default() };
+            let broker = Broker::with_settings(settings);
+            let mut publisher = broker.v5("publisher").connect();
+            for number in 0..TOPICS {
+                let topic = format!("t/{number}");
+                publisher.publish_as(Publish {
+                    retain: true,
+                    qos: QOS1,
+                    ..Publish::new(&topic, b"x")
+                });
+            }
+            publisher.ping();
+            let mut connector = broker.v5("c").receive_maximum(WINDOW);
+            if is_stored {
+                connector = connector.persistent();
+            }
+            let mut client = connector.connect();
+            client.subscribe("t/#", QOS1);
+            let (mut topics, mut open) = (BTreeSet::new(), VecDeque::new());
+            while topics.len() < TOPICS {
+                let message = client.unacknowledged();
+                open.push_back(message.packet_id);
+                assert!(
+                    message.retain && open.len() <= usize::from(WINDOW),
+                    "{} in flight",
+                    open.len()
+                );
+                assert!(topics.insert(message.topic), "each comes once");
+                // Now and then nothing is acknowledged until no more can come.
+                let kept = if topics.len() % 100 < 50 { 0 } else { session_inbox_size.min(8) - 1 };
+                while open.len() > kept as usize {
+                    let id = open.pop_front().expect("some are open");
+                    client.ack(PacketType::Puback, id);
+                }
+            }
+            open.drain(..).for_each(|id| client.ack(PacketType::Puback, id));
+            assert_quiet(&mut publisher, &mut client);
+            let stats = broker.inbox_when(|stats| stats.queued == 0);
+            assert_eq!(stats.dropped.sum(), 0, "stored: {is_stored}");
+            assert_eq!(broker.stats_when(|_| true).dropped_overflow, 0, "stored: {is_stored}");
+        }
     }
 }
 
