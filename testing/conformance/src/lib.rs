@@ -11,9 +11,11 @@ mod client;
 mod connector;
 mod event;
 mod providers;
+mod store;
 
 pub use broker::{Broker, Setup};
 pub use client::{Client, PATIENCE};
 pub use connector::{Connector, Testament};
 pub use event::{Event, Message, Welcome};
 pub use providers::{AuthBy, PermissionBy, SettingsBy};
+pub use store::{Reply, Store};

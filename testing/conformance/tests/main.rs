@@ -3,6 +3,7 @@
 
 mod cases;
 mod connect;
+mod durable;
 mod events;
 mod flow;
 mod order;

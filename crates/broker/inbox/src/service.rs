@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, SessionIdentity, SessionRef, Ticket,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef,
     call::Settlement,
     dist::{AddError, Dist, InboxRoute, Receiver, ReceiverKey},
     group::{Group, Member, MemberTarget},
@@ -245,7 +245,7 @@ impl Inbox for InboxService {
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
-        _ticket: Ticket,
+        _reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
         let mut parcel = Parcel::new(message);
@@ -286,6 +286,7 @@ impl Inbox for InboxService {
         let mut partition = self.partition(claim.inbox).lock();
         let session = partition.claimed(claim)?;
         let fetched = session.queue.fetch(after, &budget, entries);
+        session.note_room();
         session.waiting = match fetched.end {
             FetchEnd::Budget => Waiting::Not,
             FetchEnd::Empty => Waiting::Message,
@@ -301,6 +302,7 @@ impl Inbox for InboxService {
         let session = partition.claimed(claim)?;
         let base = session.queue.base();
         let is_committed = session.queue.commit(sequence);
+        session.note_room();
         let has_moved = session.queue.base() != base;
         let waiting = if has_moved { session.wake(Waiting::PacketId) } else { None };
         partition.stats.committed += u64::from(is_committed);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
-    Message, PublisherId, TenantId, Ticket,
+    Message, PublisherId, TenantId,
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
@@ -40,7 +40,7 @@ fn store_until(
         accepted: NOW,
         deadline,
     };
-    retained.store(&message, Ticket(0)).ready().unwrap()
+    retained.store(&message, None).ready().unwrap()
 }
 
 fn read_page(retained: &dyn TenantRetained, filter: &str, cursor: &mut Cursor, max: usize) -> Page {

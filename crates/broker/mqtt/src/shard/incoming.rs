@@ -69,7 +69,11 @@ impl Shard {
                     Some(connection) if Shard::gives_up(&node.memory, connection, qos) => {
                         Delivered::Dropped(DropReason::ResourceExhausted)
                     }
-                    Some(connection) => connection.session.deliver(now, &delivery),
+                    Some(connection) => {
+                        let delivered = connection.session.deliver(now, &delivery);
+                        connection.note_member();
+                        delivered
+                    }
                     None => Delivered::Dropped(DropReason::SessionClosed),
                 };
                 self.touch(session, delivered);
@@ -150,7 +154,10 @@ impl Shard {
             self.stats.dropped(DropReason::SessionClosed);
             return;
         };
-        let Some(tenant) = connection.local.tenant else { return };
+        let Some(tenant) = connection.local.tenant else {
+            self.stats.dropped(DropReason::SessionClosed);
+            return;
+        };
         if !connection.session.is_persistent() {
             let target = MemberTarget {
                 slot: session.slot,

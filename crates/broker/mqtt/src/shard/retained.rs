@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use ratatosk_contract::{
-    Call, Message, SessionRef, StoredMessage, Ticket,
+    Call, Message, ReplyTo, SessionRef, StoredMessage,
+    call::Settlement,
     dist::InboxRoute,
     inbox::Targets,
     retain::{Cursor, Page},
@@ -19,6 +20,8 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use super::{
     Shard,
     connection::{Connection, RetainedRead},
+    outcome::settlement,
+    publish::refusal,
 };
 use crate::tenants::TenantNumber;
 
@@ -33,9 +36,15 @@ const PAGE_BYTES: usize = 64 * 1024;
 
 impl Shard {
     /// Retains or clears, before the message is routed.
-    pub(super) fn retain(&mut self, tenant: TenantNumber, message: &Message<'_>) {
-        self.stats.retained += 1;
-        let _ = self.tenant(tenant).retained.store(message, Ticket(0));
+    pub(super) fn retain(
+        &mut self,
+        tenant: TenantNumber,
+        message: &Message<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Settlement> {
+        let call = settlement(self.tenant(tenant).retained.store(message, reply_to));
+        self.stats.retained += u64::from(call != Call::Ready(Settlement::Busy));
+        call
     }
 
     /// Hands on retained messages while the client takes them.
@@ -117,9 +126,11 @@ impl Shard {
             };
             let message = Message { retain: true, ..message };
             let targets = Targets { routes: &[route], shared: &[] };
-            let appended = self.node.inbox.append(targets, &message, Ticket(0), &mut Vec::new());
-            debug_assert!(matches!(appended, Call::Ready(_) | Call::Pending));
-            connection.session.note_appended();
+            let call = self.node.inbox.append(targets, &message, None, &mut Vec::new());
+            match refusal(call) {
+                Some(reason) => self.stats.dropped(reason),
+                None => connection.session.note_appended(),
+            }
             return;
         }
         let delivery = Delivery {
