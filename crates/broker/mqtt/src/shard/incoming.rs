@@ -177,8 +177,13 @@ impl Shard {
             origin: None,
         };
         let now = self.now;
+        let node = std::sync::Arc::clone(&self.node);
         let Some(connection) = self.connection(session) else { return };
-        let delivered = connection.session.deliver(now, &delivery);
+        let delivered = if Shard::gives_up(&node.memory, connection, Qos::AtMostOnce) {
+            Delivered::Dropped(DropReason::ResourceExhausted)
+        } else {
+            connection.session.deliver(now, &delivery)
+        };
         self.touch(session, delivered);
         self.count(delivered, &message);
     }
