@@ -29,7 +29,7 @@ use ratatosk_session_dict::DictService;
 use ratatosk_telemetry::{ByteCount, memory::Accountant};
 use tokio::sync::{oneshot, watch};
 
-use crate::{AuthBy, Connector, PATIENCE, plain};
+use crate::{AuthBy, Connector, PATIENCE, Store, plain};
 
 /// How often what has expired is looked for.
 const EXPIRE_INTERVAL: Duration = Duration::from_millis(20);
@@ -50,6 +50,8 @@ pub struct Setup {
     pub overrides: Arc<dyn SettingsProvider>,
     /// Who is told what happens.
     pub events: EventCollectors,
+    /// What stands before the inbox and the retained messages.
+    pub store: Arc<Store>,
     /// The memory that the broker may use.
     pub memory_max: ByteCount,
 }
@@ -64,6 +66,7 @@ impl Default for Setup {
             permission: Arc::new(AllowAll),
             overrides: Arc::new(StaticSettings),
             events: EventCollectors::default(),
+            store: Store::new(),
             memory_max: ByteCount::mebibytes(4096),
         }
     }
@@ -248,8 +251,8 @@ async fn serve(
     let session_dict = Arc::new(DictService::new());
     let services = Services {
         dist: dist.clone(),
-        inbox: inbox.clone(),
-        retain: retain.clone(),
+        inbox: slow_inbox,
+        retain: slow_retain,
         session_dict: session_dict.clone(),
         plugins,
         events: setup.events,

@@ -11,6 +11,7 @@ mod client;
 mod connector;
 mod event;
 mod providers;
+mod store;
 mod tunnel;
 
 pub use broker::{Broker, Setup};
@@ -18,4 +19,5 @@ pub use client::{Client, PATIENCE};
 pub use connector::{Connector, Testament};
 pub use event::{Event, Message, Welcome};
 pub use providers::{AuthBy, PermissionBy, SettingsBy};
+pub use store::{Reply, Store};
 pub use tunnel::{Site, Tunnel, plain};

@@ -1,25 +1,17 @@
 //! The cases that most behaviours are tested in: versions, and one shard or two.
 
-<<<<<<< HEAD
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{
+    Arc, Mutex, mpsc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 use ratatosk_codec::{ProtocolVersion, Qos};
 use ratatosk_conformance::{Broker, Client, Connector, PermissionBy, Setup};
 use ratatosk_plugin::{
     answer::Answer,
-    permission::{Action, Verdict},
-=======
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, SyncSender, sync_channel},
-};
-
-use ratatosk_codec::{ProtocolVersion, Qos};
-use ratatosk_conformance::{Broker, Client, Connector, Setup};
-use ratatosk_plugin::{
     event::{Event, EventCollector, EventCollectors},
+    permission::{Action, Verdict},
     plugin::Plugin,
->>>>>>> cover
 };
 
 pub(crate) const QOS0: Qos = Qos::AtMostOnce;

@@ -5,6 +5,7 @@ mod authentication;
 mod cases;
 mod connack;
 mod connect;
+mod durable;
 mod events;
 mod flow;
 mod half_close;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use ratatosk_codec::{PacketType, ReasonCode};
 use ratatosk_conformance::{Broker, Client, Event, Setup};
 use ratatosk_contract::TenantSettings;
+use ratatosk_mqtt::Stats;
+use ratatosk_telemetry::{ByteCount, memory::Share};
 
 use crate::cases::{Case, QOS0, QOS1, QOS2, VERSIONS, assert_quiet};
 
@@ -277,21 +279,156 @@ fn groups_of_one_filter_are_apart() {
 /// A member whose window is closed is passed over while others can take more.
 #[test]
 fn a_member_that_is_stuck_is_passed_over() {
+    for is_stored in [false, true] {
+        let broker = Broker::start();
+        let mut connector = broker.v5("stuck").receive_maximum(1);
+        if is_stored {
+            connector = connector.persistent();
+        }
+        let mut stuck = connector.connect();
+        let mut ready = broker.v5("ready").connect();
+        let mut publisher = broker.v5("publisher").connect();
+        stuck.subscribe("$share/g/t", QOS1);
+        ready.subscribe("$share/g/t", QOS1);
+        for number in 0..100 {
+            publisher.deliver("t", number.to_string(), QOS1);
+        }
+        // It has one that it does not acknowledge, and at most a few that were on their way.
+        let first = stuck.unacknowledged();
+        for _ in 0..90 {
+            ready.message();
+        }
+        stuck.ack(PacketType::Puback, first.packet_id);
+    }
+}
+
+/// Publishes to `t`, whose one receiver does not read, until the counters satisfy a condition; each
+/// message is sent or counted.
+fn flood(
+    broker: &Broker,
+    publisher: &mut Client,
+    payload_bytes: usize,
+    is_met: impl Fn(&Stats) -> bool,
+) -> Stats {
+    const BATCH_BYTES: usize = 1 << 20;
+    const BATCHES_MAX: usize = 64;
+    let mut published = 0;
+    for _ in 0..BATCHES_MAX {
+        for _ in 0..BATCH_BYTES / payload_bytes {
+            publisher.deliver("t", vec![0; payload_bytes], QOS1);
+            published += 1;
+        }
+        let counted = |stats: &Stats| stats.sent + stats.dropped_overflow + stats.dropped_resource;
+        let stats = broker.stats_when(|stats| counted(stats) == published);
+        if is_met(&stats) {
+            return stats;
+        }
+    }
+    panic!("{BATCHES_MAX} MiB fit");
+}
+
+/// DIST-011: a member that has caught up gets its share again, without having to say anything; and
+/// one that was only sent what it does not take never lost it.
+#[test]
+fn a_member_that_is_idle_gets_its_share() {
+    const LARGE: usize = 64 << 10;
     let broker = Broker::start();
-    let mut stuck = broker.v5("stuck").receive_maximum(1).connect();
+    let mut slow = broker.v5("slow").connect();
+    let mut small = broker.v5("small").packet_size_max(100).connect();
     let mut ready = broker.v5("ready").connect();
     let mut publisher = broker.v5("publisher").connect();
-    stuck.subscribe("$share/g/t", QOS1);
-    ready.subscribe("$share/g/t", QOS1);
-    for number in 0..100 {
+    slow.subscribe("$share/g/t", QOS0);
+    let stats = flood(&broker, &mut publisher, LARGE, |stats| stats.dropped_overflow > 0);
+    assert_eq!(stats.dropped_resource, 0);
+    ready.subscribe("$share/g/t", QOS0);
+    small.subscribe("$share/g/t", QOS0);
+    for _ in 0..stats.sent {
+        assert_eq!(slow.message().payload.len(), LARGE);
+    }
+    // What is too large for it costs a member nothing but that.
+    for _ in 0..3 {
+        publisher.deliver("t", vec![0; 1000], QOS1);
+    }
+    broker.stats_when(|stats| stats.dropped_oversize == 1);
+    for number in 0..30 {
         publisher.deliver("t", number.to_string(), QOS1);
     }
-    // It has one that it does not acknowledge, and at most a few that were on their way.
-    let first = stuck.unacknowledged();
-    for _ in 0..90 {
-        ready.message();
+    for client in [&mut slow, &mut ready, &mut small] {
+        let mut count = 0;
+        while count < 10 {
+            count += usize::from(client.message().payload.len() < 1000);
+        }
+        assert_quiet(&mut publisher, client);
     }
-    stuck.ack(PacketType::Puback, first.packet_id);
+}
+
+/// MQTT-097: a group keeps as much as its members together; what none has room for is dropped, and
+/// each message is counted once.
+#[test]
+fn a_group_is_full_when_its_members_are() {
+    const MEMBERS: u64 = 3;
+    const QUEUE: u64 = 5;
+    const COUNT: u64 = 100;
+    for is_ordered in [false, true] {
+        let settings = TenantSettings {
+            session_inbox_size: u32::try_from(QUEUE).expect("small"),
+            ..TenantSettings::default()
+        };
+        let broker = Broker::with_settings(settings);
+        let filter = if is_ordered { "$oshare/g/t" } else { "$share/g/t" };
+        let mut members: Vec<Client> = (0..MEMBERS)
+            .map(|number| {
+                let connector = broker.v5(&format!("m{number}")).receive_maximum(1);
+                let mut member = connector.connect();
+                member.subscribe(filter, QOS1);
+                member
+            })
+            .collect();
+        let mut publisher = broker.v5("publisher").connect();
+        for number in 0..COUNT {
+            publisher.deliver("t", number.to_string(), QOS1);
+        }
+        let room = MEMBERS * (1 + QUEUE);
+        let stats =
+            broker.stats_when(|stats| stats.sent + stats.queued + stats.dropped_overflow >= COUNT);
+        let counts = (stats.sent, stats.queued, stats.dropped_overflow);
+        assert_eq!(counts, (MEMBERS, MEMBERS * QUEUE, COUNT - room), "{filter}");
+        assert_eq!(stats.dropped_session_closed, 0, "{filter}");
+        let mut got: Vec<u64> = Vec::new();
+        for member in &mut members {
+            for _ in 0..=QUEUE {
+                got.push(member.message().text().parse().expect("a number"));
+            }
+            assert_quiet(&mut publisher, member);
+        }
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(got.len() as u64, room, "{filter}: each once");
+        // There is room again.
+        assert_eq!(publisher.deliver("t", "last", QOS1), ReasonCode::Success);
+        broker.stats_when(|stats| stats.sent > MEMBERS);
+    }
+}
+
+/// While memory is short a member that does not read is given nothing of QoS 0, as a plain
+/// subscriber is; another takes it, or it is counted.
+#[test]
+fn a_member_that_does_not_read_gives_up_while_memory_is_short() {
+    let broker = Broker::with(Setup { memory_max: ByteCount::mebibytes(256), ..Setup::default() });
+    let mut deaf = broker.v5("deaf").connect();
+    deaf.subscribe("$share/g/t", QOS0);
+    let mut publisher = broker.v5("publisher").connect();
+    let account = broker.memory.account("somebody");
+    account.charge(Share::Retained, 222 << 20);
+    let stats = flood(&broker, &mut publisher, 4096, |stats| stats.dropped_resource > 0);
+    let mut ready = broker.v5("ready").connect();
+    ready.subscribe("$share/g/t", QOS0);
+    for _ in 0..10 {
+        publisher.deliver("t", "x", QOS1);
+        assert_eq!(ready.message().text(), "x");
+    }
+    let after = broker.stats_when(|after| after.sent == stats.sent + 10);
+    assert_eq!(after.dropped_resource, stats.dropped_resource);
 }
 
 /// Groups of both versions mix.

@@ -3,10 +3,24 @@
 //! What is in memory answers at once and costs no more than a call. What must be made durable or
 //! asked elsewhere answers [`Call::Pending`]; its outcome is handed to
 //! [`Sessions::settle`](crate::sessions::Sessions::settle) with the ticket.
+//!
+//! One ticket may be given to several calls, for one message that several stores make durable:
+//! each that was pending settles once, and whoever waits adds them up.
+
+use crate::SessionRef;
 
 /// Names one answer that is still to come. Chosen by the caller, meaningful to it alone.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
+
+/// Who waits for an answer, and under which ticket.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The session that is told. If it has ended meanwhile nobody is.
+    pub session: SessionRef,
+    /// The ticket that it is told.
+    pub ticket: Ticket,
+}
 
 /// An answer, or the promise of one.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -27,10 +41,12 @@ impl<T> Call<T> {
     }
 }
 
-/// What became of durable work.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+/// What became of durable work, from the best to the worst: where one message is work for several,
+/// the worst counts.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Settlement {
     /// Durable as promised.
+    #[default]
     Done,
     /// Refused before anything was attempted: the queue of the store is full. May be retried.
     Busy,

@@ -14,13 +14,27 @@ use ratatosk_topic::rendezvous;
 
 use crate::{PublisherId, SessionRef, dist::RouteId, inbox::InboxId};
 
-/// What is known of a member by all who choose, written by the shard that owns it.
+/// What is known of a member by all who choose.
 #[derive(Debug, Default)]
 pub struct MemberState {
-    /// Its send window is closed: choose another if there is one.
+    /// Something waits because its client does not read or confirm: choose another if there is
+    /// one. Written by the shard that serves the member.
     pub congested: AtomicBool,
-    /// A persistent session without a connection.
+    /// Its queue takes no further message of QoS 1 or 2. Written by whoever has the queue: the shard
+    /// of a transient session, the inbox of a persistent one.
+    pub full: AtomicBool,
+    /// A persistent session without a connection. Written by the inbox.
     pub offline: AtomicBool,
+}
+
+impl MemberState {
+    /// Sets one of the flags. What others read all the time is written only if it changes.
+    #[inline]
+    pub fn note(flag: &AtomicBool, is_set: bool) {
+        if flag.load(Ordering::Relaxed) != is_set {
+            flag.store(is_set, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Where a member's messages go.
@@ -51,9 +65,34 @@ pub struct Member {
     pub state: Arc<MemberState>,
 }
 
+/// How willingly a member is chosen, the most willingly first.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Can take more at once.
+    Ready,
+    /// Can take more later.
+    Congested,
+    /// Keeps it until its client comes.
+    Away,
+    /// Takes no more; its client is there.
+    Full,
+    /// Takes no more, and its client is away.
+    FullAway,
+}
+
 impl Member {
-    fn is_ready(&self) -> bool {
-        !self.state.congested.load(Ordering::Relaxed) && self.is_online()
+    fn rank(&self) -> Rank {
+        match (self.is_full(), self.is_online()) {
+            (false, true) if self.state.congested.load(Ordering::Relaxed) => Rank::Congested,
+            (false, true) => Rank::Ready,
+            (false, false) => Rank::Away,
+            (true, true) => Rank::Full,
+            (true, false) => Rank::FullAway,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.state.full.load(Ordering::Relaxed)
     }
 
     /// Whether its messages reach a client now.
@@ -82,17 +121,30 @@ impl Group {
     /// that just left or gave a message back). `None` if nobody else is there.
     pub fn choose(&self, publisher: PublisherId, without: Option<u64>) -> Option<&Member> {
         if self.is_ordered {
-            return self.choose_ordered(publisher, without);
+            return self.choose_ordered(publisher, without, |_| true);
         }
-        self.choose_even(without)
+        self.choose_even(without).map(|(_, member)| member)
     }
 
-    /// Round robin over members that can take more; failing that over those online; failing that
-    /// over all.
-    fn choose_even(&self, without: Option<u64>) -> Option<&Member> {
+    /// As [`Group::choose`], for a message that `without` had no room for; `None` if nobody else
+    /// seems to have any.
+    pub fn choose_with_room(
+        &self,
+        publisher: PublisherId,
+        without: Option<u64>,
+    ) -> Option<&Member> {
+        if self.is_ordered {
+            return self.choose_ordered(publisher, without, |member| !member.is_full());
+        }
+        let (rank, member) = self.choose_even(without)?;
+        (rank < Rank::Full).then_some(member)
+    }
+
+    /// Round robin over members that can take more; failing that, whoever ranks highest.
+    fn choose_even(&self, without: Option<u64>) -> Option<(Rank, &Member)> {
         let count = self.members.len();
         let start = self.cursor.fetch_add(1, Ordering::Relaxed) as usize % count.max(1);
-        let (mut online, mut any) = (None, None);
+        let (mut best, mut has_online) = (None::<(Rank, &Member)>, false);
         // A group may have thousands of members: look at a bounded number of busy ones.
         const LOOK_MAX: u32 = 64;
         let looks = (0..LOOK_MAX).zip((start..count).chain(0..start));
@@ -101,32 +153,38 @@ impl Group {
             if Some(member.id) == without {
                 continue;
             }
-            if member.is_ready() {
+            let rank = member.rank();
+            if rank == Rank::Ready {
                 // The next choice begins behind this one, so that whoever stands behind busy
                 // members is not chosen twice a round.
                 self.cursor.fetch_add(step, Ordering::Relaxed);
-                return Some(member);
+                return Some((rank, member));
             }
-            if online.is_none() && member.is_online() {
-                online = Some(member);
+            has_online |= matches!(rank, Rank::Congested | Rank::Full);
+            if best.is_none_or(|(known, _)| rank < known) {
+                best = Some((rank, member));
             }
-            any = any.or(Some(member));
         }
-        if online.is_none() {
+        if !has_online {
             // Where all of a long stretch are away the next choice looks elsewhere.
             self.cursor.fetch_add(LOOK_MAX - 1, Ordering::Relaxed);
         }
-        online.or(any)
+        best
     }
 
-    /// Rendezvous over the members online, or over all if none is. Congestion does not count:
-    /// order is what this group asked for.
-    fn choose_ordered(&self, publisher: PublisherId, without: Option<u64>) -> Option<&Member> {
+    /// Rendezvous over the eligible members online, or over all eligible ones if none is online.
+    /// Congestion does not count: order is what this group asked for.
+    fn choose_ordered(
+        &self,
+        publisher: PublisherId,
+        without: Option<u64>,
+        is_eligible: impl Fn(&Member) -> bool,
+    ) -> Option<&Member> {
         let best = |only_online: bool| {
             let eligible = || {
                 self.members
                     .iter()
-                    .filter(|member| Some(member.id) != without)
+                    .filter(|member| Some(member.id) != without && is_eligible(member))
                     .filter(|member| !only_online || member.is_online())
             };
             let at = rendezvous(publisher.0, eligible().map(|member| member.id))?;
@@ -201,6 +259,35 @@ mod tests {
         }
         assert!(group(false, [3]).choose(PublisherId(0), Some(3)).is_none());
         assert!(group(true, [3]).choose(PublisherId(0), Some(3)).is_none());
+    }
+
+    #[test]
+    fn the_full_are_chosen_last_and_get_nothing_that_another_had_no_room_for() {
+        for is_ordered in [false, true] {
+            let group = group(is_ordered, 0..4);
+            let set = |id: usize, flag: fn(&MemberState) -> &AtomicBool| {
+                flag(&group.members[id].state).store(true, Ordering::Relaxed);
+            };
+            set(0, |state| &state.full);
+            set(1, |state| &state.full);
+            set(2, |state| &state.congested);
+            set(3, |state| &state.offline);
+            let with_room = |without: u64| {
+                let choose =
+                    |publisher| group.choose_with_room(PublisherId(publisher), Some(without));
+                (0..20).map(|publisher| choose(publisher).map(|it| it.id)).collect::<Vec<_>>()
+            };
+            if !is_ordered {
+                assert_eq!(counts(&group, 10, None), [(2, 10)].into());
+                assert_eq!(counts(&group, 10, Some(2)), [(3, 10)].into());
+            }
+            assert_eq!(with_room(0), [Some(2); 20]);
+            assert_eq!(with_room(2), [Some(3); 20]);
+            set(3, |state| &state.full);
+            assert_eq!(with_room(0), [Some(2); 20]);
+            assert_eq!(with_room(2), [None; 20], "nobody has room");
+            assert!(group.choose(PublisherId(0), Some(2)).is_some(), "better full than nobody");
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 
 use crate::{
-    Call, Message, SessionIdentity, SessionRef, StoredMessage,
-    call::{Settlement, Ticket},
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    call::Settlement,
     dist::{InboxRoute, RouteId},
     group::{Group, MemberState},
 };
@@ -74,12 +74,14 @@ pub trait Inbox: Send + Sync {
     /// member of a group whose session is gone is replaced by another. No-local is honoured here.
     /// [MQTT-3.8.3-3]
     ///
-    /// Pending: durable later, under `ticket`.
+    /// Pending: durable later; `reply_to` is told. Without it nobody asks, and what is refused later
+    /// is counted here. `Busy` and `QuotaExceeded` mean that nothing was queued for anybody: whoever
+    /// brings the message again makes no duplicate.
     fn append(
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
-        ticket: Ticket,
+        reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement>;
 

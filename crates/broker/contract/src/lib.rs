@@ -19,7 +19,7 @@ pub mod session_dict;
 pub mod sessions;
 pub mod settings;
 
-pub use call::{Call, Ticket};
+pub use call::{Call, ReplyTo, Ticket};
 pub use identity::{ClientId, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId};
 pub use message::{Message, StoredMessage};
 pub use settings::TenantSettings;

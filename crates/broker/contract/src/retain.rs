@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ratatosk_clock::Instant;
 use ratatosk_topic::TopicFilter;
 
-use crate::{Call, Message, StoredMessage, TenantId, call::Ticket};
+use crate::{Call, Message, ReplyTo, StoredMessage, TenantId};
 
 /// The retained-message service of a node.
 pub trait Retain: Send + Sync {
@@ -22,8 +22,10 @@ pub trait TenantRetained: Send + Sync {
     /// is empty. [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7]
     ///
     /// To be called before the message is routed: a subscriber whose route the message did not
-    /// see then finds it here.
-    fn store(&self, message: &Message<'_>, ticket: Ticket) -> Call<StoreOutcome>;
+    /// see then finds it here, also while it is pending.
+    ///
+    /// Pending: durable later; `reply_to` is told. To store the same message again changes nothing.
+    fn store(&self, message: &Message<'_>, reply_to: Option<ReplyTo>) -> Call<StoreOutcome>;
 
     /// Reads the retained messages that match `filter`, in the order of the cursor, from behind
     /// `cursor` on, appended to `page`, until the page is full. Expired messages are passed over.
@@ -70,6 +72,8 @@ pub enum StoreOutcome {
     Cleared,
     /// A limit of the tenant forbids it. The message is distributed all the same. RES-009
     Refused,
+    /// The store takes no more at the moment; nothing was changed. May be retried. MQTT-056
+    Busy,
 }
 
 /// How far a subscription has read.

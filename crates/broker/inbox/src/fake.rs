@@ -301,7 +301,7 @@ impl Bench {
         let routes: Vec<_> = self.routes.inboxes.lock().iter().map(|held| held.1).collect();
         let mut direct = Vec::new();
         let targets = Targets { routes: &routes, shared: &[] };
-        let outcome = self.inbox.append(targets, message, Ticket(0), &mut direct);
+        let outcome = self.inbox.append(targets, message, None, &mut direct);
         assert_eq!(outcome, Call::Ready(Settlement::Done));
         direct
     }
@@ -310,7 +310,7 @@ impl Bench {
     pub(crate) fn append_shared(&self, shared: SharedRoute, message: &Message<'_>) {
         let mut direct = Vec::new();
         let targets = Targets { routes: &[], shared: &[shared] };
-        let outcome = self.inbox.append(targets, message, Ticket(0), &mut direct);
+        let outcome = self.inbox.append(targets, message, None, &mut direct);
         assert_eq!(outcome, Call::Ready(Settlement::Done));
         assert!(direct.is_empty());
     }

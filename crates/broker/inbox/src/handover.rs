@@ -125,6 +125,7 @@ impl InboxService {
         };
         let displaced = session.queue.push(item, &session.limits);
         session.recharge();
+        session.note_room();
         stats.dropped.expired += displaced.expired;
         let overflow = u64::from(displaced.is_overflow);
         match qos {
@@ -201,7 +202,7 @@ impl InboxService {
         let routes = self.dist.tenant(&session.identity.tenant);
         let me = session.publisher.0;
         let mut known: BTreeMap<(u32, Arc<str>, bool), bool> = BTreeMap::new();
-        session.queue.take_shared(|origin| {
+        let transfers = session.queue.take_shared(|origin| {
             let key = (origin.route.generation, Arc::clone(&origin.name), origin.is_ordered);
             *known.entry(key).or_insert_with(|| {
                 let is_other = |group: Arc<Group>| {
@@ -209,7 +210,9 @@ impl InboxService {
                 };
                 group_of(&*routes, origin).is_some_and(is_other)
             })
-        })
+        });
+        session.note_room();
+        transfers
     }
 
     fn count_without_member(&self) {

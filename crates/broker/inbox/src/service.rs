@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, SessionIdentity, SessionRef, Ticket,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef,
     call::Settlement,
     dist::{AddError, Dist, InboxRoute, Receiver, ReceiverKey},
     group::{Group, Member, MemberTarget},
@@ -259,7 +259,7 @@ impl Inbox for InboxService {
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
-        _ticket: Ticket,
+        _reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
         let mut parcel = Parcel::new(message);
@@ -301,6 +301,7 @@ impl Inbox for InboxService {
         let session = partition.claimed(claim)?;
         let fetched = session.queue.fetch(after, &budget, entries);
         session.recharge();
+        session.note_room();
         session.waiting = match fetched.end {
             FetchEnd::Budget => Waiting::Not,
             FetchEnd::Empty => Waiting::Message,
@@ -316,6 +317,7 @@ impl Inbox for InboxService {
         let session = partition.claimed(claim)?;
         let base = session.queue.base();
         let is_committed = session.queue.commit(sequence);
+        session.note_room();
         let has_moved = session.queue.base() != base;
         session.recharge();
         let waiting = if has_moved { session.wake(Waiting::PacketId) } else { None };

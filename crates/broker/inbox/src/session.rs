@@ -1,9 +1,6 @@
 //! One persistent session.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
@@ -118,6 +115,7 @@ impl Session {
         self.expiry_s = attach.expiry_s;
         self.limits = attach.limits;
         self.set_offline(false);
+        self.note_room();
     }
 
     /// Leaves the session without an owner.
@@ -199,8 +197,14 @@ impl Session {
         self.subscriptions.binary_search_by(|held| (*held.filter).cmp(filter))
     }
 
+    /// Tells those who choose among the members of a group whether the queue takes more.
+    pub(crate) fn note_room(&self) {
+        let count_max = usize::try_from(self.limits.messages_max).unwrap_or(usize::MAX);
+        MemberState::note(&self.member.full, self.queue.len() >= count_max);
+    }
+
     fn set_offline(&self, is_offline: bool) {
-        self.member.offline.store(is_offline, Ordering::Relaxed);
-        self.member.congested.store(false, Ordering::Relaxed);
+        MemberState::note(&self.member.offline, is_offline);
+        MemberState::note(&self.member.congested, false);
     }
 }

@@ -18,6 +18,7 @@ mod incoming;
 mod link;
 mod local_routes;
 pub(crate) mod mailbox;
+mod outcome;
 pub(crate) mod permissions;
 mod publish;
 mod read;
@@ -38,7 +39,7 @@ use ratatosk_clock::{Instant, Wheel};
 use ratatosk_contract::{
     SessionRef, ShardId,
     dist::{Resolution, TenantRoutes},
-    inbox::DirectDelivery,
+    inbox::{DirectDelivery, SharedRoute},
     retain::TenantRetained,
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
@@ -90,6 +91,9 @@ pub(crate) struct Shard {
     read_buffer: Box<[u8]>,
     found: Resolution,
     direct: Vec<DirectDelivery>,
+    /// The members that were chosen for one message.
+    members: Vec<(ShardId, wire::MemberTarget)>,
+    shared: Vec<SharedRoute>,
     stats: Stats,
     drain: Option<Drain>,
     recheck: recheck::Recheck,
@@ -148,6 +152,8 @@ impl Shard {
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             found: Resolution::default(),
             direct: Vec::new(),
+            members: Vec::new(),
+            shared: Vec::new(),
             stats: Stats::default(),
             drain: None,
             recheck: recheck::Recheck::default(),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
-    Message, PublisherId, TenantId, Ticket,
+    Message, PublisherId, TenantId,
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
 };
 use ratatosk_telemetry::memory::{Accountant, Share, post_changes};
@@ -41,7 +41,7 @@ fn store_until(
         accepted: NOW,
         deadline,
     };
-    retained.store(&message, Ticket(0)).ready().unwrap()
+    retained.store(&message, None).ready().unwrap()
 }
 
 fn read_page(retained: &dyn TenantRetained, filter: &str, cursor: &mut Cursor, max: usize) -> Page {

@@ -6,7 +6,7 @@ use std::{ops::Bound, sync::Arc};
 use parking_lot::RwLock;
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
-    Call, Message, StoredMessage, Ticket,
+    Call, Message, ReplyTo, StoredMessage,
     retain::{Cursor, Page, RetainLimits, StoreOutcome, TenantRetained},
 };
 use ratatosk_telemetry::memory::{Account, Share};
@@ -62,7 +62,7 @@ impl Tenant {
 }
 
 impl TenantRetained for Tenant {
-    fn store(&self, message: &Message<'_>, _ticket: Ticket) -> Call<StoreOutcome> {
+    fn store(&self, message: &Message<'_>, _reply_to: Option<ReplyTo>) -> Call<StoreOutcome> {
         let Some(key) = topic_key(message.topic) else {
             debug_assert!(false, "{:?} is no topic name", message.topic);
             return Call::Ready(StoreOutcome::Refused);

@@ -76,11 +76,18 @@ pub enum Published {
         is_matched: bool,
     },
     /// Durable later: [`Session::settle`](crate::Session::settle) follows under the ticket.
-    Pending,
-    /// Refused before anything was attempted: the store is full. May be retried. MQTT-056
+    Pending {
+        /// How often it does: once for each store that has a part in it.
+        parts: u8,
+        /// Somebody subscribes to the topic.
+        is_matched: bool,
+    },
+    /// Refused before anybody got it: the store is full. May be retried. MQTT-056
     Busy,
-    /// Refused by a limit that the tenant wants the publisher to feel.
+    /// Refused before anybody got it, by a limit that the tenant wants the publisher to feel.
     QuotaExceeded,
+    /// It may or may not be durable: it can be neither acknowledged nor refused.
+    Unknown,
     /// The topic is not one that may be published to; nothing was done. MQTT-062
     InvalidTopic(ratatosk_topic::TopicError),
     /// The client may not; nothing was done. MQTT-066

@@ -334,7 +334,7 @@ impl Broker for ScriptedBroker {
         match self.script.next() % 16 {
             9 => {
                 self.tickets.push(ticket);
-                Published::Pending
+                Published::Pending { parts: 1, is_matched: true }
             }
             10 => Published::Busy,
             11 => Published::QuotaExceeded,
@@ -342,6 +342,12 @@ impl Broker for ScriptedBroker {
             13 => Published::NotPermitted,
             14 => Published::PermissionError,
             15 => Published::Later,
+            // The same under a ticket that comes in two parts.
+            8 => {
+                self.tickets.extend([ticket, ticket]);
+                Published::Pending { parts: 2, is_matched: false }
+            }
+            7 => Published::Unknown,
             other => Published::Handed { is_matched: other % 2 == 0 },
         }
     }

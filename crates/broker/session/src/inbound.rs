@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 
+use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, ReasonCode};
-use ratatosk_contract::Ticket;
+use ratatosk_contract::{Ticket, call::Settlement};
 
 use crate::ids::IdSet;
 
@@ -25,6 +26,8 @@ pub(crate) struct Inbound {
     /// connection.
     restored: usize,
     next_ticket: u64,
+    /// Since when the next publish, of a client of MQTT 3, is held for which there is no room.
+    pub(crate) held_since: Option<Instant>,
 }
 
 /// A publish whose acknowledgement has not left.
@@ -41,8 +44,20 @@ pub(crate) struct Pending {
 /// Whether an outcome is known.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
-    Not(Ticket),
+    Not(Awaited),
     As(ReasonCode),
+}
+
+/// An outcome that is to come in parts; the worst of them counts.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    pub(crate) ticket: Ticket,
+    /// How many parts are to come.
+    pub(crate) parts: u8,
+    /// The worst of those that came.
+    pub(crate) worst: Settlement,
+    /// The code if all goes well.
+    pub(crate) success: ReasonCode,
 }
 
 impl Inbound {
@@ -105,12 +120,22 @@ impl Inbound {
         self.pending.push_back(pending);
     }
 
-    /// An outcome is known; unknown tickets are ignored.
-    pub(crate) fn settle(&mut self, ticket: Ticket, code: ReasonCode) {
-        let waiting = self.pending.iter_mut().find(|p| p.state == Settled::Not(ticket));
-        if let Some(pending) = waiting {
-            pending.state = Settled::As(code);
-        }
+    /// A part of an outcome came; unknown tickets are ignored. With the last part gives the whole
+    /// and the publish, which is to be given its code.
+    pub(crate) fn settle(
+        &mut self,
+        ticket: Ticket,
+        settlement: Settlement,
+    ) -> Option<(Awaited, &mut Pending)> {
+        self.pending.iter_mut().find_map(|pending| {
+            let Settled::Not(awaited) = &mut pending.state else { return None };
+            if awaited.ticket != ticket {
+                return None;
+            }
+            awaited.worst = awaited.worst.max(settlement);
+            awaited.parts = awaited.parts.saturating_sub(1);
+            (awaited.parts == 0).then_some((*awaited, pending))
+        })
     }
 
     /// The next acknowledgement that may leave.
@@ -148,6 +173,15 @@ mod tests {
         PacketId::new(value).expect("not zero")
     }
 
+    fn awaited(ticket: Ticket) -> Awaited {
+        Awaited { ticket, parts: 1, worst: Settlement::Done, success: ReasonCode::Success }
+    }
+
+    fn settle(inbound: &mut Inbound, ticket: Ticket, code: ReasonCode) {
+        let (_, pending) = inbound.settle(ticket, Settlement::Done).expect("it waits");
+        pending.state = Settled::As(code);
+    }
+
     #[test]
     fn acknowledgements_leave_in_the_order_of_the_publishes() {
         let mut inbound = Inbound::default();
@@ -156,7 +190,7 @@ mod tests {
             inbound.wait(Pending {
                 packet_id: id(number),
                 qos: Qos::AtLeastOnce,
-                state: Settled::Not(ticket),
+                state: Settled::Not(awaited(ticket)),
                 holds_id: true,
             });
         }
@@ -166,11 +200,11 @@ mod tests {
             state: Settled::As(ReasonCode::Success),
             holds_id: false,
         });
-        inbound.settle(tickets[1], ReasonCode::Success);
+        settle(&mut inbound, tickets[1], ReasonCode::Success);
         assert!(inbound.next_settled().is_none());
         assert!(inbound.is_pending(id(2)));
         assert!(!inbound.is_pending(id(3)), "it holds no identifier");
-        inbound.settle(tickets[0], ReasonCode::QuotaExceeded);
+        settle(&mut inbound, tickets[0], ReasonCode::QuotaExceeded);
         let next = || inbound.next_settled().map(|(p, code)| (p.packet_id, p.qos, code));
         let left: Vec<_> = std::iter::from_fn(next).collect();
         assert_eq!(

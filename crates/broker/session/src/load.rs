@@ -1,8 +1,9 @@
-//! What a session holds and what it lost, and how it is made to hold less.
+//! What a session holds and what it lost, how much more it takes, and how it is made to hold less.
 //!
-//! For the process's accountant of memory and for the choice among the members of a group.
+//! For the process's accountant of memory, for the choice among the members of a group, and for
+//! whoever has more for the session than its queue takes.
 
-use crate::Session;
+use crate::{Session, delivery::OUTPUT_BYTES_MAX};
 
 impl Session {
     /// Messages that expired or did not fit since this was last asked: (expired, oversize).
@@ -10,9 +11,43 @@ impl Session {
         (std::mem::take(&mut self.dropped_expired), std::mem::take(&mut self.dropped_oversize))
     }
 
-    /// Whether QoS 1 and 2 messages wait because the client does not confirm what it has.
+    /// Whether messages wait because the client does not read or confirm what it has.
+    #[inline]
     pub fn is_congested(&self) -> bool {
-        self.outbound.as_ref().is_some_and(|outbound| !outbound.queue.is_empty())
+        self.output.len() > OUTPUT_BYTES_MAX
+            || self.outbound.as_ref().is_some_and(|outbound| {
+                // What is in an inbox and fits is fetched in a moment.
+                let has_unfetched = outbound.may_fetch || outbound.is_held;
+                !outbound.queue.is_empty() || (has_unfetched && !self.has_room())
+            })
+    }
+
+    /// Whether the queue of a transient session takes no further message of QoS 1 or 2. That of a
+    /// persistent one is its inbox's.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let queue_max = self.settings.session_inbox_size as usize;
+        self.outbound.as_ref().is_some_and(|outbound| outbound.queue.len() >= queue_max)
+    }
+
+    /// How many stored messages the session's queue takes now, which are read for it page by page:
+    /// none before it has sent, or fetched from its inbox, all of the last page. Half of the queue
+    /// is left to what is published meanwhile.
+    pub fn page_room(&self) -> usize {
+        let queue_max = self.settings.session_inbox_size as usize;
+        let share = queue_max.div_ceil(2);
+        let Some(outbound) = &self.outbound else { return share };
+        if !outbound.queue.is_empty() || outbound.may_fetch || outbound.is_held {
+            return 0;
+        }
+        // What is in flight is still in an inbox; a transient session's queue has nothing of it.
+        let in_flight = if self.is_persistent { outbound.window.open() } else { 0 };
+        share.saturating_sub(in_flight)
+    }
+
+    /// Something was put into the session's inbox for it. The inbox says so too, later.
+    pub fn note_appended(&mut self) {
+        self.outbound_mut().may_fetch = true;
     }
 
     /// Drops the oldest queued messages of a transient session until about `bytes` are freed;

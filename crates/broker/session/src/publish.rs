@@ -18,13 +18,16 @@ use crate::{
     alias::INBOUND_BYTES_MAX,
     broker::Report,
     connect::{maximum_qos, topic_limits},
-    inbound::{Pending, Settled},
+    inbound::{Awaited, Pending, Settled},
     rate::Bucket,
     session::{Next, Taken},
 };
 
 /// How soon a publish is brought again that the store had no room for.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_millis(50);
+
+/// How long a client of MQTT 3 is held whose publish is refused: longer than a failover takes.
+const HOLD_MAX: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(crate) fn on_publish<B: Broker>(
@@ -296,27 +299,33 @@ impl Session {
         let (code, detail) = match published {
             Published::Handed { is_matched } => {
                 if let Some(packet_id) = publish.packet_id {
-                    let code = if is_matched {
-                        ReasonCode::Success
-                    } else {
-                        ReasonCode::NoMatchingSubscribers
-                    };
-                    self.accept(packet_id, publish.qos, code, broker)?;
+                    self.accept(packet_id, publish.qos, success(is_matched), broker)?;
                 }
                 return Ok(Taken::Whole);
             }
-            Published::Pending => {
+            Published::Pending { parts, is_matched } => {
+                debug_assert!(parts > 0, "something is pending");
                 if let Some(packet_id) = publish.packet_id {
-                    let (qos, state) = (publish.qos, Settled::Not(ticket));
+                    let success = success(is_matched);
+                    let awaited = Awaited { ticket, parts, worst: Settlement::Done, success };
+                    let (qos, state) = (publish.qos, Settled::Not(awaited));
                     let pending = Pending { packet_id, qos, state, holds_id: true };
-                    self.inbound_mut().wait(pending);
+                    let inbound = self.inbound_mut();
+                    inbound.held_since = None;
+                    inbound.wait(pending);
                 }
                 return Ok(Taken::Whole);
             }
             Published::Later => return Ok(Taken::Again(Next::Retry)),
-            Published::Busy if publish.packet_id.is_none() => return Ok(Taken::Whole),
-            Published::Busy if !self.version.is_v5() => {
-                return Ok(Taken::Again(Next::RetryAt(now + BUSY_RETRY)));
+            // QoS 0 waits for nothing.
+            Published::Busy | Published::QuotaExceeded | Published::Unknown
+                if publish.packet_id.is_none() =>
+            {
+                return Ok(Taken::Whole);
+            }
+            Published::Unknown => return Err(Farewell::NotDurable),
+            Published::Busy | Published::QuotaExceeded if !self.version.is_v5() => {
+                return self.hold(now);
             }
             Published::Busy => {
                 (ReasonCode::ImplementationSpecificError, "the store is busy".to_owned())
@@ -335,6 +344,15 @@ impl Session {
         };
         broker.report(Report::PublishRefused { topic, qos: publish.qos, code });
         self.refuse(publish, code, &detail)
+    }
+
+    /// MQTT 3 has no acknowledgement that refuses: the publish is brought again for a while.
+    fn hold(&mut self, now: Instant) -> Result<Taken, Farewell> {
+        let since = *self.inbound_mut().held_since.get_or_insert(now);
+        if now.since(since) >= HOLD_MAX {
+            return Err(Farewell::NotDurable);
+        }
+        Ok(Taken::Again(Next::RetryAt(now + BUSY_RETRY)))
     }
 
     /// Refuses one publish: QoS 0 of MQTT 5.0 by DISCONNECT, QoS 1 and 2 by the acknowledgement,
@@ -362,11 +380,12 @@ impl Session {
         code: ReasonCode,
         broker: &mut B,
     ) -> Result<(), Farewell> {
-        if let Some(inbound) = &mut self.inbound
-            && inbound.pending() > 0
-        {
-            inbound.wait(Pending { packet_id, qos, state: Settled::As(code), holds_id: true });
-            return Ok(());
+        if let Some(inbound) = &mut self.inbound {
+            inbound.held_since = None;
+            if inbound.pending() > 0 {
+                inbound.wait(Pending { packet_id, qos, state: Settled::As(code), holds_id: true });
+                return Ok(());
+            }
         }
         self.remember(packet_id, qos, broker)?;
         self.write_publish_ack(packet_id, qos, code, None);
@@ -412,18 +431,21 @@ impl Session {
         settlement: Settlement,
         broker: &mut B,
     ) -> Result<(), Farewell> {
-        let code = match settlement {
-            Settlement::Done => ReasonCode::Success,
+        let is_v5 = self.version.is_v5();
+        let settled = self.inbound.as_mut().and_then(|it| it.settle(ticket, settlement));
+        let Some((awaited, pending)) = settled else { return Ok(()) };
+        let code = match awaited.worst {
+            Settlement::Done => awaited.success,
             Settlement::Busy => ReasonCode::ImplementationSpecificError,
             Settlement::QuotaExceeded => ReasonCode::QuotaExceeded,
             // Whether it happened is not known: it can be neither acknowledged nor refused.
             Settlement::Unknown => return Err(Farewell::NotDurable),
         };
         // MQTT 3 has no acknowledgement that refuses.
-        if code.is_error() && !self.version.is_v5() {
+        if code.is_error() && !is_v5 {
             return Err(Farewell::NotDurable);
         }
-        self.inbound_mut().settle(ticket, code);
+        pending.state = Settled::As(code);
         while let Some((Pending { packet_id, qos, holds_id, .. }, code)) =
             self.inbound_mut().next_settled()
         {
@@ -449,6 +471,11 @@ impl Session {
         self.write_pubcomp(ack.packet_id, code);
         Ok(())
     }
+}
+
+/// The code of a publish that was accepted. MQTT-056
+fn success(is_matched: bool) -> ReasonCode {
+    if is_matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
 }
 
 /// A large payload as a part of the buffer that it lies in, or as a copy: of a buffer that is not

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use ratatosk_codec::{Packet, Publish, PublishPropertiesBuilder, Qos, UserPropertiesBuilder};
 use ratatosk_contract::{TenantSettings, call::Settlement};
-use ratatosk_session::{Claimed, Next, Published};
+use ratatosk_session::{Claimed, Next};
 
 use crate::harness::{
-    ALL, Peer, V5, V311, connect, id, persistent, publish, settings, stored, transient,
+    ALL, PENDING, Peer, V5, V311, connect, id, persistent, publish, settings, stored, transient,
 };
 
 /// SEC-006: topics of inbound aliases hold 2 MiB at most: all aliases as shipped.
@@ -60,7 +60,7 @@ fn repeated_publishes_wait_like_others() {
     for version in [V311, V5] {
         let known = Claimed { inbound: vec![id(9)], ..persistent() };
         let mut peer = Peer::live_as(&connect(version), &limits, known);
-        peer.broker.outcomes = [Published::Pending].into();
+        peer.broker.outcomes = [PENDING].into();
         peer.publish("a", 1, 1);
         let again = Packet::Publish(Publish { dup: true, ..publish("a", 2, 9) });
         let mut taken = 0;

@@ -33,6 +33,9 @@ pub(crate) const V5: ProtocolVersion = ProtocolVersion::V5;
 pub(crate) const ALL: [ProtocolVersion; 3] = [V31, V311, V5];
 pub(crate) const OLD: [ProtocolVersion; 2] = [V31, V311];
 
+/// Durable later.
+pub(crate) const PENDING: Published = Published::Pending { parts: 1, is_matched: true };
+
 /// Answers from scripts, and yes when they are over; records what it is asked.
 #[derive(Debug, Default)]
 pub(crate) struct FakeBroker {
@@ -76,10 +79,10 @@ impl Broker for FakeBroker {
             return Published::InvalidTopic(error);
         }
         let outcome = self.outcomes.pop_front().unwrap_or(Published::Handed { is_matched: true });
-        if outcome == Published::Pending {
+        if matches!(outcome, Published::Pending { .. }) {
             self.tickets.push(ticket);
         }
-        if matches!(outcome, Published::Pending | Published::Handed { .. }) {
+        if matches!(outcome, Published::Pending { .. } | Published::Handed { .. }) {
             self.published.push(message.to_stored());
         }
         outcome

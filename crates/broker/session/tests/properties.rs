@@ -14,8 +14,8 @@ use ratatosk_session::{
 };
 
 use crate::harness::{
-    ALL, Peer, V5, connect, connect_v5, encoded, grant, id, persistent, publish, settings, stored,
-    transient,
+    ALL, PENDING, Peer, V5, connect, connect_v5, encoded, grant, id, persistent, publish, settings,
+    stored, transient,
 };
 
 /// One thing that happens to a session: what, and a few numbers.
@@ -86,7 +86,7 @@ fn happen(peer: &mut Peer, step: Step, limits: &TenantSettings) {
     match kind % 24 {
         16 => {
             let outcomes = [
-                Published::Pending,
+                PENDING,
                 Published::Busy,
                 Published::Later,
                 Published::NotPermitted,

@@ -10,7 +10,8 @@ use ratatosk_contract::{TenantSettings, call::Settlement};
 use ratatosk_session::{Claimed, Farewell, Next, Published};
 
 use crate::harness::{
-    ALL, OLD, Peer, V5, V31, V311, connect, encoded, id, persistent, publish, settings, transient,
+    ALL, OLD, PENDING, Peer, V5, V31, V311, connect, encoded, id, persistent, publish, settings,
+    transient,
 };
 
 const MORE: Next = Next::Bytes { packet_length: None };
@@ -48,15 +49,21 @@ fn an_outcome_is_acknowledged_in_the_words_of_the_version() {
     let unmatched = Published::Handed { is_matched: false };
     for version in ALL {
         check(version, &matched, ["", "PUBACK #1", "PUBREC #1"]);
-        check(version, &Published::Pending, ["", "", ""]);
+        check(version, &PENDING, ["", "", ""]);
     }
     for version in OLD {
         check(version, &unmatched, ["", "PUBACK #1", "PUBREC #1"]);
     }
     check(V5, &unmatched, ["", "PUBACK #1 0x10", "PUBREC #1 0x10"]);
     check(V5, &Published::Busy, ["", "PUBACK #1 0x83 why", "PUBREC #1 0x83 why"]);
-    let full = ["DISCONNECT 0x97", "PUBACK #1 0x97 why", "PUBREC #1 0x97 why"];
+    let full = ["", "PUBACK #1 0x97 why", "PUBREC #1 0x97 why"];
     check(V5, &Published::QuotaExceeded, full);
+    check(V5, &Published::Unknown, ["", "DISCONNECT 0x83", "DISCONNECT 0x83"]);
+    for version in OLD {
+        check(version, &Published::Busy, [""; 3]);
+        check(version, &Published::QuotaExceeded, [""; 3]);
+        check(version, &Published::Unknown, ["", "closed", "closed"]);
+    }
 }
 
 /// MQTT-066: what is not permitted, and what could not be determined.
@@ -69,7 +76,6 @@ fn a_publish_that_is_not_permitted_is_refused() {
     for version in OLD {
         check(version, &Published::NotPermitted, ["closed"; 3]);
         check(version, &Published::PermissionError, ["closed"; 3]);
-        check(version, &Published::QuotaExceeded, ["closed"; 3]);
     }
     let mut peer = Peer::live(V5, &TenantSettings::default());
     peer.broker.outcomes = [Published::NotPermitted].into();
@@ -287,7 +293,7 @@ fn an_identifier_in_use_is_refused() {
     peer.publish("b", 1, 2);
     assert_eq!(peer.out(), ["PUBACK #2", "PUBACK #2"]);
     // While the outcome is open, a repetition waits for it and another message is refused.
-    peer.broker.outcomes = [Published::Pending].into();
+    peer.broker.outcomes = [PENDING].into();
     peer.publish("a", 1, 3);
     peer.send(&Packet::Publish(Publish { dup: true, ..publish("a", 1, 3) }));
     peer.publish("b", 1, 3);
@@ -311,7 +317,7 @@ fn an_identifier_in_use_is_refused() {
 fn an_acknowledgement_waits_for_those_before_it() {
     for version in ALL {
         let mut peer = Peer::live(version, &TenantSettings::default());
-        peer.broker.outcomes = [Published::Pending, Published::Pending].into();
+        peer.broker.outcomes = [PENDING, PENDING].into();
         peer.publish("a", 1, 1);
         peer.publish("a", 2, 2);
         peer.publish("a", 1, 3);
@@ -340,12 +346,39 @@ fn an_outcome_that_is_not_durable_is_refused_or_closes() {
     ] {
         for (version, expected) in [(V5, v5), (V311, v3), (V31, v3)] {
             let mut peer = Peer::live(version, &TenantSettings::default());
-            peer.broker.outcomes = [Published::Pending].into();
+            peer.broker.outcomes = [PENDING].into();
             peer.publish("a", 1, 1);
             let ticket = peer.broker.tickets[0];
             peer.session.settle(ticket, settlement, &mut peer.broker);
             assert_eq!(peer.last_words().concat(), expected);
         }
+    }
+}
+
+/// MQTT-054, MQTT-056: what is work for two stores is acknowledged when both are done, with the
+/// worst outcome.
+#[test]
+fn an_outcome_in_parts_is_known_with_its_last() {
+    use Settlement::{Busy, Done, QuotaExceeded, Unknown};
+    for (parts, is_matched, expected) in [
+        ([Done, Done], true, "PUBACK #1PUBACK #2"),
+        ([Done, Done], false, "PUBACK #1 0x10PUBACK #2"),
+        ([Done, Busy], true, "PUBACK #1 0x83PUBACK #2"),
+        ([QuotaExceeded, Busy], true, "PUBACK #1 0x97PUBACK #2"),
+        ([Unknown, Done], true, "DISCONNECT 0x83"),
+    ] {
+        let mut peer = Peer::live(V5, &TenantSettings::default());
+        peer.broker.outcomes = [Published::Pending { parts: 2, is_matched }].into();
+        peer.publish("a", 1, 1);
+        peer.publish("a", 1, 2);
+        let ticket = peer.broker.tickets[0];
+        for part in parts {
+            assert_eq!(peer.out(), [""; 0], "a part is missing");
+            peer.session.settle(ticket, part, &mut peer.broker);
+        }
+        // One that was not waited for changes nothing.
+        peer.session.settle(ticket, Unknown, &mut peer.broker);
+        assert_eq!(peer.last_words().concat(), expected);
     }
 }
 
@@ -365,12 +398,32 @@ fn a_busy_store_holds_a_publisher_of_mqtt_3() {
     }
 }
 
+/// MQTT-056: nobody is held for ever; each publish for which there was room begins anew.
+#[test]
+fn a_publisher_of_mqtt_3_is_not_held_for_ever() {
+    for outcome in [Published::Busy, Published::QuotaExceeded] {
+        let mut peer = Peer::live(V311, &TenantSettings::default());
+        for packet_id in 1..=3 {
+            peer.broker.outcomes = [outcome.clone(), outcome.clone()].into();
+            assert!(matches!(peer.publish("a", 1, packet_id), Next::RetryAt(_)));
+            peer.pass(Duration::from_millis(4_900));
+            assert!(matches!(peer.feed(&[]), Next::RetryAt(_)));
+            assert_eq!(peer.feed(&[]), MORE);
+        }
+        peer.broker.outcomes = [outcome.clone(), outcome].into();
+        peer.publish("a", 1, 4);
+        peer.pass(Duration::from_secs(5));
+        assert_eq!(peer.feed(&[]), Next::End);
+        assert_eq!(peer.session.farewell(), Some(&Farewell::NotDurable));
+    }
+}
+
 /// MQTT-058: [MQTT-3.3.4-7] [MQTT-4.9.0-2]
 #[test]
 fn publish_beyond_receive_maximum_disconnects_or_waits() {
     let limits = settings(|s| s.receiving_maximum = 2);
     let mut peer = Peer::live(V5, &limits);
-    peer.broker.outcomes = [Published::Pending].into();
+    peer.broker.outcomes = [PENDING].into();
     peer.publish("a", 1, 1);
     peer.publish("a", 2, 2);
     peer.publish("a", 0, 1);
@@ -389,7 +442,7 @@ fn publish_beyond_receive_maximum_disconnects_or_waits() {
     assert_eq!(peer.publish("a", 2, 5), Next::End);
     for version in OLD {
         let mut peer = Peer::live(version, &limits);
-        peer.broker.outcomes = [Published::Pending, Published::Pending].into();
+        peer.broker.outcomes = [PENDING, PENDING].into();
         peer.publish("a", 1, 1);
         peer.publish("a", 1, 2);
         assert_eq!(peer.publish("a", 1, 3), Next::Retry);
@@ -480,7 +533,7 @@ fn qos_2_of_a_persistent_session_is_recorded() {
         [(transient(), vec![]), (persistent(), vec![(1, false), (2, false), (1, true)])]
     {
         let mut peer = Peer::live_as(&connect(V5), &TenantSettings::default(), claimed);
-        peer.broker.outcomes = [Published::Pending].into();
+        peer.broker.outcomes = [PENDING].into();
         peer.publish("a", 2, 1);
         peer.publish("a", 2, 2);
         peer.publish("a", 1, 3);

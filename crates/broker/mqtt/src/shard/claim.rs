@@ -251,6 +251,7 @@ impl Shard {
         };
         let Call::Ready(attached) = self.node.inbox.attach(&attach) else { return None };
         connection.local.claim = Some(attached.claim);
+        connection.local.member = Some(attached.member);
         if connection.local.identity.is_some() {
             let filters =
                 attached.subscriptions.into_iter().map(|subscription| subscription.filter);

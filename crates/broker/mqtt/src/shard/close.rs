@@ -9,19 +9,20 @@
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_contract::{
-    Message, SessionRef, StoredMessage, Ticket,
+    Message, SessionRef, StoredMessage,
     dist::ReceiverKey,
     inbox::{Claim, Detach},
 };
 use ratatosk_plugin::answer::Answer;
 use ratatosk_plugin::permission::{Action, Identity};
-use ratatosk_session::{Ending, Farewell, Origin, WillOrder};
+use ratatosk_session::{DropReason, Ending, Farewell, Origin, WillOrder};
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 use tokio::io::AsyncWrite;
 
 use super::{
     Shard,
     connection::{Connection, Flow, Local, SharedSubscription},
+    publish::Returned,
     runner,
     wire::MemberTarget,
 };
@@ -124,7 +125,8 @@ impl Shard {
         // MQTT-087
         connection.session.unfinished_shared(|origin: Origin, message: &Message<'_>| {
             if let Some(known) = shared.iter().find(|known| known.number == origin.0) {
-                self.regroup(tenant, &target(known), Some(publisher), message);
+                let returned = Returned { by: Some(publisher), reason: DropReason::SessionClosed };
+                self.regroup(tenant, &target(known), returned, message);
             }
         });
         // MQTT-053
@@ -203,11 +205,11 @@ impl Shard {
         let message = stored.as_message();
         let Ok(topic) = TopicName::parse(message.topic, &TopicLimits::PROTOCOL) else { return };
         if message.retain {
-            self.retain(tenant, &message);
+            let _ = self.retain(tenant, &message, None);
         }
         let resolved = self.resolve(tenant, topic);
         self.stats.received += 1;
-        self.distribute(tenant, &resolved, &message, None, Ticket(0));
+        let _ = self.distribute(tenant, &resolved, &message, None);
         self.wake_flusher();
     }
 

@@ -106,6 +106,8 @@ pub(crate) struct Local {
     /// What held when it was permitted.
     pub(crate) topic_permit: Option<TopicPermit>,
     pub(crate) claim: Option<Claim>,
+    /// Shared with those who choose among the members of a group, once it is one or may be.
+    pub(crate) member: Option<Arc<MemberState>>,
     /// Which life of the session this is: of a transient one the connection's, of a persistent
     /// one its inbox's.
     pub(crate) incarnation: u64,
@@ -131,7 +133,6 @@ pub(crate) struct Rare {
     /// The filters of a persistent session whose client is subject to permissions.
     pub(crate) persistent: Vec<Box<str>>,
     pub(crate) retained: std::collections::VecDeque<RetainedRead>,
-    pub(crate) member: Option<Arc<MemberState>>,
     pub(crate) exchange: Option<Exchange>,
     /// Who the client is to the collectors of events.
     pub(crate) client: Option<Arc<ratatosk_plugin::event::ClientInfo>>,
@@ -244,6 +245,16 @@ impl Connection {
     /// Whether what its peer sends is left in the socket for now.
     pub(super) fn is_unread(&self) -> bool {
         !matches!(self.state, Flow::Reading | Flow::Lingering)
+    }
+
+    /// Tells those who choose among the members of a group how this one is doing.
+    #[inline]
+    pub(super) fn note_member(&self) {
+        let Some(state) = &self.local.member else { return };
+        MemberState::note(&state.congested, self.session.is_congested());
+        if !self.session.is_persistent() {
+            MemberState::note(&state.full, self.session.is_full());
+        }
     }
 
     /// Whether there is anything to write to the socket.

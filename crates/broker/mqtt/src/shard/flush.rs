@@ -66,6 +66,7 @@ impl Shard {
         match write(connection, self.now) {
             Ok(written) => {
                 self.stats.written_bytes += written as u64;
+                connection.note_member();
                 Shard::recharge(connection);
             }
             Err(error) => {

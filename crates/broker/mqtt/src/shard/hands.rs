@@ -72,12 +72,7 @@ impl Shard {
         if connection.session.output_len() > 0 {
             self.mark_dirty(session, connection);
         }
-        if let Some(rare) = &connection.local.rare
-            && let Some(state) = &rare.member
-        {
-            let is_congested = connection.session.is_congested();
-            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
-        }
+        connection.note_member();
         let (expired, oversize) = connection.session.take_dropped();
         self.stats.dropped_expired += u64::from(expired);
         self.stats.dropped_oversize += u64::from(oversize);

@@ -69,7 +69,11 @@ impl Shard {
                     Some(connection) if Shard::gives_up(&node.memory, connection, qos) => {
                         Delivered::Dropped(DropReason::ResourceExhausted)
                     }
-                    Some(connection) => connection.session.deliver(now, &delivery),
+                    Some(connection) => {
+                        let delivered = connection.session.deliver(now, &delivery);
+                        connection.note_member();
+                        delivered
+                    }
                     None => Delivered::Dropped(DropReason::SessionClosed),
                 };
                 self.touch(session, delivered);
@@ -150,7 +154,10 @@ impl Shard {
             self.stats.dropped(DropReason::SessionClosed);
             return;
         };
-        let Some(tenant) = connection.local.tenant else { return };
+        let Some(tenant) = connection.local.tenant else {
+            self.stats.dropped(DropReason::SessionClosed);
+            return;
+        };
         if !connection.session.is_persistent() {
             let target = MemberTarget {
                 slot: session.slot,
@@ -170,8 +177,13 @@ impl Shard {
             origin: None,
         };
         let now = self.now;
+        let node = std::sync::Arc::clone(&self.node);
         let Some(connection) = self.connection(session) else { return };
-        let delivered = connection.session.deliver(now, &delivery);
+        let delivered = if Shard::gives_up(&node.memory, connection, Qos::AtMostOnce) {
+            Delivered::Dropped(DropReason::ResourceExhausted)
+        } else {
+            connection.session.deliver(now, &delivery)
+        };
         self.touch(session, delivered);
         self.count(delivered, &message);
     }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
 use ratatosk_contract::TenantSettings;
 use ratatosk_contract::{
-    Call, Message, SessionRef, Ticket,
+    Call, Message, ReplyTo, SessionRef, Ticket,
+    call::Settlement,
     dist::{AddError, Receiver, ReceiverKey, RouteId},
     group::{Member, MemberTarget},
     inbox::{Claim, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome, Subscription},
@@ -20,6 +21,7 @@ use super::{
     Shard,
     connection::{Filter, Local, RetainedRead, SharedSubscription, TopicPermit},
     local_routes::{LocalSubscription, Removed},
+    outcome::Outcome,
     publish::group_key,
 };
 use crate::tenants::TenantNumber;
@@ -39,26 +41,13 @@ pub(super) struct Link<'a> {
 impl Broker for Link<'_> {
     #[inline]
     fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
-        self.shard.stats.received += 1;
-        self.shard.stats.received_bytes += message.payload.len() as u64;
-        let Some(tenant) = self.local.tenant else { return Published::PermissionError };
-        let is_same = self.local.topic.as_ref().is_some_and(|last| &*last.topic == message.topic);
-        let is_permitted = is_same && self.has_permit(message);
-        if (!is_permitted || message.retain)
-            && let Err(refused) = self.admit(tenant, message, is_permitted)
-        {
-            return refused;
+        let published = self.route(message, ticket);
+        let is_brought_again =
+            matches!(published, Published::Later | Published::Busy | Published::QuotaExceeded);
+        if !is_brought_again {
+            self.shard.stats.received += 1;
+            self.shard.stats.received_bytes += message.payload.len() as u64;
         }
-        let fresh = match self.local.topic.take() {
-            Some(last) if is_same && self.shard.is_fresh(tenant, &last) => last,
-            _ => match TopicName::parse(message.topic, &limits(self.settings)) {
-                Ok(topic) => self.shard.resolve(tenant, topic),
-                Err(error) => return Published::InvalidTopic(error),
-            },
-        };
-        let session = Some(self.session);
-        let published = self.shard.distribute(tenant, &fresh, message, session, ticket);
-        self.local.topic = Some(fresh);
         published
     }
 
@@ -179,6 +168,38 @@ impl Broker for Link<'_> {
 }
 
 impl Link<'_> {
+    /// Permission, the retained copy, receivers: the way of one publish.
+    #[inline]
+    fn route(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
+        let Some(tenant) = self.local.tenant else { return Published::PermissionError };
+        let session = self.session;
+        let waits = message.qos != Qos::AtMostOnce;
+        let reply_to = waits.then_some(ReplyTo { session, ticket });
+        let is_same = self.local.topic.as_ref().is_some_and(|last| &*last.topic == message.topic);
+        let is_permitted = is_same && self.has_permit(message);
+        let mut outcome = Outcome::default();
+        if !is_permitted || message.retain {
+            match self.admit(tenant, message, is_permitted, reply_to) {
+                Ok(retained) => outcome.add(retained),
+                Err(refused) => return refused,
+            }
+            if outcome.has_failed() && waits {
+                return outcome.published(false);
+            }
+        }
+        let fresh = match self.local.topic.take() {
+            Some(last) if is_same && self.shard.is_fresh(tenant, &last) => last,
+            _ => match TopicName::parse(message.topic, &limits(self.settings)) {
+                Ok(topic) => self.shard.resolve(tenant, topic),
+                Err(error) => return Published::InvalidTopic(error),
+            },
+        };
+        outcome.add(self.shard.distribute(tenant, &fresh, message, reply_to));
+        let is_matched = fresh.is_matched();
+        self.local.topic = Some(fresh);
+        if waits { outcome.published(is_matched) } else { Published::Handed { is_matched } }
+    }
+
     /// Whether the last topic's permission covers this message.
     fn has_permit(&self, message: &Message<'_>) -> bool {
         if self.local.identity.is_none() {
@@ -199,7 +220,8 @@ impl Link<'_> {
         tenant: TenantNumber,
         message: &Message<'_>,
         is_permitted: bool,
-    ) -> Result<(), Published> {
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Call<Settlement>, Published> {
         if let Err(error) = TopicName::parse(message.topic, &limits(self.settings)) {
             return Err(Published::InvalidTopic(error));
         }
@@ -225,9 +247,9 @@ impl Link<'_> {
             });
         }
         if message.retain {
-            self.shard.retain(tenant, message);
+            return Ok(self.shard.retain(tenant, message, reply_to));
         }
-        Ok(())
+        Ok(Call::Ready(Settlement::Done))
     }
 
     fn check(&mut self, action: Action<'_>) -> Permit {
@@ -289,8 +311,7 @@ impl Link<'_> {
         if !existed {
             self.check_filter_count()?;
         }
-        let rare = self.local.rare();
-        let state = Arc::clone(rare.member.get_or_insert_default());
+        let state = Arc::clone(self.local.member.get_or_insert_default());
         let member = Member {
             id: self.publisher,
             incarnation: self.local.incarnation,

@@ -9,13 +9,13 @@
 use std::{rc::Rc, sync::Arc};
 
 use ratatosk_contract::{
-    Call, Message, SessionRef, ShardId, Ticket,
+    Call, Message, ReplyTo, ShardId,
     call::Settlement,
     dist::{InboxRoute, Resolution, RouteId},
-    group::{Group, MemberTarget as GroupTarget},
+    group::{Group, Member, MemberTarget as GroupTarget},
     inbox::{DirectDelivery, SharedRoute, Targets},
 };
-use ratatosk_session::{Delivered, Delivery, DropReason, Origin, Published};
+use ratatosk_session::{Delivered, Delivery, DropReason, Origin};
 use ratatosk_telemetry::memory::Pressure;
 use ratatosk_topic::{TopicLimits, TopicName};
 
@@ -27,8 +27,18 @@ use super::{
 };
 use crate::tenants::TenantNumber;
 
-/// How many members a message of a shared group is offered to.
+/// How often a message of a shared group is passed on to another member. Who chooses knows who is
+/// full, so it is passed on where many messages for one member are on their way.
 const HOPS_MAX: u8 = 3;
+
+/// Why a message of a shared group is to go to another member.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Returned {
+    /// The member that does not have it, which is passed over.
+    pub(super) by: Option<u64>,
+    /// Why not.
+    pub(super) reason: DropReason,
+}
 
 impl Shard {
     /// Whether a resolved topic still holds.
@@ -98,29 +108,43 @@ impl Shard {
         }
     }
 
-    /// Hands a message to all receivers of its topic.
+    /// Hands a message to all receivers of its topic. What may be refused goes first: nobody has
+    /// a message that its publisher is going to bring again.
     pub(super) fn distribute(
         &mut self,
         number: TenantNumber,
         resolved: &Resolved,
         message: &Message<'_>,
-        publisher: Option<SessionRef>,
-        ticket: Ticket,
-    ) -> Published {
-        for target in &resolved.locals {
-            self.deliver_local(number, target, message);
-        }
-        for (shard, routes) in &resolved.remote {
-            self.outbound[shard.index()].push_routed(number, routes, message);
-            self.has_outbound = true;
-        }
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Settlement> {
+        let mut members = std::mem::take(&mut self.members);
+        let mut shared = std::mem::take(&mut self.shared);
         for group in &resolved.groups {
-            self.deliver_to_group(number, group, message, None, 0);
+            match group.choose(message.publisher, None) {
+                Some(member) => sort(group, member, 0, &mut members, &mut shared),
+                None => self.stats.dropped(DropReason::SessionClosed),
+            }
         }
-        if !resolved.inboxes.is_empty() {
-            return self.append(number, resolved, message, publisher, ticket);
+        let targets = Targets { routes: &resolved.inboxes, shared: &shared };
+        let call = self.append(number, targets, message, reply_to);
+        shared.clear();
+        let is_refused = reply_to.is_some() && refusal(call).is_some();
+        if !is_refused {
+            for target in &resolved.locals {
+                self.deliver_local(number, target, message);
+            }
+            for (shard, routes) in &resolved.remote {
+                self.outbound[shard.index()].push_routed(number, routes, message);
+                self.has_outbound = true;
+            }
+            for (shard, target) in &members {
+                self.send_member(number, *shard, target, message);
+            }
         }
-        Published::Handed { is_matched: resolved.is_matched() }
+        members.clear();
+        self.members = members;
+        self.shared = shared;
+        call
     }
 
     #[inline]
@@ -156,49 +180,19 @@ impl Shard {
         self.count(delivered, message);
     }
 
-    /// Gives a message to one member of a shared group.
-    pub(super) fn deliver_to_group(
+    /// Gives a message to a member of a shared group that is a transient session.
+    fn send_member(
         &mut self,
         number: TenantNumber,
-        group: &Arc<Group>,
+        shard: ShardId,
+        target: &MemberTarget,
         message: &Message<'_>,
-        without: Option<u64>,
-        hops: u8,
     ) {
-        let Some(member) = group.choose(message.publisher, without) else {
-            self.stats.dropped(DropReason::SessionClosed);
+        if shard == self.id && self.deliver_member(number, target, message) {
             return;
-        };
-        match member.target {
-            GroupTarget::Session(session) => {
-                let target = MemberTarget {
-                    slot: session.slot,
-                    generation: session.generation,
-                    route: group.route,
-                    group: group_key(&group.name, group.is_ordered),
-                    hops,
-                };
-                if session.shard == self.id && self.deliver_member(number, &target, message) {
-                    return;
-                }
-                self.outbound[session.shard.index()].push_member(number, &target, message);
-                self.has_outbound = true;
-            }
-            GroupTarget::Inbox(inbox) => {
-                let route = InboxRoute {
-                    inbox,
-                    incarnation: member.incarnation,
-                    options: member.options,
-                    subscription_id: member.subscription_id,
-                };
-                let mut direct = Vec::new();
-                // No answer is waited for: a group's message is not the publisher's to repeat.
-                let shared = SharedRoute { route, group: Arc::clone(group) };
-                let targets = Targets { routes: &[], shared: &[shared] };
-                let _ = self.node.inbox.append(targets, message, Ticket(0), &mut direct);
-                self.deliver_direct(number, &direct, message);
-            }
         }
+        self.outbound[shard.index()].push_member(number, target, message);
+        self.has_outbound = true;
     }
 
     /// Delivers to a member of this shard; false if its session is at work, so that the message
@@ -221,7 +215,8 @@ impl Shard {
         });
         let Some((connection, (origin, options, subscription_id))) = found else {
             // It left after it was chosen.
-            self.regroup(number, target, None, message);
+            let returned = Returned { by: None, reason: DropReason::SessionClosed };
+            self.regroup(number, target, returned, message);
             return true;
         };
         let delivery = Delivery {
@@ -231,37 +226,41 @@ impl Shard {
             is_retained: false,
             origin: Some(origin),
         };
-        let delivered = connection.session.deliver(self.now, &delivery);
-        if let Some(rare) = &connection.local.rare
-            && let Some(state) = &rare.member
-        {
-            let is_congested = delivered != Delivered::Sent;
-            state.congested.store(is_congested, std::sync::atomic::Ordering::Relaxed);
-        }
+        let qos = message.qos.min(options.qos);
+        let delivered = if Shard::gives_up(&self.node.memory, connection, qos) {
+            Delivered::Dropped(DropReason::ResourceExhausted)
+        } else {
+            connection.session.deliver(self.now, &delivery)
+        };
+        connection.note_member();
         if is_kept(delivered) && !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(target.slot);
         }
-        let is_full = delivered == Delivered::Dropped(DropReason::Overflow);
-        if is_full && target.hops < HOPS_MAX {
-            let id = connection.session.publisher().0;
-            self.regroup(number, target, Some(id), message);
+        if let Delivered::Dropped(reason @ (DropReason::Overflow | DropReason::ResourceExhausted)) =
+            delivered
+        {
+            let returned = Returned { by: Some(connection.session.publisher().0), reason };
+            self.regroup(number, target, returned, message);
             return true;
         }
         self.count(delivered, message);
         true
     }
 
-    /// Offers a message of a shared group to another member.
+    /// Offers a message of a shared group to another member: of one that left, or of one that has
+    /// no room, and then to one that has some. If there is none it is dropped, for the reason for
+    /// which it was returned.
     pub(super) fn regroup(
         &mut self,
         number: TenantNumber,
         target: &MemberTarget,
-        without: Option<u64>,
+        returned: Returned,
         message: &Message<'_>,
     ) {
+        let Returned { by, reason } = returned;
         if target.hops >= HOPS_MAX {
-            self.stats.dropped(DropReason::Overflow);
+            self.stats.dropped(reason);
             return;
         }
         let is_it = |group: &&Arc<Group>| {
@@ -271,35 +270,46 @@ impl Shard {
             .ok()
             .map(|topic| self.resolve(number, topic))
             .and_then(|resolved| resolved.groups.iter().find(is_it).cloned());
-        match group {
-            Some(group) => {
-                self.deliver_to_group(number, &group, message, without, target.hops + 1);
-            }
-            None => self.stats.dropped(DropReason::SessionClosed),
+        let member = group.as_deref().and_then(|group| match reason {
+            DropReason::SessionClosed => group.choose(message.publisher, by),
+            _ => group.choose_with_room(message.publisher, by),
+        });
+        let (Some(group), Some(member)) = (&group, member) else {
+            self.stats.dropped(reason);
+            return;
+        };
+        let (mut members, mut shared) = (Vec::new(), Vec::new());
+        sort(group, member, target.hops + 1, &mut members, &mut shared);
+        // Its publisher has its answer already.
+        let _ = self.append(number, Targets { routes: &[], shared: &shared }, message, None);
+        for (shard, target) in &members {
+            self.send_member(number, *shard, target, message);
         }
     }
 
-    /// Queues a message for persistent sessions.
+    /// Queues a message for persistent sessions. What is refused and nobody asks for is dropped.
     fn append(
         &mut self,
         number: TenantNumber,
-        resolved: &Resolved,
+        targets: Targets<'_>,
         message: &Message<'_>,
-        _publisher: Option<SessionRef>,
-        ticket: Ticket,
-    ) -> Published {
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Settlement> {
+        let count = targets.routes.len() + targets.shared.len();
+        if count == 0 {
+            return Call::Ready(Settlement::Done);
+        }
         let mut direct = std::mem::take(&mut self.direct);
         direct.clear();
-        let targets = Targets { routes: &resolved.inboxes, shared: &[] };
-        let call = self.node.inbox.append(targets, message, ticket, &mut direct);
+        let call = self.node.inbox.append(targets, message, reply_to, &mut direct);
         self.deliver_direct(number, &direct, message);
         self.direct = direct;
-        match call {
-            Call::Pending => Published::Pending,
-            Call::Ready(Settlement::Done) => Published::Handed { is_matched: true },
-            Call::Ready(Settlement::QuotaExceeded) => Published::QuotaExceeded,
-            Call::Ready(Settlement::Busy | Settlement::Unknown) => Published::Busy,
+        if reply_to.is_none()
+            && let Some(reason) = refusal(call)
+        {
+            (0..count).for_each(|_| self.stats.dropped(reason));
         }
+        call
     }
 
     /// QoS 0 for persistent sessions that are online.
@@ -335,6 +345,46 @@ impl Shard {
 #[inline]
 pub(super) fn is_kept(delivered: Delivered) -> bool {
     matches!(delivered, Delivered::Sent | Delivered::Queued)
+}
+
+/// Why a message is dropped that was refused, if it was.
+pub(super) fn refusal(call: Call<Settlement>) -> Option<DropReason> {
+    match call {
+        Call::Ready(Settlement::Busy) => Some(DropReason::ResourceExhausted),
+        Call::Ready(Settlement::QuotaExceeded) => Some(DropReason::Overflow),
+        Call::Ready(Settlement::Done | Settlement::Unknown) | Call::Pending => None,
+    }
+}
+
+/// Puts a member that was chosen among those of its kind.
+fn sort(
+    group: &Arc<Group>,
+    member: &Member,
+    hops: u8,
+    members: &mut Vec<(ShardId, MemberTarget)>,
+    shared: &mut Vec<SharedRoute>,
+) {
+    match member.target {
+        GroupTarget::Session(session) => {
+            let target = MemberTarget {
+                slot: session.slot,
+                generation: session.generation,
+                route: group.route,
+                group: group_key(&group.name, group.is_ordered),
+                hops,
+            };
+            members.push((session.shard, target));
+        }
+        GroupTarget::Inbox(inbox) => {
+            let route = InboxRoute {
+                inbox,
+                incarnation: member.incarnation,
+                options: member.options,
+                subscription_id: member.subscription_id,
+            };
+            shared.push(SharedRoute { route, group: Arc::clone(group) });
+        }
+    }
 }
 
 /// Tells the groups of one filter apart.

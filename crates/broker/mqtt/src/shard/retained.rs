@@ -1,13 +1,15 @@
 //! Retained messages: storing them, and reading them for new subscriptions.
 //!
 //! A subscription reads page by page, as fast as its client takes them: while the output is
-//! short and nothing waits in the session's queue. What was published after the subscription
-//! became effective came to it live and is passed over.
+//! short and nothing waits in the session's queue or inbox. A page is never more than half of
+//! what the queue takes. What was published after the subscription became effective came to it
+//! live and is passed over.
 
 use std::sync::Arc;
 
 use ratatosk_contract::{
-    Call, Message, SessionRef, StoredMessage, Ticket,
+    Call, Message, ReplyTo, SessionRef, StoredMessage,
+    call::Settlement,
     dist::InboxRoute,
     inbox::Targets,
     retain::{Cursor, Page},
@@ -18,6 +20,8 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use super::{
     Shard,
     connection::{Connection, RetainedRead},
+    outcome::settlement,
+    publish::refusal,
 };
 use crate::tenants::TenantNumber;
 
@@ -32,18 +36,26 @@ const PAGE_BYTES: usize = 64 * 1024;
 
 impl Shard {
     /// Retains or clears, before the message is routed.
-    pub(super) fn retain(&mut self, tenant: TenantNumber, message: &Message<'_>) {
-        self.stats.retained += 1;
-        let _ = self.tenant(tenant).retained.store(message, Ticket(0));
+    pub(super) fn retain(
+        &mut self,
+        tenant: TenantNumber,
+        message: &Message<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Settlement> {
+        let call = settlement(self.tenant(tenant).retained.store(message, reply_to));
+        self.stats.retained += u64::from(call != Call::Ready(Settlement::Busy));
+        call
     }
 
     /// Hands on retained messages while the client takes them.
     pub(super) fn pump_retained(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
         let Some(tenant) = connection.local.tenant else { return };
         let mut pages = 0;
-        while connection.session.output_len() < OUTPUT_BYTES_MAX
-            && !connection.session.is_congested()
-        {
+        while connection.session.output_len() < OUTPUT_BYTES_MAX {
+            let room = connection.session.page_room();
+            if room == 0 {
+                return;
+            }
             pages += 1;
             if pages > PAGES_MAX && connection.local.has_retained() {
                 // Others go first; the flusher comes back to it.
@@ -52,32 +64,30 @@ impl Shard {
             }
             let Some(rare) = &mut connection.local.rare else { return };
             let Some(mut read) = rare.retained.pop_front() else { return };
-            let is_stalled = self.read_page(tenant, session, connection, &mut read);
+            self.read_page(tenant, session, connection, &mut read, room);
             let is_over = read.cursor == Cursor::End || read.left == 0;
             if !is_over {
                 connection.local.rare().retained.push_front(read);
             }
-            if is_stalled {
-                return;
-            }
         }
     }
 
-    /// Reads one page; true if the client takes no more now.
+    /// Reads one page of at most `room` messages.
     fn read_page(
         &mut self,
         tenant: TenantNumber,
         session: SessionRef,
         connection: &mut Box<Connection>,
         read: &mut RetainedRead,
-    ) -> bool {
+        room: usize,
+    ) {
         let Ok(filter) = TopicFilter::parse(read.filter.as_str(), &TopicLimits::PROTOCOL) else {
             read.cursor = Cursor::End;
-            return false;
+            return;
         };
         let mut page = Page {
             messages: Vec::new(),
-            messages_max: PAGE_MESSAGES.min(read.left as usize),
+            messages_max: PAGE_MESSAGES.min(room).min(read.left as usize),
             bytes_max: PAGE_BYTES,
         };
         self.tenant(tenant).retained.scan(self.now, &filter, &mut read.cursor, &mut page);
@@ -88,7 +98,6 @@ impl Shard {
             read.left -= 1;
             self.deliver_retained(session, connection, read, stored);
         }
-        false
     }
 
     fn deliver_retained(
@@ -117,9 +126,11 @@ impl Shard {
             };
             let message = Message { retain: true, ..message };
             let targets = Targets { routes: &[route], shared: &[] };
-            let appended = self.node.inbox.append(targets, &message, Ticket(0), &mut Vec::new());
-            debug_assert!(matches!(appended, Call::Ready(_) | Call::Pending));
-            self.stats.queued += 1;
+            let call = self.node.inbox.append(targets, &message, None, &mut Vec::new());
+            match refusal(call) {
+                Some(reason) => self.stats.dropped(reason),
+                None => connection.session.note_appended(),
+            }
             return;
         }
         let delivery = Delivery {

@@ -1,0 +1,251 @@
+//! A store that is slow, busy or full, as a test wishes.
+//!
+//! It stands before the inbox and the retained messages. What it takes is there at once, as in any
+//! store that shows what is pending; only the answer is late.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ratatosk_clock::Instant;
+use ratatosk_codec::PacketId;
+use ratatosk_contract::{
+    Call, Message, ReplyTo, SessionIdentity, TenantId,
+    call::Settlement,
+    inbox::{
+        Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
+        Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets,
+    },
+    retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
+    sessions::Sessions,
+};
+use ratatosk_topic::TopicFilter;
+
+use crate::PATIENCE;
+
+/// What work is answered.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reply {
+    /// As the service does.
+    #[default]
+    Prompt,
+    /// When the test says so.
+    Late,
+    /// This at once, and nothing is done.
+    Refused(Settlement),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Store {
+    append: Mutex<Reply>,
+    retain: Mutex<Reply>,
+    waiting: Mutex<Vec<ReplyTo>>,
+    refused: AtomicUsize,
+    sessions: Mutex<Option<Arc<dyn Sessions>>>,
+}
+
+impl Store {
+    /// One that does as the services do until it is told otherwise.
+    pub fn new() -> Arc<Store> {
+        Arc::default()
+    }
+
+    /// How appends are answered from now on.
+    pub fn append(&self, reply: Reply) {
+        *lock(&self.append) = reply;
+    }
+
+    /// How retained writes are answered from now on.
+    pub fn retain(&self, reply: Reply) {
+        *lock(&self.retain) = reply;
+    }
+
+    /// Waits until so many answers are owed.
+    ///
+    /// # Panics
+    /// If they never are.
+    pub fn owes(&self, count: usize) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while lock(&self.waiting).len() != count {
+            let owed = lock(&self.waiting).len();
+            assert!(std::time::Instant::now() < end, "{owed} answers are owed, not {count}");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until work was refused so often.
+    ///
+    /// # Panics
+    /// If it never is.
+    pub fn has_refused(&self, count: usize) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while self.refused.load(Ordering::SeqCst) < count {
+            assert!(std::time::Instant::now() < end, "work was refused less than {count} times");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Gives the oldest answer that is owed.
+    ///
+    /// # Panics
+    /// If none is.
+    pub fn settle(&self, settlement: Settlement) {
+        let reply_to = lock(&self.waiting).remove(0);
+        let sessions = lock(&self.sessions).clone().expect("the broker was started");
+        sessions.settle(reply_to.session, reply_to.ticket, settlement);
+    }
+
+    pub(crate) fn before(
+        self: &Arc<Self>,
+        inbox: Arc<dyn Inbox>,
+        retain: Arc<dyn Retain>,
+        sessions: Arc<dyn Sessions>,
+    ) -> (Arc<dyn Inbox>, Arc<dyn Retain>) {
+        *lock(&self.sessions) = Some(sessions);
+        let store = Arc::clone(self);
+        let inbox = Arc::new(InboxBehind { store, inbox });
+        (inbox, Arc::new(RetainBehind { store: Arc::clone(self), retain }))
+    }
+
+    /// The answer to work, which is done unless it is refused.
+    fn answer<T>(
+        &self,
+        reply: Reply,
+        reply_to: Option<ReplyTo>,
+        work: impl FnOnce() -> Call<T>,
+    ) -> Result<Call<T>, Settlement> {
+        match (reply, reply_to) {
+            (Reply::Refused(settlement), _) => {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                Err(settlement)
+            }
+            (Reply::Late, Some(reply_to)) => {
+                work();
+                lock(&self.waiting).push(reply_to);
+                Ok(Call::Pending)
+            }
+            (Reply::Prompt | Reply::Late, _) => Ok(work()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with it")
+}
+
+struct InboxBehind {
+    store: Arc<Store>,
+    inbox: Arc<dyn Inbox>,
+}
+
+impl Inbox for InboxBehind {
+    fn attach(&self, attach: &Attach<'_>) -> Call<Attached> {
+        self.inbox.attach(attach)
+    }
+
+    fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>> {
+        self.inbox.detach(claim, detach)
+    }
+
+    fn discard(&self, identity: &SessionIdentity, now: Instant) -> Call<bool> {
+        self.inbox.discard(identity, now)
+    }
+
+    fn subscribe(&self, claim: Claim, subscription: &Subscription) -> Call<SubscribeOutcome> {
+        self.inbox.subscribe(claim, subscription)
+    }
+
+    fn unsubscribe(&self, claim: Claim, filter: &str) -> Call<Result<bool, StaleClaim>> {
+        self.inbox.unsubscribe(claim, filter)
+    }
+
+    fn append(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        reply_to: Option<ReplyTo>,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement> {
+        let reply = *lock(&self.store.append);
+        let work = || self.inbox.append(targets, message, None, direct);
+        self.store.answer(reply, reply_to, work).unwrap_or_else(Call::Ready)
+    }
+
+    fn fetch(
+        &self,
+        claim: Claim,
+        after: Sequence,
+        budget: FetchBudget,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), StaleClaim> {
+        self.inbox.fetch(claim, after, budget, entries)
+    }
+
+    fn commit(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim> {
+        self.inbox.commit(claim, sequence)
+    }
+
+    fn received(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim> {
+        self.inbox.received(claim, sequence)
+    }
+
+    fn inbound(
+        &self,
+        claim: Claim,
+        packet_id: PacketId,
+        is_released: bool,
+    ) -> Result<(), StaleClaim> {
+        self.inbox.inbound(claim, packet_id, is_released)
+    }
+
+    fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
+        self.inbox.expire(now, due_max, wills);
+    }
+
+    fn len(&self) -> usize {
+        self.inbox.len()
+    }
+}
+
+struct RetainBehind {
+    store: Arc<Store>,
+    retain: Arc<dyn Retain>,
+}
+
+impl Retain for RetainBehind {
+    fn tenant(&self, tenant: &TenantId) -> Arc<dyn TenantRetained> {
+        let tenant = self.retain.tenant(tenant);
+        Arc::new(RetainedBehind { store: Arc::clone(&self.store), tenant })
+    }
+}
+
+struct RetainedBehind {
+    store: Arc<Store>,
+    tenant: Arc<dyn TenantRetained>,
+}
+
+impl TenantRetained for RetainedBehind {
+    fn store(&self, message: &Message<'_>, reply_to: Option<ReplyTo>) -> Call<StoreOutcome> {
+        let reply = *lock(&self.store.retain);
+        let work = || self.tenant.store(message, None);
+        let answer = self.store.answer(reply, reply_to, work);
+        answer.unwrap_or(Call::Ready(StoreOutcome::Busy))
+    }
+
+    fn scan(&self, now: Instant, filter: &TopicFilter<'_>, cursor: &mut Cursor, page: &mut Page) {
+        self.tenant.scan(now, filter, cursor, page);
+    }
+
+    fn set_limits(&self, limits: RetainLimits) {
+        self.tenant.set_limits(limits);
+    }
+
+    fn len(&self) -> usize {
+        self.tenant.len()
+    }
+}
