@@ -14,7 +14,9 @@ use ratatosk_contract::{
 };
 use ratatosk_dist::DistService;
 use ratatosk_inbox::{InboxService, InboxStats};
-use ratatosk_mqtt::{Config, ListenerConfig, Mqtt, NodeStats, Services, Stats};
+use ratatosk_mqtt::{
+    Config, ListenerConfig, Mqtt, NodeStats, Services, Stats, transport::WebSocketConfig,
+};
 use ratatosk_plugin::{
     answer::BoxFuture,
     auth::AuthProvider,
@@ -42,6 +44,8 @@ pub struct Setup {
     pub config: Config,
     /// Listeners.
     pub listeners: usize,
+    /// What is between their sockets and MQTT.
+    pub websocket: Option<WebSocketConfig>,
     /// Who clients are.
     pub auth: Arc<dyn AuthProvider>,
     /// What they may do.
@@ -60,6 +64,7 @@ impl Default for Setup {
             settings: TenantSettings::default(),
             config: Config { shards: 2, ..Config::default() },
             listeners: 1,
+            websocket: None,
             auth: AuthBy::name(),
             permission: Arc::new(AllowAll),
             overrides: Arc::new(StaticSettings),
@@ -229,7 +234,7 @@ async fn serve(
         name: format!("listener-{number}"),
         address: ([127, 0, 0, 1], 0).into(),
         layers: ratatosk_mqtt::transport::Config {
-            websocket: None,
+            websocket: setup.websocket.clone(),
             tls: None,
             proxy_protocol: None,
             packet_size_max: 1 << 20,
