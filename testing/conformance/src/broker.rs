@@ -248,6 +248,8 @@ async fn serve(
     let inbox = Arc::new(inbox.charged_to(&memory));
     let retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
     let retain = Arc::new(retain);
+    let (slow_inbox, slow_retain) =
+        setup.store.before(inbox.clone(), retain.clone(), Arc::new(post.clone()));
     let session_dict = Arc::new(DictService::new());
     let services = Services {
         dist: dist.clone(),

@@ -1,14 +1,20 @@
 //! Clients that end their writing half with their last packet, and read what they are owed.
 
-use std::net::Shutdown;
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+};
 
 use ratatosk_codec::{
-    Packet, PacketId, PacketType, ProtocolVersion, Publish, ReasonCode, Subscribe,
+    Connect, Packet, PacketId, PacketType, ProtocolVersion, Publish, ReasonCode, Subscribe,
     SubscribeFiltersBuilder, SubscriptionOptions,
 };
-use ratatosk_conformance::{Broker, Client, Event, Setup};
+use ratatosk_conformance::{Broker, Client, Event, PATIENCE, Setup, plain};
 use ratatosk_contract::TenantSettings;
-use ratatosk_mqtt::Config;
+use ratatosk_mqtt::{
+    Config,
+    transport::{self, WebSocketConfig},
+};
 
 use crate::cases::{QOS0, QOS1, VERSIONS, standstill};
 
@@ -117,4 +123,48 @@ fn output_that_is_held_up_outlasts_the_end_of_the_other_half() {
         }
     }
     assert_eq!(count, stats.sent);
+}
+
+/// A frame of a WebSocket client, masked with zeros.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).expect("a short frame");
+    assert!(length < 126, "a short frame");
+    [&[0x80 | opcode, 0x80 | length, 0, 0, 0, 0], payload].concat()
+}
+
+/// What goes before the end of a layer is taken, though its session was not ready for it.
+#[test]
+fn what_comes_before_the_end_of_a_layer_is_taken() {
+    let websocket = Some(WebSocketConfig { path: "/mqtt".to_owned(), frame_max: 1 << 20 });
+    let listeners = vec![transport::Config { websocket, ..plain() }];
+    let broker = Broker::with(Setup { listeners, ..Setup::default() });
+    let open = || {
+        let mut stream = TcpStream::connect(broker.address()).expect("the broker listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        let request = "GET /mqtt HTTP/1.1\r\nHost: b\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            head.extend(byte);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+        stream
+    };
+    let mut stream = open();
+    let mut packets = Vec::new();
+    let connect = Connect::new(ProtocolVersion::V5, "brief", true);
+    let publish = Publish { retain: true, ..Publish::new("last/words", b"here") };
+    for packet in [Packet::Connect(connect), Packet::Publish(publish)] {
+        ratatosk_codec::encode(&packet, ProtocolVersion::V5, &mut packets);
+    }
+    let close = frame(8, &1000_u16.to_be_bytes());
+    stream.write_all(&[frame(2, &packets), close].concat()).expect("it is sent");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the broker closes");
+    assert_eq!(broker.stats_when(|stats| stats.disconnected == 1).retained, 1);
 }

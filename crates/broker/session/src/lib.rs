@@ -20,6 +20,7 @@ mod exchange;
 mod farewell;
 mod ids;
 mod inbound;
+mod keep_alive;
 mod load;
 mod outbound;
 mod output;

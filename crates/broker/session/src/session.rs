@@ -266,7 +266,7 @@ impl Session {
 
     /// From how many unwritten bytes on nothing is read: beyond what deliveries may leave there,
     /// with the one that passed the mark.
-    fn output_bytes_max(&self) -> usize {
+    pub(crate) fn output_bytes_max(&self) -> usize {
         2 * OUTPUT_BYTES_MAX + self.settings.max_user_payload_bytes as usize
     }
 
@@ -353,52 +353,6 @@ impl Session {
         self.pump(now, broker);
     }
 
-    /// Time passed: keep alive and re-sends.
-    pub fn tick<B: Broker>(&mut self, now: Instant, broker: &mut B) {
-        if !self.is_live() || self.farewell.is_some() {
-            return;
-        }
-        if self.is_waiting {
-            // What the client sends meanwhile is not read: its silence is ours.
-            self.last_heard = now;
-        }
-        // [MQTT-3.1.2-22]
-        if self.keep_alive_deadline().is_some_and(|deadline| deadline <= now) {
-            self.farewell = Some(Farewell::KeepAliveTimeout);
-            return;
-        }
-        self.resend_due(now, broker);
-        if self.wants_pump() {
-            self.pump(now, broker);
-        }
-        self.check_invariants();
-    }
-
-    /// The client is not read for a reason of the driver's, or was not until now: that it was not
-    /// heard is no silence of its own. To be called before [`Session::tick`] while that lasts, and
-    /// at its end. A client that does not take its answers has no excuse. MQTT-033, SEC-006
-    pub fn excuse(&mut self, now: Instant) {
-        if self.output.len() <= self.output_bytes_max() {
-            self.last_heard = now;
-        }
-    }
-
-    /// When [`Session::tick`] is due at the latest, as far as is known now.
-    pub fn deadline(&self) -> Option<Instant> {
-        let resend = self.outbound.as_ref().and_then(|out| out.resend).map(|resend| resend.at);
-        match (self.keep_alive_deadline(), resend) {
-            (Some(keep_alive), Some(resend)) => Some(keep_alive.min(resend)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    fn keep_alive_deadline(&self) -> Option<Instant> {
-        if self.keep_alive.is_zero() || !self.is_live() {
-            return None;
-        }
-        Some(self.last_heard + self.keep_alive * 3 / 2)
-    }
-
     /// What the session waits for, once.
     pub fn take_request(&mut self) -> Option<Request> {
         self.request.take()
@@ -467,11 +421,6 @@ impl Session {
         self.will.as_ref().map(|will| &*will.message)
     }
 
-    /// The keep alive in force; zero: none.
-    pub fn keep_alive(&self) -> Duration {
-        self.keep_alive
-    }
-
     /// How many QoS 1 and 2 messages may be unconfirmed towards the client.
     /// [MQTT-4.9.0-1] MQTT-090
     #[inline]
@@ -486,7 +435,7 @@ impl Session {
         self.inbound.get_or_insert_with(Box::default)
     }
 
-    fn check_invariants(&self) {
+    pub(crate) fn check_invariants(&self) {
         debug_assert!(self.request.is_none() || self.is_waiting, "a request waits for its answer");
         debug_assert!(
             self.phase != Phase::Live || self.identity.is_some(),

@@ -19,7 +19,6 @@ use super::{
     READ_BYTES, Shard,
     connection::{Connection, Flow},
 };
-use crate::transport;
 
 /// A buffer for a large packet is at most this many times as large as what came of it.
 const GROWTH: usize = 4;
@@ -95,6 +94,11 @@ impl Shard {
             let bytes = std::mem::take(&mut connection.partial);
             self.feed(session, connection, bytes);
             return Turn::Again;
+        }
+        // The end of the layers, too, comes behind what came before it.
+        if connection.pipeline.as_ref().is_some_and(|layers| layers.pipeline.is_over()) {
+            self.end_in_hands(session, connection, Farewell::PeerClosed);
+            return Turn::Done;
         }
         if self.is_back_pressured(session, connection) || self.is_starved(session, connection) {
             return Turn::Done;
@@ -211,26 +215,17 @@ impl Shard {
         };
         let mut mqtt = std::mem::take(&mut connection.partial);
         let received = layers.pipeline.receive(bytes, &mut mqtt, &mut layers.wire);
-        let is_closed = match received {
-            Ok(received) => {
-                connection.peer = layers.pipeline.peer().address;
-                matches!(received.state, transport::State::Closed | transport::State::HealthCheck)
-            }
-            Err(error) => {
-                self.mark_dirty(session, connection);
-                let farewell = Farewell::NetworkError(error.to_string());
-                self.end_in_hands(session, connection, farewell);
-                return;
-            }
-        };
+        connection.peer = layers.pipeline.peer().address;
         self.mark_dirty(session, connection);
+        if let Err(error) = received {
+            let farewell = Farewell::NetworkError(error.to_string());
+            self.end_in_hands(session, connection, farewell);
+            return;
+        }
         if mqtt.len() >= connection.wanted.max(1) {
             self.feed(session, connection, mqtt);
         } else {
             connection.partial = mqtt;
-        }
-        if is_closed {
-            self.end_in_hands(session, connection, Farewell::PeerClosed);
         }
     }
 

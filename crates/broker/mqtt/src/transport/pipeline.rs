@@ -79,7 +79,7 @@ impl Pipeline {
         mqtt: &mut Vec<u8>,
         wire: &mut Vec<u8>,
     ) -> Result<Received, Error> {
-        if matches!(self.state, State::HealthCheck | State::Closed) {
+        if self.is_over() {
             return Ok(Received { state: self.state });
         }
         match self.receive_header(socket_bytes, mqtt, wire) {
@@ -130,6 +130,11 @@ impl Pipeline {
         if self.state != State::HealthCheck {
             self.state = State::Closed;
         }
+    }
+
+    /// Whether it takes nothing more from the peer.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::HealthCheck | State::Closed)
     }
 
     /// Who is at the other end; complete in [`State::Open`].
