@@ -94,6 +94,24 @@ fn a_will_is_due_after_its_delay_or_with_its_session() {
     check(None, 0, 0);
 }
 
+/// MQTT-037, MQTT-038: a session ends when its time is over and not before; one without an end is
+/// there after a hundred years.
+#[test]
+fn a_session_ends_after_its_expiry_or_never() {
+    const YEAR_S: u64 = 365 * 24 * 3600;
+    for (expiry_s, last_s) in [(604_800, Some(604_800)), (u32::MAX, None)] {
+        let bench = bench();
+        let claim = bench.attach("c", T0).claim;
+        bench.detach_as(claim, seconds(10), Some(expiry_s), None);
+        let before = last_s.map_or(100 * YEAR_S, |last_s| 10 + last_s - 1);
+        bench.expire(seconds(before));
+        assert_eq!(bench.inbox.stats().sessions, 1, "{expiry_s}");
+        bench.expire(seconds(before + 1));
+        assert_eq!(bench.inbox.stats().sessions, usize::from(last_s.is_none()), "{expiry_s}");
+        assert_eq!(bench.attach("c", seconds(before + 1)).is_present, last_s.is_none());
+    }
+}
+
 /// INBOX-011, MQTT-050: [MQTT-3.1.3-9] who is back in time has no will published.
 #[test]
 fn attaching_before_the_delay_cancels_the_will() {

@@ -125,7 +125,7 @@ impl Session {
         self.set_offline(true);
     }
 
-    /// How long it lives without a connection; `None`: for ever. [MQTT-3.1.2-11.2]
+    /// How long it lives without a connection; `None`: for ever. MQTT-038
     pub(crate) fn lifetime(&self) -> Option<Duration> {
         let expiry_s = self.expiry_s.filter(|expiry_s| *expiry_s != u32::MAX)?;
         Some(Duration::from_secs(u64::from(expiry_s)))
