@@ -55,8 +55,13 @@ fn besiege(options: &Options) -> Result<()> {
     let mut target = Target::start(&options.memory, &[])?;
     println!("siege by {} connections, limit {}", options.connections, options.memory);
     let span = Duration::from_secs(options.seconds);
-    let plan =
-        siege::Plan { connections: options.connections, span, neighbours: 8, only: options.only };
+    let plan = siege::Plan {
+        connections: options.connections,
+        span,
+        span_max: span,
+        neighbours: 8,
+        only: options.only,
+    };
     let outcome = siege::run(&target, plan)?;
     let curve: Vec<String> =
         outcome.curve.iter().map(|bytes| format!("{:.0}", mebibytes(*bytes))).collect();

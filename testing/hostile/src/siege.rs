@@ -28,8 +28,11 @@ const RETURN_MAX: Duration = Duration::from_secs(20);
 pub struct Plan {
     /// Connections of attackers.
     pub connections: usize,
-    /// How long it lasts, from when the first came.
+    /// How long it lasts at least, from when the first came.
     pub span: Duration,
+    /// How long it goes on beyond that for the first reader to be paused: attackers that get little
+    /// of a busy machine need more time until they are felt.
+    pub span_max: Duration,
     /// Neighbours that must not notice it.
     pub neighbours: usize,
     /// Only this kind of attacker comes, besides the shooters: to find out what a kind does.
@@ -75,19 +78,23 @@ pub fn run(target: &Target, plan: Plan) -> Result<Outcome> {
     let descriptors_before = target.descriptors()?;
     let address = target.address(Listener::Tcp);
     let started = Instant::now();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let attackers = std::thread::Builder::new().name("attackers".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let crowd = besiege(address, plan);
             // All connections are closed when the crowd is dropped.
-            let _ = tokio::time::timeout(plan.span, crowd).await;
+            tokio::select! {
+                () = besiege(address, plan) => {}
+                _ = stopped => {}
+            }
         });
         anyhow::Ok(())
     })?;
     let mut curve = Vec::new();
     let mut charged_and_resident = (0.0, 0.0);
     let mut connections_max: f64 = 0.0;
-    while !attackers.is_finished() {
+    let mut is_felt = false;
+    while started.elapsed() < plan.span || (!is_felt && started.elapsed() < plan.span_max) {
         let resident = target.resident()?;
         let second = usize::try_from(started.elapsed().as_secs())?;
         if curve.len() <= second {
@@ -95,6 +102,8 @@ pub fn run(target: &Target, plan: Plan) -> Result<Outcome> {
             let charged = target.metric("ratatosk_memory_charged_bytes").unwrap_or(0.0);
             let open = target.metric("ratatosk_mqtt_open_connections").unwrap_or(0.0);
             connections_max = connections_max.max(open);
+            is_felt |=
+                target.metric("ratatosk_mqtt_paused_reads_total").is_ok_and(|count| count > 0.0);
             #[expect(clippy::cast_precision_loss, reason = "sizes of processes")]
             let now = (charged, target.resident()? as f64);
             charged_and_resident = now;
@@ -102,6 +111,7 @@ pub fn run(target: &Target, plan: Plan) -> Result<Outcome> {
         curve[second] = curve[second].max(resident);
         std::thread::sleep(LOOK);
     }
+    drop(stop);
     attackers.join().map_err(|_| anyhow::anyhow!("the attackers panicked"))??;
     let resident_max = curve.iter().copied().max().context("it was too short to be seen")?;
     let is_left = |target: &Target| {

@@ -31,7 +31,8 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 fn a_siege_stays_within_the_limit_and_leaves_nothing_behind() {
     let _alone = alone();
     let mut target = Target::start("128MiB", &[]).expect("it starts");
-    let plan = Plan { connections: 200, span: Duration::from_secs(8), neighbours: 4, only: None };
+    let (span, span_max) = (Duration::from_secs(8), Duration::from_secs(90));
+    let plan = Plan { connections: 200, span, span_max, neighbours: 4, only: None };
     let outcome = siege::run(&target, plan).expect("it is watched");
     target.check_alive().expect("it lives");
     let (max, after) = (outcome.resident_max, outcome.resident_after);
