@@ -235,7 +235,8 @@ fn a_publisher_of_mqtt_3_beyond_the_receive_maximum_is_read_later() {
         for (number, id) in ids.iter().enumerate() {
             // What was read and is not acknowledged, and no more.
             store.owes(window.min(COUNT - number));
-            assert_eq!(broker.inbox.stats().queued as usize, COUNT.min(number + window));
+            let read = COUNT.min(number + window) as u64;
+            assert_eq!(broker.inbox.stats().queued, read);
             store.settle(Settlement::Done);
             let ack = Event::Ack(first_ack(qos), *id, ReasonCode::Success);
             assert_eq!(publisher.find(|event| (*event == ack).then_some(())), ());

@@ -30,7 +30,7 @@ const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// How many messages are read at once.
 const PAGE_MESSAGES: usize = 128;
 /// How many pages are read for one connection before others get a turn.
-const PAGES_MAX: usize = 16;
+const PAGES_MAX: usize = 4;
 /// How many bytes, about.
 const PAGE_BYTES: usize = 64 * 1024;
 

@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     future::{Future, poll_fn},
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
@@ -45,7 +45,7 @@ pub(crate) fn run(
     let local = LocalSet::new();
     let mut stop = stop;
     local.block_on(&runtime, async {
-        spawn(poll_fn(flush));
+        spawn(mind_output());
         spawn(mind_mailbox(Arc::clone(node), id));
         spawn(mind_time());
         // Stopping is the service's to decide; a sender that is gone means the same.
@@ -74,14 +74,23 @@ pub(super) fn serve(session: SessionRef) {
 }
 
 /// The flusher: runs behind the tasks that made something dirty.
-fn flush(context: &mut Context<'_>) -> Poll<()> {
-    with(|shard| {
-        shard.flusher = Some(context.waker().clone());
-        if shard.flush() {
-            context.waker().wake_by_ref();
+async fn mind_output() {
+    loop {
+        while with(Shard::flush) {
+            // Not only behind the tasks that are ready, of which it is one: sockets are looked at
+            // before it goes on, or who reads much would keep everybody else from being read.
+            tokio::task::yield_now().await;
         }
-    });
-    Poll::Pending
+        let mut is_woken = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut is_woken, true) {
+                return Poll::Ready(());
+            }
+            with(|shard| shard.flusher = Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 async fn mind_mailbox(node: Arc<Node>, id: ShardId) {
