@@ -126,7 +126,7 @@ fn a_client_that_is_not_read_because_memory_is_short_is_not_silent() {
     broker.stats_when(|stats| stats.read_bytes >= 400_000);
     account.charge(Share::Retained, SHORT);
     client.send_raw(&rest);
-    broker.stats_when(|stats| stats.paused == 1);
+    broker.stats_when(|stats| stats.shed_paused == 1);
     pass_the_keep_alive(&broker);
     account.release(Share::Retained, SHORT);
     expect_answers(&mut client, 1);
@@ -158,9 +158,9 @@ fn a_connection_that_was_left_unread_has_no_more_time_for_its_connect() {
     account.charge(Share::Retained, SHORT);
     // More than is read of anybody while memory is short, and not the whole.
     silent.send_raw(&bytes[..bytes.len() - 1]);
-    broker.stats_when(|stats| stats.paused == 1);
+    broker.stats_when(|stats| stats.shed_paused == 1);
     account.release(Share::Retained, SHORT);
     broker.stats_when(|stats| stats.read_bytes >= bytes.len() as u64 - 1);
     silent.expect_close();
-    assert_eq!(broker.stats_when(|stats| stats.refused == 1).ended_for_memory, 0);
+    assert_eq!(broker.stats_when(|stats| stats.refused == 1).shed_ended_paused, 0);
 }
