@@ -260,7 +260,10 @@ fn the_memory_of_one_connection_is_bounded() {
     let held = broker.memory.charged().bytes();
     assert!(held < 12 << 20, "{held} bytes are charged");
     let stats = broker.stats_when(|stats| stats.dropped_overflow > 0);
-    assert!(stats.queued <= 500 + 1, "{} were queued", stats.queued);
+    // What was taken for it has left, or is in the output, or in the queue: sockets may take more for
+    // a moment.
+    let left = stats.written_bytes / 2048;
+    assert!(stats.sent + stats.queued <= left + 130 + 500, "{stats:?}");
 }
 
 /// DIST-008: a fan-out of 1,500 is carried by both shards: a part of it by each.
