@@ -8,6 +8,8 @@
 mod build;
 mod effective;
 mod environment;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod kind;
 mod problem;
 #[cfg(test)]
@@ -26,8 +28,9 @@ use ratatosk_telemetry::{ByteCount, log};
 
 use self::build::Builder;
 pub(crate) use self::effective::{Effective, Origins, Scope};
-use self::problem::Origin;
 pub(crate) use self::problem::Refused;
+use self::problem::{Origin, Problem};
+use self::resolve::Fields;
 use self::tree::Tree;
 
 /// Where the file is looked for unless it is named.
@@ -131,20 +134,29 @@ pub(crate) struct Override {
 impl Configuration {
     /// Reads and checks everything. Blocks on the disk.
     pub(crate) fn load(sources: &Sources) -> Result<Self, Refused> {
-        let keys = schema::keys();
-        let mut tree = Tree::default();
-        if let Some((path, text)) = read_file(sources)? {
-            tree.add_file(&path, &text)?;
-        }
-        let mut problems = Vec::new();
-        environment::add(&mut tree, &keys, &sources.variables, &mut problems);
-        for Override { flag, path, value } in &sources.overrides {
-            let origin = Origin::Flag { flag: flag.clone() };
-            problems.extend(tree.add_untyped(path, value, &origin).err());
-        }
-        let fields = resolve::resolve(tree, &keys, &mut problems);
+        let (fields, problems) = merge(read_file(sources)?, sources)?;
         Builder::new(fields, problems).build()
     }
+}
+
+/// The layers over the file's text, to one value a key and what is wrong with single keys.
+fn merge(
+    file: Option<(PathBuf, String)>,
+    sources: &Sources,
+) -> Result<(Fields, Vec<Problem>), Refused> {
+    let keys = schema::keys();
+    let mut tree = Tree::default();
+    if let Some((path, text)) = file {
+        tree.add_file(&path, &text)?;
+    }
+    let mut problems = Vec::new();
+    environment::add(&mut tree, &keys, &sources.variables, &mut problems);
+    for Override { flag, path, value } in &sources.overrides {
+        let origin = Origin::Flag { flag: flag.clone() };
+        problems.extend(tree.add_untyped(path, value, &origin).err());
+    }
+    let fields = resolve::resolve(tree, &keys, &mut problems);
+    Ok((fields, problems))
 }
 
 /// The file that holds, with its text; `None` when there is none and none was asked for.

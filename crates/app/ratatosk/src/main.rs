@@ -1,21 +1,4 @@
-//! The MQTT broker Ratatosk: one binary that is the node and the operator's tool.
-//!
-//! `configuration` says what a node is told, `command` what an operator can ask for, `node` how
-//! services become a node. Here is only what a process needs at its edge. Exit codes: see
-//! [`exit::Code`].
-
-mod allocator;
-mod broker;
-mod cause;
-mod client;
-mod command;
-mod configuration;
-mod exit;
-mod metrics;
-mod node;
-mod rlimit;
-mod signals;
-mod systemd;
+//! The process: an allocator, and the rest is the library's.
 
 use std::process::ExitCode;
 
@@ -25,6 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    allocator::settle();
-    command::run()
+    ratatosk::run()
 }

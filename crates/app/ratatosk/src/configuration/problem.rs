@@ -70,6 +70,11 @@ impl Refused {
         Self { problems }
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
     pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let path = PathBuf::from(path);
         let what = format!("cannot read configuration file {}: {error}", path.display());

@@ -1,0 +1,30 @@
+//! The MQTT broker Ratatosk: one binary that is the node and the operator's tool.
+//!
+//! `configuration` says what a node is told, `command` what an operator can ask for, `node` how
+//! services become a node. Exit codes: see `exit::Code`. A library for the sake of its fuzz target
+//! only: nothing else depends on it.
+
+mod allocator;
+mod broker;
+mod cause;
+mod client;
+mod command;
+mod configuration;
+mod exit;
+mod metrics;
+mod node;
+mod rlimit;
+mod signals;
+mod systemd;
+
+use std::process::ExitCode;
+
+#[cfg(feature = "fuzzing")]
+pub use self::configuration::fuzzing;
+
+/// Does what the command line asks for.
+#[must_use]
+pub fn run() -> ExitCode {
+    allocator::settle();
+    command::run()
+}
