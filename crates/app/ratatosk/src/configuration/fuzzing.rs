@@ -9,7 +9,7 @@ use crate::configuration::build::Builder;
 use crate::configuration::kind::Value;
 use crate::configuration::problem::{Origin, Problem, Refused};
 use crate::configuration::resolve::Fields;
-use crate::configuration::{Configuration, Origins, Sources, merge};
+use crate::configuration::{Configuration, Origins, Scope, Sources, merge};
 
 /// Variables after the text.
 const VARIABLES_MAX: usize = 8;
@@ -67,7 +67,7 @@ fn names_files(fields: &Fields) -> bool {
 }
 
 fn check_printed(configuration: &Configuration, has_secret: bool) {
-    assert!(!configuration.effective.log_lines().is_empty());
+    assert!(!configuration.effective.log_lines(Scope::All).is_empty());
     assert!(configuration.effective.changes(&configuration.effective).is_empty());
     // A secret is not printed, so what was printed lacks it.
     if has_secret {
