@@ -19,7 +19,7 @@ mod systemd;
 
 use std::process::ExitCode;
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use self::configuration::fuzzing;
 
 /// Does what the command line asks for.
