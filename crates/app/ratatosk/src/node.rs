@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ratatosk_admin::{Check, Service, Sources as AdminSources};
+use ratatosk_telemetry::ByteCount;
 use ratatosk_telemetry::log;
 use ratatosk_telemetry::memory::{self, Accountant, NODE_TENANT, Share, machine};
 use ratatosk_telemetry::metric::{self, Descriptor, Kind, Registry};
@@ -62,7 +63,7 @@ async fn serve(
     };
     let admin = admin(&configuration, &registry).await?;
     // What the process takes before anybody comes is nobody's but its own.
-    let before = machine::resident().map_or(0, |resident| resident.bytes());
+    let before = machine::resident().map_or(0, ByteCount::bytes);
     let before = usize::try_from(before).unwrap_or(usize::MAX);
     let _own = accountant.account(NODE_TENANT).hold(Share::Process, before);
     surroundings.manager.tell(State::Ready("serving"));
