@@ -45,7 +45,7 @@ pub(crate) struct Session {
 /// What a session takes in the tables of its partition, with its identity's allocations.
 const TABLE_BYTES: usize = 160;
 /// What a route takes in dist's index besides its filter.
-const ROUTE_BYTES: usize = 192;
+const ROUTE_BYTES: usize = 480;
 
 /// What the owner waits for.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
