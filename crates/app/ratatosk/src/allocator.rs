@@ -1,15 +1,29 @@
 //! How the allocator is told to give memory back.
 //!
-//! mimalloc keeps what was freed for a while, and looks at the time only when the same thread frees
-//! more: after a burst that is never. Its one remedy is read from the environment before `main`
-//! runs, so the process replaces itself once with the variable set; its number, its descriptors and
-//! its arguments stay. A value that the operator chose is kept.
+//! mimalloc keeps what was freed for a while, and looks at the time only when somebody frees more:
+//! after a burst that is never. So the node looks for it: now and then while there is enough, and
+//! at once while memory is short. To give everything back at once, always, costs a fan-out more
+//! than half of its speed in page faults.
+//!
+//! The while is read from the environment before `main` runs, so the process replaces itself once
+//! with the variable set; its number, its descriptors and its arguments stay. A value that the
+//! operator chose is kept.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// Milliseconds until freed memory goes back; 0: at once.
+/// Milliseconds until a freed page may go back; ten times as long for a run of them.
 const OPTION: &str = "MIMALLOC_PURGE_DELAY";
+const DELAY_MS: &str = "100";
+
+/// What is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Free {
+    /// What was freed long enough ago.
+    Old,
+    /// Whatever is free.
+    All,
+}
 
 /// Makes sure that the option is set. Where the process cannot be replaced it runs without.
 pub(crate) fn settle() {
@@ -20,5 +34,13 @@ pub(crate) fn settle() {
     let mut arguments = std::env::args_os();
     let Some(name) = arguments.next() else { return };
     // Returns only if it failed.
-    let _ = Command::new(program).arg0(name).args(arguments).env(OPTION, "0").exec();
+    let _ = Command::new(program).arg0(name).args(arguments).env(OPTION, DELAY_MS).exec();
+}
+
+/// Gives free memory of all threads back to the system.
+#[allow(unsafe_code, reason = "the allocator's one function for this has no safe wrapper")]
+pub(crate) fn give_back(free: Free) {
+    // SAFETY: it takes no pointer, may be called by any thread at any time, and touches only what
+    // nobody has: pages that were freed.
+    unsafe { libmimalloc_sys::mi_collect(free == Free::All) };
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ratatosk_admin::{Check, Service, Sources as AdminSources};
-use ratatosk_telemetry::memory::{self, Accountant, NODE_TENANT, Share, machine};
+use ratatosk_telemetry::memory::{self, Accountant, NODE_TENANT, Pressure, Share, machine};
 use ratatosk_telemetry::metric::{self, Descriptor, Kind, Registry};
 use ratatosk_telemetry::{ByteCount, log};
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use ratatosk_mqtt::transport::Watch;
 
+use crate::allocator::{self, Free};
 use crate::broker::Broker;
 use crate::configuration::{Configuration, Sources};
 use crate::exit::Code;
@@ -24,6 +25,8 @@ use crate::systemd::{Manager, State, monotonic_us};
 
 /// How often the process's size is looked at: as much as comes in between may go unseen.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
+/// How often free memory is given back while there is enough.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the process gives its node.
 #[derive(Debug)]
@@ -131,10 +134,13 @@ async fn supervise(
     let _watch = broker.and_then(|broker| watch(broker, changed));
     let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut calm = tokio::time::interval(GIVE_BACK_INTERVAL);
+    calm.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Both are cancel-safe: a tick or a signal that is not taken comes again.
+        // All are cancel-safe: a tick or a signal that is not taken comes again.
         tokio::select! {
             _ = ticks.tick() => observe_memory(accountant),
+            _ = calm.tick() => allocator::give_back(Free::Old),
             Some(()) = changes.recv() => {
                 if let Some(broker) = broker {
                     broker.reload_certificates();
@@ -180,6 +186,12 @@ fn observe_memory(accountant: &Accountant) {
     memory::post_changes();
     let before = accountant.pressure();
     // Where the machine does not say it, charges alone count.
+    let Ok(resident) = machine::resident() else { return };
+    if accountant.observe_rss(resident) == Pressure::None {
+        return;
+    }
+    // Only what is not free is short.
+    allocator::give_back(Free::All);
     let Ok(resident) = machine::resident() else { return };
     let pressure = accountant.observe_rss(resident);
     if pressure > before {
