@@ -83,6 +83,7 @@ pub(crate) struct Shard {
     /// What was filed while the wheel turned.
     filings: Vec<(SessionRef, Instant)>,
     shed: shed::Shed,
+    given: shed::Given,
     turns: turns::Turns,
     /// Predecessors whose end is awaited by somebody else than who took them over.
     heirs: HashMap<SessionRef, SessionRef>,
@@ -142,6 +143,7 @@ impl Shard {
             wheel: Some(Wheel::new(now, TICK, HORIZON_TICKS)),
             filings: Vec::new(),
             shed: shed::Shed::default(),
+            given: shed::Given::new(&node.unknown_account),
             turns: turns::Turns::default(),
             heirs: HashMap::new(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
