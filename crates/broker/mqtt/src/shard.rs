@@ -85,6 +85,7 @@ pub(crate) struct Shard {
     /// What was filed while the wheel turned.
     filings: Vec<(SessionRef, Instant)>,
     shed: shed::Shed,
+    given: shed::Given,
     turns: turns::Turns,
     /// Connections that ended while they waited for a session.
     orphans: HashMap<SessionRef, claim::Orphan>,
@@ -147,6 +148,7 @@ impl Shard {
             wheel: Some(Wheel::new(now, TICK, HORIZON_TICKS)),
             filings: Vec::new(),
             shed: shed::Shed::default(),
+            given: shed::Given::new(&node.unknown_account),
             turns: turns::Turns::default(),
             orphans: HashMap::new(),
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),

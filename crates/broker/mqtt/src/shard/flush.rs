@@ -27,12 +27,14 @@ impl Shard {
     pub(super) fn flush(&mut self) -> bool {
         self.hand_over();
         let mut dirty = std::mem::take(&mut self.dirty);
-        let now = dirty.len().min(WRITES_MAX);
+        let before = dirty.len();
+        let now = before.min(WRITES_MAX);
         let rest = dirty.split_off(now);
         for slot in dirty.drain(..) {
             let session = self.reference(slot);
             self.flush_one(session);
         }
+        self.given.settle(before, rest.len());
         // What became dirty meanwhile stands behind what was left.
         let new = std::mem::replace(&mut self.dirty, rest);
         self.dirty.extend(new);

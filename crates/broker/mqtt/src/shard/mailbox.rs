@@ -5,8 +5,8 @@
 //! once a tick and its shard woken at most once. Notes (a new connection, a kick, an answer) are
 //! rare and go one by one.
 //!
-//! A lane is bounded by its sender: while it holds more than [`LANE_BYTES_MAX`], the sender reads
-//! nothing from its publishers. Notes are bounded by the sessions that they are about.
+//! A lane is bounded by its sender: while it holds more than [`LANE_BYTES_MAX`], or less while memory
+//! is short, the sender reads nothing from its publishers. Notes are bounded by the sessions that they are about.
 
 use std::sync::{
     Arc,
@@ -118,14 +118,14 @@ impl Mailbox {
 
     /// Whether the lane of a sender holds as much as it may. If so the sender is sent
     /// [`Note::Resume`] once it does not.
-    pub(crate) fn is_full(&self, from: usize) -> bool {
+    pub(crate) fn is_full(&self, from: usize, bytes_max: usize) -> bool {
         let lane = &self.lanes[from];
-        if lane.bytes.load(Ordering::Relaxed) < LANE_BYTES_MAX {
+        if lane.bytes.load(Ordering::Relaxed) < bytes_max {
             return false;
         }
         lane.is_waited_for.store(true, Ordering::SeqCst);
         // The receiver may have emptied the lane between the two looks.
-        lane.bytes.load(Ordering::SeqCst) >= LANE_BYTES_MAX
+        lane.bytes.load(Ordering::SeqCst) >= bytes_max
     }
 
     /// Takes what a sender handed over into `batch`, which must be empty. True if the sender

@@ -330,6 +330,9 @@ impl Shard {
 
     #[inline]
     pub(super) fn count(&mut self, delivered: Delivered, message: &Message<'_>) {
+        if is_kept(delivered) {
+            self.given.note(message);
+        }
         match delivered {
             Delivered::Sent => {
                 self.stats.sent += 1;

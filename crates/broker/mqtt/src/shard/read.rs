@@ -292,8 +292,9 @@ impl Shard {
     fn is_back_pressured(&mut self, session: SessionRef, connection: &mut Connection) -> bool {
         let from = self.id.index();
         let node = &self.node;
+        let lane_max = self.lane_max();
         let is_full = |(shard, mailbox): (usize, &crate::shard::mailbox::Mailbox)| {
-            shard != from && mailbox.is_full(from)
+            shard != from && mailbox.is_full(from, lane_max)
         };
         if !node.mailboxes.iter().enumerate().any(is_full) {
             return false;

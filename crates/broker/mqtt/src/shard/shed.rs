@@ -11,13 +11,14 @@ use std::{collections::VecDeque, time::Duration};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
-use ratatosk_contract::SessionRef;
+use ratatosk_contract::{Message, SessionRef};
 use ratatosk_session::Farewell;
-use ratatosk_telemetry::memory::{Pressure, post_changes};
+use ratatosk_telemetry::memory::{Account, Hold, Pressure, Share, post_changes};
 
 use super::{
     READ_BYTES, Shard,
     connection::{Connection, Flow},
+    mailbox::LANE_BYTES_MAX,
 };
 
 /// How long a connection is left unread when memory is short, before it is closed. MQTT-103
@@ -43,6 +44,41 @@ pub(super) struct Shed {
     cursor: usize,
     /// When connections were last ended.
     ended: Instant,
+}
+
+/// What receivers were given since they were last charged, which happens when they are written: one
+/// message may be copied for thousands of them, and memory may be short before their turn comes.
+#[derive(Debug)]
+pub(super) struct Given {
+    bytes: usize,
+    hold: Hold,
+}
+
+/// So much is told at once.
+const GIVEN_STEP_BYTES: usize = 64 * 1024;
+
+impl Given {
+    pub(super) fn new(account: &Account) -> Self {
+        Given { bytes: 0, hold: account.hold(Share::Queues, 0) }
+    }
+
+    /// Takes note of a message that was copied for one more.
+    #[inline]
+    pub(super) fn note(&mut self, message: &Message<'_>) {
+        let payload = if message.shared.is_some() { 0 } else { message.payload.len() };
+        self.bytes += message.topic.len() + message.properties.len() + payload;
+        if self.bytes > self.hold.bytes() + GIVEN_STEP_BYTES {
+            self.hold.resize(self.bytes);
+        }
+    }
+
+    /// Of `before` receivers only `left` are not charged yet.
+    pub(super) fn settle(&mut self, before: usize, left: usize) {
+        self.bytes = if left == 0 { 0 } else { self.bytes / before.max(1) * left.min(before) };
+        if self.bytes < self.hold.bytes() {
+            self.hold.resize(self.bytes);
+        }
+    }
 }
 
 /// How many bytes a connection brought of late: all of this second and half of what was before.
@@ -139,6 +175,15 @@ impl Shard {
         connection.is_write_blocked && qos == Qos::AtMostOnce && memory.pressure() >= Pressure::Qos0
     }
 
+    /// How much may lie in a lane to another shard before publishers wait: what lies there is copied
+    /// for each receiver at one go.
+    pub(super) fn lane_max(&self) -> usize {
+        match self.node.memory.pressure() {
+            Pressure::None => LANE_BYTES_MAX,
+            _ => LANE_BYTES_MAX / 64,
+        }
+    }
+
     /// Frees memory while it is short; once a tick.
     pub(super) fn relieve(&mut self) {
         let pressure = self.node.memory.pressure();
@@ -226,5 +271,46 @@ impl Shard {
             tenant.cache_hold.resize(tenant.cache.memory_bytes());
         }
         post_changes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ratatosk_contract::PublisherId;
+    use ratatosk_telemetry::memory::Accountant;
+
+    use super::*;
+
+    /// MEM-001: a message that is copied for thousands is charged while it is, not when their turn
+    /// to be written comes; a shared payload is none of it.
+    #[test]
+    fn what_receivers_were_given_is_charged_before_they_are_written() {
+        let accountant = Accountant::default();
+        let charged = || accountant.charged().bytes();
+        let mut given = Given::new(&accountant.account("t"));
+        let payload = Bytes::from(vec![0; 2_000]);
+        let mut message = Message {
+            topic: "t",
+            payload: &payload,
+            shared: None,
+            properties: b"",
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            publisher: PublisherId(1),
+            accepted: Instant::ZERO,
+            deadline: None,
+        };
+        (0..10_000).for_each(|_| given.note(&message));
+        assert!(charged() > 19_800_000, "{}", charged());
+        given.settle(10_000, 2_500);
+        assert!((4_800_000..5_100_000).contains(&charged()), "{}", charged());
+        given.settle(2_500, 0);
+        post_changes();
+        assert_eq!(charged(), 0);
+        message.shared = Some(&payload);
+        (0..10_000).for_each(|_| given.note(&message));
+        post_changes();
+        assert_eq!(charged(), 0);
     }
 }
