@@ -41,7 +41,8 @@ impl Shard {
         let later = match connection.session.take_request() {
             None => return,
             Some(Request::Authenticate(credentials)) => {
-                let identity = connection.local.identity.clone();
+                let rare = connection.local.rare.as_ref();
+                let proven = rare.and_then(|rare| rare.proven.clone());
                 let asked = gate::Asked {
                     credentials: *credentials,
                     peer: connection.peer,
@@ -51,7 +52,7 @@ impl Shard {
                         .as_ref()
                         .and_then(|layers| layers.pipeline.peer().certificate.as_deref()),
                     connection: connection_number(session),
-                    identity: identity.as_deref(),
+                    identity: proven.as_deref(),
                 };
                 gate::authenticate(&self.node.plugins, asked, &mut connection.local)
             }
@@ -89,7 +90,13 @@ impl Shard {
             Decision::Granted { grant, identity } => {
                 // Where everybody may do everything nobody needs to be asked who he is.
                 let is_free = self.node.plugins.allows_everything() || identity.superuser;
-                connection.local.identity = (!is_free).then(|| Arc::new(identity));
+                let identity = Arc::new(identity);
+                if let Some(rare) =
+                    connection.local.rare.as_mut().filter(|rare| rare.exchange.is_some())
+                {
+                    rare.proven = Some(Arc::clone(&identity));
+                }
+                connection.local.identity = (!is_free).then_some(identity);
                 Answer::Granted(grant)
             }
             Decision::Continue { data } => Answer::Continue { data },

@@ -138,6 +138,9 @@ pub(crate) struct Rare {
     pub(crate) persistent: Vec<Box<str>>,
     pub(crate) retained: std::collections::VecDeque<RetainedRead>,
     pub(crate) exchange: Option<Exchange>,
+    /// Who the client proved to be by a method: by that method it may prove it again, and no more.
+    /// Kept also where nobody asks who it is.
+    pub(crate) proven: Option<Arc<Identity>>,
     /// Who the client is to the collectors of events.
     pub(crate) client: Option<Arc<ratatosk_plugin::event::ClientInfo>>,
     /// Who the exchange is about.
