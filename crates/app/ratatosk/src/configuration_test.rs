@@ -111,7 +111,7 @@ fn the_defaults_listen_on_loopback_and_let_anybody_in_there() {
 #[test]
 fn shards_default_to_the_cores() {
     let cores = std::thread::available_parallelism().unwrap().get();
-    assert_eq!(valid("").mqtt.shards, cores);
+    assert_eq!(valid("").mqtt.shards, cores.min(64));
     assert_eq!(valid("mqtt.shards = 7").mqtt.shards, 7);
 }
 
@@ -234,11 +234,15 @@ fn invalid_values_are_refused_with_what_is_allowed() {
         ),
         (
             "[mqtt]\nshards = \"2\"",
-            "r.toml:2:1: mqtt.shards: \"2\" is not a whole number from 0 to 1024",
+            "r.toml:2:1: mqtt.shards: \"2\" is not a whole number from 0 to 64",
+        ),
+        (
+            "[mqtt]\nshards = 65",
+            "r.toml:2:1: mqtt.shards: 65 is not a whole number from 0 to 64",
         ),
         (
             "[mqtt]\nshards = 1.5",
-            "r.toml:2:1: mqtt.shards: a fraction is not a whole number from 0 to 1024",
+            "r.toml:2:1: mqtt.shards: a fraction is not a whole number from 0 to 64",
         ),
         (
             "memory.limit = \"1MiB\"",
@@ -299,7 +303,7 @@ fn all_problems_are_told_at_once_in_order_of_place() {
     check_refused(
         "zzz = 1\n[mqtt]\nshards = -1\n[log]\nformat = 7\n",
         "r.toml:1:1: zzz: unknown key\n\
-         r.toml:3:1: mqtt.shards: -1 is not a whole number from 0 to 1024\n\
+         r.toml:3:1: mqtt.shards: -1 is not a whole number from 0 to 64\n\
          r.toml:5:1: log.format: 7 is not one of auto, text, json",
     );
 }

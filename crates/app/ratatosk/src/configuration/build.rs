@@ -225,7 +225,7 @@ impl Builder {
 
     fn shards(&self) -> usize {
         match to_usize(self.count("mqtt.shards")) {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            0 => ratatosk_mqtt::default_shards(),
             count => count,
         }
     }

@@ -9,6 +9,9 @@ use ratatosk_contract::settings::TenantSettings;
 
 use crate::configuration::kind::Kind;
 
+/// As many threads as the data plane can have.
+const SHARDS_MAX: u64 = ratatosk_contract::ShardId::COUNT_MAX as u64;
+
 /// One key.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
@@ -233,10 +236,10 @@ const ROWS: &[(&str, Kind, Row, Reload, &str)] = &[
     ),
     row(
         "mqtt.shards",
-        Kind::Count { min: 0, max: 1_024 },
+        Kind::Count { min: 0, max: SHARDS_MAX },
         Row::Value("0"),
         Reload::No,
-        "Threads that own connections; 0: one per core.",
+        "Threads that own connections; 0: one per core, at most 64.",
     ),
     row(
         "limits.max_connections_per_second",
