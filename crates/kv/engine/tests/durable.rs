@@ -1,0 +1,65 @@
+//! What only an engine on disk does.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use ratatosk_engine::{Batch, DurableEngine, Engine, Error, KeyRange, SpaceId, View};
+use ratatosk_testkit::scratch::Scratch;
+
+use crate::contract::{durable, durable_config};
+
+fn numbers(from: u32, to: u32) -> Batch {
+    let mut batch = Batch::new();
+    for number in from..to {
+        batch.put(SpaceId(1), number.to_be_bytes().to_vec(), vec![7; 100]);
+    }
+    batch
+}
+
+fn count(engine: &impl Engine) -> usize {
+    let mut count = 0;
+    let mut visit = |_: &[u8], _: &Bytes| {
+        count += 1;
+        ControlFlow::Continue(())
+    };
+    engine.view().scan(SpaceId(1), &KeyRange::all(), &mut visit).expect("scans");
+    count
+}
+
+/// What was persisted is there when the folder is opened again.
+#[test]
+fn a_persisted_batch_is_there_after_a_restart() {
+    let scratch = Scratch::new("restart");
+    let engine = durable(&scratch);
+    engine.write(numbers(0, 1000)).expect("writes");
+    engine.persist().expect("persists");
+    assert!(engine.disk_bytes() > 0);
+    drop(engine);
+    assert_eq!(count(&durable(&scratch)), 1000);
+}
+
+#[test]
+fn a_folder_in_use_is_refused_by_name() {
+    let scratch = Scratch::new("locked");
+    let _first = durable(&scratch);
+    let config = durable_config(&scratch);
+    match DurableEngine::open(&config) {
+        Err(Error::Locked { folder }) => assert_eq!(folder, config.folder),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_space_keeps_its_data_when_others_are_added() {
+    let scratch = Scratch::new("spaces");
+    let mut config = durable_config(&scratch);
+    let engine = DurableEngine::open(&config).expect("opens");
+    engine.write(numbers(0, 10)).expect("writes");
+    engine.persist().expect("persists");
+    drop(engine);
+    config.spaces.insert(1, "between".to_owned());
+    let engine = DurableEngine::open(&config).expect("opens");
+    assert_eq!(count(&engine), 0);
+    let found = engine.view().get(SpaceId(2), &0_u32.to_be_bytes()).expect("reads");
+    assert!(found.is_some());
+}

@@ -1,0 +1,6 @@
+//! Engines and the overlay from outside.
+
+mod contract;
+mod durable;
+mod model;
+mod overlay;

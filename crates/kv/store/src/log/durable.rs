@@ -1,0 +1,180 @@
+//! The log on disk: one instance of the `raft-engine` library for all groups.
+//!
+//! A write that waits is one append and one fsync, whatever groups it has. The library's own
+//! `sync` does nothing without a write, so durability is always asked for with one. A torn tail is
+//! cut off when the log is opened; damage before it refuses to open.
+
+use std::path::PathBuf;
+
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, HardState};
+use raft_engine::{Command, Config, Engine, MessageExt, ReadableSize, RecoveryMode};
+
+use super::{Error, GroupId, GroupState, LogBatch, LogChange, RaftLog, Span, Sync, Truncated};
+
+/// Keys of a group's small records.
+const HARD_STATE: &[u8] = b"hard-state";
+const TRUNCATED: &[u8] = b"truncated";
+const DURABLE_APPLIED: &[u8] = b"durable-applied";
+
+/// How a log on disk is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DurableLogConfig {
+    /// Its own folder; made if it is missing.
+    pub folder: PathBuf,
+    /// Bytes of a file before the next one is begun.
+    pub file_bytes: u64,
+    /// Bytes from which on files of truncated entries are removed; at least one file.
+    pub purge_bytes: u64,
+}
+
+/// See the module.
+pub struct DurableLog {
+    engine: Engine,
+}
+
+/// How the library finds the index of an entry.
+struct Indexed;
+
+impl MessageExt for Indexed {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+impl DurableLog {
+    /// Opens the folder's log, or makes one.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn open(config: &DurableLogConfig) -> Result<Self, Error> {
+        let folder = config.folder.to_string_lossy().into_owned();
+        let settings = Config {
+            dir: folder.clone(),
+            recovery_mode: RecoveryMode::TolerateTailCorruption,
+            recovery_threads: 1,
+            // Payloads are compressed by who knows them, or not at all.
+            batch_compression_threshold: ReadableSize(0),
+            target_file_size: ReadableSize(config.file_bytes),
+            purge_threshold: ReadableSize(config.purge_bytes.max(config.file_bytes)),
+            ..Config::default()
+        };
+        match Engine::open(settings) {
+            Ok(engine) => Ok(Self { engine }),
+            Err(error) if is_locked(&error) => Err(Error::Locked { folder }),
+            Err(error) => Err(from_engine(error)),
+        }
+    }
+
+    fn truncated(&self, group: u64) -> Result<Truncated, Error> {
+        let Some(bytes) = self.engine.get(group, TRUNCATED) else {
+            return Ok(Truncated::default());
+        };
+        let (index, term) = bytes.split_at_checked(8).ok_or_else(|| damaged("truncated"))?;
+        Ok(Truncated { index: number(index, "truncated")?, term: number(term, "truncated")? })
+    }
+
+    fn state(&self, group: u64) -> Result<GroupState, Error> {
+        let truncated = self.truncated(group)?;
+        let hard_state = match self.engine.get(group, HARD_STATE) {
+            Some(bytes) => {
+                HardState::parse_from_bytes(&bytes).map_err(|_| damaged("hard-state"))?
+            }
+            None => HardState::default(),
+        };
+        let durable_applied = match self.engine.get(group, DURABLE_APPLIED) {
+            Some(bytes) => number(&bytes, "durable-applied")?,
+            None => 0,
+        };
+        let last_index = self.engine.last_index(group).unwrap_or(0).max(truncated.index);
+        Ok(GroupState { group: GroupId(group), hard_state, truncated, last_index, durable_applied })
+    }
+}
+
+impl RaftLog for DurableLog {
+    fn groups(&self) -> Result<Vec<GroupState>, Error> {
+        let mut groups = self.engine.raft_groups();
+        groups.sort_unstable();
+        groups.into_iter().map(|group| self.state(group)).collect()
+    }
+
+    fn fetch(&self, span: Span, bytes_max: usize, into: &mut Vec<Entry>) -> Result<(), Error> {
+        let Span { group, low, high } = span;
+        if low >= high {
+            return Ok(());
+        }
+        let found =
+            self.engine.fetch_entries_to::<Indexed>(group.0, low, high, Some(bytes_max), into);
+        match found {
+            Ok(0) | Err(raft_engine::Error::EntryCompacted | raft_engine::Error::EntryNotFound) => {
+                Err(Error::Missing { group, index: low })
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(from_engine(error)),
+        }
+    }
+
+    fn write(&self, batch: LogBatch, sync: Sync) -> Result<(), Error> {
+        let mut written = raft_engine::LogBatch::default();
+        for (GroupId(group), change) in batch {
+            let result = match change {
+                LogChange::Append(entries) => written.add_entries::<Indexed>(group, &entries),
+                LogChange::HardState(state) => {
+                    written.put_message(group, HARD_STATE.to_vec(), &state)
+                }
+                LogChange::Truncate(truncated) => {
+                    let mut bytes = truncated.index.to_be_bytes().to_vec();
+                    bytes.extend(truncated.term.to_be_bytes());
+                    written.add_command(group, Command::Compact { index: truncated.index + 1 });
+                    written.put(group, TRUNCATED.to_vec(), bytes)
+                }
+                LogChange::DurableApplied(index) => {
+                    written.put(group, DURABLE_APPLIED.to_vec(), index.to_be_bytes().to_vec())
+                }
+                LogChange::Destroy => {
+                    written.add_command(group, Command::Clean);
+                    Ok(())
+                }
+            };
+            result.map_err(from_engine)?;
+        }
+        self.engine.write(&mut written, sync == Sync::Wait).map(drop).map_err(from_engine)
+    }
+
+    fn purge(&self) -> Result<Vec<GroupId>, Error> {
+        let holding = self.engine.purge_expired_files().map_err(from_engine)?;
+        Ok(holding.into_iter().map(GroupId).collect())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.engine.get_used_size() as u64
+    }
+}
+
+impl std::fmt::Debug for DurableLog {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("DurableLog").field("folder", &self.engine.path()).finish()
+    }
+}
+
+fn number(bytes: &[u8], record: &str) -> Result<u64, Error> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| damaged(record))
+}
+
+fn damaged(record: &str) -> Error {
+    Error::Corrupt { detail: format!("a {record} record cannot be read") }
+}
+
+/// The library tells a lock that is held in words only.
+fn is_locked(error: &raft_engine::Error) -> bool {
+    error.to_string().contains("lock")
+}
+
+fn from_engine(error: raft_engine::Error) -> Error {
+    match error {
+        raft_engine::Error::Io(error) => Error::Io(error),
+        other => Error::Corrupt { detail: other.to_string() },
+    }
+}

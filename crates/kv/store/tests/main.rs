@@ -1,0 +1,5 @@
+//! The store from outside.
+
+mod group;
+mod log;
+mod model;
