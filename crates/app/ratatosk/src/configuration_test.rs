@@ -236,10 +236,7 @@ fn invalid_values_are_refused_with_what_is_allowed() {
             "[mqtt]\nshards = \"2\"",
             "r.toml:2:1: mqtt.shards: \"2\" is not a whole number from 0 to 64",
         ),
-        (
-            "[mqtt]\nshards = 65",
-            "r.toml:2:1: mqtt.shards: 65 is not a whole number from 0 to 64",
-        ),
+        ("[mqtt]\nshards = 65", "r.toml:2:1: mqtt.shards: 65 is not a whole number from 0 to 64"),
         (
             "[mqtt]\nshards = 1.5",
             "r.toml:2:1: mqtt.shards: a fraction is not a whole number from 0 to 64",
