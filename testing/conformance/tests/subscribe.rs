@@ -575,7 +575,8 @@ fn retain_as_published_is_honoured() {
                 if as_published && !case.version.is_v5() {
                     continue;
                 }
-                let mut connector = case.client("c");
+                // A session of its own: the last message of another may come again when it is resumed.
+                let mut connector = case.client(&format!("c-{is_stored}-{as_published}"));
                 if is_stored {
                     connector = connector.persistent();
                 }
