@@ -95,6 +95,26 @@ impl Batch {
         self.bytes
     }
 
+    /// What the batch makes of a key: nothing, that it is gone, or its value. Looks at one change
+    /// after the other, from the last on.
+    #[must_use]
+    pub fn get(&self, space: SpaceId, key: &[u8]) -> Option<Option<&Bytes>> {
+        self.changes.iter().rev().find_map(|change| match change {
+            Change::Put { space: place, key: held, value, .. } => {
+                (*place == space && held == key).then_some(Some(value))
+            }
+            Change::Remove { space: place, key: held } => {
+                (*place == space && held == key).then_some(None)
+            }
+        })
+    }
+
+    /// Adds the changes of another batch behind these.
+    pub fn append(&mut self, more: Batch) {
+        self.bytes += more.bytes;
+        self.changes.extend(more.changes);
+    }
+
     /// The changes, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Change> {
         self.changes.iter()

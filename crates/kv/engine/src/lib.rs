@@ -15,6 +15,7 @@ mod layer;
 mod memory;
 mod overlay;
 mod range;
+pub mod wire;
 
 pub use batch::{Batch, Change, KEY_BYTES_MAX};
 pub use durable::{DurableConfig, DurableEngine};

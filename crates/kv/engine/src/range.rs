@@ -45,6 +45,17 @@ impl KeyRange {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
 
+    /// The keys that are in both.
+    #[must_use]
+    pub fn intersection(&self, other: &KeyRange) -> KeyRange {
+        let start = self.start.clone().max(other.start.clone());
+        let end = match (&self.end, &other.end) {
+            (Some(one), Some(two)) => Some(one.min(two).clone()),
+            (one, two) => one.as_ref().or(two.as_ref()).cloned(),
+        };
+        KeyRange { start, end }
+    }
+
     /// As bounds of the standard library. Only for one that is not empty: maps panic at bounds that
     /// cross.
     pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
@@ -70,6 +81,19 @@ mod tests {
         check(b"", None);
         assert!(!KeyRange::prefix(b"ab").contains(b"ac"));
         assert!(KeyRange::prefix(b"ab").contains(b"ab\xFF\xFF"));
+    }
+
+    #[test]
+    fn an_intersection_has_what_both_have() {
+        let range = |start, end: Option<&'static [u8]>| KeyRange {
+            start: Bytes::from_static(start),
+            end: end.map(Bytes::from_static),
+        };
+        let left = range(b"b", Some(b"m"));
+        assert_eq!(left.intersection(&KeyRange::all()), left);
+        assert_eq!(KeyRange::all().intersection(&left), left);
+        assert_eq!(left.intersection(&range(b"f", None)), range(b"f", Some(b"m")));
+        assert!(left.intersection(&range(b"x", Some(b"z"))).is_empty());
     }
 
     #[test]

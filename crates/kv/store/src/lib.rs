@@ -3,4 +3,5 @@
 //! Today: the Raft log that all groups of the node share, and a group's view of it. The store loop,
 //! apply and the coprocessor host stand on these.
 
+pub mod coprocessor;
 pub mod log;

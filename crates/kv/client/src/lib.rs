@@ -1,0 +1,11 @@
+//! A service's way to its ranges.
+//!
+//! A service has one [`Keyspace`]. It submits commands, which its coprocessor applies in the order
+//! in which they were submitted, and it reads what was applied. Which range has a key, on which
+//! node, and how many commands share one fsync is decided behind it.
+
+#[cfg(feature = "testing")]
+pub mod held;
+mod keyspace;
+
+pub use keyspace::{Busy, Done, Fate, Keyspace, Read};

@@ -1,0 +1,199 @@
+//! What a service puts into its ranges: how its commands change the range's data.
+//!
+//! Commands of a range come out of its Raft log, on every replica in the same order, and are
+//! applied by one thread. Whatever [`Coprocessor::apply`] does must follow from the command and the
+//! data alone: no clock, no setting, no random number, no order of a hash table, so that all
+//! replicas have the same data, now and when the log is applied again after a crash.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View, Visitor};
+
+/// A service's part of a range.
+pub trait Coprocessor: Send {
+    /// Forgets what it derived from the data and derives it anew: the range has this boundary now
+    /// and the data that `reader` shows.
+    ///
+    /// # Errors
+    /// The reader's, or [`Error::Corrupt`] if the data cannot be: the node stops.
+    fn reset(&mut self, boundary: &KeyRange, reader: &dyn Reader) -> Result<(), Error>;
+
+    /// Carries out a command and answers its caller. A command that makes no sense changes nothing
+    /// and says so in the answer.
+    ///
+    /// # Errors
+    /// The writer's: the node stops, and applies the command again when it comes back.
+    fn apply(
+        &mut self,
+        position: Position,
+        command: &Bytes,
+        writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error>;
+
+    /// Answers a question from what was applied.
+    ///
+    /// # Errors
+    /// The reader's. A question that makes no sense is answered so.
+    fn query(&self, question: &Bytes, reader: &dyn Reader) -> Result<Bytes, Error>;
+
+    /// This replica has become the leader of its range, with everything applied that was committed
+    /// before, or it is no longer.
+    fn lead(&mut self, is_leader: bool) {
+        let _ = is_leader;
+    }
+}
+
+/// Where a command stands: the same on every replica, and never used twice in a range.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The entry of the log.
+    pub index: u64,
+    /// The command within the entry.
+    pub number: u32,
+}
+
+/// A range's data.
+pub trait Reader {
+    /// The key's value.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error>;
+
+    /// Shows the keys of an interval in ascending order, as far as the range has them.
+    ///
+    /// # Errors
+    /// The engine's; the keys that were visited are right.
+    fn scan(&self, keys: &KeyRange, visit: &mut Visitor<'_>) -> Result<(), Error>;
+}
+
+/// A moment of one space of an overlay or engine, as the data of a range.
+#[derive(Debug)]
+pub struct SpaceReader<'a, V> {
+    view: &'a V,
+    space: SpaceId,
+    boundary: &'a KeyRange,
+}
+
+impl<'a, V: View> SpaceReader<'a, V> {
+    /// What a view has in a space, within the boundary.
+    pub fn new(view: &'a V, space: SpaceId, boundary: &'a KeyRange) -> Self {
+        Self { view, space, boundary }
+    }
+}
+
+impl<V: View> Reader for SpaceReader<'_, V> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.boundary.contains(key) {
+            true => self.view.get(self.space, key),
+            false => Ok(None),
+        }
+    }
+
+    fn scan(&self, keys: &KeyRange, visit: &mut Visitor<'_>) -> Result<(), Error> {
+        self.view.scan(self.space, &self.boundary.intersection(keys), visit)
+    }
+}
+
+/// What a command changes: visible to the commands behind it, and to readers when the entries that
+/// are applied together have all been.
+pub struct Writer<'a> {
+    below: &'a dyn Below,
+    space: SpaceId,
+    boundary: &'a KeyRange,
+    changes: &'a mut Batch,
+}
+
+/// What lies below the changes.
+trait Below {
+    fn get(&self, space: SpaceId, key: &[u8]) -> Result<Option<Bytes>, Error>;
+}
+
+impl<E: Engine> Below for Overlay<E> {
+    fn get(&self, space: SpaceId, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.view().get(space, key)
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// Adds to `changes`, which are above the overlay and not in it yet.
+    pub fn new<E: Engine>(
+        overlay: &'a Overlay<E>,
+        space: SpaceId,
+        boundary: &'a KeyRange,
+        changes: &'a mut Batch,
+    ) -> Self {
+        Self { below: overlay, space, boundary, changes }
+    }
+
+    /// The key has this value from now on.
+    ///
+    /// # Panics
+    /// If the key is outside the range: what leaves it was not meant for it.
+    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        let key = self.within(key.into());
+        self.changes.put(self.space, key, value);
+    }
+
+    /// As [`put`](Self::put) for a key that is not there: if it is removed before the next
+    /// checkpoint it never reaches the disk.
+    ///
+    /// # Panics
+    /// As [`put`](Self::put).
+    pub fn insert(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        let key = self.within(key.into());
+        self.changes.insert(self.space, key, value);
+    }
+
+    /// The key is not there from now on; it need not have been.
+    ///
+    /// # Panics
+    /// As [`put`](Self::put).
+    pub fn remove(&mut self, key: impl Into<Bytes>) {
+        let key = self.within(key.into());
+        self.changes.remove(self.space, key);
+    }
+
+    /// The key's value, with the changes of the commands before.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.changes.get(self.space, key) {
+            Some(changed) => Ok(changed.cloned()),
+            None => self.below.get(self.space, key),
+        }
+    }
+
+    fn within(&self, key: Bytes) -> Bytes {
+        assert!(self.boundary.contains(&key), "the key {key:?} is outside the range");
+        key
+    }
+}
+
+impl std::fmt::Debug for Writer<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Writer").field("space", &self.space).finish_non_exhaustive()
+    }
+}
+
+/// Reads all keys of an interval: for what is rebuilt from the data.
+///
+/// # Errors
+/// The reader's, or what `each` answers for the first key that it does not like.
+pub fn scan_all(
+    reader: &dyn Reader,
+    keys: &KeyRange,
+    mut each: impl FnMut(&[u8], &Bytes) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    reader.scan(keys, &mut |key, value| match each(key, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            outcome = Err(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    outcome
+}
