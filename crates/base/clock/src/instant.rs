@@ -83,6 +83,28 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// When the process's time began, by the wall clock: what turns deadlines into stamps that outlive
+/// the process, and back.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(Timestamp);
+
+impl Epoch {
+    /// The epoch of a process in which it is `now`, and `wall` by the wall clock.
+    pub const fn new(now: Instant, wall: Timestamp) -> Self {
+        Epoch(Timestamp(wall.0.saturating_sub(now.as_millis())))
+    }
+
+    /// The stamp of a point, rounded up to milliseconds: nothing stored is due before its time.
+    pub const fn stamp(self, instant: Instant) -> Timestamp {
+        Timestamp(self.0.0.saturating_add(instant.0.div_ceil(1_000_000)))
+    }
+
+    /// The point of a stamp; the start of the process for what is older.
+    pub const fn instant(self, stamp: Timestamp) -> Instant {
+        Instant::from_millis(stamp.0.saturating_sub(self.0.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +114,17 @@ mod tests {
         assert_eq!(Instant::ZERO - Duration::from_secs(1), Instant::ZERO);
         assert_eq!(Instant::from_nanos(u64::MAX) + Duration::MAX, Instant::from_nanos(u64::MAX));
         assert_eq!(Instant::ZERO.since(Instant::from_millis(5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_deadline_survives_the_process_as_a_stamp() {
+        let before = Epoch::new(Instant::from_millis(5_000), Timestamp::from_millis(1_000_000));
+        let stamp = before.stamp(Instant::from_millis(9_000));
+        assert_eq!(before.instant(stamp), Instant::from_millis(9_000));
+        let after = Epoch::new(Instant::ZERO, Timestamp::from_millis(1_001_500));
+        assert_eq!(after.instant(stamp), Instant::from_millis(2_500));
+        let late = Epoch::new(Instant::ZERO, Timestamp::from_millis(2_000_000));
+        assert_eq!(late.instant(stamp), Instant::ZERO);
     }
 
     #[test]

@@ -10,6 +10,6 @@ mod instant;
 mod system;
 mod wheel;
 
-pub use instant::{Instant, Timestamp};
+pub use instant::{Epoch, Instant, Timestamp};
 pub use system::SystemClock;
 pub use wheel::Wheel;

@@ -4,7 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::{Instant, Timestamp};
+use crate::{Epoch, Instant, Timestamp};
 
 /// The process's clock. Copies of one clock agree; two clocks made apart do not.
 #[derive(Copy, Clone, Debug)]
@@ -25,6 +25,11 @@ impl SystemClock {
     pub fn now(&self) -> Instant {
         let elapsed = std::time::Instant::now().saturating_duration_since(self.start);
         Instant::ZERO + elapsed
+    }
+
+    /// When this process's time began, by the wall clock as it is now.
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(self.now(), self.wall())
     }
 
     /// The wall clock, for what is stored or shown. A clock set before 1970 reads as 1970.

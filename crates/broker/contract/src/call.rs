@@ -41,6 +41,30 @@ impl<T> Call<T> {
     }
 }
 
+/// An answer that holds at once. What it changed is durable already, or will be: then whoever the
+/// call names is told by [`Sessions::settle`](crate::sessions::Sessions::settle), and what depends
+/// on it may not leave the node before.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Promised<T> {
+    /// The answer.
+    pub answer: T,
+    /// Nobody will be told, for there is nothing to wait for.
+    pub is_durable: bool,
+}
+
+impl<T> Promised<T> {
+    /// An answer that needs no disk, or has it behind it.
+    pub fn kept(answer: T) -> Self {
+        Promised { answer, is_durable: true }
+    }
+
+    /// An answer whose change is on its way to the disk.
+    pub fn later(answer: T) -> Self {
+        Promised { answer, is_durable: false }
+    }
+}
+
 /// What became of durable work, from the best to the worst: where one message is work for several,
 /// the worst counts.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
