@@ -32,7 +32,7 @@ fn open(folder: &Path) -> Node {
 
 /// Proposes and waits.
 fn count(node: &Node, names: &[&str]) -> Vec<u64> {
-    let (told, tells) = mpsc::channel();
+    let (told, tells) = mpsc::sync_channel(1);
     let handle = node.handle();
     let group = handle.ranges("counter")[0].group;
     handle.propose(

@@ -59,6 +59,7 @@ impl Shard {
             self.stats.refused += 1;
         }
         let local = std::mem::take(&mut connection.local);
+        connection.local.unsaved = local.unsaved;
         self.leave(session, connection, local, &ending);
         connection.partial = Vec::new();
         connection.has_leftover = false;

@@ -110,6 +110,9 @@ pub(crate) struct Local {
     /// What held when it was permitted.
     pub(crate) topic_permit: Option<TopicPermit>,
     pub(crate) claim: Option<Claim>,
+    /// Changes of the session that are on their way to the disk. Until they are there nothing is
+    /// written to the socket: whatever is said may depend on them. DUR-009
+    pub(crate) unsaved: u32,
     /// Shared with those who choose among the members of a group, once it is one or may be.
     pub(crate) member: Option<Arc<MemberState>>,
     /// Which life of the session this is: of a transient one the connection's, of a persistent
