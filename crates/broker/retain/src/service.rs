@@ -110,6 +110,12 @@ impl RetainService {
         count
     }
 
+    /// Panics unless every store keeps its invariants.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        self.tenants.read().by_id.values().for_each(|tenant| tenant.check_invariants());
+    }
+
     fn open(&self, id: &TenantId) -> Arc<Tenant> {
         if let Some(tenant) = self.tenants.read().by_id.get(id) {
             return Arc::clone(tenant);
