@@ -10,10 +10,11 @@ use ratatosk_codec::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::history::{ClientIndex, What};
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::{Gate, PATIENCE, Stage};
 
 /// Who connects.
 #[derive(Clone, Debug)]
@@ -103,6 +104,7 @@ pub(crate) struct Connection {
     pub(crate) is_present: bool,
     version: ProtocolVersion,
     stream: TcpStream,
+    gate: watch::Receiver<Gate>,
     decoder: Decoder,
     read: Vec<u8>,
 }
@@ -135,8 +137,9 @@ impl Connection {
         stream.set_nodelay(true)?;
         let version = persona.version;
         let decoder = Decoder::client(version, u32::MAX);
+        let (gate, read) = (stage.follow(), Vec::new());
         let mut connection =
-            Connection { epoch, is_present: false, version, stream, decoder, read: Vec::new() };
+            Connection { epoch, is_present: false, version, stream, gate, decoder, read };
         stage.record(persona.client, What::ConnectSent);
         connection.send_connect(persona).await?;
         match connection.next().await? {
@@ -212,8 +215,15 @@ impl Connection {
                 }
                 return Ok(incoming);
             }
-            let count = self.stream.read_buf(&mut self.read).await?;
-            ensure!(count > 0, "the broker closed");
+            tokio::select! {
+                biased;
+                count = self.stream.read_buf(&mut self.read) => {
+                    ensure!(count? > 0, "the broker closed");
+                }
+                _ = self.gate.wait_for(|gate| gate.epoch != self.epoch) => {
+                    bail!("the network failed");
+                }
+            }
         }
     }
 }

@@ -92,7 +92,7 @@ pub struct Filter {
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// In which round; each kill begins another.
+    /// In which round; each blow begins another.
     pub round: u32,
     /// How long after the beginning.
     pub at: Duration,
@@ -109,6 +109,8 @@ pub enum What {
     Started,
     /// The broker was killed.
     Killed,
+    /// All connections failed.
+    NetworkFailed,
     /// CONNECT was sent.
     ConnectSent,
     /// CONNACK came.
@@ -118,7 +120,7 @@ pub enum What {
     },
     /// The client closed the connection, with or without DISCONNECT.
     Left,
-    /// The connection ended because the broker was killed.
+    /// The connection ended because the broker was killed, or the network failed.
     Cut,
     /// The broker closed although it lives.
     Dropped(String),
@@ -244,7 +246,7 @@ impl History {
     /// Writes down what happened.
     pub fn record(&mut self, at: Duration, client: Option<ClientIndex>, what: What) {
         match &what {
-            What::Killed => self.round += 1,
+            What::Killed | What::NetworkFailed => self.round += 1,
             What::Sent { is_again: false, .. } => self.open += 1,
             What::Refused(..) | What::Abandoned(_) | What::Completed(_) => self.open -= 1,
             What::Acked(message) if self.message(*message).qos == Qos::AtLeastOnce => {

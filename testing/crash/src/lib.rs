@@ -26,4 +26,4 @@ mod stage;
 mod subscriber;
 pub mod torture;
 
-pub use torture::{Outcome, Plan};
+pub use torture::{Blow, Outcome, Plan};

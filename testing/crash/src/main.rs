@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Parser;
 use ratatosk_crash::history::What;
 use ratatosk_crash::oracle::Property;
-use ratatosk_crash::{Outcome, Plan, torture};
+use ratatosk_crash::{Blow, Outcome, Plan, torture};
 
 /// kill -9 of the broker under load, again and again: nothing acknowledged may be lost.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ struct Options {
     /// Messages a second of each publisher.
     #[arg(long, default_value_t = 100)]
     rate: u32,
+    /// Cut all connections instead of killing the broker: it must pass this without a disk too.
+    #[arg(long)]
+    spare: bool,
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test program reads the clock; it does not ship")]
@@ -61,7 +64,9 @@ fn main() -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(any_seed);
     println!("seed {seed}, {} rounds", options.rounds);
     let span = Duration::try_from_secs_f64(options.seconds_per_round)?;
-    let outcome = torture::run(Plan { seed, rounds: options.rounds, span, rate: options.rate })?;
+    let blow = if options.spare { Blow::Cut } else { Blow::Kill };
+    let Options { rounds, rate, .. } = options;
+    let outcome = torture::run(Plan { seed, rounds, span, rate, blow })?;
     show(&outcome);
     if outcome.violations.is_empty() {
         println!("nothing acknowledged was lost");

@@ -89,13 +89,13 @@ impl Publisher {
                 incoming = connection.next() => self.receive(incoming?, connection).await?,
                 _ = gate.changed() => {}
                 () = sleep_until(next), if has_room => {
-                    if self.dice.once_in(300) {
-                        // Its own network failed: the broker lives and has to take it up again.
-                        self.record(What::Left);
-                        return Ok(());
-                    }
                     for _ in 0..=self.dice.below(BURST) {
                         self.publish(connection).await?;
+                    }
+                    if self.dice.once_in(60) {
+                        // Its own network fails: the broker lives and has to take it up again.
+                        self.record(What::Left);
+                        return Ok(());
                     }
                     next = self.next_turn();
                 }

@@ -27,6 +27,18 @@ pub struct Plan {
     pub span: Duration,
     /// Messages a second of each publisher.
     pub rate: u32,
+    /// What happens to the broker.
+    pub blow: Blow,
+}
+
+/// What ends a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// kill -9.
+    Kill,
+    /// All connections fail and the broker lives: what even one without a disk has to withstand,
+    /// so that a violation means that the clients here are wrong.
+    Cut,
 }
 
 /// What came of it.
@@ -87,6 +99,7 @@ struct Run<'a> {
     kept: Vec<String>,
     dice: Dice,
     kills: u32,
+    blow: Blow,
 }
 
 async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
@@ -96,7 +109,8 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
     let kept = cast::enter(&stage, &mut tasks, plan.seed, plan.rate);
     let probe = probe::persona(&stage);
     let dice = Dice::new(plan.seed, 0);
-    let mut run = Run { broker, stage, probe, kept, dice, kills: 0 };
+    let mut run = Run { broker, stage, probe, kept, dice, kills: 0, blow: plan.blow };
+    run.broker.start()?;
     run.begin(Mode::Load).await?;
     for round in 1..=plan.rounds {
         let span = run.dice.span(SPAN_MIN.min(plan.span), plan.span);
@@ -105,11 +119,10 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
         }
         sleep(span).await;
         check_clients(&mut tasks)?;
-        run.kill()?;
-        while run.dice.once_in(4) {
-            run.broker.start()?;
+        run.strike()?;
+        while plan.blow == Blow::Kill && run.dice.once_in(4) {
             sleep(run.dice.span(Duration::ZERO, STARTING_MAX)).await;
-            run.kill()?;
+            run.strike()?;
         }
         run.begin(Mode::Load).await?;
     }
@@ -117,7 +130,7 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
     let mut violations = run.drained().await?;
     if !is_something_missing(&violations) {
         // All is taken: from now on nothing comes.
-        run.kill()?;
+        run.strike()?;
         run.begin(Mode::Drain).await?;
         violations = run.drained().await?;
     }
@@ -127,9 +140,8 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
 }
 
 impl Run<'_> {
-    /// Starts the broker, looks at what is retained, and lets everybody in.
+    /// Waits for the broker, looks at what is retained, and lets everybody in.
     async fn begin(&mut self, mode: Mode) -> Result<()> {
-        self.broker.start()?;
         self.broker.ready().await?;
         self.stage.record_broker(What::Started);
         self.stage.inspect();
@@ -138,12 +150,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn kill(&mut self) -> Result<()> {
+    /// Ends the round; afterwards a broker is there or begins.
+    fn strike(&mut self) -> Result<()> {
         self.stage.close();
+        if self.blow == Blow::Cut {
+            self.stage.record_broker(What::NetworkFailed);
+            return self.broker.check_alive();
+        }
         self.broker.kill()?;
         self.stage.record_broker(What::Killed);
         self.kills += 1;
-        Ok(())
+        self.broker.start()
     }
 
     /// Waits until nothing is missing, or what is missing does not come any more.
