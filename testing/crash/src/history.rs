@@ -111,6 +111,8 @@ pub enum What {
     Killed,
     /// All connections failed.
     NetworkFailed,
+    /// Everything was taken and acknowledged by everybody, and nothing is sent from here on.
+    Drained,
     /// CONNECT was sent.
     ConnectSent,
     /// CONNACK came.

@@ -9,6 +9,7 @@ mod facts;
 mod order;
 pub(crate) mod retained;
 mod session;
+mod settled;
 mod will;
 
 #[cfg(test)]
@@ -26,6 +27,8 @@ pub enum Property {
     Delivery,
     /// QoS 2 comes once.
     ExactlyOnce,
+    /// What subscribers acknowledged, and is settled, does not come again.
+    Settled,
     /// What was given up by UNSUBACK brings nothing.
     Unsubscribed,
     /// First occurrences of a publisher's messages to a topic ascend.
@@ -42,9 +45,10 @@ pub enum Property {
 
 impl Property {
     /// All of them.
-    pub const ALL: [Property; 8] = [
+    pub const ALL: [Property; 9] = [
         Property::Delivery,
         Property::ExactlyOnce,
+        Property::Settled,
         Property::Unsubscribed,
         Property::Order,
         Property::Session,
@@ -94,6 +98,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
     delivery::judge(history, &facts, &mut violations);
     order::judge(history, &facts, &mut violations);
     session::judge(history, &mut violations);
+    settled::judge(history, &mut violations);
     retained::judge(history, &mut violations);
     will::judge(history, &facts, &mut violations);
     conduct::judge(history, &mut violations);

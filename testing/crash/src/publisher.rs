@@ -208,13 +208,32 @@ impl Publisher {
     }
 }
 
-/// What a message carries: its index.
+/// What a message carries: its index, and in every fiftieth message so much that it is no small
+/// thing to store. The index decides all of it, so that a message is told from its remains.
 fn payload(message: MessageIndex) -> String {
-    format!("message {}", message.0)
+    let filling = if message.0.is_multiple_of(50) { (message.0 as usize % 17) * 1000 } else { 0 };
+    format!("message {} {}", message.0, "x".repeat(filling))
 }
 
-/// The message of a payload.
-pub(crate) fn message_of(payload: &[u8]) -> Option<MessageIndex> {
-    let text = std::str::from_utf8(payload).ok()?;
-    Some(MessageIndex(text.strip_prefix("message ")?.parse().ok()?))
+/// The message of a payload, if it is whole.
+pub(crate) fn message_of(bytes: &[u8]) -> Option<MessageIndex> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (number, _) = text.strip_prefix("message ")?.split_once(' ')?;
+    let message = MessageIndex(number.parse().ok()?);
+    (payload(message) == text).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_known_by_its_whole_payload() {
+        for index in [0, 1, 50, 51, 100] {
+            let text = payload(MessageIndex(index));
+            assert_eq!(message_of(text.as_bytes()), Some(MessageIndex(index)));
+            assert_eq!(message_of(&text.as_bytes()[..text.len() - 1]), None);
+            assert_eq!(message_of(format!("{text}x").as_bytes()), None);
+        }
+    }
 }

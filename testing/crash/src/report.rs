@@ -9,6 +9,8 @@ use crate::oracle::{Property, Subject, Violation};
 /// Violations of one property that are shown with their timeline; of the others only the count.
 const SHOWN_MAX: usize = 3;
 const LINES_MAX: usize = 60;
+/// Lines behind the last one that is about the subject.
+const LINES_AFTER_MAX: usize = 6;
 
 /// All violations: how many of each property, and the first ones with their timeline.
 #[must_use]
@@ -45,13 +47,14 @@ pub fn timeline(history: &History, violation: &Violation) -> String {
         events().filter(|(at, event)| is_subject(*at, event)).filter_map(|(_, event)| event.client),
     );
     let first = events().find(|(at, event)| is_subject(*at, event)).map_or(0, |(at, _)| at);
+    let last = events().rfind(|(at, event)| is_subject(*at, event)).map_or(first, |(at, _)| at);
     // Where the wronged client stood when it began.
     let is_own = |event: &Event| event.client.is_some() && event.client == violation.client;
     let mut before =
         events().take(first).filter(|(_, event)| is_own(event) && is_life(&event.what));
     let from = before.next_back().map_or(first, |(at, _)| at);
     let mut lines = String::new();
-    let mut count = 0;
+    let (mut count, mut after) = (0, 0);
     for (at, event) in events().skip(from) {
         let is_shown = is_subject(at, event)
             || event.client.is_none()
@@ -61,7 +64,10 @@ pub fn timeline(history: &History, violation: &Violation) -> String {
             continue;
         }
         count += 1;
-        if count > LINES_MAX {
+        if at > last {
+            after += 1;
+        }
+        if count > LINES_MAX || after > LINES_AFTER_MAX {
             lines.push_str("    …\n");
             break;
         }

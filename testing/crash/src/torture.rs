@@ -65,11 +65,14 @@ impl Outcome {
 
 /// A round without this is no load.
 const SPAN_MIN: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(400);
 /// In so long nearly every process has begun, and many have not finished to begin.
 const STARTING_MAX: Duration = Duration::from_millis(300);
 const QUIET: Duration = Duration::from_millis(400);
+/// The longest that a subscriber's acknowledgement may be on its way to the disk.
+const SETTLE: Duration = Duration::from_secs(1);
 /// What did not come after so long without any event is lost.
-const LOST_AFTER: Duration = Duration::from_secs(6);
+const LOST_AFTER: Duration = Duration::from_secs(10);
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 /// Does what is planned. The folder of the broker is kept if something is wrong.
@@ -111,9 +114,14 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
     let dice = Dice::new(plan.seed, 0);
     let mut run = Run { broker, stage, probe, kept, dice, kills: 0, blow: plan.blow };
     run.broker.start()?;
-    run.begin(Mode::Load).await?;
+    // Everybody has subscribed before the first message.
+    run.begin(Mode::Drain).await?;
+    run.stage.quiet(QUIET, DRAIN_MAX).await;
+    run.stage.turn(Mode::Load);
     for round in 1..=plan.rounds {
-        let span = run.dice.span(SPAN_MIN.min(plan.span), plan.span);
+        // Some kills meet everybody on the way back.
+        let longest = if run.dice.once_in(3) { SHORT } else { plan.span };
+        let span = run.dice.span(SPAN_MIN, longest);
         for mortal in mortal::generation(&run.stage, &mut run.dice, round, span) {
             tasks.spawn_local(mortal);
         }
@@ -129,7 +137,9 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
     run.stage.turn(Mode::Drain);
     let mut violations = run.drained().await?;
     if !is_something_missing(&violations) {
-        // All is taken: from now on nothing comes.
+        // All is taken, and the broker had the time to settle it: from now on nothing comes.
+        run.stage.quiet(SETTLE, DRAIN_MAX).await;
+        run.stage.record_broker(What::Drained);
         run.strike()?;
         run.begin(Mode::Drain).await?;
         violations = run.drained().await?;

@@ -1,52 +1,9 @@
-//! Five rounds of load and kill -9, judged property by property: one run for all tests.
+//! A few rounds with the real binary; the program of this package does more, with any seed.
 //!
-//! The program of this package does the same as often as wanted and with any seed.
+//! `kills` needs a broker that keeps what it acknowledged, and the feature `durable` says that it
+//! does. `cuts` is for every broker: it shows that the clients and the oracles are right.
+#![allow(missing_docs, reason = "the names of the tests are sentences")]
 
-use std::sync::OnceLock;
-use std::time::Duration;
-
-use ratatosk_crash::oracle::Property;
-use ratatosk_crash::{Outcome, Plan, torture};
-
-const PLAN: Plan = Plan { seed: 1, rounds: 5, span: Duration::from_secs(3), rate: 40 };
-
-#[track_caller]
-fn check(properties: &[Property]) {
-    static OUTCOME: OnceLock<Result<Outcome, String>> = OnceLock::new();
-    let outcome = OUTCOME.get_or_init(|| torture::run(PLAN).map_err(|error| format!("{error:#}")));
-    let outcome = outcome.as_ref().unwrap_or_else(|error| panic!("{error}"));
-    let report = outcome.report(properties);
-    assert!(report.is_empty(), "{report}");
-}
-
-/// DUR-002, INBOX-007: what was acknowledged to publishers reaches every persistent subscriber,
-/// in order, and what these have not acknowledged comes again.
-#[test]
-fn kill_9_loses_no_acknowledged_message() {
-    check(&[Property::Delivery, Property::Order]);
-}
-
-/// DUR-003, DUR-010: a message of QoS 2 comes once, whatever publishers send again.
-#[test]
-fn qos_2_is_exactly_once_over_kills() {
-    check(&[Property::ExactlyOnce]);
-}
-
-/// DUR-002: sessions are there again, with their subscriptions and without those given up.
-#[test]
-fn sessions_and_subscriptions_come_back_as_they_were() {
-    check(&[Property::Session, Property::Unsubscribed, Property::Conduct]);
-}
-
-/// RET-006, DUR-002: retained messages are the last acknowledged ones, or later ones.
-#[test]
-fn retained_messages_come_back_as_they_were() {
-    check(&[Property::Retained]);
-}
-
-/// INBOX-011, INBOX-012, INBOX-013: wills of clients that were connected when the broker died, and
-/// those that waited, are sent; that of a client which came back is not.
-#[test]
-fn wills_outlive_the_broker() {
-    check(&[Property::Will]);
-}
+mod cuts;
+#[cfg(feature = "durable")]
+mod kills;
