@@ -132,6 +132,21 @@ impl Facts {
         self.is_all_the_time(filter, State::In, fate.sent, fate.end())
     }
 
+    /// Whether a subscription of the client was in force all the time that the message was on its
+    /// way.
+    pub(super) fn is_subscribed(
+        &self,
+        history: &History,
+        client: ClientIndex,
+        message: MessageIndex,
+    ) -> bool {
+        let Some(fate) = self.fates[message.0 as usize] else { return false };
+        let topic = &history.message(message).topic;
+        history.filters.iter().enumerate().any(|(index, filter)| {
+            filter.client == client && matches(pattern(filter), topic) && self.is_in(index, &fate)
+        })
+    }
+
     /// Whether the subscription was not in force at any time that the message was on its way.
     pub(super) fn is_out(&self, filter: usize, fate: &Fate) -> bool {
         self.is_all_the_time(filter, State::Out, fate.sent, fate.end())

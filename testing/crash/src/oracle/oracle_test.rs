@@ -267,6 +267,24 @@ fn a_swapped_order_is_caught() {
 }
 
 #[test]
+fn a_message_that_came_too_early_for_the_subscription_may_come_behind_a_later_one() {
+    let mut tale = Tale::new();
+    let (filter, subscriber) = (tale.filter, tale.subscriber);
+    tale.unsubscribes(filter);
+    let early = tale.sends(AtLeastOnce);
+    tale.tell(subscriber, What::Subscribing(filter));
+    let later = tale.sends(AtLeastOnce);
+    tale.comes(later);
+    tale.tell(subscriber, What::Subscribed(filter));
+    let publisher = tale.publisher;
+    tale.tell(publisher, What::Sent { message: early, is_again: true });
+    tale.is_acked(early);
+    tale.is_acked(later);
+    tale.comes(early);
+    tale.check(&[]);
+}
+
+#[test]
 fn topics_have_no_order_between_them() {
     let mut tale = Tale::new();
     let first = tale.publishes(AtLeastOnce);

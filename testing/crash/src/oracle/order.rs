@@ -1,7 +1,9 @@
 //! For each subscriber, first occurrences of a publisher's messages to one topic ascend, and each
 //! comes at the QoS of the subscription: one that was restored is as it was.
 //!
-//! Members of a group are left out: what one could not take, another gets later.
+//! Members of a group are left out: what one could not take, another gets later. So is a message
+//! that was on its way while the subscription changed: its first PUBLISH may have come too early
+//! for it, and the repetition comes behind a later message that was in time.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +22,7 @@ pub(super) fn judge(history: &History, facts: &Facts, violations: &mut Vec<Viola
     for (index, deliveries) in facts.deliveries.iter().enumerate() {
         let client = ClientIndex(u32::try_from(index).unwrap_or(u32::MAX));
         if !in_groups.contains(&client) {
-            judge_client(history, client, deliveries, violations);
+            judge_client(history, facts, client, violations);
         }
         for delivery in deliveries {
             judge_qos(history, client, delivery, violations);
@@ -30,14 +32,15 @@ pub(super) fn judge(history: &History, facts: &Facts, violations: &mut Vec<Viola
 
 fn judge_client(
     history: &History,
+    facts: &Facts,
     client: ClientIndex,
-    deliveries: &[Delivery],
     violations: &mut Vec<Violation>,
 ) {
     let mut seen: HashSet<MessageIndex> = HashSet::new();
     let mut last: HashMap<(ClientIndex, &str), MessageIndex> = HashMap::new();
-    for delivery in deliveries {
-        if !seen.insert(delivery.message) {
+    for delivery in &facts.deliveries[client.0 as usize] {
+        let is_first = seen.insert(delivery.message);
+        if !is_first || !facts.is_subscribed(history, client, delivery.message) {
             continue;
         }
         let message = history.message(delivery.message);
