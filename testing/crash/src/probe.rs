@@ -19,6 +19,9 @@ use crate::stage::{PATIENCE, Stage};
 /// What must be there is waited for so long.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// What must not be there had the time to come after so long without any.
+const LINGER: Duration = Duration::from_millis(50);
+
 /// Writes down what is retained for each of the topics.
 pub(crate) async fn look(stage: &Rc<Stage>, persona: &Persona, topics: &[String]) -> Result<()> {
     let mut connection =
@@ -52,6 +55,12 @@ pub(crate) async fn look(stage: &Rc<Stage>, persona: &Persona, topics: &[String]
         Err(_) if !is_answered => stage.record(persona.client, What::Stalled("PINGRESP".into())),
         // The oracle says what is missing.
         Err(_) => {}
+    }
+    while let Ok(incoming) = timeout(LINGER, connection.next()).await {
+        let Incoming::Publish(it) = incoming? else { continue };
+        if let Some(message) = message_of(&it.payload).filter(|_| it.is_retained) {
+            seen.insert(it.topic, message);
+        }
     }
     for topic in topics {
         let what = What::Retained { topic: topic.clone(), seen: seen.get(topic).copied() };
