@@ -61,13 +61,15 @@ fn show(outcome: &Outcome) {
         count(|what| matches!(what, What::Repeated(_))),
     );
     println!(
-        "{} sessions resumed, {} subscriptions, {} given up, {} looks at retained, {} wills, {} again",
+        "{} sessions resumed, {} subscriptions, {} given up, {} looks at retained, {} wills, {} again; \
+         drained in {:?}",
         count(|what| matches!(what, What::Connected { is_present: true })),
         count(|what| matches!(what, What::Subscribed(_))),
         count(|what| matches!(what, What::Unsubscribed(_))),
         count(|what| matches!(what, What::Retained { .. })),
         count(|what| matches!(what, What::WillDelivered(_))),
         wills_again(history),
+        outcome.drained_in,
     );
 }
 
