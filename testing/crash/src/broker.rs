@@ -188,7 +188,8 @@ fn binary() -> Result<PathBuf> {
     Ok(folder.join("ratatosk"))
 }
 
-/// Ports below those that the system gives to connections, which no two tests share.
+/// Ports below those that the system gives to connections, so that no client takes the broker's
+/// while it is not there.
 fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut ports = [0; COUNT];

@@ -259,6 +259,25 @@ impl History {
         self.events.push(Event { round: self.round, at, client, what });
     }
 
+    /// Persistent clients before this one that are not connected now.
+    #[must_use]
+    pub fn absent(&self, end: ClientIndex) -> Vec<ClientIndex> {
+        let mut is_connected = vec![false; self.clients.len()];
+        for event in &self.events {
+            let Some(client) = event.client else { continue };
+            match event.what {
+                What::Connected { .. } => is_connected[client.0 as usize] = true,
+                What::Left | What::Cut | What::Dropped(_) | What::Stalled(_) => {
+                    is_connected[client.0 as usize] = false;
+                }
+                _ => {}
+            }
+        }
+        let all = (0..end.0).map(ClientIndex);
+        all.filter(|client| self.client(*client).is_persistent && !is_connected[client.0 as usize])
+            .collect()
+    }
+
     /// A client.
     #[must_use]
     pub fn client(&self, client: ClientIndex) -> &Client {

@@ -84,6 +84,19 @@ pub struct Violation {
     pub text: String,
 }
 
+impl Violation {
+    /// Misconduct that was seen at the end, by nobody in particular.
+    pub(crate) fn of_broker(history: &History, text: String) -> Violation {
+        Violation {
+            property: Property::Conduct,
+            round: history.events.last().map_or(0, |event| event.round),
+            client: None,
+            subject: Subject::Event(history.events.len().saturating_sub(1)),
+            text,
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}, round {}: {}", self.property, self.round, self.text)

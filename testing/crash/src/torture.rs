@@ -86,9 +86,11 @@ pub fn run(plan: Plan) -> Result<Outcome> {
     let mut broker = Broker::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = LocalSet::new().block_on(&runtime, torture(&mut broker, plan));
-    let outcome = outcome.and_then(|outcome| {
-        broker.check_log()?;
-        Ok(outcome)
+    let outcome = outcome.map(|mut outcome| {
+        if let Err(error) = broker.check_log() {
+            outcome.violations.push(Violation::of_broker(&outcome.history, error.to_string()));
+        }
+        outcome
     });
     if outcome.as_ref().map_or(true, |outcome| !outcome.violations.is_empty()) {
         broker.keep();
@@ -191,8 +193,15 @@ impl Run<'_> {
                 (events, changed) = (history.events.len(), Instant::now());
             }
             let is_late = changed.elapsed() > LOST_AFTER || started.elapsed() > DRAIN_MAX;
-            let violations = judge(&history);
-            if is_late || (history.open == 0 && !is_something_missing(&violations)) {
+            let mut violations = judge(&history);
+            // All who are there from the beginning; mortals come after the probe.
+            let absent = history.absent(self.probe.client);
+            let is_over = history.open == 0 && absent.is_empty();
+            if is_late || (is_over && !is_something_missing(&violations)) {
+                for client in absent {
+                    let text = format!("{} did not come back", history.client(client).name);
+                    violations.push(Violation::of_broker(&history, text));
+                }
                 return Ok(violations);
             }
         }

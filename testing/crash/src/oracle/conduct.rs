@@ -26,12 +26,7 @@ pub(super) fn judge(history: &History, violations: &mut Vec<Violation>) {
         });
     }
     if history.open > 0 {
-        violations.push(Violation {
-            property: Property::Conduct,
-            round: history.events.last().map_or(0, |event| event.round),
-            client: None,
-            subject: Subject::Event(history.events.len() - 1),
-            text: format!("{} messages were not acknowledged", history.open),
-        });
+        let text = format!("{} messages were not acknowledged", history.open);
+        violations.push(Violation::of_broker(history, text));
     }
 }

@@ -455,6 +455,20 @@ fn the_will_of_a_client_that_came_back_is_caught() {
 }
 
 #[test]
+fn who_does_not_come_back_is_absent() {
+    let mut tale = Tale::new();
+    let (publisher, subscriber) = (tale.publisher, tale.subscriber);
+    let end = ClientIndex(subscriber.0 + 1);
+    assert_eq!(tale.history.absent(end), [publisher]);
+    assert_eq!(tale.history.absent(publisher), []);
+    tale.enters(publisher, false);
+    tale.tell(subscriber, What::Cut);
+    assert_eq!(tale.history.absent(end), [subscriber]);
+    tale.enters(subscriber, true);
+    assert_eq!(tale.history.absent(end), []);
+}
+
+#[test]
 fn misconduct_is_caught() {
     let text = || "something".to_owned();
     for what in [What::Dropped(text()), What::Stalled(text()), What::Foreign(text())] {
