@@ -58,6 +58,7 @@ pub fn timeline(history: &History, violation: &Violation) -> String {
     for (at, event) in events().skip(from) {
         let is_shown = is_subject(at, event)
             || event.client.is_none()
+            || is_look(history, violation, &event.what)
             || (event.client.is_some_and(|client| concerned.contains(&client))
                 && is_life(&event.what));
         if !is_shown {
@@ -77,6 +78,15 @@ pub fn timeline(history: &History, violation: &Violation) -> String {
             writeln!(lines, "    round {round} {at:>10.3?} {who}: {}", show(history, &event.what));
     }
     lines
+}
+
+/// Whether an event is a look at what the subject was to leave.
+fn is_look(history: &History, violation: &Violation, what: &What) -> bool {
+    let (Subject::Message(message), What::Retained { topic, .. }) = (violation.subject, what)
+    else {
+        return false;
+    };
+    history.message(message).topic == *topic
 }
 
 /// Whether an event is about a client's connection or subscriptions.
