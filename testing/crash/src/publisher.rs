@@ -112,7 +112,7 @@ impl Publisher {
         Instant::now() + self.dice.span(Duration::ZERO, mean * 2)
     }
 
-    /// [MQTT-4.4.0-1] Sends again what is open, under its packet identifiers and in order.
+    /// Sends again what is open, under its packet identifiers and in order.
     async fn resume(&mut self, connection: &mut Connection) -> Result<()> {
         if !connection.is_present {
             for open in std::mem::take(&mut self.open) {
@@ -160,7 +160,7 @@ impl Publisher {
         self.record(What::Sent { message: open.message, is_again });
         connection
             .send(&Packet::Publish(Publish {
-                // [MQTT-3.3.1-1] DUP is set when PUBLISH is sent again.
+                // DUP says that the packet was sent before.
                 dup: is_again,
                 qos: message.qos,
                 retain: message.retention != Retention::None,
