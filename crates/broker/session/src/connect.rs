@@ -187,6 +187,7 @@ impl Session {
                 qos0_drop_oldest: settings.qos0_drop_oldest,
                 qos0_when_offline: settings.queue_qos0_when_offline,
             },
+            will: self.will.as_deref().map(|will| will.order(self.expiry_s)),
             now,
         };
         connecting.grant = Some(grant);

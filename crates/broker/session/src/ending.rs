@@ -23,7 +23,7 @@ pub struct Ending {
 }
 
 /// A will to be published.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WillOrder {
     /// The message.
     pub message: Arc<StoredMessage>,
@@ -53,12 +53,7 @@ impl Session {
             || farewell == Farewell::ServerShutdown
                 && self.settings.no_lwt_when_server_shutting_down;
         let will = self.will.take().filter(|_| was_live && !is_suppressed);
-        let will = will.map(|will| WillOrder {
-            message: will.message,
-            // MQTT-049: the session's end is the latest time for its will.
-            delay_s: will.delay_s.min(self.expiry_s),
-            expiry_s: will.expiry_s,
-        });
+        let will = will.map(|will| will.order(self.expiry_s));
         Ending { farewell, will, expiry_s: self.expiry_s, was_live }
     }
 }

@@ -20,9 +20,9 @@ use ratatosk_contract::{
 };
 
 use crate::{
-    Answer, Broker, Farewell, Output, Request, alias::InboundAliases, connect::Connecting,
-    delivery::OUTPUT_BYTES_MAX, exchange::Exchange, inbound::Inbound, outbound::Outbound,
-    publish::BUSY_RETRY, rate::Bucket,
+    Answer, Broker, Farewell, Output, Request, WillOrder, alias::InboundAliases,
+    connect::Connecting, delivery::OUTPUT_BYTES_MAX, exchange::Exchange, inbound::Inbound,
+    outbound::Outbound, publish::BUSY_RETRY, rate::Bucket,
 };
 
 /// What a listener decides for all its sessions before it knows their tenants.
@@ -104,6 +104,18 @@ pub(crate) struct Will {
     pub(crate) message: Arc<StoredMessage>,
     pub(crate) delay_s: u32,
     pub(crate) expiry_s: Option<u32>,
+}
+
+impl Will {
+    /// What is to be published when the connection of a session with this expiry has ended.
+    pub(crate) fn order(&self, expiry_s: u32) -> WillOrder {
+        WillOrder {
+            message: Arc::clone(&self.message),
+            // MQTT-049: the session's end is the latest time for its will.
+            delay_s: self.delay_s.min(expiry_s),
+            expiry_s: self.expiry_s,
+        }
+    }
 }
 
 /// What came of the bytes that were given.
@@ -336,9 +348,9 @@ impl Session {
     }
 
     /// A pending publish has its outcome.
-    pub fn settle<B: Broker>(&mut self, ticket: Ticket, settlement: Settlement, broker: &mut B) {
+    pub fn settle(&mut self, ticket: Ticket, settlement: Settlement) {
         if self.phase == Phase::Live
-            && let Err(farewell) = self.on_settled(ticket, settlement, broker)
+            && let Err(farewell) = self.on_settled(ticket, settlement)
         {
             self.farewell = Some(farewell);
         }

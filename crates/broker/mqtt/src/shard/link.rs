@@ -40,8 +40,13 @@ pub(super) struct Link<'a> {
 
 impl Broker for Link<'_> {
     #[inline]
-    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
-        let published = self.route(message, ticket);
+    fn publish(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published {
+        let published = self.route(message, ticket, exchange);
         let is_brought_again =
             matches!(published, Published::Later | Published::Busy | Published::QuotaExceeded);
         if !is_brought_again {
@@ -170,7 +175,12 @@ impl Broker for Link<'_> {
 impl Link<'_> {
     /// Permission, the retained copy, receivers: the way of one publish.
     #[inline]
-    fn route(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
+    fn route(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published {
         let Some(tenant) = self.local.tenant else { return Published::PermissionError };
         let session = self.session;
         let waits = message.qos != Qos::AtMostOnce;
