@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use ratatosk_contract::{
-    Call, SessionIdentity, SessionRef,
+    SessionIdentity, SessionRef,
     inbox::{Attach, Sequence},
 };
 use ratatosk_plugin::answer::Answer as Later;
@@ -220,7 +220,7 @@ impl Shard {
         let claimed = match claim.admission {
             Admission::Transient if claim.is_clean => {
                 // [MQTT-3.1.2-4]
-                let _ = self.node.inbox.discard(&claim.identity, self.now);
+                let _ = self.node.inbox.discard(&claim.identity, self.now, None);
                 Some(Claimed {
                     is_present: false,
                     is_persistent: false,
@@ -254,9 +254,10 @@ impl Shard {
             is_clean: claim.is_clean,
             expiry_s,
             limits: claim.limits,
+            will: None,
             now: self.now,
         };
-        let Call::Ready(attached) = self.node.inbox.attach(&attach) else { return None };
+        let attached = self.node.inbox.attach(&attach, None).answer;
         connection.local.claim = Some(attached.claim);
         connection.local.member = Some(attached.member);
         if connection.local.identity.is_some() {

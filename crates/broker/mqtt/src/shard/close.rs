@@ -165,7 +165,7 @@ impl Shard {
         let inbox = Arc::clone(&self.node.inbox);
         let finish = move |is_permitted: bool| {
             let will = will.filter(|_| is_permitted);
-            let _ = inbox.detach(claim, Detach { expiry_s, will, now });
+            let _ = inbox.detach(claim, Detach { expiry_s, will, now }, None);
         };
         match permitted {
             Answer::Now(is_permitted) => finish(is_permitted),

@@ -102,10 +102,10 @@ impl Broker for Link<'_> {
             if let Some(rare) = &mut self.local.rare {
                 rare.persistent.retain(|known| &**known != filter.as_str());
             }
-            return match self.shard.node.inbox.unsubscribe(claim, filter.as_str()) {
-                Call::Ready(Ok(true)) => Unsubscribed::Removed,
-                Call::Ready(_) => Unsubscribed::NotFound,
-                Call::Pending => Unsubscribed::Busy,
+            let removed = self.shard.node.inbox.unsubscribe(claim, filter.as_str(), None);
+            return match removed.is_ok_and(|promised| promised.answer) {
+                true => Unsubscribed::Removed,
+                false => Unsubscribed::NotFound,
             };
         }
         if filter.share().is_some() {
@@ -140,12 +140,13 @@ impl Broker for Link<'_> {
 
     fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
         let claim = self.local.claim.ok_or(StaleClaim)?;
-        self.shard.node.inbox.received(claim, sequence)
+        self.shard.node.inbox.received(claim, sequence, None).map(|promised| promised.answer)
     }
 
     fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
         let claim = self.local.claim.ok_or(StaleClaim)?;
-        self.shard.node.inbox.inbound(claim, packet_id, is_released)
+        let noted = self.shard.node.inbox.inbound(claim, packet_id, is_released, None)?;
+        Ok(noted.answer)
     }
 
     fn assign_client_id(&mut self) -> String {
@@ -377,18 +378,16 @@ impl Link<'_> {
     ) -> Result<bool, Subscribed> {
         let subscription =
             Subscription { filter: filter.as_str().into(), options, subscription_id };
-        match self.shard.node.inbox.subscribe(claim, &subscription) {
-            Call::Ready(SubscribeOutcome::Done { existed, .. }) => {
+        match self.shard.node.inbox.subscribe(claim, &subscription, None).answer {
+            SubscribeOutcome::Done { existed, .. } => {
                 if self.local.identity.is_some() && !existed {
                     self.local.rare().persistent.push(filter.as_str().into());
                 }
                 Ok(existed)
             }
-            Call::Ready(SubscribeOutcome::TooManyFilters) => Err(Subscribed::TooManyFilters),
-            Call::Ready(SubscribeOutcome::GroupFull) => Err(Subscribed::GroupFull),
-            Call::Ready(SubscribeOutcome::Busy | SubscribeOutcome::Stale) | Call::Pending => {
-                Err(Subscribed::Busy)
-            }
+            SubscribeOutcome::TooManyFilters => Err(Subscribed::TooManyFilters),
+            SubscribeOutcome::GroupFull => Err(Subscribed::GroupFull),
+            SubscribeOutcome::Busy | SubscribeOutcome::Stale => Err(Subscribed::Busy),
         }
     }
 

@@ -301,7 +301,7 @@ impl Shard {
         }
         let mut direct = std::mem::take(&mut self.direct);
         direct.clear();
-        let call = self.node.inbox.append(targets, message, reply_to, &mut direct);
+        let call = self.node.inbox.append(targets, message, None, reply_to, &mut direct);
         self.deliver_direct(number, &direct, message);
         self.direct = direct;
         if reply_to.is_none()

@@ -126,7 +126,7 @@ impl Shard {
             };
             let message = Message { retain: true, ..message };
             let targets = Targets { routes: &[route], shared: &[] };
-            let call = self.node.inbox.append(targets, &message, None, &mut Vec::new());
+            let call = self.node.inbox.append(targets, &message, None, None, &mut Vec::new());
             match refusal(call) {
                 Some(reason) => self.stats.dropped(reason),
                 None => connection.session.note_appended(),
