@@ -59,13 +59,16 @@ impl Broker {
         let (store, failure) =
             Store::open(&configuration.data_dir, configuration.memory_limit, clock)?;
         let sessions = Arc::new(post.clone());
-        let inbox = InboxService::new(dist.clone(), sessions.clone()).charged_to(accountant);
+        let inbox = InboxService::new(dist.clone(), sessions.clone())
+            .charged_to(accountant)
+            .kept_in(store.keyspace(Space::Inbox), clock.epoch());
         let retain = RetainService::new(RetainLimits::default()).charged_to(accountant).kept_in(
             store.keyspace(Space::Retain),
             sessions,
             clock.epoch(),
         );
         // Before anybody is let in.
+        inbox.restore(clock.now()).context("persistent sessions cannot be read")?;
         retain.restore().context("retained messages cannot be read")?;
         let (inbox, retain) = (Arc::new(inbox), Arc::new(retain));
         let session_dict = Arc::new(DictService::new());
@@ -179,7 +182,7 @@ async fn expire(inbox: Arc<InboxService>, post: ratatosk_mqtt::Post, clock: Syst
         ticks.tick().await;
         inbox.expire(clock.now(), EXPIRED_MAX, &mut wills);
         for due in wills.drain(..) {
-            post.publish(&due.identity.tenant, due.message);
+            post.publish(due);
         }
     }
 }

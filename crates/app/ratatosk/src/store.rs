@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use ratatosk_client::{Keyspace, Pipe};
 use ratatosk_clock::SystemClock;
+use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::Coprocessor;
@@ -35,20 +36,23 @@ pub(crate) struct Store {
 /// Which keyspace.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
+    Inbox,
     Retain,
 }
 
 impl Space {
-    const ALL: [Self; 1] = [Self::Retain];
+    const ALL: [Self; 2] = [Self::Inbox, Self::Retain];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Inbox => "inbox.session",
             Self::Retain => "retain.message",
         }
     }
 
     fn coprocessor(self) -> Box<dyn Coprocessor> {
         match self {
+            Self::Inbox => Box::<InboxCoprocessor>::default(),
             Self::Retain => Box::<RetainCoprocessor>::default(),
         }
     }

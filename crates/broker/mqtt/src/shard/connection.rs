@@ -7,7 +7,13 @@ use std::{hash::BuildHasher as _, net::SocketAddr, rc::Rc, sync::Arc, task::Wake
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::SubscriptionOptions;
-use ratatosk_contract::{dist::RouteId, group::MemberState, inbox::Claim, retain::Cursor};
+use ratatosk_contract::{
+    call::Promised,
+    dist::RouteId,
+    group::MemberState,
+    inbox::{Claim, WillId},
+    retain::Cursor,
+};
 use ratatosk_plugin::{host::Exchange, permission::Identity};
 use ratatosk_session::Session;
 use ratatosk_telemetry::memory::Hold;
@@ -150,6 +156,8 @@ pub(crate) struct Rare {
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) verdicts: super::permissions::Verdicts,
     pub(crate) ring: Ring,
+    /// The will of a transient session, as the inbox keeps it.
+    pub(crate) will: Option<WillId>,
     /// The claim that waits for the predecessor's end.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
 }
@@ -215,6 +223,12 @@ pub(crate) struct RetainedRead {
 impl Local {
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_with(Box::default)
+    }
+
+    /// Takes note of a change that holds and may have to be waited for.
+    pub(super) fn promised<T>(&mut self, promised: Promised<T>) -> T {
+        self.unsaved += u32::from(!promised.is_durable);
+        promised.answer
     }
 
     /// How many filters the session has.

@@ -20,6 +20,7 @@ use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 use super::{
     Shard,
     connection::{Filter, Local, RetainedRead, SharedSubscription, TopicPermit},
+    hands::CHANGE,
     local_routes::{LocalSubscription, Removed},
     outcome::Outcome,
     publish::group_key,
@@ -102,10 +103,11 @@ impl Broker for Link<'_> {
             if let Some(rare) = &mut self.local.rare {
                 rare.persistent.retain(|known| &**known != filter.as_str());
             }
-            let removed = self.shard.node.inbox.unsubscribe(claim, filter.as_str(), None);
-            return match removed.is_ok_and(|promised| promised.answer) {
-                true => Unsubscribed::Removed,
-                false => Unsubscribed::NotFound,
+            let reply_to = self.on_change();
+            let removed = self.shard.node.inbox.unsubscribe(claim, filter.as_str(), reply_to);
+            return match removed.map(|promised| self.local.promised(promised)) {
+                Ok(true) => Unsubscribed::Removed,
+                Ok(false) | Err(StaleClaim) => Unsubscribed::NotFound,
             };
         }
         if filter.share().is_some() {
@@ -140,13 +142,18 @@ impl Broker for Link<'_> {
 
     fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
         let claim = self.local.claim.ok_or(StaleClaim)?;
-        self.shard.node.inbox.received(claim, sequence, None).map(|promised| promised.answer)
+        let reply_to = self.on_change();
+        let noted = self.shard.node.inbox.received(claim, sequence, reply_to)?;
+        self.local.promised(noted);
+        Ok(())
     }
 
-    fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
+    fn released(&mut self, packet_id: PacketId) -> Result<(), StaleClaim> {
         let claim = self.local.claim.ok_or(StaleClaim)?;
-        let noted = self.shard.node.inbox.inbound(claim, packet_id, is_released, None)?;
-        Ok(noted.answer)
+        let reply_to = self.on_change();
+        let noted = self.shard.node.inbox.inbound(claim, packet_id, true, reply_to)?;
+        self.local.promised(noted);
+        Ok(())
     }
 
     fn assign_client_id(&mut self) -> String {
@@ -205,10 +212,16 @@ impl Link<'_> {
                 Err(error) => return Published::InvalidTopic(error),
             },
         };
-        outcome.add(self.shard.distribute(tenant, &fresh, message, reply_to));
+        let exchange = self.local.claim.zip(exchange);
+        outcome.add(self.shard.distribute(tenant, &fresh, message, exchange, reply_to));
         let is_matched = fresh.is_matched();
         self.local.topic = Some(fresh);
         if waits { outcome.published(is_matched) } else { Published::Handed { is_matched } }
+    }
+
+    /// Whom the inbox tells when a change of this session is durable.
+    fn on_change(&self) -> Option<ReplyTo> {
+        Some(ReplyTo { session: self.session, ticket: CHANGE })
     }
 
     /// Whether the last topic's permission covers this message.
@@ -378,7 +391,9 @@ impl Link<'_> {
     ) -> Result<bool, Subscribed> {
         let subscription =
             Subscription { filter: filter.as_str().into(), options, subscription_id };
-        match self.shard.node.inbox.subscribe(claim, &subscription, None).answer {
+        let reply_to = self.on_change();
+        let outcome = self.shard.node.inbox.subscribe(claim, &subscription, reply_to);
+        match self.local.promised(outcome) {
             SubscribeOutcome::Done { existed, .. } => {
                 if self.local.identity.is_some() && !existed {
                     self.local.rare().persistent.push(filter.as_str().into());
