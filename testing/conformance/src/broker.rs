@@ -56,6 +56,8 @@ pub struct Setup {
     pub events: EventCollectors,
     /// What stands before the inbox and the retained messages.
     pub store: Arc<Store>,
+    /// Where persistent sessions are kept.
+    pub sessions_in: Option<Arc<dyn Keyspace>>,
     /// Where retained messages are kept. If they are, `store` does not stand before them.
     pub retained_in: Option<Arc<dyn Keyspace>>,
     /// The memory that the broker may use.
@@ -73,6 +75,7 @@ impl Default for Setup {
             overrides: Arc::new(StaticSettings),
             events: EventCollectors::default(),
             store: Store::new(),
+            sessions_in: None,
             retained_in: None,
             memory_max: ByteCount::mebibytes(4096),
         }
@@ -251,8 +254,12 @@ async fn serve(
     let post = mqtt.post();
     let dist = Arc::new(DistService::new());
     let memory = Accountant::new(setup.memory_max);
-    let inbox = InboxService::new(dist.clone(), Arc::new(post.clone()));
-    let inbox = Arc::new(inbox.charged_to(&memory));
+    let mut inbox = InboxService::new(dist.clone(), Arc::new(post.clone())).charged_to(&memory);
+    if let Some(keyspace) = setup.sessions_in {
+        inbox = inbox.kept_in(keyspace, clock.epoch());
+        inbox.restore(clock.now()).expect("what is kept can be read");
+    }
+    let inbox = Arc::new(inbox);
     let is_retain_kept = setup.retained_in.is_some();
     let mut retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
     if let Some(keyspace) = setup.retained_in {
@@ -300,7 +307,7 @@ async fn serve(
             _ = ticks.tick() => {
                 inbox.expire(clock.now(), usize::MAX, &mut wills);
                 for due in wills.drain(..) {
-                    post.publish(&due.identity.tenant, due.message);
+                    post.publish(due);
                 }
                 count.send_replace(running.refused());
             }
