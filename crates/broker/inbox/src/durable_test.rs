@@ -421,14 +421,15 @@ fn numbers_and_lives_are_never_given_again() {
     let mut node = node();
     let mut known: Vec<(InboxId, u64)> = Vec::new();
     for round in 0..5 {
-        let attached = node.bench.attach_as("c", T0, true, Some(100));
+        let now = seconds(round);
+        let attached = node.bench.attach_as("c", now, true, Some(100));
         let will = Arc::new(message("w", Qos::AtMostOnce).to_stored());
         let kept = node.bench.inbox.keep_will(&identity("c"), owner(1), &will, 0, None).answer;
         node.bench.inbox.withdraw_will(kept);
         known.push((InboxId(kept.0), 0));
         known.push((attached.claim.inbox, attached.incarnation));
         if round % 2 == 0 {
-            let _ = node.bench.inbox.discard(&identity("c"), T0, None);
+            let _ = node.bench.inbox.discard(&identity("c"), now, None);
         }
         node.keyspace.settle();
         node = if round < 3 {

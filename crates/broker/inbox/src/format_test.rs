@@ -230,7 +230,7 @@ proptest! {
         message: Vec<u8>,
     ) {
         let bytes = encoded(|into| session.encode(into));
-        prop_assert_eq!(SessionRecord::decode(&bytes).as_ref(), Ok(&session));
+        prop_assert_eq!(SessionRecord::decode(&bytes), Ok(session.clone()));
         let will = WillRecord {
             identity: session.identity,
             session: numbers.0.map(InboxId),
