@@ -87,7 +87,8 @@ impl Shard {
         decision: Decision,
     ) {
         let answer = match decision {
-            Decision::Granted { grant, identity } => {
+            Decision::Granted { mut grant, identity } => {
+                grant.tenant = self.node.tenants.share(&grant.tenant);
                 // Where everybody may do everything nobody needs to be asked who he is.
                 let is_free = self.node.plugins.allows_everything() || identity.superuser;
                 let identity = Arc::new(identity);
@@ -257,7 +258,7 @@ impl Shard {
             now: self.now,
         };
         let Call::Ready(attached) = self.node.inbox.attach(&attach) else { return None };
-        connection.local.claim = Some(attached.claim);
+        connection.local.claim = Some(Box::new(attached.claim));
         connection.local.member = Some(attached.member);
         if connection.local.identity.is_some() {
             let filters =

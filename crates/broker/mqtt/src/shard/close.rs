@@ -136,7 +136,7 @@ impl Shard {
         let will = ending.will.as_ref().filter(|_| !is_silent);
         let who = local.identity.as_deref();
         let delayed = will.filter(|will| will.delay_s > 0);
-        if let Some(claim) = local.claim {
+        if let Some(claim) = local.claim.as_deref().copied() {
             self.detach(claim, delayed, who, ending);
         }
         if let Some(will) = will.filter(|will| local.claim.is_none() || will.delay_s == 0) {

@@ -73,7 +73,7 @@ impl Broker for Link<'_> {
         subscription_id: Option<u32>,
     ) -> Subscribed {
         let Some(tenant) = self.local.tenant else { return Subscribed::Busy };
-        let outcome = match self.local.claim {
+        let outcome = match self.local.claim.as_deref().copied() {
             Some(claim) => self.subscribe_persistent(claim, filter, options, subscription_id),
             None => self.subscribe_transient(tenant, filter, options, subscription_id),
         };
@@ -88,12 +88,12 @@ impl Broker for Link<'_> {
 
     fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed {
         let Some(tenant) = self.local.tenant else { return Unsubscribed::Busy };
-        if let Some(rare) = self.local.rare.as_mut().filter(|rare| !rare.retained.is_empty()) {
+        if let Some(reads) = &mut self.local.retained {
             let gone = Filter::new(self.shard.node.seed, filter.as_str());
-            rare.retained.retain(|read| read.filter != gone);
+            reads.retain(|read| read.filter != gone);
         }
         self.shard.stats.unsubscribed += 1;
-        if let Some(claim) = self.local.claim {
+        if let Some(claim) = self.local.claim.as_deref().copied() {
             if let Some(rare) = &mut self.local.rare {
                 rare.persistent.retain(|known| &**known != filter.as_str());
             }
@@ -124,22 +124,22 @@ impl Broker for Link<'_> {
         budget: FetchBudget,
         entries: &mut Vec<Entry>,
     ) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.fetch(claim, after, budget, entries)
     }
 
     fn commit(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.commit(claim, sequence)
     }
 
     fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.received(claim, sequence)
     }
 
     fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.inbound(claim, packet_id, is_released)
     }
 
@@ -205,7 +205,7 @@ impl Link<'_> {
         if self.local.identity.is_none() {
             return true;
         }
-        self.local.topic_permit.is_some_and(|permit| {
+        self.local.topic_permit.as_ref().is_some_and(|permit| {
             permit.qos == message.qos
                 && permit.retain == message.retain
                 && permit.until > self.shard.now
@@ -239,17 +239,21 @@ impl Link<'_> {
                 Permit::Error => return Err(Published::PermissionError),
                 Permit::Later => return Err(Published::Later),
             }
-            self.local.topic_permit = Some(TopicPermit {
+            self.local.topic_permit = Some(Box::new(TopicPermit {
                 epoch: self.shard.node.plugins.permission_epoch(),
                 until: self.shard.now + PERMIT_AGE_MAX,
                 qos: message.qos,
                 retain: message.retain,
-            });
+            }));
         }
         if message.retain {
             return Ok(self.shard.retain(tenant, message, reply_to));
         }
         Ok(Call::Ready(Settlement::Done))
+    }
+
+    fn claim(&self) -> Result<Claim, StaleClaim> {
+        self.local.claim.as_deref().copied().ok_or(StaleClaim)
     }
 
     fn check(&mut self, action: Action<'_>) -> Permit {
@@ -405,11 +409,11 @@ impl Link<'_> {
         }
         let since = self.shard.node.clock.now();
         let filter = Filter::new(self.shard.node.seed, filter.as_str());
-        let rare = self.local.rare();
+        let reads = self.local.retained.get_or_insert_default();
         if existed {
-            rare.retained.retain(|read| read.filter != filter);
+            reads.retain(|read| read.filter != filter);
         }
-        rare.retained.push_back(RetainedRead {
+        reads.push_back(RetainedRead {
             filter,
             options,
             subscription_id,
