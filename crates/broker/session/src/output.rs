@@ -26,8 +26,6 @@ pub struct Output {
 
 /// More than this is not foreseen.
 const EXPECTED_MAX: u16 = 32 * 1024;
-/// What took no more was an answer or a few of them.
-const ANSWER_BYTES: u16 = 16;
 
 /// The parts before the tail.
 #[derive(Debug, Default)]
@@ -76,22 +74,13 @@ impl Output {
     pub fn append<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let before = self.tail.len();
         if self.tail.capacity() == 0 {
-            self.tail.reserve(self.room_expected());
+            // A connection that is written to at all is mostly written to more than once a tick,
+            // and about as much as in the last one.
+            self.tail.reserve(usize::from(self.expected).max(512));
         }
         let result = encode(&mut self.tail);
         debug_assert!(self.tail.len() >= before, "encoding appends");
         result
-    }
-
-    /// A connection that is written to at all is mostly written to more than once a tick, and about
-    /// as much as in the last one. Of whom only answers are known nothing is expected: thousands
-    /// may get theirs in one tick.
-    #[inline]
-    fn room_expected(&self) -> usize {
-        if self.expected <= ANSWER_BYTES {
-            return usize::from(4 * ANSWER_BYTES);
-        }
-        usize::from(self.expected).max(512)
     }
 
     /// Appends a payload without copying it.
