@@ -298,7 +298,7 @@ pub struct Denial {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRequest {
     /// The session.
-    pub identity: SessionIdentity,
+    pub identity: Arc<SessionIdentity>,
     /// Discard what there is of it.
     pub is_clean: bool,
     /// How long it outlives its connection.

@@ -38,7 +38,7 @@ impl Session {
     /// do. A farewell of the session's own goes before `farewell`. [MQTT-3.14.4-1] [MQTT-3.14.4-2]
     /// [MQTT-4.13.2-1] [MQTT-4.8.0-1]
     pub fn end(&mut self, farewell: Farewell) -> Ending {
-        let farewell = self.farewell.take().unwrap_or(farewell);
+        let farewell = self.farewell.take().map_or(farewell, |own| *own);
         let was_live = self.phase == Phase::Live;
         match self.phase {
             Phase::Live => self.write_disconnect(&farewell),

@@ -89,7 +89,8 @@ impl Shard {
         decision: Decision,
     ) {
         let answer = match decision {
-            Decision::Granted { grant, identity } => {
+            Decision::Granted { mut grant, identity } => {
+                grant.tenant = self.node.tenants.share(&grant.tenant);
                 // Where everybody may do everything nobody needs to be asked who he is.
                 let is_free = self.node.plugins.allows_everything() || identity.superuser;
                 let identity = Arc::new(identity);
@@ -272,7 +273,7 @@ impl Shard {
         };
         let reply_to = Some(ReplyTo { session, ticket: CHANGE });
         let attached = connection.local.promised(self.node.inbox.attach(&attach, reply_to));
-        connection.local.claim = Some(attached.claim);
+        connection.local.claim = Some(Box::new(attached.claim));
         connection.local.member = Some(attached.member);
         if connection.local.identity.is_some() {
             let filters =

@@ -143,7 +143,7 @@ impl Shard {
         } else if let Some(id) = local.rare.and_then(|rare| rare.will) {
             self.node.inbox.withdraw_will(id);
         }
-        if let Some(claim) = local.claim {
+        if let Some(claim) = local.claim.as_deref().copied() {
             self.detach(claim, delayed, who, ending);
         }
     }

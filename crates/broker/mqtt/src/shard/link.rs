@@ -79,7 +79,7 @@ impl Broker for Link<'_> {
         subscription_id: Option<u32>,
     ) -> Subscribed {
         let Some(tenant) = self.local.tenant else { return Subscribed::Busy };
-        let outcome = match self.local.claim {
+        let outcome = match self.local.claim.as_deref().copied() {
             Some(claim) => self.subscribe_persistent(claim, filter, options, subscription_id),
             None => self.subscribe_transient(tenant, filter, options, subscription_id),
         };
@@ -94,12 +94,12 @@ impl Broker for Link<'_> {
 
     fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed {
         let Some(tenant) = self.local.tenant else { return Unsubscribed::Busy };
-        if let Some(rare) = self.local.rare.as_mut().filter(|rare| !rare.retained.is_empty()) {
+        if let Some(reads) = &mut self.local.retained {
             let gone = Filter::new(self.shard.node.seed, filter.as_str());
-            rare.retained.retain(|read| read.filter != gone);
+            reads.retain(|read| read.filter != gone);
         }
         self.shard.stats.unsubscribed += 1;
-        if let Some(claim) = self.local.claim {
+        if let Some(claim) = self.local.claim.as_deref().copied() {
             if let Some(rare) = &mut self.local.rare {
                 rare.persistent.retain(|known| &**known != filter.as_str());
             }
@@ -120,7 +120,7 @@ impl Broker for Link<'_> {
             return Unsubscribed::NotFound;
         };
         self.local.routes.swap_remove(index);
-        self.local.filter_bytes = self.local.filter_bytes.saturating_sub(filter.as_str().len());
+        self.local.filter_bytes = self.local.filter_bytes.saturating_sub(length_of(&filter));
         self.shard.leave_route(tenant, route, self.session.slot);
         Unsubscribed::Removed
     }
@@ -131,17 +131,17 @@ impl Broker for Link<'_> {
         budget: FetchBudget,
         entries: &mut Vec<Entry>,
     ) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.fetch(claim, after, budget, entries)
     }
 
     fn commit(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.commit(claim, sequence)
     }
 
     fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         let reply_to = self.on_change();
         let noted = self.shard.node.inbox.received(claim, sequence, reply_to)?;
         self.local.promised(noted);
@@ -149,7 +149,7 @@ impl Broker for Link<'_> {
     }
 
     fn released(&mut self, packet_id: PacketId) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         let reply_to = self.on_change();
         let noted = self.shard.node.inbox.inbound(claim, packet_id, true, reply_to)?;
         self.local.promised(noted);
@@ -212,7 +212,7 @@ impl Link<'_> {
                 Err(error) => return Published::InvalidTopic(error),
             },
         };
-        let exchange = self.local.claim.zip(exchange);
+        let exchange = self.local.claim.as_deref().copied().zip(exchange);
         outcome.add(self.shard.distribute(tenant, &fresh, message, exchange, reply_to));
         let is_matched = fresh.is_matched();
         self.local.topic = Some(fresh);
@@ -229,7 +229,7 @@ impl Link<'_> {
         if self.local.identity.is_none() {
             return true;
         }
-        self.local.topic_permit.is_some_and(|permit| {
+        self.local.topic_permit.as_ref().is_some_and(|permit| {
             permit.qos == message.qos
                 && permit.retain == message.retain
                 && permit.until > self.shard.now
@@ -263,17 +263,21 @@ impl Link<'_> {
                 Permit::Error => return Err(Published::PermissionError),
                 Permit::Later => return Err(Published::Later),
             }
-            self.local.topic_permit = Some(TopicPermit {
+            self.local.topic_permit = Some(Box::new(TopicPermit {
                 epoch: self.shard.node.plugins.permission_epoch(),
                 until: self.shard.now + PERMIT_AGE_MAX,
                 qos: message.qos,
                 retain: message.retain,
-            });
+            }));
         }
         if message.retain {
             return Ok(self.shard.retain(tenant, message, reply_to));
         }
         Ok(Call::Ready(Settlement::Done))
+    }
+
+    fn claim(&self) -> Result<Claim, StaleClaim> {
+        self.local.claim.as_deref().copied().ok_or(StaleClaim)
     }
 
     fn check(&mut self, action: Action<'_>) -> Permit {
@@ -309,7 +313,7 @@ impl Link<'_> {
         let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
         self.shard.tenant_mut(tenant).locals.insert(route, subscription);
         self.local.routes.push(route);
-        self.local.filter_bytes += filter.as_str().len();
+        self.local.filter_bytes += length_of(&filter);
         Ok(false)
     }
 
@@ -429,11 +433,11 @@ impl Link<'_> {
         }
         let since = self.shard.node.clock.now();
         let filter = Filter::new(self.shard.node.seed, filter.as_str());
-        let rare = self.local.rare();
+        let reads = self.local.retained.get_or_insert_default();
         if existed {
-            rare.retained.retain(|read| read.filter != filter);
+            reads.retain(|read| read.filter != filter);
         }
-        rare.retained.push_back(RetainedRead {
+        reads.push_back(RetainedRead {
             filter,
             options,
             subscription_id,
@@ -460,6 +464,11 @@ fn added(call: Call<Result<RouteId, AddError>>) -> Result<RouteId, Subscribed> {
         Call::Ready(Err(AddError::GroupFull { .. })) => Err(Subscribed::GroupFull),
         Call::Ready(Err(AddError::Busy)) | Call::Pending => Err(Subscribed::Busy),
     }
+}
+
+/// A filter is shorter than 65,536 bytes.
+fn length_of(filter: &TopicFilter<'_>) -> u32 {
+    u32::try_from(filter.as_str().len()).unwrap_or(u32::MAX)
 }
 
 /// A tenant's limits on topics.
