@@ -157,12 +157,7 @@ impl InboxService {
     }
 
     /// Tells the log that entries are gone. Called with the session's lock.
-    pub(crate) fn forget(
-        &self,
-        inbox: InboxId,
-        position: Position,
-        sequences: SmallVec<[u64; 2]>,
-    ) {
+    pub(crate) fn forget(&self, inbox: InboxId, position: Position, sequences: SmallVec<[u64; 2]>) {
         if !sequences.is_empty() {
             let removed = Effect::Removed { inbox, sequences, position };
             let _ = self.promise((), inbox, None, |effects| effects.push(&removed));
@@ -306,8 +301,7 @@ impl Inbox for InboxService {
             }
             note_attached(partition, id, attach, effects);
         }
-        let promised =
-            self.promise_change(attached, (partition, id), effects, &change, reply_to);
+        let promised = self.promise_change(attached, (partition, id), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
         promised
@@ -352,8 +346,7 @@ impl Inbox for InboxService {
             let source = Source { tenant: &tenant, publisher, inbox: id, position };
             self.hand_over(&mut locks, &source, &transfers, &mut change);
         }
-        let promised =
-            self.promise_change((), (locks.of(id), id), effects, &change, reply_to);
+        let promised = self.promise_change((), (locks.of(id), id), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
         Ok(promised)

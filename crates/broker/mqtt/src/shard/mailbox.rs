@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ratatosk_contract::{
-    SessionRef, Ticket, call::Settlement, inbox::DueWill, sessions::Delivery,
-};
+use ratatosk_contract::{SessionRef, Ticket, call::Settlement, inbox::DueWill, sessions::Delivery};
 use tokio::sync::Notify;
 
 use crate::acceptor::Accepted;
