@@ -140,8 +140,8 @@ impl Broker for Link<'_> {
 
     fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
         let claim = self.local.claim.ok_or(StaleClaim)?;
-        let noted = self.shard.node.inbox.inbound(claim, packet_id, is_released, None)?;
-        Ok(noted.answer)
+        let inbox = &self.shard.node.inbox;
+        inbox.inbound(claim, packet_id, is_released, None).map(|promised| promised.answer)
     }
 
     fn assign_client_id(&mut self) -> String {
