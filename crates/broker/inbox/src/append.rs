@@ -122,11 +122,7 @@ impl InboxService {
 
     /// The locks of all whom a message concerns. That is everybody if a member of a group is gone,
     /// for another may take its place.
-    fn lock_targets(
-        &self,
-        targets: Targets<'_>,
-        exchange: Option<(Claim, PacketId)>,
-    ) -> Locks<'_> {
+    fn lock_targets(&self, targets: Targets<'_>, exchange: Option<(Claim, PacketId)>) -> Locks<'_> {
         let mut set = PartitionSet::default();
         let routes = targets.routes.iter().map(|route| route.inbox);
         let shared = targets.shared.iter().map(|shared| shared.route.inbox);

@@ -181,8 +181,7 @@ impl Coprocessor for InboxCoprocessor {
             match key.place {
                 Place::Entry(sequence) => {
                     let record = EntryRecord::decode(value);
-                    let record =
-                        record.map_err(|malformed| corrupt(&key.to_bytes(), malformed))?;
+                    let record = record.map_err(|malformed| corrupt(&key.to_bytes(), malformed))?;
                     if let EntryRecord::Elsewhere { inbox, sequence: at, .. } = record {
                         self.refer((key.inbox, sequence), (inbox, at));
                     }

@@ -156,7 +156,10 @@ fn who_was_promised_something_is_told_once_it_is_durable() {
         inbox.inbound(claim, id(5), true, reply(4)).unwrap().is_durable,
         inbox.unsubscribe(claim, "a", reply(5)).unwrap().is_durable,
         inbox.unsubscribe(claim, "a", reply(6)).unwrap().is_durable,
-        inbox.detach(claim, Detach { expiry_s: None, will: None, now: T0 }, reply(7)).unwrap().is_durable,
+        inbox
+            .detach(claim, Detach { expiry_s: None, will: None, now: T0 }, reply(7))
+            .unwrap()
+            .is_durable,
         inbox.discard(identity, T0, reply(8)).is_durable,
         inbox.discard(identity, T0, reply(9)).is_durable,
     ];
@@ -228,15 +231,16 @@ fn an_exchange_is_accepted_with_its_message_or_not_at_all() {
 fn a_session_is_there_after_a_crash() {
     let node = node();
     let claim = node.session("c");
-    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::AtLeastOnce) };
-    let shared =
-        Subscription { filter: "$share/g/x".into(), options, subscription_id: Some(77) };
+    let options =
+        SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::AtLeastOnce) };
+    let shared = Subscription { filter: "$share/g/x".into(), options, subscription_id: Some(77) };
     let _ = node.bench.inbox.subscribe(claim, &shared, None);
     let deadline = Some(seconds(50));
     node.append(&[claim], &Message { deadline, ..message("1", Qos::AtLeastOnce) }, 1);
     assert!(node.bench.inbox.inbound(claim, id(8), false, None).is_ok());
     node.keyspace.settle();
-    for again in [node.crash(seconds(9)), Node::on(node.keyspace.reopen(coprocessor()), seconds(9))] {
+    for again in [node.crash(seconds(9)), Node::on(node.keyspace.reopen(coprocessor()), seconds(9))]
+    {
         assert_eq!(again.bench.inbox.len(), 1);
         assert_eq!(again.bench.inbox.stats().attached, 0);
         assert_eq!(again.bench.routes.inboxes.lock().len(), 1);
@@ -468,7 +472,8 @@ fn expiry_goes_on_after_a_crash() {
     bench.expire(seconds(60));
     assert_eq!(bench.inbox.len(), 0, "100 s after the first crash");
     keyspace.settle();
-    let kinds: Vec<_> = keyspace.content().iter().map(|(key, _)| Key::parse(key).unwrap().place).collect();
+    let kinds: Vec<_> =
+        keyspace.content().iter().map(|(key, _)| Key::parse(key).unwrap().place).collect();
     assert!(kinds.iter().all(|place| *place == Place::Mark), "{kinds:?}");
 }
 
@@ -603,7 +608,9 @@ fn a_message_that_is_handed_over_is_in_one_queue_at_each_moment() {
         let mut all = Vec::new();
         for client in ["c", "d"] {
             let back = after.bench.attach(client, T0);
-            all.extend(payloads(&after.bench.fetch_all(back.claim)).iter().map(|text| (*text).to_owned()));
+            all.extend(
+                payloads(&after.bench.fetch_all(back.claim)).iter().map(|text| (*text).to_owned()),
+            );
         }
         all.sort();
         assert_eq!(all, ["1", "2", "3"]);
@@ -626,7 +633,8 @@ fn what_belongs_to_nobody_is_swept() {
     let newer = InboxId(inbox.0 + 6_400);
     let session = |number| {
         let content = node.keyspace.content();
-        let record = content.iter().find(|(key, _)| *key == Key::new(inbox, Place::Session).to_bytes());
+        let record =
+            content.iter().find(|(key, _)| *key == Key::new(inbox, Place::Session).to_bytes());
         let mut command = vec![VERSION];
         let record = &record.unwrap().1;
         Effect::Session { inbox: number, record }.encode(&mut command);
@@ -645,7 +653,8 @@ fn what_belongs_to_nobody_is_swept() {
     after.keyspace.settle();
     assert_eq!(after.bench.inbox.len(), 1);
     assert_eq!(after.places(newer), [Place::Session, Place::Position]);
-    let left: Vec<_> = after.keyspace.content().iter().map(|held| Key::parse(&held.0).unwrap()).collect();
+    let left: Vec<_> =
+        after.keyspace.content().iter().map(|held| Key::parse(&held.0).unwrap()).collect();
     let others = left.iter().filter(|key| key.inbox != newer && key.place != Place::Mark);
     assert_eq!(others.count(), 0, "{left:?}");
     assert_eq!(after.bench.attach("c", T0).claim.inbox, newer);

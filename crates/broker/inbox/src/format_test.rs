@@ -154,11 +154,7 @@ fn effects_are_as_documented() {
     check("effect_end", &Effect::End(end), b"\x02\xc1\x02\x05\x02\x02\0\xac\x02\x01\x07");
     let subscription = Effect::Subscription { inbox, ordinal: 3, record: b"r" };
     check("effect_subscription", &subscription, b"\x03\xc1\x02\x03\x01r");
-    check(
-        "effect_unsubscribed",
-        &Effect::Unsubscribed { inbox, ordinal: 3 },
-        b"\x04\xc1\x02\x03",
-    );
+    check("effect_unsubscribed", &Effect::Unsubscribed { inbox, ordinal: 3 }, b"\x04\xc1\x02\x03");
     let entry = Effect::Entry { inbox, sequence: 9, record: b"\0\x01\x01ap" };
     check("effect_entry", &entry, b"\x05\xc1\x02\x09\x05\0\x01\x01ap");
     let targets = vec![

@@ -55,7 +55,8 @@ mod tests {
     /// The stored corpus, which holds the golden bytes.
     #[test]
     fn the_stored_corpus_decodes_or_is_refused_and_never_panics() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/corpus/inbox_effect");
+        let corpus =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/corpus/inbox_effect");
         let entries = std::fs::read_dir(corpus).expect("part of the repository");
         let mut count = 0;
         for entry in entries {

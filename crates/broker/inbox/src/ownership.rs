@@ -27,7 +27,11 @@ use crate::{
 
 impl InboxService {
     /// See [`Inbox::attach`](ratatosk_contract::inbox::Inbox::attach).
-    pub(crate) fn attach_owner(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
+    pub(crate) fn attach_owner(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<Attached> {
         let is_to_end = |session: &Session| attach.is_clean || session.is_over(attach.now);
         let number = partition_of(attach.identity);
         let mut locks = self.lock_for(number, |partition| {
@@ -64,8 +68,7 @@ impl InboxService {
             }
             note_attached(partition, id, attach, effects);
         }
-        let promised =
-            self.promise_change(attached, (partition, id), effects, &change, reply_to);
+        let promised = self.promise_change(attached, (partition, id), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
         promised
@@ -111,8 +114,7 @@ impl InboxService {
             let source = Source { tenant: &tenant, publisher, inbox: id, position };
             self.hand_over(&mut locks, &source, &transfers, &mut change);
         }
-        let promised =
-            self.promise_change((), (locks.of(id), id), effects, &change, reply_to);
+        let promised = self.promise_change((), (locks.of(id), id), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
         Ok(promised)

@@ -186,13 +186,7 @@ impl InboxService {
     }
 
     /// Files when a session ends. Who was connected is noted as detached now.
-    fn restore_times(
-        &self,
-        journal: &Journal,
-        inbox: InboxId,
-        found: &FoundSession,
-        now: Instant,
-    ) {
+    fn restore_times(&self, journal: &Journal, inbox: InboxId, found: &FoundSession, now: Instant) {
         let mut partition = self.partitions.lock_of(inbox);
         let Some(session) = partition.sessions.get(&inbox) else { return };
         let since = found.record.detached.unwrap_or(journal.epoch.stamp(now));
@@ -222,7 +216,8 @@ impl InboxService {
             (Some(due), _) => due,
             (None, Some((_, session))) => {
                 let expiry_s = session.record.expiry_s.filter(|expiry_s| *expiry_s != u32::MAX);
-                let lifetime = expiry_s.map_or(delay, |expiry_s| Duration::from_secs(expiry_s.into()));
+                let lifetime =
+                    expiry_s.map_or(delay, |expiry_s| Duration::from_secs(expiry_s.into()));
                 after(session.record.detached.unwrap_or(epoch.stamp(now)), lifetime.min(delay))
             }
             (None, None) if record.session.is_none() => after(epoch.stamp(now), delay),

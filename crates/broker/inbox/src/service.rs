@@ -150,12 +150,7 @@ impl InboxService {
     }
 
     /// Tells the log that entries are gone. Called with the session's lock.
-    pub(crate) fn forget(
-        &self,
-        inbox: InboxId,
-        position: Position,
-        sequences: SmallVec<[u64; 2]>,
-    ) {
+    pub(crate) fn forget(&self, inbox: InboxId, position: Position, sequences: SmallVec<[u64; 2]>) {
         if !sequences.is_empty() {
             let removed = Effect::Removed { inbox, sequences, position };
             let _ = self.promise((), inbox, None, |effects| effects.push(&removed));

@@ -63,7 +63,11 @@ impl Queue {
             let slot = self.slot(sequence)?;
             let item = Item {
                 message: std::sync::Arc::clone(slot.message.as_ref()?),
-                qos: if slot.is_qos2 { ratatosk_codec::Qos::ExactlyOnce } else { ratatosk_codec::Qos::AtLeastOnce },
+                qos: if slot.is_qos2 {
+                    ratatosk_codec::Qos::ExactlyOnce
+                } else {
+                    ratatosk_codec::Qos::AtLeastOnce
+                },
                 retain: slot.retain,
                 subscription_id: super::given(slot.subscription_id),
                 origin: self.origins.as_ref().and_then(|origins| origins.get(&sequence)).cloned(),

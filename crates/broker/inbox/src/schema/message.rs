@@ -85,8 +85,7 @@ impl<'a> MessageRecord<'a> {
         let mut parser = Parser::new(bytes);
         let flags = flags(parser.take_u8()?, FLAGS)?;
         let topic = parser.take_str()?;
-        let deadline_ms =
-            if flags & FLAG_DEADLINE != 0 { Some(parser.take_u64()?) } else { None };
+        let deadline_ms = if flags & FLAG_DEADLINE != 0 { Some(parser.take_u64()?) } else { None };
         let publisher = match flags & FLAG_PUBLISHER {
             0 => None,
             _ => {
