@@ -5,5 +5,4 @@
 #![allow(missing_docs, reason = "the names of the tests are sentences")]
 
 mod cuts;
-#[cfg(feature = "durable")]
 mod kills;

@@ -70,7 +70,7 @@ impl InboxService {
         for route in targets.routes {
             let partition = locks.of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
-            conclude(offer, partition, direct);
+            conclude(&offer, partition, direct);
         }
         for SharedRoute { route, group } in targets.shared {
             let partition = locks.of(route.inbox);
@@ -79,7 +79,7 @@ impl InboxService {
                     let from = member_of(group, route.inbox);
                     self.give(&mut locks, group, from, &mut parcel, change);
                 }
-                offer => conclude(offer, partition, direct),
+                offer => conclude(&offer, partition, direct),
             }
         }
         let is_pending = self.post(parcel, reply_to, at);
@@ -103,7 +103,7 @@ impl InboxService {
         for route in targets.routes {
             let partition = &mut *self.partitions.lock_of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
-            conclude(offer, partition, direct);
+            conclude(&offer, partition, direct);
         }
         for SharedRoute { route, group } in targets.shared {
             let mut partition = self.partitions.lock_of(route.inbox);
@@ -114,7 +114,7 @@ impl InboxService {
                     let from = member_of(group, route.inbox);
                     self.give(&mut locks, group, from, &mut parcel, change);
                 }
-                offer => conclude(offer, &mut partition, direct),
+                offer => conclude(&offer, &mut partition, direct),
             }
         }
         Ok(Call::Ready(Settlement::Done))
@@ -144,9 +144,9 @@ impl InboxService {
 }
 
 /// Counts what is left to count, and notes what goes straight to a connection.
-fn conclude(offer: Offer, partition: &mut Partition, direct: &mut Vec<DirectDelivery>) {
+fn conclude(offer: &Offer, partition: &mut Partition, direct: &mut Vec<DirectDelivery>) {
     match offer {
-        Offer::Direct(delivery) => direct.push(delivery),
+        Offer::Direct(delivery) => direct.push(*delivery),
         Offer::Queued | Offer::Dropped | Offer::NotMeant => {}
         Offer::Gone => {
             partition.stats.appended += 1;

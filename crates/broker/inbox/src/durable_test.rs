@@ -21,8 +21,9 @@ use ratatosk_engine::Error;
 
 use crate::{
     InboxCoprocessor,
+    effect::{Effect, Target, VERSION},
     fake::{BUDGET, Bench, bench_in, bench_on, identity, message, owner, payloads, seconds},
-    schema::{Key, Place},
+    schema::{Head, Key, Place},
 };
 
 const T0: Instant = Instant::ZERO;
@@ -621,6 +622,44 @@ fn a_message_that_is_handed_over_is_in_one_queue_at_each_moment() {
     assert_eq!(payloads(&node.bench.fetch_all(d)), ["1", "2", "3"]);
     assert_eq!(node.places(c.inbox), [Place::Mark]);
     node.bench.check_conservation();
+}
+
+/// Of two sessions of one identity the later is right.
+#[test]
+fn what_belongs_to_nobody_is_swept() {
+    let node = node();
+    let inbox = node.session("c").inbox;
+    let (older, loose) = (InboxId(inbox.0 + 640), InboxId(inbox.0 + 641));
+    let newer = InboxId(inbox.0 + 6_400);
+    let session = |number| {
+        let content = node.keyspace.content();
+        let record =
+            content.iter().find(|(key, _)| *key == Key::new(inbox, Place::Session).to_bytes());
+        let mut command = vec![VERSION];
+        let record = &record.unwrap().1;
+        Effect::Session { inbox: number, record }.encode(&mut command);
+        command
+    };
+    let mut command = session(older);
+    let head = Head { is_qos2: false, retain: false, subscription_id: None, origin: None };
+    let target = |inbox| Target { inbox, sequence: 1, head };
+    let targets = vec![target(older), target(loose)];
+    Effect::Fan { targets, message: b"\x01\x01am" }.encode(&mut command);
+    Effect::Accepted { inbox: loose, packet_id: id(1) }.encode(&mut command);
+    command.extend(&session(newer)[1..]);
+    node.keyspace.submit(b"", command.into(), Box::new(|_| {}));
+    node.keyspace.settle();
+    let after = node.crash(T0);
+    after.keyspace.settle();
+    assert_eq!(after.bench.inbox.len(), 1);
+    assert_eq!(after.places(newer), [Place::Session, Place::Position]);
+    let left: Vec<_> =
+        after.keyspace.content().iter().map(|held| Key::parse(&held.0).unwrap()).collect();
+    let others = left.iter().filter(|key| key.inbox != newer && key.place != Place::Mark);
+    assert_eq!(others.count(), 0, "{left:?}");
+    assert_eq!(after.bench.attach("c", T0).claim.inbox, newer);
+    let clean = after.bench.attach_as("c", T0, true, Some(1)).claim.inbox;
+    assert!(clean > newer, "numbers go on behind the largest");
 }
 
 /// A store that has stopped: what becomes of a command nobody knows.

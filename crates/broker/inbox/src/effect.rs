@@ -203,7 +203,7 @@ impl End {
     fn take(inbox: InboxId, parser: &mut Parser<'_>) -> Result<Self, Malformed> {
         let (first, count): (u64, u32) = (parser.take_u64()?, parser.take()?);
         first.checked_add(count.into()).ok_or(Malformed)?;
-        let ordinals = take_list(parser, |parser| parser.take())?;
+        let ordinals = take_list(parser, Parser::take)?;
         let inbound = take_list(parser, take_packet_id)?;
         Ok(End { inbox, first, count, ordinals, inbound })
     }

@@ -310,7 +310,7 @@ proptest! {
         let sent = last.saturating_sub(behind.1.into());
         let position = Position { begun: sent.saturating_sub(behind.2.into()), sent, last };
         let target = |sequence: &u64| Target { inbox, sequence: *sequence, head: head() };
-        let ids = numbers.iter().filter_map(|number| PacketId::new((number % 65_536) as u16));
+        let ids = numbers.iter().filter_map(|number| PacketId::new(number.to_le_bytes()[0].into()));
         let effects = vec![
             Effect::Fan { targets: sequences.iter().map(target).collect(), message: b"m" },
             Effect::Removed { inbox, sequences: sequences.into(), position },

@@ -18,11 +18,11 @@ pub fn effect_any(data: &[u8]) {
     let again = match selector % 8 {
         0 => command(bytes),
         1 => Key::parse(bytes).map(|key| key.to_bytes().to_vec()),
-        2 => encoded(SessionRecord::decode(bytes), |record, into| record.encode(into)),
-        3 => encoded(SubscriptionRecord::decode(bytes), |record, into| record.encode(into)),
-        4 => encoded(EntryRecord::decode(bytes), |record, into| record.encode(into)),
-        5 => encoded(MessageRecord::decode(bytes), |record, into| record.encode(into)),
-        6 => encoded(WillRecord::decode(bytes), |record, into| record.encode(into)),
+        2 => encoded(SessionRecord::decode(bytes), SessionRecord::encode),
+        3 => encoded(SubscriptionRecord::decode(bytes), SubscriptionRecord::encode),
+        4 => encoded(EntryRecord::decode(bytes), EntryRecord::encode),
+        5 => encoded(MessageRecord::decode(bytes), MessageRecord::encode),
+        6 => encoded(WillRecord::decode(bytes), WillRecord::encode),
         _ => encoded(Position::decode(bytes), |record, into| record.encode(into)),
     };
     if let Ok(again) = again {

@@ -158,12 +158,7 @@ impl InboxService {
         let displaced = session.queue.push(item, &session.limits);
         session.recharge();
         session.note_room();
-        stats.dropped.expired += displaced.expired;
-        let overflow = u64::from(displaced.is_overflow);
-        match qos {
-            Qos::AtMostOnce => stats.dropped.overflow_qos0 += overflow,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => stats.dropped.overflow += overflow,
-        }
+        stats.dropped.note(&displaced, qos);
         // What has no place of its own is not in the log.
         let sequence = match displaced.is_queued && qos != Qos::AtMostOnce && self.is_durable() {
             true => Some(session.queue.hold_last()),

@@ -15,6 +15,7 @@ mod coprocessor;
 mod effect;
 mod handover;
 mod journal;
+mod ownership;
 mod partition;
 mod partitions;
 mod queue;
@@ -23,6 +24,7 @@ mod schema;
 mod service;
 mod session;
 mod stats;
+mod subscribing;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

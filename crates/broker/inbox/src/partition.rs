@@ -41,6 +41,8 @@ pub(crate) struct Partition {
     pub(crate) stats: InboxStats,
     /// Sessions that ended whose end is not durable yet.
     pub(crate) ends_under_way: usize,
+    /// The last of them.
+    pub(crate) ended_last: InboxId,
 }
 
 /// What is due. A will goes before the end of its session.
@@ -98,6 +100,7 @@ impl Partition {
             late_wills: BTreeMap::new(),
             stats: InboxStats::default(),
             ends_under_way: 0,
+            ended_last: InboxId(0),
         }
     }
 

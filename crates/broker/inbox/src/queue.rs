@@ -12,6 +12,9 @@
 //! `begun ≤ sent < next`; what is handed out lies within [`PACKET_IDS`] of `base`, so that no two have one
 //! packet identifier; places of QoS 0 rise and are below `next`.
 
+mod restored;
+mod shared;
+
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
@@ -19,13 +22,13 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
     StoredMessage,
-    dist::RouteId,
-    group::Group,
     inbox::{Entry, FetchBudget, QueueLimits, Sequence},
 };
 use smallvec::SmallVec;
 
 use crate::schema::Position;
+
+pub(crate) use shared::{Origin, Transfer};
 
 /// Packet identifiers follow from sequences, so many sequences may be in flight at once.
 const PACKET_IDS: u64 = 65_535;
@@ -43,30 +46,6 @@ pub(crate) struct Item {
     pub(crate) subscription_id: Option<u32>,
     /// Set if the message came to the session as a member of a group.
     pub(crate) origin: Option<Origin>,
-}
-
-/// Which group a message came through, without its members, which change.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin {
-    pub(crate) route: RouteId,
-    pub(crate) name: Arc<str>,
-    pub(crate) is_ordered: bool,
-}
-
-impl Origin {
-    pub(crate) fn of(group: &Group) -> Self {
-        let (route, name) = (group.route, Arc::clone(&group.name));
-        Origin { route, name, is_ordered: group.is_ordered }
-    }
-}
-
-/// A message that is given back for another member of its group.
-#[derive(Clone, Debug)]
-pub(crate) struct Transfer {
-    /// Where it was.
-    pub(crate) sequence: u64,
-    pub(crate) origin: Origin,
-    pub(crate) message: Arc<StoredMessage>,
 }
 
 /// What a fetch found besides the entries.
@@ -334,111 +313,6 @@ impl Queue {
     /// Where the entries are.
     pub(crate) fn sequences(&self) -> Range<u64> {
         self.base..self.next()
-    }
-
-    /// A queue as it was stored, without its entries.
-    pub(crate) fn restored(position: Position) -> Self {
-        let base = position.last.saturating_add(1);
-        Queue { base, sent: position.sent, begun: position.begun, ..Self::default() }
-    }
-
-    /// Puts an entry back behind those that are there. False if it does not stand behind them.
-    pub(crate) fn restore(&mut self, sequence: u64, item: Item, is_received: bool) -> bool {
-        if self.slots.is_empty() {
-            self.base = sequence;
-        }
-        if !self.skip_to(sequence) {
-            return false;
-        }
-        if let Some(deadline) = item.message.deadline {
-            self.deadline_min = Some(self.deadline_min.map_or(deadline, |min| min.min(deadline)));
-        }
-        self.push_slot(item);
-        if let Some(slot) = self.slots.back_mut() {
-            slot.is_received = is_received;
-        }
-        if is_received {
-            self.begun = self.begun.max(sequence);
-            self.sent = self.sent.max(sequence);
-        }
-        true
-    }
-
-    /// Ends the restoring: the next sequence follows `last`; false if that is far away. With
-    /// `may_be_sent` there was a connection, which all that is there may have been sent to. MQTT-044
-    pub(crate) fn restore_end(&mut self, last: u64, may_be_sent: bool) -> bool {
-        let next = self.next().max(last.saturating_add(1));
-        if !self.slots.is_empty() && !self.skip_to(next) {
-            return false;
-        }
-        if may_be_sent {
-            self.sent = self.sent.max((self.next() - 1).min(self.base + PACKET_IDS - 1));
-        }
-        true
-    }
-
-    /// Leaves a gap before a sequence.
-    fn skip_to(&mut self, sequence: u64) -> bool {
-        /// Gaps are as long as clients confirm out of order, and as what expired.
-        const GAP_MAX: u64 = 1 << 24;
-        let Some(gap) = sequence.checked_sub(self.next()).filter(|gap| *gap <= GAP_MAX) else {
-            return false;
-        };
-        self.slots.extend((0..gap).map(|_| Slot::EMPTY));
-        true
-    }
-
-    /// Whether a message came through a group.
-    pub(crate) fn has_shared(&self) -> bool {
-        self.origins.is_some()
-    }
-
-    /// Takes out the messages of wanted groups that another member may have: the unsent, and QoS 1
-    /// in flight. MQTT-087
-    pub(crate) fn take_shared(
-        &mut self,
-        mut is_wanted: impl FnMut(&Origin) -> bool,
-    ) -> Vec<Transfer> {
-        let Some(origins) = &self.origins else {
-            return Vec::new();
-        };
-        let mut sequences: Vec<_> = origins
-            .iter()
-            .filter(|(sequence, origin)| {
-                let slot = self.slot(**sequence);
-                // [MQTT-4.8.2-4]
-                let is_exchange = **sequence <= self.sent && slot.is_none_or(|slot| slot.is_qos2);
-                !is_exchange && is_wanted(origin)
-            })
-            .map(|(sequence, _)| *sequence)
-            .collect();
-        sequences.sort_unstable();
-        let mut transfers = Vec::with_capacity(sequences.len());
-        for sequence in sequences {
-            let origin = self.origins.as_ref().and_then(|origins| origins.get(&sequence)).cloned();
-            if let (Some(message), Some(origin)) = (self.empty_slot(sequence), origin) {
-                transfers.push(Transfer { sequence, origin, message });
-            }
-        }
-        self.trim();
-        transfers
-    }
-
-    /// Each entry with its sequence, its origin, and whether its PUBREC came.
-    #[cfg(test)]
-    pub(crate) fn contents(&self) -> Vec<(u64, Item, bool)> {
-        let entry = |sequence: u64| {
-            let slot = self.slot(sequence)?;
-            let item = Item {
-                message: Arc::clone(slot.message.as_ref()?),
-                qos: if slot.is_qos2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce },
-                retain: slot.retain,
-                subscription_id: given(slot.subscription_id),
-                origin: self.origins.as_ref().and_then(|origins| origins.get(&sequence)).cloned(),
-            };
-            Some((sequence, item, slot.is_received))
-        };
-        self.sequences().filter_map(entry).collect()
     }
 
     /// Panics unless the invariants of the file's head hold.

@@ -32,14 +32,14 @@ use crate::{
     effect::Effect,
     handover::keep,
     journal::{Effects, Journal},
-    partitions::{Sequel, number_of},
+    partitions::{Sequel, number_of, partition_number, partition_of},
     queue::{Item, Origin, Queue},
     schema::{
         EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
         WillRecord,
     },
-    service::receiver,
     session::{PendingWill, Session},
+    subscribing::receiver,
 };
 
 /// A command of what is to be corrected holds about so much.
@@ -119,6 +119,9 @@ impl InboxService {
     /// Makes a session with its subscriptions and their routes.
     fn restore_session(&self, inbox: InboxId, found: &FoundSession) -> Result<(), Error> {
         let record = &found.record;
+        if partition_of(&record.identity) != partition_number(inbox.0) {
+            return Err(corrupt(&Key::new(inbox, Place::Session).to_bytes(), Malformed));
+        }
         let mut partition = self.partitions.lock_of(inbox);
         if partition.find(&record.identity).is_some() {
             return Ok(());

@@ -11,12 +11,9 @@
 //! depends on it waits: entries are handed out once they are durable, and callers are told when
 //! what they were promised is.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use ratatosk_client::Keyspace;
@@ -25,8 +22,7 @@ use ratatosk_codec::PacketId;
 use ratatosk_contract::{
     Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     call::{Promised, Settlement},
-    dist::{AddError, Dist, InboxRoute, Receiver, ReceiverKey},
-    group::{Member, MemberTarget},
+    dist::Dist,
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
         InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, WillId,
@@ -34,21 +30,17 @@ use ratatosk_contract::{
     sessions::Sessions,
 };
 use ratatosk_telemetry::memory::Accountant;
-use ratatosk_topic::{TopicFilter, TopicLimits};
 use smallvec::SmallVec;
 
 use crate::{
     InboxStats,
     effect::Effect,
-    handover::Source,
     journal::{Change, Effects, Journal, WillOrder},
-    partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
-    partitions::{
-        Locks, PartitionSet, Partitions, Sequel, number_of, partition_number, partition_of,
-    },
+    partition::{DueBudget, PARTITION_COUNT, Partition},
+    partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
     queue::FetchEnd,
     schema::Position,
-    session::{PendingWill, Session, Waiting},
+    session::Waiting,
 };
 
 /// Persistent sessions, in memory, and in a log if there is one.
@@ -120,7 +112,7 @@ impl InboxService {
 
     /// Puts a command into the log, and promises its outcome. Called with the lock of whom it
     /// concerns.
-    fn promise<T>(
+    pub(crate) fn promise<T>(
         &self,
         answer: T,
         inbox: InboxId,
@@ -135,7 +127,7 @@ impl InboxService {
     }
 
     /// As [`promise`](Self::promise), for a call that may have ended a session of the partition.
-    fn promise_change<T>(
+    pub(crate) fn promise_change<T>(
         &self,
         answer: T,
         at: (&mut Partition, InboxId),
@@ -148,8 +140,9 @@ impl InboxService {
         };
         let mut sequel = Sequel { reply_to, ..Sequel::default() };
         let (partition, inbox) = at;
-        if !change.ended.is_empty() {
+        if let Some(ended) = change.ended.last() {
             partition.ends_under_way += 1;
+            partition.ended_last = ended.inbox;
             sequel.ended = Some(partition_number(inbox.0));
         }
         journal.submit(inbox, effects, sequel);
@@ -162,40 +155,6 @@ impl InboxService {
             let removed = Effect::Removed { inbox, sequences, position };
             let _ = self.promise((), inbox, None, |effects| effects.push(&removed));
         }
-    }
-
-    /// The lock of a partition, or those of all if what is to be done there may hand messages over.
-    fn lock_for(&self, number: usize, hands_over: impl Fn(&Partition) -> bool) -> Locks<'_> {
-        let mut locks = self.partitions.lock_one(number);
-        if !hands_over(locks.at(number)) {
-            return locks;
-        }
-        drop(locks);
-        self.partitions.lock(PartitionSet::ALL)
-    }
-
-    /// Hands over what a session leaves, and notes what its end takes with it. INBOX-010
-    fn bury(
-        &self,
-        locks: &mut Locks<'_>,
-        ended: Ended,
-        effects: &mut Option<Effects>,
-        change: &mut Change,
-    ) {
-        let source = Source {
-            tenant: &ended.tenant,
-            publisher: ended.publisher,
-            inbox: ended.inbox,
-            position: ended.position,
-        };
-        self.hand_over(locks, &source, &ended.transfers, change);
-        if let Some(effects) = effects {
-            for will in &ended.cancelled {
-                effects.push(&Effect::WillEnd { will: number_of(*will) });
-            }
-            effects.push(&Effect::End(ended.end.clone()));
-        }
-        change.ended.push(ended);
     }
 
     /// Does what is left of a call, without a lock.
@@ -215,45 +174,6 @@ impl InboxService {
         }
     }
 
-    fn remove_route(&self, ended: &Ended, filter: &str) {
-        let Ok(filter) = TopicFilter::parse(filter, &TopicLimits::PROTOCOL) else { return };
-        let key = receiver_key(&filter, ended.inbox, ended.publisher.0, ended.incarnation);
-        // That it is not there any more is as good.
-        let _ = self.dist.tenant(&ended.tenant).remove(&filter, &key);
-    }
-
-    /// Numbers a life by the clock, or by one more than the last: where lives outlive the process,
-    /// by the clock that does.
-    fn next_incarnation(&self, now: Instant) -> u64 {
-        let nanos = match &self.journal {
-            Some(journal) => journal.epoch.stamp(now).as_millis().saturating_mul(1_000_000),
-            None => now.as_nanos(),
-        };
-        let next = |last: u64| nanos.max(last + 1);
-        let last = self
-            .incarnation
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
-        next(last.unwrap_or_else(|last| last))
-    }
-
-    /// Ends one session whose time is over; false if it is not any more.
-    fn end_over(&self, id: InboxId, now: Instant) -> bool {
-        let has_shared = |partition: &Partition| {
-            partition.sessions.get(&id).is_some_and(|session| session.queue.has_shared())
-        };
-        let mut locks = self.lock_for(partition_number(id.0), has_shared);
-        let partition = locks.of(id);
-        let is_over = partition.sessions.get(&id).is_some_and(|session| session.is_over(now));
-        let Some(ended) = is_over.then(|| partition.end(id)).flatten() else { return false };
-        partition.stats.expired_sessions += 1;
-        let (mut change, mut effects) = (Change::default(), self.effects());
-        self.bury(&mut locks, ended, &mut effects, &mut change);
-        let _ = self.promise_change((), (locks.of(id), id), effects, &change, None);
-        drop(locks);
-        self.finish(change);
-        true
-    }
-
     fn end_will(&self, will: WillId) {
         let number = number_of(will);
         let _locked = self.partitions.lock_of(number);
@@ -265,46 +185,7 @@ impl InboxService {
 
 impl Inbox for InboxService {
     fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
-        let is_to_end = |session: &Session| attach.is_clean || session.is_over(attach.now);
-        let number = partition_of(attach.identity);
-        let mut locks = self.lock_for(number, |partition| {
-            let found = partition.find(attach.identity).and_then(|id| partition.sessions.get(&id));
-            found.is_some_and(|session| is_to_end(session) && session.queue.has_shared())
-        });
-        let (mut change, mut effects) = (Change::default(), self.effects());
-        let partition = locks.at(number);
-        let mut found = partition.find(attach.identity);
-        // [MQTT-3.1.2-4]
-        if let Some(id) = found
-            && partition.sessions.get(&id).is_some_and(|session| is_to_end(session))
-        {
-            let is_over = partition.sessions.get(&id).is_some_and(|held| held.is_over(attach.now));
-            partition.stats.expired_sessions += u64::from(is_over);
-            found = None;
-            if let Some(ended) = partition.replace(id, attach.now) {
-                self.bury(&mut locks, ended, &mut effects, &mut change);
-            }
-        }
-        let partition = locks.at(number);
-        let id = found.unwrap_or_else(|| {
-            self.count.fetch_add(1, Ordering::Relaxed);
-            let account = self.memory.account(attach.identity.tenant.as_str());
-            let incarnation = self.next_incarnation(attach.now);
-            partition.insert(Session::new(attach, incarnation, &account))
-        });
-        let Some((attached, cancelled)) = partition.attach(id, attach) else {
-            unreachable!("inbox {id:?} was found or made under the same lock");
-        };
-        if let Some(effects) = &mut effects {
-            for will in cancelled {
-                effects.push(&Effect::WillEnd { will: number_of(will) });
-            }
-            note_attached(partition, id, attach, effects);
-        }
-        let promised = self.promise_change(attached, (partition, id), effects, &change, reply_to);
-        drop(locks);
-        self.finish(change);
-        promised
+        self.attach_owner(attach, reply_to)
     }
 
     fn detach(
@@ -313,43 +194,7 @@ impl Inbox for InboxService {
         detach: Detach,
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<()>, StaleClaim> {
-        let id = claim.inbox;
-        let mut locks = self.lock_for(partition_number(id.0), |partition| {
-            partition.sessions.get(&id).is_some_and(|session| session.queue.has_shared())
-        });
-        let (mut change, mut effects) = (Change::default(), self.effects());
-        let partition = locks.of(id);
-        partition.claimed(claim)?;
-        // Of the connection's will, or a new one.
-        let spare = detach.will.as_ref().map(|_| WillId(partition.next_number()));
-        let session = partition.claimed(claim)?;
-        session.expiry_s = detach.expiry_s.or(session.expiry_s);
-        session.detach();
-        let is_over = session.lifetime().is_some_and(|lifetime| lifetime.is_zero());
-        leave_will(session, id, &detach, spare, &mut effects);
-        session.recharge();
-        if is_over {
-            if let Some(ended) = partition.end(id) {
-                self.bury(&mut locks, ended, &mut effects, &mut change);
-            }
-        } else {
-            let transfers = self.take_shared(session);
-            let position = session.queue.position();
-            if let Some(effects) = &mut effects {
-                let detached = Some(effects.epoch().stamp(detach.now));
-                effects.session(id, &session.record(detached));
-                effects.push(&Effect::Position { inbox: id, position });
-            }
-            let (tenant, publisher) = (session.identity.tenant.clone(), session.publisher);
-            partition.stats.moved += transfers.len() as u64;
-            partition.schedule(id, detach.now);
-            let source = Source { tenant: &tenant, publisher, inbox: id, position };
-            self.hand_over(&mut locks, &source, &transfers, &mut change);
-        }
-        let promised = self.promise_change((), (locks.of(id), id), effects, &change, reply_to);
-        drop(locks);
-        self.finish(change);
-        Ok(promised)
+        self.detach_owner(claim, detach, reply_to)
     }
 
     fn discard(
@@ -358,27 +203,7 @@ impl Inbox for InboxService {
         now: Instant,
         reply_to: Option<ReplyTo>,
     ) -> Promised<bool> {
-        let number = partition_of(identity);
-        let mut locks = self.lock_for(number, |partition| {
-            let found = partition.find(identity).and_then(|id| partition.sessions.get(&id));
-            found.is_some_and(|session| session.queue.has_shared())
-        });
-        let (mut change, mut effects) = (Change::default(), self.effects());
-        let partition = locks.at(number);
-        let id = partition.find(identity);
-        if let Some(ended) = id.and_then(|id| partition.replace(id, now)) {
-            self.bury(&mut locks, ended, &mut effects, &mut change);
-        } else if partition.ends_under_way == 0 {
-            return Promised::kept(false);
-        }
-        // Nothing was there, but perhaps its end is not durable yet: then an empty command waits
-        // behind it.
-        let (at, existed) = (id.unwrap_or(InboxId(number as u64)), id.is_some());
-        let promised =
-            self.promise_change(existed, (locks.at(number), at), effects, &change, reply_to);
-        drop(locks);
-        self.finish(change);
-        promised
+        self.discard_session(identity, now, reply_to)
     }
 
     fn subscribe(
@@ -387,41 +212,7 @@ impl Inbox for InboxService {
         subscription: &Subscription,
         reply_to: Option<ReplyTo>,
     ) -> Promised<SubscribeOutcome> {
-        let refused = Promised::kept;
-        let mut partition = self.partitions.lock_of(claim.inbox);
-        let Ok(session) = partition.claimed(claim) else {
-            return refused(SubscribeOutcome::Stale);
-        };
-        let Ok(filter) = TopicFilter::parse(&subscription.filter, &TopicLimits::PROTOCOL) else {
-            debug_assert!(false, "{:?} is no topic filter", subscription.filter);
-            return refused(SubscribeOutcome::Busy);
-        };
-        let existed = session.has_subscription(&subscription.filter);
-        let count = session.subscriptions().len() as u64;
-        if !existed && count >= u64::from(session.limits.filters_max) {
-            return refused(SubscribeOutcome::TooManyFilters);
-        }
-        if self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
-            return refused(SubscribeOutcome::Busy);
-        }
-        // Under the session's lock, so that the route does not outlive the session.
-        let members_max = session.limits.members_max;
-        let receiver = receiver(session, claim.inbox, &filter, subscription, members_max);
-        let added = self.dist.tenant(&session.identity.tenant).add(&filter, receiver);
-        let route = match added {
-            Call::Ready(Ok(route)) => route,
-            Call::Ready(Err(AddError::GroupFull { .. })) => {
-                return refused(SubscribeOutcome::GroupFull);
-            }
-            Call::Ready(Err(AddError::Busy)) | Call::Pending => {
-                return refused(SubscribeOutcome::Busy);
-            }
-        };
-        let ordinal = session.put_subscription(subscription.clone());
-        let outcome = SubscribeOutcome::Done { route, existed };
-        self.promise(outcome, claim.inbox, reply_to, |effects| {
-            effects.subscription(claim.inbox, ordinal, subscription);
-        })
+        self.put_subscription(claim, subscription, reply_to)
     }
 
     fn unsubscribe(
@@ -430,19 +221,7 @@ impl Inbox for InboxService {
         filter: &str,
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<bool>, StaleClaim> {
-        let mut partition = self.partitions.lock_of(claim.inbox);
-        let session = partition.claimed(claim)?;
-        let Some((removed, ordinal)) = session.remove_subscription(filter) else {
-            // Perhaps it was removed before, and that is not durable yet.
-            return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
-        };
-        if let Ok(filter) = TopicFilter::parse(&removed.filter, &TopicLimits::PROTOCOL) {
-            let id = session.publisher.0;
-            let key = receiver_key(&filter, claim.inbox, id, session.incarnation);
-            let _ = self.dist.tenant(&session.identity.tenant).remove(&filter, &key);
-        }
-        let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
-        Ok(self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed)))
+        self.remove_subscription(claim, filter, reply_to)
     }
 
     fn append(
@@ -578,92 +357,11 @@ impl Inbox for InboxService {
     }
 }
 
-/// Notes a session with its new owner, and the will of the connection.
-fn note_attached(
-    partition: &mut Partition,
-    id: InboxId,
-    attach: &Attach<'_>,
-    effects: &mut Effects,
-) {
-    let will = attach.will.as_ref().map(|_| WillId(partition.next_number()));
-    let Some(session) = partition.sessions.get_mut(&id) else { return };
-    effects.session(id, &session.record(None));
-    session.held_will = will;
-    if let (Some(will), Some((message, delay_s))) = (will, &attach.will) {
-        let (identity, session) = (attach.identity, Some(id));
-        let order = WillOrder { identity, session, delay_s: *delay_s, due: None, message };
-        effects.will(number_of(will), &order);
-    }
-}
-
-/// Leaves a session with the will that its connection gave, or without one. MQTT-049
-fn leave_will(
-    session: &mut Session,
-    id: InboxId,
-    detach: &Detach,
-    spare: Option<WillId>,
-    effects: &mut Option<Effects>,
-) {
-    let held = session.held_will.take();
-    if let (Some((message, delay_s)), Some(will)) = (&detach.will, held.or(spare)) {
-        // The will waits no longer than the session lives.
-        let delay = Duration::from_secs(u64::from(*delay_s));
-        let due = detach.now + session.lifetime().map_or(delay, |lifetime| lifetime.min(delay));
-        let message = Arc::clone(message);
-        if let Some(effects) = effects {
-            let (identity, due) = (&session.identity, Some(effects.epoch().stamp(due)));
-            let (session, delay_s) = (Some(id), *delay_s);
-            let order = WillOrder { identity, session, delay_s, due, message: &message };
-            effects.will(number_of(will), &order);
-        }
-        session.will = Some(Box::new(PendingWill { id: will, due, message }));
-    } else if let (Some(effects), Some(held)) = (effects, held) {
-        effects.push(&Effect::WillEnd { will: number_of(held) });
-    }
-}
-
 #[cfg(test)]
 impl InboxService {
     pub(crate) fn check_invariants(&self) {
         for partition in self.partitions.iter() {
             partition.lock().check_invariants();
         }
-    }
-}
-
-/// The session as a receiver of `filter`.
-pub(crate) fn receiver(
-    session: &Session,
-    inbox: InboxId,
-    filter: &TopicFilter<'_>,
-    subscription: &Subscription,
-    members_max: u32,
-) -> Receiver {
-    let (options, subscription_id) = (subscription.options, subscription.subscription_id);
-    let incarnation = session.incarnation;
-    if filter.share().is_none() {
-        return Receiver::Inbox(InboxRoute { inbox, incarnation, options, subscription_id });
-    }
-    let member = Member {
-        id: session.publisher.0,
-        incarnation,
-        target: MemberTarget::Inbox(inbox),
-        options,
-        subscription_id,
-        state: Arc::clone(&session.member),
-    };
-    Receiver::Member { member, members_max }
-}
-
-/// The same receiver, to be removed.
-fn receiver_key(
-    filter: &TopicFilter<'_>,
-    inbox: InboxId,
-    id: u64,
-    incarnation: u64,
-) -> ReceiverKey {
-    match filter.share() {
-        None => ReceiverKey::Inbox { inbox, incarnation },
-        Some(_) => ReceiverKey::Member { id, incarnation },
     }
 }
