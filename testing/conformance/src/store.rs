@@ -14,11 +14,11 @@ use std::{
 use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, ReplyTo, SessionIdentity, TenantId,
-    call::Settlement,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
+    call::{Promised, Settlement},
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets,
+        Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, WillId,
     },
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
     sessions::Sessions,
@@ -144,35 +144,56 @@ struct InboxBehind {
 }
 
 impl Inbox for InboxBehind {
-    fn attach(&self, attach: &Attach<'_>) -> Call<Attached> {
-        self.inbox.attach(attach)
+    fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
+        self.inbox.attach(attach, reply_to)
     }
 
-    fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>> {
-        self.inbox.detach(claim, detach)
+    fn detach(
+        &self,
+        claim: Claim,
+        detach: Detach,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim> {
+        self.inbox.detach(claim, detach, reply_to)
     }
 
-    fn discard(&self, identity: &SessionIdentity, now: Instant) -> Call<bool> {
-        self.inbox.discard(identity, now)
+    fn discard(
+        &self,
+        identity: &SessionIdentity,
+        now: Instant,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<bool> {
+        self.inbox.discard(identity, now, reply_to)
     }
 
-    fn subscribe(&self, claim: Claim, subscription: &Subscription) -> Call<SubscribeOutcome> {
-        self.inbox.subscribe(claim, subscription)
+    fn subscribe(
+        &self,
+        claim: Claim,
+        subscription: &Subscription,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<SubscribeOutcome> {
+        self.inbox.subscribe(claim, subscription, reply_to)
     }
 
-    fn unsubscribe(&self, claim: Claim, filter: &str) -> Call<Result<bool, StaleClaim>> {
-        self.inbox.unsubscribe(claim, filter)
+    fn unsubscribe(
+        &self,
+        claim: Claim,
+        filter: &str,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<bool>, StaleClaim> {
+        self.inbox.unsubscribe(claim, filter, reply_to)
     }
 
     fn append(
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
         let reply = *lock(&self.store.append);
-        let work = || self.inbox.append(targets, message, None, direct);
+        let work = || self.inbox.append(targets, message, exchange, None, direct);
         self.store.answer(reply, reply_to, work).unwrap_or_else(Call::Ready)
     }
 
@@ -190,8 +211,13 @@ impl Inbox for InboxBehind {
         self.inbox.commit(claim, sequence)
     }
 
-    fn received(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim> {
-        self.inbox.received(claim, sequence)
+    fn received(
+        &self,
+        claim: Claim,
+        sequence: Sequence,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim> {
+        self.inbox.received(claim, sequence, reply_to)
     }
 
     fn inbound(
@@ -199,8 +225,28 @@ impl Inbox for InboxBehind {
         claim: Claim,
         packet_id: PacketId,
         is_released: bool,
-    ) -> Result<(), StaleClaim> {
-        self.inbox.inbound(claim, packet_id, is_released)
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim> {
+        self.inbox.inbound(claim, packet_id, is_released, reply_to)
+    }
+
+    fn keep_will(
+        &self,
+        identity: &SessionIdentity,
+        owner: SessionRef,
+        message: &Arc<StoredMessage>,
+        delay_s: u32,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<WillId> {
+        self.inbox.keep_will(identity, owner, message, delay_s, reply_to)
+    }
+
+    fn withdraw_will(&self, will: WillId) {
+        self.inbox.withdraw_will(will);
+    }
+
+    fn will_sent(&self, will: WillId) {
+        self.inbox.will_sent(will);
     }
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {

@@ -7,6 +7,9 @@
 //! The queue is read by a cursor: [`Inbox::fetch`] hands out what follows a sequence number, and
 //! [`Inbox::commit`] removes what the client confirmed. Packet identifiers follow from sequence
 //! numbers, so they are the same after a reconnect. [MQTT-4.4.0-1]
+//!
+//! What changes a session holds at once and is durable later: such calls answer with [`Promised`].
+//! They settle with [`Settlement::Done`], or [`Settlement::Unknown`] if the node stops first.
 
 use std::sync::Arc;
 
@@ -15,14 +18,18 @@ use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 
 use crate::{
     Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
-    call::Settlement,
+    call::{Promised, Settlement},
     dist::{InboxRoute, RouteId},
     group::{Group, MemberState},
 };
 
-/// Names a persistent session on this node. Never reused while the process lives.
+/// Names a persistent session on this node. Never reused, by a later process neither.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InboxId(pub u64);
+
+/// Names the will of a client, from its CONNECT until it was published or withdrawn. Never reused.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WillId(pub u64);
 
 /// The place of a QoS 1 or 2 message in a session's queue; the first is 1.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +56,7 @@ pub struct Claim {
 /// The inbox service of a node.
 pub trait Inbox: Send + Sync {
     /// Finds the session or makes it, and makes `attach.owner` its one owner.
-    fn attach(&self, attach: &Attach<'_>) -> Call<Attached>;
+    fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached>;
 
     /// Ends the ownership; the session lives on for its expiry, or ends now if that is zero.
     /// INBOX-003
@@ -57,22 +64,47 @@ pub trait Inbox: Send + Sync {
     /// Messages of shared groups that were not sent, or sent at QoS 1 and not acknowledged, go to
     /// another member that is online, if there is one; when the session ends, to any other. QoS 2
     /// in flight stays. MQTT-087, [MQTT-4.8.2-4], [MQTT-4.8.2-5]
-    fn detach(&self, claim: Claim, detach: Detach) -> Call<Result<(), StaleClaim>>;
+    fn detach(
+        &self,
+        claim: Claim,
+        detach: Detach,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim>;
 
     /// Ends the session because its client starts clean: deletes its queue, its routes, and a will
     /// that is not due yet. MQTT-040, [MQTT-3.1.2-4], [MQTT-3.1.2-8]
-    fn discard(&self, identity: &SessionIdentity, now: Instant) -> Call<bool>;
+    fn discard(
+        &self,
+        identity: &SessionIdentity,
+        now: Instant,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<bool>;
 
     /// Records a subscription and adds its route. The same filter replaces its options. MQTT-078
-    fn subscribe(&self, claim: Claim, subscription: &Subscription) -> Call<SubscribeOutcome>;
+    fn subscribe(
+        &self,
+        claim: Claim,
+        subscription: &Subscription,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<SubscribeOutcome>;
 
-    /// Forgets a subscription and removes its route; `Ok(false)` if there was none.
-    fn unsubscribe(&self, claim: Claim, filter: &str) -> Call<Result<bool, StaleClaim>>;
+    /// Forgets a subscription and removes its route; answers false if there was none.
+    fn unsubscribe(
+        &self,
+        claim: Claim,
+        filter: &str,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<bool>, StaleClaim>;
 
     /// Queues `message` for the sessions of `targets`. QoS 0 is handed back in `direct` for the
     /// owners that are online, and queued for the others only if their tenant asks for it. A
     /// member of a group whose session is gone is replaced by another. No-local is honoured here.
     /// [MQTT-3.8.3-3]
+    ///
+    /// `exchange` is the publisher's, if it is persistent and the message is of QoS 2: that it was
+    /// accepted is durable together with what is queued, or neither is. Then whoever sends it again
+    /// after a crash is recognised. If the claim is stale nothing is queued, and the answer is
+    /// `Unknown`: the connection is no longer the one to answer. DUR-010
     ///
     /// Pending: durable later; `reply_to` is told. Without it nobody asks, and what is refused later
     /// is counted here. `Busy` and `QuotaExceeded` mean that nothing was queued for anybody: whoever
@@ -81,6 +113,7 @@ pub trait Inbox: Send + Sync {
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement>;
@@ -89,7 +122,7 @@ pub trait Inbox: Send + Sync {
     /// `bytes_max`. Once nothing is left, the owner is told by
     /// [`Sessions::inbox_ready`](crate::sessions::Sessions::inbox_ready) when more is there; after
     /// a fetch that used up its budget it asks again by itself. What expired before it was handed
-    /// out for the first time is dropped. [MQTT-3.3.2-5]
+    /// out for the first time is dropped. What is not durable yet is not handed out. [MQTT-3.3.2-5]
     ///
     /// What is handed out lies within 65,535 sequences of the oldest that is not committed, so
     /// that packet identifiers in flight are unique. [MQTT-2.2.1-3]
@@ -105,7 +138,12 @@ pub trait Inbox: Send + Sync {
     fn commit(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim>;
 
     /// A PUBREC for `sequence` came: from now on only its PUBREL is sent. MQTT-092
-    fn received(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim>;
+    fn received(
+        &self,
+        claim: Claim,
+        sequence: Sequence,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim>;
 
     /// Records that the QoS 2 message of `packet_id` from this client was accepted, or
     /// (`is_released`) that its PUBREL came. MQTT-046
@@ -114,10 +152,30 @@ pub trait Inbox: Send + Sync {
         claim: Claim,
         packet_id: PacketId,
         is_released: bool,
-    ) -> Result<(), StaleClaim>;
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim>;
+
+    /// Keeps the will of a transient session, so that it is published if the node dies: then it is
+    /// due `delay_s` after the node is back. Its deadline counts from when it is due.
+    fn keep_will(
+        &self,
+        identity: &SessionIdentity,
+        owner: SessionRef,
+        message: &Arc<StoredMessage>,
+        delay_s: u32,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<WillId>;
+
+    /// Forgets a will that is not to be published, or was by the shard of its connection.
+    fn withdraw_will(&self, will: WillId);
+
+    /// A will that [`Inbox::expire`] handed out was published, and what came of it is durable: it is
+    /// forgotten. If the node dies before, it is published again.
+    fn will_sent(&self, will: WillId);
 
     /// Removes sessions whose time is over and takes the wills that are due, at most `due_max`
-    /// of each. To be called about once a second. INBOX-010, INBOX-011
+    /// of each. To be called about once a second. Each will is handed out once, and is to be
+    /// confirmed by [`Inbox::will_sent`]. INBOX-010, INBOX-011
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>);
 
     /// How many sessions there are, attached or not.
@@ -147,6 +205,9 @@ pub struct Attach<'a> {
     pub expiry_s: Option<u32>,
     /// The queue's limits and what is done at them.
     pub limits: QueueLimits,
+    /// The will with its delay in seconds: published if the node dies with the connection. Its
+    /// deadline counts from when it is due. Every other end is told by [`Inbox::detach`].
+    pub will: Option<(Arc<StoredMessage>, u32)>,
     /// Now.
     pub now: Instant,
 }
@@ -182,7 +243,8 @@ pub struct Attached {
     pub subscriptions: Vec<Subscription>,
     /// Ids of QoS 2 messages that were accepted and not yet released.
     pub inbound: Vec<PacketId>,
-    /// The last sequence that was handed to the client before: what follows up to it is a resend.
+    /// The last sequence that may have been handed to the client before: what follows up to it is a
+    /// resend. MQTT-044
     pub sent: Sequence,
 }
 
@@ -200,7 +262,7 @@ pub struct Subscription {
 /// What became of a subscription.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum SubscribeOutcome {
-    /// It is effective and, for what is durable, committed.
+    /// It is effective.
     Done {
         /// The filter's route.
         route: RouteId,
@@ -232,6 +294,8 @@ pub struct Detach {
 /// A will whose time has come.
 #[derive(Clone, Debug)]
 pub struct DueWill {
+    /// Its name, for [`Inbox::will_sent`].
+    pub id: WillId,
     /// Whose will it is.
     pub identity: SessionIdentity,
     /// The message.

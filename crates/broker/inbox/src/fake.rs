@@ -6,11 +6,11 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use ratatosk_clock::Instant;
+use ratatosk_client::{Keyspace, held::HeldKeyspace};
+use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, StoredMessage,
-    TenantId, Ticket,
+    Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId, Ticket,
     call::Settlement,
     dist::{
         AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, RouteEpoch, RouteId,
@@ -151,8 +151,9 @@ impl TenantRoutes for FakeRoutes {
         groups.iter().find(is_meant).cloned()
     }
 
-    fn filter_text(&self, _: RouteId, _: &mut String) -> bool {
-        false
+    fn filter_text(&self, route: RouteId, text: &mut String) -> bool {
+        text.push_str(&self.filters.lock()[route.index as usize]);
+        true
     }
 
     fn len(&self) -> usize {
@@ -165,6 +166,7 @@ impl TenantRoutes for FakeRoutes {
 pub(crate) struct FakeSessions {
     ready: Mutex<Vec<SessionRef>>,
     delivered: Mutex<Vec<(SessionRef, Delivery)>>,
+    settled: Mutex<Vec<(u64, Settlement)>>,
 }
 
 impl FakeSessions {
@@ -174,6 +176,11 @@ impl FakeSessions {
 
     pub(crate) fn take_delivered(&self) -> Vec<(SessionRef, Delivery)> {
         std::mem::take(&mut self.delivered.lock())
+    }
+
+    /// Tickets, in the order in which they were settled.
+    pub(crate) fn take_settled(&self) -> Vec<(u64, Settlement)> {
+        std::mem::take(&mut self.settled.lock())
     }
 }
 
@@ -186,11 +193,11 @@ impl Sessions for FakeSessions {
         self.delivered.lock().push((session, delivery));
     }
 
-    fn settle(&self, _: SessionRef, _: Ticket, _: Settlement) {
-        unreachable!("nothing is pending in memory")
+    fn settle(&self, _: SessionRef, ticket: Ticket, settlement: Settlement) {
+        self.settled.lock().push((ticket.0, settlement));
     }
 
-    fn publish(&self, _: &TenantId, _: Arc<StoredMessage>) {
+    fn publish(&self, _: DueWill) {
         unreachable!("wills are handed to who expires")
     }
 }
@@ -205,6 +212,23 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn bench() -> Bench {
+    bench_of(|inbox| inbox)
+}
+
+/// A service between fakes that has taken over what a keyspace has.
+pub(crate) fn bench_in(keyspace: &Arc<HeldKeyspace>, epoch: Epoch, now: Instant) -> Bench {
+    bench_on(Arc::clone(keyspace) as _, epoch, now)
+}
+
+/// As [`bench_in`], on any keyspace.
+pub(crate) fn bench_on(keyspace: Arc<dyn Keyspace>, epoch: Epoch, now: Instant) -> Bench {
+    let bench = bench_of(|inbox| inbox.kept_in(keyspace, epoch));
+    bench.inbox.restore(now).unwrap();
+    bench.inbox.check_invariants();
+    bench
+}
+
+fn bench_of(make: impl FnOnce(InboxService) -> InboxService) -> Bench {
     let (dist, sessions) = (FakeDist::default(), Arc::new(FakeSessions::default()));
     let routes = Arc::clone(&dist.0);
     let limits = QueueLimits {
@@ -215,7 +239,7 @@ pub(crate) fn bench() -> Bench {
         qos0_when_offline: true,
     };
     let inbox = InboxService::new(Arc::new(dist), Arc::clone(&sessions) as Arc<dyn Sessions>);
-    Bench { inbox, routes, sessions, limits, owners: AtomicU32::new(0) }
+    Bench { inbox: make(inbox), routes, sessions, limits, owners: AtomicU32::new(0) }
 }
 
 pub(crate) fn seconds(seconds: u64) -> Instant {
@@ -267,8 +291,8 @@ impl Bench {
     ) -> Attached {
         let owner = owner(self.owners.fetch_add(1, Ordering::Relaxed));
         let (identity, limits) = (&identity(client), self.limits);
-        let attach = Attach { identity, owner, is_clean, expiry_s, limits, now };
-        self.inbox.attach(&attach).ready().unwrap()
+        let attach = Attach { identity, owner, is_clean, expiry_s, limits, will: None, now };
+        self.inbox.attach(&attach, None).answer
     }
 
     pub(crate) fn detach(&self, claim: Claim, now: Instant) {
@@ -285,15 +309,15 @@ impl Bench {
         let will = will.map(|(payload, delay_s)| {
             (Arc::new(message(payload, Qos::AtMostOnce).to_stored()), delay_s)
         });
-        let outcome = self.inbox.detach(claim, Detach { expiry_s, will, now });
-        assert_eq!(outcome, Call::Ready(Ok(())));
+        let outcome = self.inbox.detach(claim, Detach { expiry_s, will, now }, None);
+        assert!(outcome.is_ok());
         self.inbox.check_invariants();
     }
 
     pub(crate) fn subscribe(&self, claim: Claim, filter: &str, qos: Qos) -> SubscribeOutcome {
         let options = SubscriptionOptions::new(qos);
         let subscription = Subscription { filter: filter.into(), options, subscription_id: None };
-        self.inbox.subscribe(claim, &subscription).ready().unwrap()
+        self.inbox.subscribe(claim, &subscription, None).answer
     }
 
     /// To every session with a route of its own.
@@ -301,8 +325,8 @@ impl Bench {
         let routes: Vec<_> = self.routes.inboxes.lock().iter().map(|held| held.1).collect();
         let mut direct = Vec::new();
         let targets = Targets { routes: &routes, shared: &[] };
-        let outcome = self.inbox.append(targets, message, None, &mut direct);
-        assert_eq!(outcome, Call::Ready(Settlement::Done));
+        let outcome = self.inbox.append(targets, message, None, None, &mut direct);
+        assert!(matches!(outcome, Call::Ready(Settlement::Done) | Call::Pending), "{outcome:?}");
         direct
     }
 
@@ -310,8 +334,8 @@ impl Bench {
     pub(crate) fn append_shared(&self, shared: SharedRoute, message: &Message<'_>) {
         let mut direct = Vec::new();
         let targets = Targets { routes: &[], shared: &[shared] };
-        let outcome = self.inbox.append(targets, message, None, &mut direct);
-        assert_eq!(outcome, Call::Ready(Settlement::Done));
+        let outcome = self.inbox.append(targets, message, None, None, &mut direct);
+        assert!(matches!(outcome, Call::Ready(Settlement::Done) | Call::Pending), "{outcome:?}");
         assert!(direct.is_empty());
     }
 

@@ -1,8 +1,9 @@
 //! A message for one session, and for another member when it came through a group whose member
 //! goes.
 //!
-//! No lock is held from one session to the next: a member that is chosen may be gone when its turn
-//! comes, and then the next is asked.
+//! Whoever hands over holds the locks of all partitions, so that a message leaves one queue and is
+//! in another at one moment, and in one command. A member that is chosen may be gone all the same,
+//! for its routes are removed later: then the next is asked.
 
 use std::{
     collections::BTreeMap,
@@ -11,18 +12,24 @@ use std::{
 
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
-    Message, PublisherId, SessionRef, StoredMessage, TenantId,
+    Message, PublisherId, ReplyTo, SessionRef, StoredMessage, TenantId,
     dist::{InboxRoute, TenantRoutes},
     group::{Group, MemberTarget},
-    inbox::DirectDelivery,
+    inbox::{DirectDelivery, InboxId},
     sessions::Delivery,
 };
 use ratatosk_telemetry::memory::{Account, Share};
+use ratatosk_topic::{ORDERED_SHARE_PREFIX, SHARE_PREFIX};
+use smallvec::SmallVec;
 
 use crate::{
     InboxService,
+    effect::{Effect, Target},
+    journal::{Change, Effects},
     partition::Partition,
+    partitions::{Locks, Sequel},
     queue::{Item, Origin, Transfer},
+    schema::{Head, MessageRecord, Position},
     session::{Session, Waiting},
 };
 
@@ -33,8 +40,8 @@ const TRIES_MAX: usize = 4;
 /// What became of a message for one session.
 #[derive(Debug)]
 pub(crate) enum Offer {
-    /// It is in the queue; the owner is to be told, if it waited.
-    Queued(Option<SessionRef>),
+    /// It is in the queue.
+    Queued,
     /// It is QoS 0 and the owner is online.
     Direct(DirectDelivery),
     /// A limit or the lack of a connection made it go; it is counted.
@@ -49,15 +56,38 @@ pub(crate) enum Offer {
 pub(crate) struct Parcel<'a> {
     message: Message<'a>,
     stored: Option<Arc<StoredMessage>>,
+    /// What the log is told besides, if there is one.
+    pub(crate) effects: Option<Effects>,
+    /// Entries that the log is to have.
+    queued: SmallVec<[Queued; 1]>,
+}
+
+/// An entry that the log is to have.
+struct Queued {
+    inbox: InboxId,
+    sequence: u64,
+    is_qos2: bool,
+    retain: bool,
+    subscription_id: Option<u32>,
+    origin: Option<Box<str>>,
+}
+
+/// The session that messages are taken from.
+pub(crate) struct Source<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) publisher: PublisherId,
+    pub(crate) inbox: InboxId,
+    pub(crate) position: Position,
 }
 
 impl<'a> Parcel<'a> {
-    pub(crate) fn new(message: &Message<'a>) -> Self {
-        Parcel { message: *message, stored: None }
+    pub(crate) fn new(message: &Message<'a>, effects: Option<Effects>) -> Self {
+        Parcel { message: *message, stored: None, effects, queued: SmallVec::new() }
     }
 
-    pub(crate) fn of(stored: &'a Arc<StoredMessage>) -> Self {
-        Parcel { message: stored.as_message(), stored: Some(Arc::clone(stored)) }
+    fn of(stored: &'a Arc<StoredMessage>, effects: Option<Effects>) -> Self {
+        let message = stored.as_message();
+        Parcel { message, stored: Some(Arc::clone(stored)), effects, queued: SmallVec::new() }
     }
 
     /// The message as queues share it, charged to their tenant.
@@ -70,7 +100,7 @@ impl<'a> Parcel<'a> {
 const BOXES_BYTES: usize = 96;
 
 /// A copy that is charged once, until the last queue or receiver drops its payload.
-fn keep(message: &Message<'_>, account: &Account) -> StoredMessage {
+pub(crate) fn keep(message: &Message<'_>, account: &Account) -> StoredMessage {
     let held = BOXES_BYTES + message.stored_bytes();
     message.to_stored_as(match message.shared {
         // The bytes have been charged when they came to be shared.
@@ -83,15 +113,16 @@ fn keep(message: &Message<'_>, account: &Account) -> StoredMessage {
 }
 
 impl InboxService {
-    /// Gives the message to one session.
+    /// Gives the message to one session, whose partition is locked.
     pub(crate) fn offer(
         &self,
+        partition: &mut Partition,
         route: &InboxRoute,
         group: Option<&Group>,
         parcel: &mut Parcel<'_>,
+        change: &mut Change,
     ) -> Offer {
-        let mut partition = self.partition(route.inbox).lock();
-        let Partition { sessions, stats, .. } = &mut *partition;
+        let Partition { sessions, stats, .. } = partition;
         let session = sessions.get_mut(&route.inbox);
         let Some(session) = session.filter(|held| held.incarnation == route.incarnation) else {
             return Offer::Gone;
@@ -119,42 +150,95 @@ impl InboxService {
         let item = Item {
             qos,
             retain: message.retain && route.options.retain_as_published,
-            subscription_id: route.subscription_id,
+            subscription_id: route.subscription_id.filter(|number| *number != 0),
             origin: group.filter(|_| qos != Qos::AtMostOnce).map(Origin::of),
             message: Arc::clone(parcel.stored(session.account())),
         };
+        let (retain, subscription_id) = (item.retain, item.subscription_id);
         let displaced = session.queue.push(item, &session.limits);
         session.recharge();
         session.note_room();
-        stats.dropped.expired += displaced.expired;
-        let overflow = u64::from(displaced.is_overflow);
-        match qos {
-            Qos::AtMostOnce => stats.dropped.overflow_qos0 += overflow,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => stats.dropped.overflow += overflow,
+        stats.dropped.note(&displaced, qos);
+        // What has no place of its own is not in the log.
+        let sequence = match displaced.is_queued && qos != Qos::AtMostOnce && self.is_durable() {
+            true => Some(session.queue.hold_last()),
+            false => None,
+        };
+        self.forget(route.inbox, session.queue.position(), displaced.forgotten);
+        if !displaced.is_queued {
+            return Offer::Dropped;
         }
-        if displaced.is_queued {
-            return Offer::Queued(session.wake(Waiting::Message));
+        match sequence {
+            // The owner is told when it may have it.
+            Some(sequence) => {
+                let is_qos2 = qos == Qos::ExactlyOnce;
+                let origin = group.and_then(|group| self.origin(&session.identity.tenant, group));
+                let inbox = route.inbox;
+                let queued = Queued { inbox, sequence, is_qos2, retain, subscription_id, origin };
+                parcel.queued.push(queued);
+            }
+            None => change.ready.extend(session.wake(Waiting::Message)),
         }
-        Offer::Dropped
+        Offer::Queued
     }
 
-    /// Gives messages of groups back for other members than `from`, which must not be locked.
-    pub(crate) fn hand_over(&self, tenant: &TenantId, from: PublisherId, transfers: &[Transfer]) {
+    /// Puts what became of a message into the log; false if there is nothing to wait for. Called
+    /// with the locks of all who have it.
+    pub(crate) fn post(&self, parcel: Parcel<'_>, reply_to: Option<ReplyTo>, at: InboxId) -> bool {
+        let (Some(journal), Some(mut effects)) = (&self.journal, parcel.effects) else {
+            return false;
+        };
+        let target = |queued: &'_ Queued| (queued.inbox, queued.sequence);
+        let entries: SmallVec<[_; 2]> = parcel.queued.iter().map(target).collect();
+        let targets: Vec<_> = parcel.queued.iter().map(Queued::target).collect();
+        let has_origin = targets.iter().any(|target| target.head.origin.is_some());
+        let at = entries.first().map_or(at, |first| first.0);
+        effects.append(targets, &MessageRecord::of(&parcel.message, journal.epoch, has_origin));
+        if effects.is_empty() {
+            return false;
+        }
+        journal.submit(at, effects, Sequel { entries, reply_to, ended: None });
+        true
+    }
+
+    /// Gives messages of groups back for other members than that of `source`. All are locked.
+    pub(crate) fn hand_over(
+        &self,
+        locks: &mut Locks<'_>,
+        source: &Source<'_>,
+        transfers: &[Transfer],
+        change: &mut Change,
+    ) {
         if transfers.is_empty() {
             return;
         }
-        let routes = self.dist.tenant(tenant);
-        for Transfer { origin, message } in transfers {
+        let routes = self.dist.tenant(source.tenant);
+        for Transfer { sequence, origin, message } in transfers {
+            let mut parcel = Parcel::of(message, self.effects());
+            if let Some(effects) = &mut parcel.effects {
+                let (inbox, position) = (source.inbox, source.position);
+                let sequences = SmallVec::from_slice(&[*sequence]);
+                effects.push(&Effect::Removed { inbox, sequences, position });
+            }
             match group_of(&*routes, origin) {
-                Some(group) => self.give(&group, from.0, message),
+                Some(group) => self.give(locks, &group, source.publisher.0, &mut parcel, change),
                 None => self.count_without_member(),
             }
+            self.post(parcel, None, source.inbox);
         }
     }
 
-    /// Gives a message to a member other than `from`, or counts that there is none.
-    pub(crate) fn give(&self, group: &Arc<Group>, from: u64, message: &Arc<StoredMessage>) {
-        let mut parcel = Parcel::of(message);
+    /// Gives a message to a member other than `from`, or counts that there is none. All are locked.
+    pub(crate) fn give(
+        &self,
+        locks: &mut Locks<'_>,
+        group: &Arc<Group>,
+        from: u64,
+        parcel: &mut Parcel<'_>,
+        change: &mut Change,
+    ) {
+        // Of a session that is gone nobody knows the tenant any more.
+        let message = Arc::clone(parcel.stored(&self.memory.account("")));
         let mut without = from;
         for _ in 0..TRIES_MAX {
             let Some(member) = group.choose(message.publisher, Some(without)) else { break };
@@ -162,11 +246,11 @@ impl InboxService {
                 options: member.options,
                 subscription_id: member.subscription_id,
                 group: Arc::clone(group),
-                message: Arc::clone(message),
+                message: Arc::clone(&message),
             };
             let inbox = match member.target {
                 MemberTarget::Session(session) => {
-                    self.sessions.deliver(session, delivery());
+                    change.deliveries.push((session, delivery()));
                     return;
                 }
                 MemberTarget::Inbox(inbox) => inbox,
@@ -177,15 +261,11 @@ impl InboxService {
                 options: member.options,
                 subscription_id: member.subscription_id,
             };
-            match self.offer(&route, Some(group), &mut parcel) {
+            match self.offer(locks.of(inbox), &route, Some(group), parcel, change) {
                 Offer::Gone => without = member.id,
-                Offer::Queued(None) | Offer::Dropped | Offer::NotMeant => return,
-                Offer::Queued(Some(owner)) => {
-                    self.sessions.inbox_ready(owner);
-                    return;
-                }
+                Offer::Queued | Offer::Dropped | Offer::NotMeant => return,
                 Offer::Direct(direct) => {
-                    self.sessions.deliver(direct.owner, delivery());
+                    change.deliveries.push((direct.owner, delivery()));
                     return;
                 }
             }
@@ -215,8 +295,28 @@ impl InboxService {
         transfers
     }
 
+    /// The shared filter of a group, while it has a route.
+    fn origin(&self, tenant: &TenantId, group: &Group) -> Option<Box<str>> {
+        let prefix = if group.is_ordered { ORDERED_SHARE_PREFIX } else { SHARE_PREFIX };
+        let mut text = format!("{prefix}{}/", group.name);
+        let is_there = self.dist.tenant(tenant).filter_text(group.route, &mut text);
+        is_there.then(|| text.into_boxed_str())
+    }
+
     fn count_without_member(&self) {
         self.without_member.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Queued {
+    fn target(&self) -> Target<'_> {
+        let head = Head {
+            is_qos2: self.is_qos2,
+            retain: self.retain,
+            subscription_id: self.subscription_id,
+            origin: self.origin.as_deref(),
+        };
+        Target { inbox: self.inbox, sequence: self.sequence, head }
     }
 }
 

@@ -1,27 +1,51 @@
 //! Persistent sessions: what a session owns beyond its connection.
 //!
-//! [`InboxService`] keeps sessions in partitions, each behind a lock that is held for one call on
-//! one session. A message that goes to many sessions is stored once and shared. Attaching raises
-//! the version of a session, and whoever shows an older one is refused, so two owners never act.
+//! [`InboxService`] keeps sessions in partitions, each behind a lock. A message that goes to many
+//! sessions is stored once and shared. Attaching raises the version of a session, and whoever shows
+//! an older one is refused, so two owners never act.
 //!
-//! What is here is in memory: durability comes with an engine behind the same contract. Not here:
-//! packets and send windows (mqtt), and which messages a session is to have (dist).
+//! The service decides in memory. Where it has a keyspace it submits the effects of what it decided
+//! to the log, whose [`InboxCoprocessor`] makes keys of them, and it reads them back after a
+//! restart: see decision 0007. What is durable and what is not is in `docs/durability.md`, the bytes
+//! are in `docs/formats/inbox.md`. Not here: packets and send windows (mqtt), and which messages a
+//! session is to have (dist).
 
+mod append;
+mod coprocessor;
+mod effect;
 mod handover;
+mod journal;
+mod ownership;
 mod partition;
+mod partitions;
 mod queue;
+mod restore;
+mod schema;
 mod service;
 mod session;
 mod stats;
+mod subscribing;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 
 #[cfg(test)]
+mod coprocessor_test;
+#[cfg(test)]
+mod durable_test;
+#[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod format_test;
 #[cfg(test)]
 mod handover_test;
 #[cfg(test)]
 mod queue_test;
 #[cfg(test)]
+mod restore_test;
+#[cfg(test)]
 mod service_test;
 
+pub use coprocessor::InboxCoprocessor;
 pub use service::InboxService;
 pub use stats::{Dropped, InboxStats};

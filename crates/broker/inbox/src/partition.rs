@@ -3,19 +3,22 @@
 //! Invariants: an identity has one session at most; the index of what is due has exactly the `due`
 //! of each session and of its will; a session with an owner has neither.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashTable};
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
     PublisherId, SessionIdentity, TenantId,
-    inbox::{Attach, Attached, Claim, DueWill, InboxId, StaleClaim, Subscription},
+    inbox::{Attach, Attached, Claim, DueWill, InboxId, StaleClaim, Subscription, WillId},
 };
+use smallvec::SmallVec;
 
 use crate::{
     InboxStats,
+    effect::End,
     queue::Transfer,
+    schema::Position,
     session::{PendingWill, Session},
 };
 
@@ -32,8 +35,14 @@ pub(crate) struct Partition {
     due: BTreeSet<(Instant, DueKind, InboxId)>,
     /// Wills that are due, of sessions that ended or were resumed too late.
     wills: VecDeque<DueWill>,
+    /// Wills of sessions that went with a crash, which wait.
+    late_wills: BTreeMap<(Instant, WillId), DueWill>,
     /// What happened; what is there is counted when somebody asks.
     pub(crate) stats: InboxStats,
+    /// Sessions that ended whose end is not durable yet.
+    pub(crate) ends_under_way: usize,
+    /// The last of them.
+    pub(crate) ended_last: InboxId,
 }
 
 /// What is due. A will goes before the end of its session.
@@ -43,7 +52,7 @@ enum DueKind {
     Session,
 }
 
-/// What is left to do for a session that has ended, without the lock.
+/// What is left to do for a session that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) tenant: TenantId,
@@ -54,7 +63,16 @@ pub(crate) struct Ended {
     pub(crate) subscriptions: Vec<Subscription>,
     /// What other members of its groups may have.
     pub(crate) transfers: Vec<Transfer>,
+    /// How far its queue was.
+    pub(crate) position: Position,
+    /// What is stored of it.
+    pub(crate) end: End,
+    /// Wills that are not to be published.
+    pub(crate) cancelled: Cancelled,
 }
+
+/// Wills that are not to be published: one that waited, and one of a connection.
+pub(crate) type Cancelled = SmallVec<[WillId; 2]>;
 
 /// How many of what is due may still be taken.
 #[derive(Copy, Clone, Debug)]
@@ -72,14 +90,30 @@ pub(crate) fn hash(hasher: &RandomState, identity: &SessionIdentity) -> u64 {
 impl Partition {
     pub(crate) fn new(index: usize, hasher: RandomState) -> Self {
         Partition {
-            next_id: index as u64,
+            // Zero names nobody.
+            next_id: (index + PARTITION_COUNT) as u64,
             sessions: HashMap::default(),
             by_identity: HashTable::new(),
             hasher,
             due: BTreeSet::new(),
             wills: VecDeque::new(),
+            late_wills: BTreeMap::new(),
             stats: InboxStats::default(),
+            ends_under_way: 0,
+            ended_last: InboxId(0),
         }
+    }
+
+    /// A number that nobody had.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        let number = self.next_id;
+        self.next_id += PARTITION_COUNT as u64;
+        number
+    }
+
+    /// A number was given by an earlier process.
+    pub(crate) fn note_number(&mut self, number: u64) {
+        self.next_id = self.next_id.max(number.saturating_add(PARTITION_COUNT as u64));
     }
 
     pub(crate) fn find(&self, identity: &SessionIdentity) -> Option<InboxId> {
@@ -102,25 +136,33 @@ impl Partition {
     }
 
     pub(crate) fn insert(&mut self, session: Session) -> InboxId {
-        let id = InboxId(self.next_id);
-        self.next_id += PARTITION_COUNT as u64;
+        let id = InboxId(self.next_number());
+        self.put(id, session);
+        id
+    }
+
+    /// Files a session under its number, which nobody has.
+    pub(crate) fn put(&mut self, id: InboxId, session: Session) {
         let identity_hash = hash(&self.hasher, &session.identity);
         let was_there = self.sessions.insert(id, Box::new(session)).is_some();
         assert!(!was_there, "inbox {id:?} is new");
         let (sessions, hasher) = (&self.sessions, &self.hasher);
         let rehash = |id: &InboxId| sessions.get(id).map_or(0, |held| hash(hasher, &held.identity));
         self.by_identity.insert_unique(identity_hash, id, rehash);
-        id
     }
 
     /// Makes `attach.owner` the owner. A will that was to be published later is not. MQTT-050,
     /// [MQTT-3.1.3-9]
-    pub(crate) fn attach(&mut self, id: InboxId, attach: &Attach<'_>) -> Option<Attached> {
-        self.unschedule(id, attach.now);
+    pub(crate) fn attach(
+        &mut self,
+        id: InboxId,
+        attach: &Attach<'_>,
+    ) -> Option<(Attached, Cancelled)> {
+        let cancelled = self.cancel(id, attach.now);
         let session = self.sessions.get_mut(&id)?;
         let is_present = session.version > 0;
         session.attach(attach);
-        Some(Attached {
+        let attached = Attached {
             claim: Claim { inbox: id, version: session.version },
             incarnation: session.incarnation,
             is_present,
@@ -128,13 +170,20 @@ impl Partition {
             subscriptions: session.subscriptions().to_vec(),
             inbound: session.inbound().to_vec(),
             sent: session.queue.sent(),
-        })
+        };
+        Some((attached, cancelled))
     }
 
     /// Files the times of a session that has no owner.
     pub(crate) fn schedule(&mut self, id: InboxId, now: Instant) {
+        let lifetime = self.sessions.get(&id).and_then(|session| session.lifetime());
+        self.schedule_at(id, lifetime.map(|lifetime| now + lifetime));
+    }
+
+    /// Files the end and the will of a session that has no owner.
+    pub(crate) fn schedule_at(&mut self, id: InboxId, due: Option<Instant>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.due = session.lifetime().map(|lifetime| now + lifetime);
+        session.due = due;
         if let Some(due) = session.due {
             self.due.insert((due, DueKind::Session, id));
         }
@@ -146,8 +195,16 @@ impl Partition {
     /// Ends a session whose client is back and starts clean: a will that is not due yet goes with
     /// it, for the client has come within the delay. MQTT-040, [MQTT-3.1.2-8]
     pub(crate) fn replace(&mut self, id: InboxId, now: Instant) -> Option<Ended> {
-        self.unschedule(id, now);
-        self.end(id)
+        let cancelled = self.cancel(id, now);
+        Some(Ended { cancelled, ..self.end(id)? })
+    }
+
+    /// Takes the wills of a session whose client is back, if they are not due.
+    fn cancel(&mut self, id: InboxId, now: Instant) -> Cancelled {
+        let waiting = self.unschedule(id, now);
+        let session = self.sessions.get_mut(&id);
+        let held = session.and_then(|session| session.held_will.take());
+        waiting.into_iter().chain(held).collect()
     }
 
     /// Ends a session: what is left is done without the lock. [MQTT-3.1.2-8]
@@ -160,29 +217,35 @@ impl Partition {
             held.remove();
         }
         self.shrink();
+        let (position, entries) = (session.queue.position(), session.queue.sequences());
         let transfers = session.queue.take_shared(|_| true);
         self.stats.moved += transfers.len() as u64;
         self.stats.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
+        let (subscriptions, ordinals) = session.take_subscriptions();
+        let end = End {
+            inbox: id,
+            first: entries.start,
+            count: u32::try_from(entries.end - entries.start).unwrap_or(u32::MAX),
+            ordinals,
+            inbound: session.inbound().to_vec(),
+        };
         Some(Ended {
             tenant: session.identity.tenant.clone(),
             inbox: id,
             incarnation: session.incarnation,
             publisher: session.publisher,
-            subscriptions: session.take_subscriptions(),
+            subscriptions,
             transfers,
+            position,
+            end,
+            cancelled: Cancelled::new(),
         })
     }
 
-    /// Takes wills that are due, and ends sessions whose time is over, within the budget.
-    /// A session whose client is there is not among them. INBOX-010, INBOX-011 [MQTT-4.1.0-1]
-    /// [MQTT-4.1.0-2]
-    pub(crate) fn expire(
-        &mut self,
-        now: Instant,
-        budget: &mut DueBudget,
-        wills: &mut Vec<DueWill>,
-    ) -> Vec<Ended> {
-        let mut ended = Vec::new();
+    /// The next session whose time is over, within the budget; wills that are due before are made
+    /// ready to be taken. A session whose client is there is not among them. INBOX-010, INBOX-011
+    /// [MQTT-4.1.0-1] [MQTT-4.1.0-2]
+    pub(crate) fn next_over(&mut self, now: Instant, budget: &DueBudget) -> Option<InboxId> {
         while let Some(&(due, kind, id)) = self.due.first().filter(|first| first.0 <= now) {
             match kind {
                 DueKind::Will if self.wills.len() >= budget.wills => break,
@@ -195,11 +258,22 @@ impl Partition {
                 }
                 DueKind::Session if budget.sessions == 0 => break,
                 DueKind::Session => {
-                    budget.sessions -= 1;
-                    self.stats.expired_sessions += 1;
-                    ended.extend(self.end(id));
+                    return Some(id);
                 }
             }
+        }
+        None
+    }
+
+    /// Takes wills that are due, within the budget.
+    pub(crate) fn take_wills(
+        &mut self,
+        now: Instant,
+        budget: &mut DueBudget,
+        wills: &mut Vec<DueWill>,
+    ) {
+        while let Some(first) = self.late_wills.first_entry().filter(|will| will.key().0 <= now) {
+            self.wills.push_back(first.remove());
         }
         let count = budget.wills.min(self.wills.len());
         budget.wills -= count;
@@ -207,7 +281,6 @@ impl Partition {
         if self.wills.is_empty() {
             self.wills.shrink_to(0);
         }
-        ended
     }
 
     /// What happened and what is there.
@@ -239,25 +312,37 @@ impl Partition {
         assert_eq!(self.due, due);
     }
 
-    /// Takes the times of a session out of the index; a will that waited until `now` is due.
-    fn unschedule(&mut self, id: InboxId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+    /// Takes the times of a session out of the index; a will that waited until `now` is due, one
+    /// that has to wait longer is returned.
+    fn unschedule(&mut self, id: InboxId, now: Instant) -> Option<WillId> {
+        let session = self.sessions.get_mut(&id)?;
         if let Some(due) = session.due.take() {
             self.due.remove(&(due, DueKind::Session, id));
         }
-        if let Some(will) = session.will.take() {
-            self.due.remove(&(will.due, DueKind::Will, id));
-            if will.due <= now {
-                self.release(id, *will);
-            }
+        let will = session.will.take()?;
+        self.due.remove(&(will.due, DueKind::Will, id));
+        if will.due > now {
+            return Some(will.id);
         }
+        self.release(id, *will);
+        None
     }
 
-    /// Puts a will where the next call of [`Partition::expire`] finds it.
+    /// Makes a will of a session ready to be taken.
     fn release(&mut self, id: InboxId, will: PendingWill) {
         let Some(session) = self.sessions.get(&id) else { return };
         let identity = session.identity.clone();
-        self.wills.push_back(DueWill { identity, message: will.message });
+        self.put_will(DueWill { id: will.id, identity, message: will.message });
+    }
+
+    /// Puts a will where [`Partition::take_wills`] finds it.
+    pub(crate) fn put_will(&mut self, will: DueWill) {
+        self.wills.push_back(will);
+    }
+
+    /// Puts a will that belongs to no session where it is found when it is due.
+    pub(crate) fn put_late_will(&mut self, due: Instant, will: DueWill) {
+        self.late_wills.insert((due, will.id), will);
     }
 
     /// Gives memory back after many sessions have ended.

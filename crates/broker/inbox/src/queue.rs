@@ -4,21 +4,31 @@
 //! confirmed out of order leaves an empty slot until all before it have gone. QoS 0 messages are
 //! in a line of their own and remember behind which sequence they came.
 //!
+//! What is not durable yet is held back, and what follows it: a slot says so. `begun` is how far
+//! exchanges have begun for sure. It is `sent`, but after a crash: then all that was queued may
+//! have been sent, and is sent as a resend; only what surely was outlives its deadline.
+//!
 //! Invariants: `base + slots = next`; the first slot is not empty; `live` slots are not empty;
-//! `sent < next`; what is handed out lies within [`PACKET_IDS`] of `base`, so that no two have one
+//! `begun ≤ sent < next`; what is handed out lies within [`PACKET_IDS`] of `base`, so that no two have one
 //! packet identifier; places of QoS 0 rise and are below `next`.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+mod restored;
+mod shared;
+
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
     StoredMessage,
-    dist::RouteId,
-    group::Group,
     inbox::{Entry, FetchBudget, QueueLimits, Sequence},
 };
+use smallvec::SmallVec;
+
+use crate::schema::Position;
+
+pub(crate) use shared::{Origin, Transfer};
 
 /// Packet identifiers follow from sequences, so many sequences may be in flight at once.
 const PACKET_IDS: u64 = 65_535;
@@ -38,34 +48,14 @@ pub(crate) struct Item {
     pub(crate) origin: Option<Origin>,
 }
 
-/// Which group a message came through, without its members, which change.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin {
-    pub(crate) route: RouteId,
-    pub(crate) name: Arc<str>,
-    pub(crate) is_ordered: bool,
-}
-
-impl Origin {
-    pub(crate) fn of(group: &Group) -> Self {
-        let (route, name) = (group.route, Arc::clone(&group.name));
-        Origin { route, name, is_ordered: group.is_ordered }
-    }
-}
-
-/// A message that is given back for another member of its group.
-#[derive(Clone, Debug)]
-pub(crate) struct Transfer {
-    pub(crate) origin: Origin,
-    pub(crate) message: Arc<StoredMessage>,
-}
-
 /// What a fetch found besides the entries.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {
     pub(crate) end: FetchEnd,
     pub(crate) expired: u64,
     pub(crate) qos0: u64,
+    /// The sequences of those that had expired, rising.
+    pub(crate) forgotten: SmallVec<[u64; 2]>,
 }
 
 /// Why a fetch ended.
@@ -80,7 +70,7 @@ pub(crate) enum FetchEnd {
 }
 
 /// What queueing a message dropped.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Displaced {
     /// The message itself, or for QoS 0 the oldest in its place.
     pub(crate) is_overflow: bool,
@@ -88,6 +78,8 @@ pub(crate) struct Displaced {
     pub(crate) is_queued: bool,
     /// Others that had expired.
     pub(crate) expired: u64,
+    /// Their sequences, rising, as far as they had one.
+    pub(crate) forgotten: SmallVec<[u64; 2]>,
 }
 
 /// The queue of one session.
@@ -97,6 +89,7 @@ pub(crate) struct Queue {
     base: u64,
     live: usize,
     sent: u64,
+    begun: u64,
     qos0: VecDeque<Qos0>,
     /// By sequence, for the few that came through a group.
     origins: Option<Box<HashMap<u64, Origin, foldhash::fast::RandomState>>>,
@@ -113,9 +106,22 @@ struct Slot {
     is_qos2: bool,
     retain: bool,
     is_received: bool,
+    /// Not durable yet.
+    is_held: bool,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 16, "a queue has thousands of them");
+
+impl Slot {
+    const EMPTY: Slot = Slot {
+        message: None,
+        subscription_id: 0,
+        is_qos2: false,
+        retain: false,
+        is_received: false,
+        is_held: false,
+    };
+}
 
 #[derive(Debug)]
 struct Qos0 {
@@ -133,6 +139,7 @@ impl Default for Queue {
             base: 1,
             live: 0,
             sent: 0,
+            begun: 0,
             qos0: VecDeque::new(),
             origins: None,
             deadline_min: None,
@@ -174,7 +181,7 @@ impl Queue {
         let count_max = usize::try_from(limits.messages_max).unwrap_or(usize::MAX);
         let count = |queue: &Queue| if is_qos0 { queue.qos0.len() } else { queue.live };
         if count(self) >= count_max {
-            displaced.expired = self.purge(item.message.accepted);
+            displaced.expired = self.purge(item.message.accepted, &mut displaced.forgotten);
         }
         if count(self) >= count_max {
             displaced.is_overflow = true;
@@ -203,7 +210,8 @@ impl Queue {
         entries: &mut Vec<Entry>,
     ) -> Fetched {
         let mut room = Room::of(budget);
-        let mut fetched = Fetched { end: FetchEnd::Empty, expired: 0, qos0: 0 };
+        let (end, forgotten) = (FetchEnd::Empty, SmallVec::new());
+        let mut fetched = Fetched { end, expired: 0, qos0: 0, forgotten };
         let window_end = self.base.saturating_add(PACKET_IDS);
         let mut next = after.0.saturating_add(1).max(self.base);
         loop {
@@ -218,7 +226,7 @@ impl Queue {
                 fetched.end = FetchEnd::Window;
                 break;
             }
-            let is_resent = next <= self.sent;
+            let is_begun = next <= self.begun;
             let Some(slot) = self.slot(next) else {
                 next += 1;
                 continue;
@@ -227,10 +235,14 @@ impl Queue {
                 next += 1;
                 continue;
             };
+            if slot.is_held {
+                break;
+            }
             // [MQTT-3.3.2-5] But an exchange that has begun is not broken off. MQTT-096
-            if !is_resent && message.as_message().is_expired(budget.now) {
+            if !is_begun && message.as_message().is_expired(budget.now) {
                 self.empty_slot(next);
                 fetched.expired += 1;
+                fetched.forgotten.push(next);
                 next += 1;
                 continue;
             }
@@ -246,6 +258,7 @@ impl Queue {
                 subscription_id: given(slot.subscription_id),
                 message: Arc::clone(message),
             });
+            self.begun = self.begun.max(next);
             self.sent = self.sent.max(next);
             next += 1;
         }
@@ -268,48 +281,38 @@ impl Queue {
         self.base
     }
 
-    /// Notes that only a PUBREL is owed. MQTT-092
-    pub(crate) fn receive(&mut self, sequence: Sequence) {
+    /// Notes that only a PUBREL is owed; false if that cannot be. MQTT-092
+    pub(crate) fn receive(&mut self, sequence: Sequence) -> bool {
         let is_sent = sequence.0 <= self.sent;
-        if let Some(slot) = self.slot_mut(sequence.0) {
-            slot.is_received |= is_sent && slot.is_qos2 && slot.message.is_some();
-        }
+        let Some(slot) = self.slot_mut(sequence.0) else { return false };
+        let is_exchange = is_sent && slot.is_qos2 && slot.message.is_some();
+        slot.is_received |= is_exchange;
+        is_exchange
     }
 
-    /// Whether a message came through a group.
-    pub(crate) fn has_shared(&self) -> bool {
-        self.origins.is_some()
+    /// Holds the entry that was queued last back until it is [released](Self::release).
+    pub(crate) fn hold_last(&mut self) -> u64 {
+        if let Some(slot) = self.slots.back_mut() {
+            slot.is_held = true;
+        }
+        self.next() - 1
     }
 
-    /// Takes out the messages of wanted groups that another member may have: the unsent, and QoS 1
-    /// in flight. MQTT-087
-    pub(crate) fn take_shared(
-        &mut self,
-        mut is_wanted: impl FnMut(&Origin) -> bool,
-    ) -> Vec<Transfer> {
-        let Some(origins) = &self.origins else {
-            return Vec::new();
-        };
-        let mut sequences: Vec<_> = origins
-            .iter()
-            .filter(|(sequence, origin)| {
-                let slot = self.slot(**sequence);
-                // [MQTT-4.8.2-4]
-                let is_exchange = **sequence <= self.sent && slot.is_none_or(|slot| slot.is_qos2);
-                !is_exchange && is_wanted(origin)
-            })
-            .map(|(sequence, _)| *sequence)
-            .collect();
-        sequences.sort_unstable();
-        let mut transfers = Vec::with_capacity(sequences.len());
-        for sequence in sequences {
-            let origin = self.origins.as_ref().and_then(|origins| origins.get(&sequence)).cloned();
-            if let (Some(message), Some(origin)) = (self.empty_slot(sequence), origin) {
-                transfers.push(Transfer { origin, message });
-            }
-        }
-        self.trim();
-        transfers
+    /// An entry is durable; false if it is gone.
+    pub(crate) fn release(&mut self, sequence: u64) -> bool {
+        let Some(slot) = self.slot_mut(sequence) else { return false };
+        slot.is_held = false;
+        slot.message.is_some()
+    }
+
+    /// How far it is.
+    pub(crate) fn position(&self) -> Position {
+        Position { begun: self.begun, sent: self.sent, last: self.next() - 1 }
+    }
+
+    /// Where the entries are.
+    pub(crate) fn sequences(&self) -> Range<u64> {
+        self.base..self.next()
     }
 
     /// Panics unless the invariants of the file's head hold.
@@ -319,6 +322,7 @@ impl Queue {
         assert_eq!(live, self.live);
         assert!(self.slots.front().is_none_or(|slot| slot.message.is_some()), "trimmed");
         assert!(self.sent < self.next(), "{} < {}", self.sent, self.next());
+        assert!(self.begun <= self.sent, "{} ≤ {}", self.begun, self.sent);
         assert!(self.sent < self.base + PACKET_IDS, "packet identifiers are unique");
         assert!(self.qos0.iter().is_sorted_by_key(|entry| entry.place));
         assert!(self.qos0.back().is_none_or(|entry| entry.place < self.next()));
@@ -352,6 +356,7 @@ impl Queue {
             is_qos2: item.qos == Qos::ExactlyOnce,
             retain: item.retain,
             is_received: false,
+            is_held: false,
         });
         self.live += 1;
     }
@@ -391,7 +396,7 @@ impl Queue {
     }
 
     /// Drops what expired before it was sent; returns how many. Looks only if there may be some.
-    fn purge(&mut self, now: Instant) -> u64 {
+    fn purge(&mut self, now: Instant, forgotten: &mut SmallVec<[u64; 2]>) -> u64 {
         if self.deadline_min.is_none_or(|deadline| deadline > now) {
             return 0;
         }
@@ -404,10 +409,11 @@ impl Queue {
             }
             None => false,
         };
-        for sequence in self.base.max(self.sent + 1)..self.next() {
+        for sequence in self.base.max(self.begun + 1)..self.next() {
             let message = self.slot(sequence).and_then(|slot| slot.message.as_deref());
             if message.is_some_and(&mut is_over) {
                 self.empty_slot(sequence);
+                forgotten.push(sequence);
                 count += 1;
             }
         }

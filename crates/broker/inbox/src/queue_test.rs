@@ -283,7 +283,7 @@ impl Pair {
                 let Some((claim, at)) = self.outstanding(index) else { return };
                 let known = &mut self.model.known[at];
                 known.is_received = known.qos == Qos::ExactlyOnce;
-                self.bench.inbox.received(claim, Sequence(known.sequence)).unwrap();
+                assert!(self.bench.inbox.received(claim, Sequence(known.sequence), None).is_ok());
             }
             Step::Detach => {
                 if let Some(claim) = self.claim.take() {

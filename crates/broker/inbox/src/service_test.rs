@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call,
+    call::Promised,
     dist::TenantRoutes,
     inbox::{
         Claim, Detach, FetchBudget, Inbox, Sequence, StaleClaim, SubscribeOutcome, Subscription,
@@ -29,14 +29,14 @@ fn whoever_attached_before_is_refused() {
 
     let inbox = &bench.inbox;
     let detach = Detach { expiry_s: Some(0), will: None, now: T0 };
-    assert_eq!(inbox.detach(old, detach), Call::Ready(Err(StaleClaim)));
+    assert_eq!(inbox.detach(old, detach, None), Err(StaleClaim));
     assert_eq!(bench.subscribe(old, "b", Qos::AtMostOnce), SubscribeOutcome::Stale);
-    assert_eq!(inbox.unsubscribe(old, "a"), Call::Ready(Err(StaleClaim)));
+    assert_eq!(inbox.unsubscribe(old, "a", None), Err(StaleClaim));
     let mut entries = Vec::new();
     assert_eq!(inbox.fetch(old, Sequence(0), BUDGET, &mut entries), Err(StaleClaim));
     assert_eq!(inbox.commit(old, Sequence(1)), Err(StaleClaim));
-    assert_eq!(inbox.received(old, Sequence(1)), Err(StaleClaim));
-    assert_eq!(inbox.inbound(old, PacketId::FIRST, false), Err(StaleClaim));
+    assert_eq!(inbox.received(old, Sequence(1), None), Err(StaleClaim));
+    assert_eq!(inbox.inbound(old, PacketId::FIRST, false, None), Err(StaleClaim));
     assert!(entries.is_empty());
     assert_eq!(inbox.stats().stale, 7);
 
@@ -51,7 +51,7 @@ fn an_owner_that_detached_is_refused() {
     bench.detach(claim, T0);
     assert_eq!(bench.inbox.commit(claim, Sequence(1)), Err(StaleClaim));
     let detach = Detach { expiry_s: None, will: None, now: T0 };
-    assert_eq!(bench.inbox.detach(claim, detach), Call::Ready(Err(StaleClaim)));
+    assert_eq!(bench.inbox.detach(claim, detach, None), Err(StaleClaim));
 }
 
 /// [MQTT-3.1.2-4]: nothing of the session before is left, and it has another name.
@@ -61,7 +61,7 @@ fn a_clean_attach_begins_anew() {
     let old = bench.attach("c", T0).claim;
     bench.subscribe(old, "a", Qos::AtLeastOnce);
     bench.append("1", Qos::AtLeastOnce);
-    bench.inbox.inbound(old, PacketId::FIRST, false).unwrap();
+    assert!(bench.inbox.inbound(old, PacketId::FIRST, false, None).is_ok());
     let new = bench.attach_as("c", T0, true, Some(100));
     assert!(!new.is_present && new.subscriptions.is_empty() && new.inbound.is_empty());
     assert_ne!(new.claim.inbox, old.inbox);
@@ -137,7 +137,7 @@ fn a_will_that_waits_is_due_when_its_session_ends() {
     assert!(bench.expire(seconds(19)).is_empty());
     assert_eq!(bench.expire(seconds(20)), ["c"]);
     assert!(bench.expire(seconds(1_000)).is_empty());
-    assert_eq!(bench.inbox.discard(&identity("c"), seconds(1_000)), Call::Ready(false));
+    assert_eq!(bench.inbox.discard(&identity("c"), seconds(1_000), None), Promised::kept(false));
 }
 
 /// INBOX-011: [MQTT-3.1.2-8] who comes back within the delay and starts clean has no will
@@ -148,7 +148,7 @@ fn a_clean_start_discards_a_will_that_waits() {
         let bench = bench();
         let return_at = |now| {
             if is_discarded {
-                assert_eq!(bench.inbox.discard(&identity("c"), now), Call::Ready(true));
+                assert_eq!(bench.inbox.discard(&identity("c"), now, None), Promised::kept(true));
             } else {
                 bench.attach_as("c", now, true, Some(100));
             }
@@ -248,8 +248,8 @@ fn a_session_holds_as_many_filters_as_it_may() {
     assert_eq!(bench.subscribe(claim, "g", Qos::AtMostOnce), refused);
     let outcome = bench.subscribe(claim, "f/3", Qos::ExactlyOnce);
     assert!(matches!(outcome, SubscribeOutcome::Done { existed: true, .. }));
-    assert_eq!(bench.inbox.unsubscribe(claim, "f/4"), Call::Ready(Ok(true)));
-    assert_eq!(bench.inbox.unsubscribe(claim, "f/4"), Call::Ready(Ok(false)));
+    assert_eq!(bench.inbox.unsubscribe(claim, "f/4", None), Ok(Promised::kept(true)));
+    assert_eq!(bench.inbox.unsubscribe(claim, "f/4", None), Ok(Promised::kept(false)));
     assert!(matches!(
         bench.subscribe(claim, "g", Qos::AtMostOnce),
         SubscribeOutcome::Done { existed: false, .. }
@@ -422,10 +422,10 @@ fn a_received_message_is_known_as_such_after_a_resume() {
     bench.subscribe(claim, "a", Qos::ExactlyOnce);
     bench.append("1", Qos::ExactlyOnce);
     bench.append("2", Qos::AtLeastOnce);
-    bench.inbox.received(claim, Sequence(1)).unwrap();
+    assert!(bench.inbox.received(claim, Sequence(1), None).is_ok());
     assert!(!bench.fetch_all(claim)[0].is_received, "what was not sent was not received");
-    bench.inbox.received(claim, Sequence(1)).unwrap();
-    bench.inbox.received(claim, Sequence(2)).unwrap();
+    assert!(bench.inbox.received(claim, Sequence(1), None).is_ok());
+    assert!(bench.inbox.received(claim, Sequence(2), None).is_ok());
     bench.detach(claim, T0);
     let claim = bench.attach("c", T0).claim;
     let received: Vec<_> = bench.fetch_all(claim).iter().map(|entry| entry.is_received).collect();
@@ -443,7 +443,7 @@ fn inbound_packet_ids_survive_a_reconnect() {
     for (value, is_released) in
         [(7, false), (3, false), (7, false), (9, false), (3, true), (4, true)]
     {
-        bench.inbox.inbound(claim, id(value), is_released).unwrap();
+        assert!(bench.inbox.inbound(claim, id(value), is_released, None).is_ok());
     }
     bench.detach(claim, T0);
     assert_eq!(bench.attach("c", T0).inbound, [id(7), id(9)]);
@@ -460,7 +460,7 @@ fn an_entry_says_how_its_subscription_wants_it() {
     {
         let options = SubscriptionOptions { retain_as_published, ..SubscriptionOptions::new(qos) };
         let subscription = Subscription { filter: filter.into(), options, subscription_id };
-        bench.inbox.subscribe(claim, &subscription).ready().unwrap();
+        let _ = bench.inbox.subscribe(claim, &subscription, None);
     }
     let retained = ratatosk_contract::Message { retain: true, ..message("1", Qos::ExactlyOnce) };
     bench.append_message(&retained);
@@ -482,7 +482,7 @@ fn a_session_that_asked_for_it_is_spared_its_own_messages() {
         SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::AtLeastOnce) };
     let subscription =
         Subscription { filter: "a".into(), options: no_local, subscription_id: None };
-    bench.inbox.subscribe(claim, &subscription).ready().unwrap();
+    let _ = bench.inbox.subscribe(claim, &subscription, None);
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
         let publisher = identity("c").publisher();
         let own = ratatosk_contract::Message { publisher, ..message("own", qos) };

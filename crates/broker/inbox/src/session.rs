@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ratatosk_clock::Instant;
+use ratatosk_clock::{Instant, Timestamp};
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
     PublisherId, SessionIdentity, SessionRef, StoredMessage,
     group::MemberState,
-    inbox::{Attach, QueueLimits, Subscription},
+    inbox::{Attach, QueueLimits, Subscription, WillId},
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
-use crate::queue::Queue;
+use crate::{queue::Queue, schema::SessionRecord};
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
 #[derive(Debug)]
@@ -29,10 +29,14 @@ pub(crate) struct Session {
     /// When the session ends, while there is no connection; `None`: never.
     pub(crate) due: Option<Instant>,
     pub(crate) will: Option<Box<PendingWill>>,
+    /// The will of the connection that is there, where the log has it.
+    pub(crate) held_will: Option<WillId>,
     pub(crate) limits: QueueLimits,
     pub(crate) member: Arc<MemberState>,
     /// Rising by filter.
     subscriptions: Vec<Subscription>,
+    /// Under which each subscription is stored, in their order.
+    ordinals: Vec<u32>,
     /// Rising.
     inbound: Vec<PacketId>,
     pub(crate) queue: Queue,
@@ -61,25 +65,43 @@ pub(crate) enum Waiting {
 /// A will that is published later.
 #[derive(Debug)]
 pub(crate) struct PendingWill {
+    pub(crate) id: WillId,
     pub(crate) due: Instant,
     pub(crate) message: Arc<StoredMessage>,
 }
 
 impl Session {
     pub(crate) fn new(attach: &Attach<'_>, incarnation: u64, account: &Account) -> Self {
+        Self::restored(
+            SessionRecord {
+                identity: attach.identity.clone(),
+                incarnation,
+                version: 0,
+                expiry_s: attach.expiry_s,
+                limits: attach.limits,
+                detached: None,
+            },
+            account,
+        )
+    }
+
+    /// A session as it was stored, without an owner, subscriptions and a queue.
+    pub(crate) fn restored(record: SessionRecord, account: &Account) -> Self {
         let mut session = Session {
-            identity: attach.identity.clone(),
-            publisher: attach.identity.publisher(),
-            incarnation,
-            version: 0,
+            publisher: record.identity.publisher(),
+            identity: record.identity,
+            incarnation: record.incarnation,
+            version: record.version,
             owner: None,
             waiting: Waiting::Not,
-            expiry_s: attach.expiry_s,
+            expiry_s: record.expiry_s,
             due: None,
             will: None,
-            limits: attach.limits,
+            held_will: None,
+            limits: record.limits,
             member: Arc::default(),
             subscriptions: Vec::new(),
+            ordinals: Vec::new(),
             inbound: Vec::new(),
             queue: Queue::default(),
             filter_bytes: 0,
@@ -101,10 +123,23 @@ impl Session {
             + self.subscriptions.len() * ROUTE_BYTES
             // The filter is here and in the index.
             + 2 * self.filter_bytes;
+        let ordinals = self.ordinals.capacity() * size_of::<u32>();
         let inbound = self.inbound.capacity() * size_of::<PacketId>();
         let will = self.will.as_ref().map_or(0, |will| will.message.size_bytes());
         let own = size_of::<Self>() + TABLE_BYTES + identity;
-        self.hold.resize(own + routes + inbound + will + self.queue.memory_bytes());
+        self.hold.resize(own + routes + ordinals + inbound + will + self.queue.memory_bytes());
+    }
+
+    /// What is stored of it.
+    pub(crate) fn record(&self, detached: Option<Timestamp>) -> SessionRecord {
+        SessionRecord {
+            identity: self.identity.clone(),
+            incarnation: self.incarnation,
+            version: self.version,
+            expiry_s: self.expiry_s,
+            limits: self.limits,
+            detached,
+        }
     }
 
     /// Makes `attach.owner` the one owner, and raises the version.
@@ -149,30 +184,40 @@ impl Session {
         &self.subscriptions
     }
 
-    pub(crate) fn take_subscriptions(&mut self) -> Vec<Subscription> {
-        std::mem::take(&mut self.subscriptions)
+    /// Takes them with their ordinals.
+    pub(crate) fn take_subscriptions(&mut self) -> (Vec<Subscription>, Vec<u32>) {
+        (std::mem::take(&mut self.subscriptions), std::mem::take(&mut self.ordinals))
     }
 
     pub(crate) fn has_subscription(&self, filter: &str) -> bool {
         self.position(filter).is_ok()
     }
 
-    /// Records a subscription in place of one of the same filter.
-    pub(crate) fn put_subscription(&mut self, subscription: Subscription) {
-        match self.position(&subscription.filter) {
-            Ok(at) => self.subscriptions[at] = subscription,
-            Err(at) => {
-                self.filter_bytes += subscription.filter.len();
-                self.subscriptions.insert(at, subscription);
-            }
+    /// Records a subscription in place of one of the same filter; returns its ordinal.
+    pub(crate) fn put_subscription(&mut self, subscription: Subscription) -> u32 {
+        if let Ok(at) = self.position(&subscription.filter) {
+            self.subscriptions[at] = subscription;
+            return self.ordinals[at];
         }
+        let ordinal = self.ordinals.iter().max().map_or(0, |max| max + 1);
+        self.restore_subscription(ordinal, subscription);
+        ordinal
+    }
+
+    /// Records a subscription of another filter than those that are there, as it was stored.
+    pub(crate) fn restore_subscription(&mut self, ordinal: u32, subscription: Subscription) {
+        let Err(at) = self.position(&subscription.filter) else { return };
+        self.filter_bytes += subscription.filter.len();
+        self.subscriptions.insert(at, subscription);
+        self.ordinals.insert(at, ordinal);
         self.recharge();
     }
 
-    pub(crate) fn remove_subscription(&mut self, filter: &str) -> Option<Subscription> {
+    /// Forgets a subscription; returns it with its ordinal.
+    pub(crate) fn remove_subscription(&mut self, filter: &str) -> Option<(Subscription, u32)> {
         let at = self.position(filter).ok()?;
         self.filter_bytes -= filter.len();
-        let removed = self.subscriptions.remove(at);
+        let removed = (self.subscriptions.remove(at), self.ordinals.remove(at));
         self.recharge();
         Some(removed)
     }

@@ -1,5 +1,9 @@
 //! What an inbox service holds and did.
 
+use ratatosk_codec::Qos;
+
+use crate::queue::Displaced;
+
 /// What is there, and what happened so far. Every message that came is committed, queued, moved
 /// or counted under the reason for which it was dropped.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,16 @@ impl InboxStats {
 }
 
 impl Dropped {
+    /// Adds what a message of this QoS displaced.
+    pub(crate) fn note(&mut self, displaced: &Displaced, qos: Qos) {
+        self.expired += displaced.expired;
+        let overflow = u64::from(displaced.is_overflow);
+        match qos {
+            Qos::AtMostOnce => self.overflow_qos0 += overflow,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.overflow += overflow,
+        }
+    }
+
     /// All reasons together.
     pub fn sum(&self) -> u64 {
         self.overflow

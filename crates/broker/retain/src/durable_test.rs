@@ -15,6 +15,7 @@ use ratatosk_codec::Qos;
 use ratatosk_contract::{
     Call, Message, PublisherId, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
     call::Settlement,
+    inbox::DueWill,
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
     sessions::{Delivery, Sessions},
 };
@@ -47,7 +48,7 @@ impl Sessions for Told {
         self.0.lock().push((ticket.0, settlement));
     }
 
-    fn publish(&self, _tenant: &TenantId, _message: Arc<StoredMessage>) {}
+    fn publish(&self, _will: DueWill) {}
 }
 
 /// A service, its keyspace, and whoever is told.

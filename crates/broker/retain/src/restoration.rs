@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use ratatosk_clock::{Epoch, Instant};
-use ratatosk_contract::{Message, StoredMessage, TenantId};
+use ratatosk_contract::{Message, TenantId};
 use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::coprocessor::{Reader, scan_all};
-use ratatosk_topic::TopicKey;
 
 use crate::{
     schema::message::{Record, TopicHash, parse_key},
-    store::topic_key,
+    store::{Kept, topic_key},
     tenant::Tenant,
 };
 
@@ -29,8 +28,7 @@ pub(crate) struct Restoration<F> {
 struct Part {
     id: TenantId,
     tenant: Arc<Tenant>,
-    messages: Vec<(TopicKey, Arc<StoredMessage>)>,
-    stale: Vec<TopicHash>,
+    kept: Kept,
 }
 
 impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
@@ -66,7 +64,7 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
         let part = self.part_of(tenant);
         let deadline = record.deadline.map(|deadline| epoch.instant(deadline));
         if deadline == Some(Instant::ZERO) {
-            part.stale.push(hash);
+            part.kept.push_stale(hash);
             return Ok(());
         }
         let message = part.tenant.keep(&Message {
@@ -80,7 +78,7 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
             accepted: epoch.instant(record.accepted),
             deadline,
         });
-        part.messages.push((topic, Arc::new(message)));
+        part.kept.push(topic, Arc::new(message));
         Ok(())
     }
 
@@ -91,14 +89,14 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
         self.part.get_or_insert_with(|| {
             let id = TenantId::new(tenant);
             let tenant = (self.open)(&id);
-            Part { id, tenant, messages: Vec::new(), stale: Vec::new() }
+            Part { id, tenant, kept: Kept::default() }
         })
     }
 
     /// Gives a tenant what was read of it.
     fn finish(&mut self) {
         if let Some(part) = self.part.take() {
-            part.tenant.restore(part.messages, part.stale);
+            part.tenant.restore(part.kept);
         }
     }
 }

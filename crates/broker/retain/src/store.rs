@@ -61,6 +61,35 @@ impl Held {
     }
 }
 
+/// What was kept durably, as it was read, each topic once: what a store takes in as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    messages: Vec<(Box<[u8]>, Held)>,
+    due: Vec<((Instant, u64), Arc<StoredMessage>)>,
+    stale: Vec<TopicHash>,
+    bytes: u64,
+    alone: usize,
+}
+
+impl Kept {
+    /// Adds the message of a topic.
+    pub(crate) fn push(&mut self, key: TopicKey, message: Arc<StoredMessage>) {
+        let held = Held { message, serial: self.messages.len() as u64 + 1 };
+        let key = key.into_bytes().into_boxed_slice();
+        self.bytes += held.bytes(&key);
+        self.alone += held.alone_bytes(&key);
+        if let Some(due_key) = held.due_key() {
+            self.due.push((due_key, Arc::clone(&held.message)));
+        }
+        self.messages.push((key, held));
+    }
+
+    /// Adds a topic whose message has expired.
+    pub(crate) fn push_stale(&mut self, topic: TopicHash) {
+        self.stale.push(topic);
+    }
+}
+
 impl Store {
     pub(crate) fn new(limits: RetainLimits, hold: Hold) -> Self {
         Store {
@@ -92,28 +121,19 @@ impl Store {
         !self.messages.is_empty() || !self.stale.is_empty()
     }
 
-    /// Takes in what was kept durably: messages, and topics whose message has expired. Counts none
-    /// of it as stored, and asks for no limit: what is there stays.
+    /// Takes in what was kept durably. Counts none of it as stored, and asks for no limit: what is
+    /// there stays.
     ///
     /// # Panics
     /// If there is something already: it would be newer.
-    pub(crate) fn restore(
-        &mut self,
-        messages: Vec<(TopicKey, Arc<StoredMessage>)>,
-        stale: Vec<TopicHash>,
-    ) {
+    pub(crate) fn restore(&mut self, kept: Kept) {
         assert!(!self.is_used(), "what was kept comes before what is stored");
-        let numbered = messages.into_iter().zip(1..).map(|((key, message), serial)| {
-            (key.into_bytes().into_boxed_slice(), Held { message, serial })
-        });
-        self.messages = numbered.collect();
-        self.serial = self.messages.len() as u64;
-        let due = |held: &Held| Some((held.due_key()?, Arc::clone(&held.message)));
-        self.due = self.messages.values().filter_map(due).collect();
-        self.stale = stale.into_iter().collect();
-        self.stats.bytes = self.messages.iter().map(|(key, held)| held.bytes(key)).sum();
-        self.alone = self.messages.iter().map(|(key, held)| held.alone_bytes(key)).sum();
-        self.alone += self.stale.len() * STALE_BYTES;
+        self.serial = kept.messages.len() as u64;
+        self.messages = kept.messages.into_iter().collect();
+        self.due = kept.due.into_iter().collect();
+        self.stale = kept.stale.into_iter().collect();
+        self.stats.bytes = kept.bytes;
+        self.alone = kept.alone + self.stale.len() * STALE_BYTES;
         self.hold.resize(self.alone);
     }
 

@@ -19,7 +19,7 @@ use crate::{
     RetainStats,
     journal::{Journal, Removals},
     schema::message::TopicHash,
-    store::{Store, is_apart, topic_key},
+    store::{Kept, Store, is_apart, topic_key},
 };
 
 /// The retained messages of one tenant.
@@ -69,12 +69,8 @@ impl Tenant {
     }
 
     /// See [`Store::restore`].
-    pub(crate) fn restore(
-        &self,
-        messages: Vec<(TopicKey, Arc<StoredMessage>)>,
-        stale: Vec<TopicHash>,
-    ) {
-        self.store.write().restore(messages, stale);
+    pub(crate) fn restore(&self, kept: Kept) {
+        self.store.write().restore(kept);
     }
 
     /// Removes messages that are expired, at most `count_max`; returns how many. None while the

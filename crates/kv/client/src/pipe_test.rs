@@ -1,3 +1,5 @@
+//! A pipe in front of a store that the test plays.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,8 +9,10 @@
 //! once. It has to be started again: what is on the disk then is whole, what is in memory may not
 //! be.
 
+mod queue;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,10 +27,11 @@ use crate::coprocessor::{Coprocessor, Reader};
 use crate::host::{self, Answered, Done, Host, Refusal};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
-use crate::machine::{Event, Input, Machine, Output};
-use crate::open::{self, Error};
+use crate::machine::{Event, Input, Machine, Opened, Output};
+use crate::open::{self, Error, Found};
 use crate::range::Descriptor;
 use crate::room;
+use queue::{Alarm, Queue};
 
 /// How a store is opened.
 pub struct Config {
@@ -77,9 +80,12 @@ pub struct Handle {
 /// Called on the thread that applies; never, if the store stops before it knows.
 pub type Reply = Box<dyn FnOnce(Result<Vec<Bytes>, Refusal>) + Send>;
 
+/// A range, and the space of the engine that has its data.
+type Located = (Descriptor, SpaceId);
+
 struct Shared {
     identity: Identity,
-    ranges: Vec<(Descriptor, SpaceId)>,
+    ranges: Vec<Located>,
     overlay: Arc<Overlay<DurableEngine>>,
     folder: PathBuf,
     checkpoint_interval: Duration,
@@ -93,24 +99,6 @@ struct Shared {
     /// The disk or the memory is so full that nothing is taken.
     is_short: AtomicBool,
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
-}
-
-/// What threads hand to each other.
-struct Queue<T> {
-    waiting: Mutex<Waiting<T>>,
-    is_filled: Condvar,
-}
-
-struct Waiting<T> {
-    items: Vec<T>,
-    is_closed: bool,
-}
-
-/// Wakes the thread of the checkpoints.
-#[derive(Default)]
-struct Alarm {
-    is_stopping: Mutex<bool>,
-    rings: Condvar,
 }
 
 impl Node {
@@ -151,27 +139,9 @@ impl Node {
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
         let overlay = Arc::new(Overlay::new(engine, space_count));
         let mut host = Host::new(Arc::clone(&overlay));
-        let mut ranges = Vec::new();
-        let mut groups = Vec::new();
-        let mut coprocessors = keyspaces;
-        for found in found {
-            let place = names.iter().position(|name| *name == found.descriptor.keyspace);
-            let Some(place) = place else {
-                let detail = format!(
-                    "it holds {:?}, which this node does not know",
-                    found.descriptor.keyspace
-                );
-                return Err(Error::Version { folder, detail });
-            };
-            let space = SpaceId(u8::try_from(place + 1).unwrap_or(u8::MAX));
-            let taken =
-                coprocessors.iter().position(|(name, _)| *name == found.descriptor.keyspace);
-            let Some(taken) = taken else { continue };
-            let (_, coprocessor) = coprocessors.swap_remove(taken);
-            host.open(found.descriptor.clone(), space, coprocessor).map_err(engine_error)?;
-            ranges.push((found.descriptor, space));
-            groups.push(found.group);
-        }
+        let opened = open_ranges(&mut host, found, keyspaces, &folder)?;
+        let (ranges, groups) = opened.into_iter().unzip();
+        let groups: Vec<Opened> = groups;
         let machine = Machine::open(log, identity.store, groups)
             .map_err(|error| Error::of_machine(folder.clone(), error))?;
         let shared = Arc::new(Shared {
@@ -332,6 +302,33 @@ impl Handle {
     }
 }
 
+/// Has the host take in what was found, each range with its keyspace's coprocessor.
+fn open_ranges(
+    host: &mut Host<DurableEngine>,
+    found: Vec<Found>,
+    keyspaces: Vec<(String, Box<dyn Coprocessor>)>,
+    folder: &Path,
+) -> Result<Vec<(Located, Opened)>, Error> {
+    let mut places: Vec<_> = keyspaces.into_iter().map(|(name, held)| (name, Some(held))).collect();
+    let mut opened = Vec::new();
+    for Found { descriptor, group } in found {
+        let keyspace = &descriptor.keyspace;
+        let place = places.iter().position(|(name, _)| name == keyspace);
+        // Today a keyspace is one range.
+        let coprocessor = place.and_then(|place| places[place].1.take());
+        let (Some(place), Some(coprocessor)) = (place, coprocessor) else {
+            let detail =
+                format!("it holds a range of {keyspace:?} that this version does not know");
+            return Err(Error::Version { folder: folder.to_owned(), detail });
+        };
+        let space = SpaceId(u8::try_from(place + 1).unwrap_or(u8::MAX));
+        host.open(descriptor.clone(), space, coprocessor)
+            .map_err(|error| Error::of_engine(folder.join("engine"), error))?;
+        opened.push(((descriptor, space), group));
+    }
+    Ok(opened)
+}
+
 fn run_log(shared: &Shared, mut machine: Machine<DurableLog, Reply>) -> Result<(), String> {
     let clock = SystemClock::new();
     let mut inputs = Vec::new();
@@ -422,77 +419,6 @@ impl Shared {
             self.overlay.memory_bytes() > self.checkpoint_bytes.saturating_mul(OVERLAY_FACTOR);
         let is_short = is_full || is_behind || self.has_failed.load(Ordering::Relaxed);
         self.is_short.store(is_short, Ordering::Relaxed);
-    }
-}
-
-impl<T> Queue<T> {
-    fn new() -> Self {
-        let waiting = Waiting { items: Vec::new(), is_closed: false };
-        Self { waiting: Mutex::new(waiting), is_filled: Condvar::new() }
-    }
-
-    /// Adds an item and wakes who waits; drops it after the end.
-    fn push(&self, item: T) {
-        let mut waiting = self.waiting.lock();
-        if waiting.is_closed {
-            drop(waiting);
-            drop(item);
-            return;
-        }
-        waiting.items.push(item);
-        let was_empty = waiting.items.len() == 1;
-        drop(waiting);
-        if was_empty {
-            self.is_filled.notify_one();
-        }
-    }
-
-    /// Adds items and wakes who waits.
-    fn extend(&self, items: &mut Vec<T>) {
-        if items.is_empty() {
-            return;
-        }
-        self.waiting.lock().items.append(items);
-        self.is_filled.notify_one();
-    }
-
-    /// Adds items that can wait for the next one to come.
-    fn add_quietly(&self, items: impl IntoIterator<Item = T>) {
-        self.waiting.lock().items.extend(items);
-    }
-
-    /// Takes all there is, into `items`, and waits for it if need be. True after the end.
-    fn take(&self, wait: Duration, items: &mut Vec<T>) -> bool {
-        let mut waiting = self.waiting.lock();
-        if waiting.items.is_empty() && !waiting.is_closed && !wait.is_zero() {
-            match wait {
-                Duration::MAX => self.is_filled.wait(&mut waiting),
-                wait => drop(self.is_filled.wait_for(&mut waiting, wait)),
-            }
-        }
-        items.append(&mut waiting.items);
-        waiting.is_closed
-    }
-
-    fn close(&self) {
-        self.waiting.lock().is_closed = true;
-        self.is_filled.notify_all();
-    }
-}
-
-impl Alarm {
-    /// True when the thread is to end.
-    fn wait(&self, span: Duration) -> bool {
-        let mut is_stopping = self.is_stopping.lock();
-        if !*is_stopping {
-            self.rings.wait_for(&mut is_stopping, span);
-        }
-        *is_stopping
-    }
-
-    fn ring(&self, is_stopping: bool) {
-        *self.is_stopping.lock() |= is_stopping;
-        self.rings.notify_all();
     }
 }
 

@@ -92,7 +92,7 @@ impl Shard {
             self.saved(session, settlement);
             return;
         }
-        self.drive(session, |machine, _, link| machine.settle(ticket, settlement, link));
+        self.drive(session, |machine, _, _| machine.settle(ticket, settlement));
         self.retry(session);
     }
 

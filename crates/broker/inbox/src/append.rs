@@ -1,0 +1,162 @@
+//! Messages into queues: all of one message together, or one after the other.
+//!
+//! Where there is a log, what one message puts into queues is one command, and the locks of all
+//! whom it concerns are held until it is submitted. What is not in the log (everything in memory,
+//! QoS 0 everywhere) takes one lock after the other, so that a message for many stops nobody.
+
+use std::sync::Arc;
+
+use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::{
+    Call, Message, ReplyTo,
+    call::Settlement,
+    group::{Group, Member, MemberTarget},
+    inbox::{Claim, DirectDelivery, InboxId, SharedRoute, StaleClaim, Targets},
+};
+
+use crate::{
+    InboxService,
+    effect::Effect,
+    handover::{Offer, Parcel},
+    journal::Change,
+    partition::Partition,
+    partitions::{Locks, PartitionSet, partition_number},
+};
+
+impl InboxService {
+    /// See [`Inbox::append`](ratatosk_contract::inbox::Inbox::append).
+    pub(crate) fn append_to(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
+        reply_to: Option<ReplyTo>,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement> {
+        let mut change = Change::default();
+        let is_logged = message.qos != Qos::AtMostOnce || exchange.is_some();
+        let appended = match &self.journal {
+            Some(journal) if is_logged => {
+                if journal.check().is_err() {
+                    return Call::Ready(Settlement::Busy);
+                }
+                self.append_together(targets, message, exchange, reply_to, (direct, &mut change))
+            }
+            _ => self.append_one_by_one(targets, message, exchange, (direct, &mut change)),
+        };
+        self.finish(change);
+        appended.unwrap_or(Call::Ready(Settlement::Unknown))
+    }
+
+    /// Under all locks at once, into the log.
+    fn append_together(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
+        reply_to: Option<ReplyTo>,
+        (direct, change): (&mut Vec<DirectDelivery>, &mut Change),
+    ) -> Result<Call<Settlement>, StaleClaim> {
+        let mut locks = self.lock_targets(targets, exchange);
+        let mut parcel = Parcel::new(message, self.effects());
+        let mut at = InboxId(0);
+        if let Some((claim, packet_id)) = exchange {
+            locks.of(claim.inbox).claimed(claim)?.note_inbound(packet_id, false);
+            at = claim.inbox;
+            if let Some(effects) = &mut parcel.effects {
+                effects.push(&Effect::Accepted { inbox: claim.inbox, packet_id });
+            }
+        }
+        for route in targets.routes {
+            let partition = locks.of(route.inbox);
+            let offer = self.offer(partition, route, None, &mut parcel, change);
+            conclude(&offer, partition, direct);
+        }
+        for SharedRoute { route, group } in targets.shared {
+            let partition = locks.of(route.inbox);
+            match self.offer(partition, route, Some(group), &mut parcel, change) {
+                Offer::Gone => {
+                    let from = member_of(group, route.inbox);
+                    self.give(&mut locks, group, from, &mut parcel, change);
+                }
+                offer => conclude(&offer, partition, direct),
+            }
+        }
+        let is_pending = self.post(parcel, reply_to, at);
+        drop(locks);
+        Ok(if is_pending { Call::Pending } else { Call::Ready(Settlement::Done) })
+    }
+
+    /// Under one lock after the other, for what the log does not have.
+    fn append_one_by_one(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
+        (direct, change): (&mut Vec<DirectDelivery>, &mut Change),
+    ) -> Result<Call<Settlement>, StaleClaim> {
+        if let Some((claim, packet_id)) = exchange {
+            let mut partition = self.partitions.lock_of(claim.inbox);
+            partition.claimed(claim)?.note_inbound(packet_id, false);
+        }
+        let mut parcel = Parcel::new(message, None);
+        for route in targets.routes {
+            let partition = &mut *self.partitions.lock_of(route.inbox);
+            let offer = self.offer(partition, route, None, &mut parcel, change);
+            conclude(&offer, partition, direct);
+        }
+        for SharedRoute { route, group } in targets.shared {
+            let mut partition = self.partitions.lock_of(route.inbox);
+            match self.offer(&mut partition, route, Some(group), &mut parcel, change) {
+                Offer::Gone => {
+                    drop(partition);
+                    let mut locks = self.partitions.lock(PartitionSet::ALL);
+                    let from = member_of(group, route.inbox);
+                    self.give(&mut locks, group, from, &mut parcel, change);
+                }
+                offer => conclude(&offer, &mut partition, direct),
+            }
+        }
+        Ok(Call::Ready(Settlement::Done))
+    }
+
+    /// The locks of all whom a message concerns. That is everybody if a member of a group is gone,
+    /// for another may take its place.
+    fn lock_targets(&self, targets: Targets<'_>, exchange: Option<(Claim, PacketId)>) -> Locks<'_> {
+        let mut set = PartitionSet::default();
+        let routes = targets.routes.iter().map(|route| route.inbox);
+        let shared = targets.shared.iter().map(|shared| shared.route.inbox);
+        let publisher = exchange.iter().map(|(claim, _)| claim.inbox);
+        for inbox in routes.chain(shared).chain(publisher) {
+            set.insert(partition_number(inbox.0));
+        }
+        let mut locks = self.partitions.lock(set);
+        let mut is_there = |shared: &SharedRoute| {
+            let session = locks.of(shared.route.inbox).sessions.get(&shared.route.inbox);
+            session.is_some_and(|session| session.incarnation == shared.route.incarnation)
+        };
+        if targets.shared.iter().all(&mut is_there) {
+            return locks;
+        }
+        drop(locks);
+        self.partitions.lock(PartitionSet::ALL)
+    }
+}
+
+/// Counts what is left to count, and notes what goes straight to a connection.
+fn conclude(offer: &Offer, partition: &mut Partition, direct: &mut Vec<DirectDelivery>) {
+    match offer {
+        Offer::Direct(delivery) => direct.push(*delivery),
+        Offer::Queued | Offer::Dropped | Offer::NotMeant => {}
+        Offer::Gone => {
+            partition.stats.appended += 1;
+            partition.stats.dropped.session_gone += 1;
+        }
+    }
+}
+
+/// The member that a session was.
+fn member_of(group: &Arc<Group>, gone: InboxId) -> u64 {
+    let is_gone = |member: &&Member| member.target == MemberTarget::Inbox(gone);
+    group.members.iter().find(is_gone).map_or(0, |member| member.id)
+}

@@ -1,0 +1,151 @@
+//! The partitions behind their locks, and what is done there when the log has settled.
+//!
+//! Locks are taken in the order of the partitions, so those who need several never wait for each
+//! other. No call to the live sessions is made while one is held.
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use foldhash::quality::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+use ratatosk_client::Fate;
+use ratatosk_contract::{
+    ReplyTo, SessionIdentity, SessionRef,
+    call::Settlement,
+    inbox::{InboxId, WillId},
+    sessions::Sessions,
+};
+use smallvec::SmallVec;
+
+use crate::{
+    partition::{PARTITION_COUNT, Partition},
+    session::Waiting,
+};
+
+/// Every partition, with the live sessions that are told of them.
+pub(crate) struct Partitions {
+    locks: Box<[CachePadded<Mutex<Partition>>]>,
+    pub(crate) sessions: Arc<dyn Sessions>,
+}
+
+/// Some of the partitions.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PartitionSet(u64);
+
+const _: () = assert!(PARTITION_COUNT == 64, "a set has a bit for each");
+
+/// Partitions that are locked.
+pub(crate) struct Locks<'a> {
+    set: PartitionSet,
+    /// In their order.
+    held: SmallVec<[MutexGuard<'a, Partition>; 1]>,
+}
+
+/// What follows when a command is done.
+#[derive(Debug, Default)]
+pub(crate) struct Sequel {
+    /// Entries that may be handed out then.
+    pub(crate) entries: SmallVec<[(InboxId, u64); 2]>,
+    /// Who is told.
+    pub(crate) reply_to: Option<ReplyTo>,
+    /// The partition where a session ended.
+    pub(crate) ended: Option<usize>,
+}
+
+impl PartitionSet {
+    pub(crate) const ALL: PartitionSet = PartitionSet(u64::MAX);
+
+    pub(crate) fn of(number: usize) -> Self {
+        PartitionSet(1 << (number % PARTITION_COUNT))
+    }
+
+    pub(crate) fn insert(&mut self, number: usize) {
+        self.0 |= Self::of(number).0;
+    }
+}
+
+impl Locks<'_> {
+    /// A partition, which must be among them.
+    pub(crate) fn at(&mut self, number: usize) -> &mut Partition {
+        let bit = PartitionSet::of(number).0;
+        assert!(self.set.0 & bit != 0, "partition {number} is locked");
+        let at = (self.set.0 & (bit - 1)).count_ones() as usize;
+        &mut self.held[at]
+    }
+
+    /// The partition of a session, which must be among them.
+    pub(crate) fn of(&mut self, inbox: InboxId) -> &mut Partition {
+        self.at(partition_number(inbox.0))
+    }
+}
+
+impl Partitions {
+    pub(crate) fn new(sessions: Arc<dyn Sessions>) -> Self {
+        let hasher = RandomState::default();
+        let partition = |index| CachePadded::new(Mutex::new(Partition::new(index, hasher.clone())));
+        Partitions { locks: (0..PARTITION_COUNT).map(partition).collect(), sessions }
+    }
+
+    pub(crate) fn lock(&self, set: PartitionSet) -> Locks<'_> {
+        let numbers = (0..PARTITION_COUNT).filter(|number| set.0 >> number & 1 != 0);
+        Locks { set, held: numbers.map(|number| self.locks[number].lock()).collect() }
+    }
+
+    pub(crate) fn lock_one(&self, number: usize) -> Locks<'_> {
+        let held = std::iter::once(self.locks[number].lock()).collect();
+        Locks { set: PartitionSet::of(number), held }
+    }
+
+    /// The partition of a session or of a will.
+    pub(crate) fn lock_of(&self, inbox: InboxId) -> MutexGuard<'_, Partition> {
+        self.locks[partition_number(inbox.0)].lock()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mutex<Partition>> {
+        self.locks.iter().map(|padded| &**padded)
+    }
+
+    /// Does what follows of a command. An entry whose command is lost is not handed out.
+    pub(crate) fn follow(&self, sequel: &Sequel, fate: &Fate) {
+        if let Some(number) = sequel.ended {
+            self.locks[number].lock().ends_under_way -= 1;
+        }
+        let is_done = matches!(fate, Fate::Applied(_));
+        let mut ready = SmallVec::<[SessionRef; 8]>::new();
+        for (inbox, sequence) in sequel.entries.iter().filter(|_| is_done) {
+            let mut partition = self.lock_of(*inbox);
+            let Some(session) = partition.sessions.get_mut(inbox) else { continue };
+            if session.queue.release(*sequence) {
+                ready.extend(session.wake(Waiting::Message));
+            }
+        }
+        for owner in ready {
+            self.sessions.inbox_ready(owner);
+        }
+        if let Some(ReplyTo { session, ticket }) = sequel.reply_to {
+            let settlement = if is_done { Settlement::Done } else { Settlement::Unknown };
+            self.sessions.settle(session, ticket, settlement);
+        }
+    }
+}
+
+impl std::fmt::Debug for Partitions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Partitions").finish_non_exhaustive()
+    }
+}
+
+/// The partition of an identity: the same in every process, for it is part of the numbers.
+pub(crate) fn partition_of(identity: &SessionIdentity) -> usize {
+    partition_number(identity.publisher().0)
+}
+
+/// The partition of a number.
+pub(crate) fn partition_number(number: u64) -> usize {
+    usize::try_from(number % PARTITION_COUNT as u64).unwrap_or(0)
+}
+
+/// A will's number is one of its partition, as a session's is.
+pub(crate) fn number_of(will: WillId) -> InboxId {
+    InboxId(will.0)
+}

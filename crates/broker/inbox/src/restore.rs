@@ -1,0 +1,417 @@
+//! What an earlier process left, read back: sessions, queues, wills, and the routes of them all.
+//!
+//! Nobody is connected to a node that begins. Who was counts as detached from now on: his expiry
+//! and the delay of his will begin, and all that was queued may have been sent to him. MQTT-043,
+//! INBOX-013
+//!
+//! What belongs to nobody is swept. No number is given again that occurs anywhere.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use ratatosk_clock::{Epoch, Instant, Timestamp};
+use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::{
+    Call, Message, StoredMessage,
+    dist::TenantRoutes,
+    inbox::{DueWill, InboxId, Subscription, WillId},
+};
+use ratatosk_engine::{Error, KeyRange, wire::Malformed};
+use ratatosk_store::coprocessor::scan_all;
+use ratatosk_telemetry::memory::Account;
+use ratatosk_topic::{TopicFilter, TopicLimits};
+
+use crate::{
+    InboxService,
+    coprocessor::corrupt,
+    effect::Effect,
+    handover::keep,
+    journal::{Effects, Journal},
+    partitions::{Sequel, number_of, partition_number, partition_of},
+    queue::{Item, Origin, Queue},
+    schema::{
+        EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
+        WillRecord,
+    },
+    session::{PendingWill, Session},
+    subscribing::receiver,
+};
+
+/// A command of what is to be corrected holds about so much.
+const COMMAND_BYTES: usize = 64 * 1024;
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    sessions: BTreeMap<InboxId, FoundSession>,
+    wills: Vec<(WillId, Bytes)>,
+    bodies: HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
+    /// Keys of sessions without a record.
+    loose: Vec<Bytes>,
+}
+
+struct FoundSession {
+    record: SessionRecord,
+    subscriptions: Vec<(u32, Subscription)>,
+    inbound: Vec<PacketId>,
+    position: Position,
+    entries: Vec<(u64, Bytes)>,
+}
+
+/// A message of several entries.
+struct Body {
+    record: Bytes,
+    /// Made for the first entry that refers to it.
+    message: Option<Arc<StoredMessage>>,
+}
+
+impl InboxService {
+    /// Takes over what the keyspace has. To be called once, before anything else.
+    ///
+    /// # Errors
+    /// The keyspace's, or [`Error::Corrupt`] if its data is not what was written.
+    pub fn restore(&self, now: Instant) -> Result<(), Error> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let mut found = Found::default();
+        journal.keyspace.read(&mut |reader| {
+            scan_all(reader, &KeyRange::all(), |key, value| {
+                let parsed = Key::parse(key).map_err(|malformed| corrupt(key, malformed))?;
+                let number = parsed.inbox.0;
+                self.partitions.lock_of(parsed.inbox).note_number(number);
+                found.add(parsed, value).map_err(|malformed| corrupt(key, malformed))
+            })
+        })?;
+        let mut sessions = std::mem::take(&mut found.sessions);
+        // Of two sessions of one identity the later is right.
+        for (inbox, session) in sessions.iter().rev() {
+            self.restore_session(*inbox, session)?;
+        }
+        sessions.retain(|inbox, session| {
+            let is_there = self.partitions.lock_of(*inbox).sessions.contains_key(inbox);
+            if !is_there {
+                found.loose.extend(session.keys(*inbox));
+            }
+            is_there
+        });
+        // Groups are known once all their members are.
+        for (inbox, session) in &sessions {
+            self.restore_queue(*inbox, session, &mut found.bodies)?;
+        }
+        for (inbox, session) in &sessions {
+            self.restore_times(journal, *inbox, session, now);
+        }
+        for (will, record) in &found.wills {
+            let restored = self.restore_will(journal.epoch, *will, record, &sessions, now);
+            restored.map_err(|malformed| {
+                corrupt(&Key::new(number_of(*will), Place::Will).to_bytes(), malformed)
+            })?;
+        }
+        self.count.store(sessions.len(), Ordering::Relaxed);
+        sweep(journal, &found);
+        Ok(())
+    }
+
+    /// Makes a session with its subscriptions and their routes.
+    fn restore_session(&self, inbox: InboxId, found: &FoundSession) -> Result<(), Error> {
+        let record = &found.record;
+        if partition_of(&record.identity) != partition_number(inbox.0) {
+            return Err(corrupt(&Key::new(inbox, Place::Session).to_bytes(), Malformed));
+        }
+        let mut partition = self.partitions.lock_of(inbox);
+        if partition.find(&record.identity).is_some() {
+            return Ok(());
+        }
+        let account = self.memory.account(record.identity.tenant.as_str());
+        self.incarnation.fetch_max(record.incarnation, Ordering::Relaxed);
+        let mut session = Session::restored(record.clone(), &account);
+        session.detach();
+        let routes = self.dist.tenant(&record.identity.tenant);
+        for (ordinal, subscription) in &found.subscriptions {
+            let key = || Key::new(inbox, Place::Subscription(*ordinal)).to_bytes();
+            let filter = TopicFilter::parse(&subscription.filter, &TopicLimits::PROTOCOL);
+            let filter = filter.map_err(|_| corrupt(&key(), Malformed))?;
+            // Whoever was in a group stays in it, also if the tenant has a lower limit now.
+            let receiver = receiver(&session, inbox, &filter, subscription, u32::MAX);
+            if !matches!(routes.add(&filter, receiver), Call::Ready(Ok(_))) {
+                let detail = format!("inbox: the route of {filter} cannot be added");
+                return Err(Error::Corrupt { detail });
+            }
+            session.restore_subscription(*ordinal, subscription.clone());
+        }
+        for packet_id in &found.inbound {
+            session.note_inbound(*packet_id, false);
+        }
+        partition.put(inbox, session);
+        Ok(())
+    }
+
+    fn restore_queue(
+        &self,
+        inbox: InboxId,
+        found: &FoundSession,
+        bodies: &mut HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
+    ) -> Result<(), Error> {
+        let tenant = &found.record.identity.tenant;
+        let mut reading = Reading {
+            epoch: self.journal.as_ref().map(|journal| journal.epoch).unwrap_or_default(),
+            account: self.memory.account(tenant.as_str()),
+            routes: self.dist.tenant(tenant),
+            bodies,
+        };
+        let mut queue = Queue::restored(found.position);
+        for (sequence, record) in &found.entries {
+            let key = || Key::new(inbox, Place::Entry(*sequence)).to_bytes();
+            let (item, is_received) =
+                reading.item(record).map_err(|malformed| corrupt(&key(), malformed))?;
+            if !queue.restore(*sequence, item, is_received) {
+                return Err(corrupt(&key(), Malformed));
+            }
+        }
+        if !queue.restore_end(found.position.last, found.record.detached.is_none()) {
+            return Err(corrupt(&Key::new(inbox, Place::Position).to_bytes(), Malformed));
+        }
+        let mut partition = self.partitions.lock_of(inbox);
+        partition.stats.appended += queue.len() as u64;
+        if let Some(session) = partition.sessions.get_mut(&inbox) {
+            session.queue = queue;
+            session.recharge();
+            session.note_room();
+        }
+        Ok(())
+    }
+
+    /// Files when a session ends. Who was connected is noted as detached now.
+    fn restore_times(&self, journal: &Journal, inbox: InboxId, found: &FoundSession, now: Instant) {
+        let mut partition = self.partitions.lock_of(inbox);
+        let Some(session) = partition.sessions.get(&inbox) else { return };
+        let since = found.record.detached.unwrap_or(journal.epoch.stamp(now));
+        let due = session.lifetime().map(|lifetime| journal.epoch.instant(after(since, lifetime)));
+        if found.record.detached.is_none() {
+            let mut effects = Effects::new(journal.epoch);
+            effects.session(inbox, &session.record(Some(since)));
+            effects.push(&Effect::Position { inbox, position: session.queue.position() });
+            journal.submit(inbox, effects, Sequel::default());
+        }
+        partition.schedule_at(inbox, due);
+    }
+
+    fn restore_will(
+        &self,
+        epoch: Epoch,
+        id: WillId,
+        record: &Bytes,
+        sessions: &BTreeMap<InboxId, FoundSession>,
+        now: Instant,
+    ) -> Result<(), Malformed> {
+        let record = WillRecord::decode(record)?;
+        let message = MessageRecord::decode(record.message)?;
+        let found = record.session.and_then(|inbox| Some((inbox, sessions.get(&inbox)?)));
+        let delay = Duration::from_secs(record.delay_s.into());
+        let due = match (record.due, found) {
+            (Some(due), _) => due,
+            (None, Some((_, session))) => {
+                let expiry_s = session.record.expiry_s.filter(|expiry_s| *expiry_s != u32::MAX);
+                let lifetime =
+                    expiry_s.map_or(delay, |expiry_s| Duration::from_secs(expiry_s.into()));
+                after(session.record.detached.unwrap_or(epoch.stamp(now)), lifetime.min(delay))
+            }
+            (None, None) if record.session.is_none() => after(epoch.stamp(now), delay),
+            (None, None) => epoch.stamp(now),
+        };
+        let deadline_ms = match record.due {
+            Some(_) => message.deadline_ms,
+            None => message.deadline_ms.map(|span_ms| due.as_millis().saturating_add(span_ms)),
+        };
+        let account = self.memory.account(record.identity.tenant.as_str());
+        let accepted = epoch.instant(due);
+        let message = MessageRecord { deadline_ms, ..message }.to_message(epoch, accepted);
+        let message = Arc::new(keep(&message, &account));
+        let mut partition = self.partitions.lock_of(number_of(id));
+        let is_late = epoch.instant(due) > now;
+        if let Some((inbox, _)) = found.filter(|_| is_late)
+            && let Some(session) = partition.sessions.get_mut(&inbox)
+            && session.will.is_none()
+        {
+            let (due, end) = (epoch.instant(due), session.due);
+            session.will = Some(Box::new(PendingWill { id, due, message }));
+            session.recharge();
+            partition.schedule_at(inbox, end);
+            return Ok(());
+        }
+        let will = DueWill { id, identity: record.identity, message };
+        match is_late && record.session.is_none() {
+            true => partition.put_late_will(epoch.instant(due), will),
+            // Also one whose session has ended: that was its time.
+            false => partition.put_will(will),
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn add(&mut self, key: Key, value: &Bytes) -> Result<(), Malformed> {
+        match key.place {
+            Place::Session => {
+                let record = SessionRecord::decode(value)?;
+                let session = FoundSession {
+                    record,
+                    subscriptions: Vec::new(),
+                    inbound: Vec::new(),
+                    position: Position::default(),
+                    entries: Vec::new(),
+                };
+                self.sessions.insert(key.inbox, session);
+                return Ok(());
+            }
+            Place::Will => {
+                self.wills.push((WillId(key.inbox.0), value.clone()));
+                return Ok(());
+            }
+            Place::Body(sequence) => {
+                let body = Body { record: value.clone(), message: None };
+                self.bodies.insert((key.inbox, sequence), body);
+                return Ok(());
+            }
+            Place::Mark => return Ok(()),
+            Place::Subscription(_) | Place::Inbound(_) | Place::Position | Place::Entry(_) => {}
+        }
+        // A session's record is the first of its keys.
+        let Some(session) = self.sessions.get_mut(&key.inbox) else {
+            self.loose.push(key.to_bytes());
+            return Ok(());
+        };
+        match key.place {
+            Place::Subscription(ordinal) => {
+                let subscription = SubscriptionRecord::decode(value)?.to_subscription();
+                session.subscriptions.push((ordinal, subscription));
+            }
+            Place::Inbound(packet_id) => session.inbound.push(packet_id),
+            Place::Position => session.position = Position::decode(value)?,
+            Place::Entry(sequence) => session.entries.push((sequence, value.clone())),
+            Place::Session | Place::Will | Place::Body(_) | Place::Mark => {}
+        }
+        Ok(())
+    }
+}
+
+impl FoundSession {
+    /// Every key of it.
+    fn keys(&self, inbox: InboxId) -> Vec<Bytes> {
+        let ordinals = self.subscriptions.iter().map(|held| Place::Subscription(held.0));
+        let inbound = self.inbound.iter().map(|packet_id| Place::Inbound(*packet_id));
+        let entries = self.entries.iter().map(|entry| Place::Entry(entry.0));
+        let places = ordinals.chain(inbound).chain(entries);
+        let places = places.chain([Place::Position, Place::Session]);
+        places.map(|place| Key::new(inbox, place).to_bytes()).collect()
+    }
+}
+
+/// How the entries of one session are read.
+struct Reading<'a> {
+    epoch: Epoch,
+    account: Account,
+    routes: Arc<dyn TenantRoutes>,
+    bodies: &'a mut HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
+}
+
+impl Reading<'_> {
+    /// An entry as the queue has it, and whether its PUBREC came.
+    fn item(&mut self, record: &Bytes) -> Result<(Item, bool), Malformed> {
+        Ok(match EntryRecord::decode(record)? {
+            EntryRecord::Here { head, message } => {
+                let message = self.message(message)?;
+                (self.item_of(&head, message)?, false)
+            }
+            EntryRecord::Elsewhere { head, inbox, sequence } => {
+                let message = self.body((inbox, sequence))?;
+                (self.item_of(&head, message)?, false)
+            }
+            // Nobody looks at the message of an exchange of which only the end is owed. MQTT-045
+            EntryRecord::Received => {
+                let nothing = MessageRecord {
+                    topic: "",
+                    payload: &[],
+                    properties: &[],
+                    qos: Qos::ExactlyOnce,
+                    retain: false,
+                    deadline_ms: None,
+                    publisher: None,
+                };
+                let message = self.keep(&nothing.to_message(self.epoch, Instant::ZERO));
+                let head =
+                    Head { is_qos2: true, retain: false, subscription_id: None, origin: None };
+                (self.item_of(&head, message)?, true)
+            }
+        })
+    }
+
+    fn item_of(&self, head: &Head<'_>, message: Arc<StoredMessage>) -> Result<Item, Malformed> {
+        Ok(Item {
+            message,
+            qos: if head.is_qos2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce },
+            retain: head.retain,
+            subscription_id: head.subscription_id,
+            origin: head.origin.map(|text| self.origin(text)).transpose()?.flatten(),
+        })
+    }
+
+    /// The group of a shared filter, if it has a member.
+    fn origin(&self, text: &str) -> Result<Option<Origin>, Malformed> {
+        let filter = TopicFilter::parse(text, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
+        let share = filter.share().ok_or(Malformed)?;
+        let origin = |route| Origin { route, name: share.group.into(), is_ordered: share.ordered };
+        Ok(self.routes.find(&filter).map(origin))
+    }
+
+    fn body(&mut self, at: (InboxId, u64)) -> Result<Arc<StoredMessage>, Malformed> {
+        let body = self.bodies.get(&at).ok_or(Malformed)?;
+        if let Some(message) = &body.message {
+            return Ok(Arc::clone(message));
+        }
+        let message = self.message(&body.record)?;
+        if let Some(body) = self.bodies.get_mut(&at) {
+            body.message = Some(Arc::clone(&message));
+        }
+        Ok(message)
+    }
+
+    fn message(&self, record: &[u8]) -> Result<Arc<StoredMessage>, Malformed> {
+        let record = MessageRecord::decode(record)?;
+        Ok(self.keep(&record.to_message(self.epoch, Instant::ZERO)))
+    }
+
+    fn keep(&self, message: &Message<'_>) -> Arc<StoredMessage> {
+        Arc::new(keep(message, &self.account))
+    }
+}
+
+/// Removes what belongs to nobody: keys of sessions that are not, and messages without an entry.
+fn sweep(journal: &Journal, found: &Found) {
+    let is_unused = |body: &Body| body.message.is_none();
+    let unused = found.bodies.iter().filter(|(_, body)| is_unused(body));
+    let mut bodies: Vec<_> = unused.map(|(at, _)| *at).collect();
+    bodies.sort_unstable();
+    let bodies = bodies.iter().map(|(inbox, at)| Key::new(*inbox, Place::Body(*at)).to_bytes());
+    let mut effects = Effects::new(journal.epoch);
+    // Entries first: a message may be theirs.
+    for key in found.loose.iter().cloned().chain(bodies) {
+        effects.push(&Effect::Sweep { key: &key });
+        if effects.len() >= COMMAND_BYTES {
+            let full = std::mem::replace(&mut effects, Effects::new(journal.epoch));
+            journal.submit(InboxId(0), full, Sequel::default());
+        }
+    }
+    if !effects.is_empty() {
+        journal.submit(InboxId(0), effects, Sequel::default());
+    }
+}
+
+fn after(stamp: Timestamp, span: Duration) -> Timestamp {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(stamp.as_millis().saturating_add(millis))
+}

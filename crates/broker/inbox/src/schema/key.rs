@@ -1,0 +1,107 @@
+//! Keys: whose it is, what it is, and which one.
+//!
+//! The number of the inbox comes first, so that all of a session is together and a range may end
+//! between any two sessions.
+
+use bytes::Bytes;
+use ratatosk_codec::PacketId;
+use ratatosk_contract::inbox::InboxId;
+use ratatosk_engine::wire::Malformed;
+
+/// A key of the space of the inbox. Keys are ordered as their bytes are.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    /// The session, or the number of a will.
+    pub(crate) inbox: InboxId,
+    pub(crate) place: Place,
+}
+
+/// What of a session is meant.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Place {
+    /// The session's record.
+    Session,
+    /// A subscription, by its ordinal.
+    Subscription(u32),
+    /// A QoS 2 message of the client that was accepted and not released.
+    Inbound(PacketId),
+    /// How far the queue is.
+    Position,
+    /// An entry of the queue, by its sequence.
+    Entry(u64),
+    /// A message that several entries share, under the first of them.
+    Body(u64),
+    /// A will.
+    Will,
+    /// Nothing, but that the number was used: the largest of those that ended.
+    Mark,
+}
+
+impl Key {
+    pub(crate) fn new(inbox: InboxId, place: Place) -> Self {
+        Key { inbox, place }
+    }
+
+    pub(crate) fn to_bytes(self) -> Bytes {
+        const BYTES_MAX: usize = 8 + 1 + 8;
+        let mut bytes = [0; BYTES_MAX];
+        bytes[..8].copy_from_slice(&self.inbox.0.to_be_bytes());
+        let mut len = 9;
+        let mut put = |number: &[u8]| {
+            bytes[9..9 + number.len()].copy_from_slice(number);
+            len += number.len();
+        };
+        let kind = match self.place {
+            Place::Session => 1,
+            Place::Subscription(ordinal) => {
+                put(&ordinal.to_be_bytes());
+                2
+            }
+            Place::Inbound(packet_id) => {
+                put(&packet_id.value().to_be_bytes());
+                3
+            }
+            Place::Position => 4,
+            Place::Entry(sequence) => {
+                put(&sequence.to_be_bytes());
+                5
+            }
+            Place::Body(sequence) => {
+                put(&sequence.to_be_bytes());
+                6
+            }
+            Place::Will => 7,
+            Place::Mark => 8,
+        };
+        bytes[8] = kind;
+        Bytes::copy_from_slice(&bytes[..len])
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (inbox, rest) = bytes.split_first_chunk::<8>().ok_or(Malformed)?;
+        let (kind, rest) = rest.split_first().ok_or(Malformed)?;
+        let place = match kind {
+            1 => Place::Session,
+            2 => Place::Subscription(u32::from_be_bytes(exactly(rest)?)),
+            3 => {
+                let number = u16::from_be_bytes(exactly(rest)?);
+                Place::Inbound(PacketId::new(number).ok_or(Malformed)?)
+            }
+            4 => Place::Position,
+            5 => Place::Entry(u64::from_be_bytes(exactly(rest)?)),
+            6 => Place::Body(u64::from_be_bytes(exactly(rest)?)),
+            7 => Place::Will,
+            8 => Place::Mark,
+            _ => return Err(Malformed),
+        };
+        let is_numbered = matches!(kind, 2 | 3 | 5 | 6);
+        if !is_numbered && !rest.is_empty() {
+            return Err(Malformed);
+        }
+        Ok(Key { inbox: InboxId(u64::from_be_bytes(*inbox)), place })
+    }
+}
+
+fn exactly<const COUNT: usize>(bytes: &[u8]) -> Result<[u8; COUNT], Malformed> {
+    bytes.try_into().map_err(|_| Malformed)
+}

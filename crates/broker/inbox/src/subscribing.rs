@@ -1,0 +1,126 @@
+//! Subscriptions of sessions, and their routes in dist.
+
+use std::sync::Arc;
+
+use ratatosk_contract::{
+    Call, ReplyTo,
+    call::Promised,
+    dist::{AddError, InboxRoute, Receiver, ReceiverKey},
+    group::{Member, MemberTarget},
+    inbox::{Claim, InboxId, StaleClaim, SubscribeOutcome, Subscription},
+};
+use ratatosk_topic::{TopicFilter, TopicLimits};
+
+use crate::{InboxService, effect::Effect, partition::Ended, session::Session};
+
+impl InboxService {
+    /// See [`Inbox::subscribe`](ratatosk_contract::inbox::Inbox::subscribe).
+    pub(crate) fn put_subscription(
+        &self,
+        claim: Claim,
+        subscription: &Subscription,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<SubscribeOutcome> {
+        let refused = Promised::kept;
+        let mut partition = self.partitions.lock_of(claim.inbox);
+        let Ok(session) = partition.claimed(claim) else {
+            return refused(SubscribeOutcome::Stale);
+        };
+        let Ok(filter) = TopicFilter::parse(&subscription.filter, &TopicLimits::PROTOCOL) else {
+            debug_assert!(false, "{:?} is no topic filter", subscription.filter);
+            return refused(SubscribeOutcome::Busy);
+        };
+        let existed = session.has_subscription(&subscription.filter);
+        let count = session.subscriptions().len() as u64;
+        if !existed && count >= u64::from(session.limits.filters_max) {
+            return refused(SubscribeOutcome::TooManyFilters);
+        }
+        if self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
+            return refused(SubscribeOutcome::Busy);
+        }
+        // Under the session's lock, so that the route does not outlive the session.
+        let members_max = session.limits.members_max;
+        let receiver = receiver(session, claim.inbox, &filter, subscription, members_max);
+        let added = self.dist.tenant(&session.identity.tenant).add(&filter, receiver);
+        let route = match added {
+            Call::Ready(Ok(route)) => route,
+            Call::Ready(Err(AddError::GroupFull { .. })) => {
+                return refused(SubscribeOutcome::GroupFull);
+            }
+            Call::Ready(Err(AddError::Busy)) | Call::Pending => {
+                return refused(SubscribeOutcome::Busy);
+            }
+        };
+        let ordinal = session.put_subscription(subscription.clone());
+        let outcome = SubscribeOutcome::Done { route, existed };
+        self.promise(outcome, claim.inbox, reply_to, |effects| {
+            effects.subscription(claim.inbox, ordinal, subscription);
+        })
+    }
+
+    /// See [`Inbox::unsubscribe`](ratatosk_contract::inbox::Inbox::unsubscribe).
+    pub(crate) fn remove_subscription(
+        &self,
+        claim: Claim,
+        filter: &str,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<bool>, StaleClaim> {
+        let mut partition = self.partitions.lock_of(claim.inbox);
+        let session = partition.claimed(claim)?;
+        let Some((removed, ordinal)) = session.remove_subscription(filter) else {
+            // Perhaps it was removed before, and that is not durable yet.
+            return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
+        };
+        if let Ok(filter) = TopicFilter::parse(&removed.filter, &TopicLimits::PROTOCOL) {
+            let id = session.publisher.0;
+            let key = receiver_key(&filter, claim.inbox, id, session.incarnation);
+            let _ = self.dist.tenant(&session.identity.tenant).remove(&filter, &key);
+        }
+        let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
+        Ok(self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed)))
+    }
+
+    pub(crate) fn remove_route(&self, ended: &Ended, filter: &str) {
+        let Ok(filter) = TopicFilter::parse(filter, &TopicLimits::PROTOCOL) else { return };
+        let key = receiver_key(&filter, ended.inbox, ended.publisher.0, ended.incarnation);
+        // That it is not there any more is as good.
+        let _ = self.dist.tenant(&ended.tenant).remove(&filter, &key);
+    }
+}
+
+/// The session as a receiver of `filter`.
+pub(crate) fn receiver(
+    session: &Session,
+    inbox: InboxId,
+    filter: &TopicFilter<'_>,
+    subscription: &Subscription,
+    members_max: u32,
+) -> Receiver {
+    let (options, subscription_id) = (subscription.options, subscription.subscription_id);
+    let incarnation = session.incarnation;
+    if filter.share().is_none() {
+        return Receiver::Inbox(InboxRoute { inbox, incarnation, options, subscription_id });
+    }
+    let member = Member {
+        id: session.publisher.0,
+        incarnation,
+        target: MemberTarget::Inbox(inbox),
+        options,
+        subscription_id,
+        state: Arc::clone(&session.member),
+    };
+    Receiver::Member { member, members_max }
+}
+
+/// The same receiver, to be removed.
+fn receiver_key(
+    filter: &TopicFilter<'_>,
+    inbox: InboxId,
+    id: u64,
+    incarnation: u64,
+) -> ReceiverKey {
+    match filter.share() {
+        None => ReceiverKey::Inbox { inbox, incarnation },
+        Some(_) => ReceiverKey::Member { id, incarnation },
+    }
+}
