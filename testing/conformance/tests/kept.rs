@@ -7,6 +7,7 @@ use ratatosk_client::held::HeldKeyspace;
 use ratatosk_codec::{Packet, PacketId, PacketType, Publish, Qos, ReasonCode, SubscriptionOptions};
 use ratatosk_conformance::{Broker, Client, Event, PATIENCE, Setup, Testament};
 use ratatosk_inbox::InboxCoprocessor;
+use ratatosk_retain::RetainCoprocessor;
 
 use crate::cases::{QOS1, QOS2};
 
@@ -101,6 +102,8 @@ fn nothing_is_said_of_a_persistent_session_before_it_is_durable() {
         let message_id = message.packet_id;
         if qos == QOS1 {
             subscriber.acknowledge(&message);
+            kept.holds(1);
+            kept.keyspace.settle();
             continue;
         }
         publisher.ack(PacketType::Pubrel, id);
@@ -220,6 +223,42 @@ fn a_qos_2_message_that_is_sent_again_after_a_crash_is_one_message() {
         subscriber.send(&Packet::Pingreq);
         assert_eq!(subscriber.event(), Event::Pingresp, "and no second one");
     }
+}
+
+/// DUR-010, RET-006: that a QoS 2 message was accepted is not in the log before its retained copy is
+/// durable: whoever sends it again after a crash is not taken to have been retained.
+#[test]
+fn an_exchange_is_noted_when_its_message_is_retained() {
+    let retained = HeldKeyspace::new(Box::new(RetainCoprocessor::new()));
+    let sessions = HeldKeyspace::new(Box::<InboxCoprocessor>::default());
+    let broker = Broker::with(Setup {
+        sessions_in: Some(sessions.clone()),
+        retained_in: Some(retained.clone()),
+        ..Setup::default()
+    });
+    let holds = |keyspace: &HeldKeyspace, count| {
+        let end = std::time::Instant::now() + PATIENCE;
+        while keyspace.waiting() != count {
+            assert!(std::time::Instant::now() < end, "{} commands wait", keyspace.waiting());
+            std::thread::yield_now();
+        }
+    };
+    let mut publisher = broker.v5("p").persistent().open();
+    holds(&sessions, 1);
+    sessions.settle();
+    publisher.connack();
+    let publish = |topic| Publish { qos: QOS2, retain: true, ..Publish::new(topic, b"x") };
+    for topic in ["first", "second"] {
+        let id = publisher.publish_as(publish(topic));
+        holds(&retained, 1);
+        assert_eq!(sessions.waiting(), 0, "not before it is retained");
+        retained.settle();
+        holds(&sessions, 1);
+        assert!(!publisher.has_more(), "PUBREC waits for the exchange");
+        sessions.settle();
+        assert_eq!(publisher.find_ack(PacketType::Pubrec, id), ReasonCode::NoMatchingSubscribers);
+    }
+    assert_eq!(broker.retain.stats().topics, 2);
 }
 
 /// DUR-006, MQTT-077: a store that takes no more refuses what has to be kept; what needs no store goes

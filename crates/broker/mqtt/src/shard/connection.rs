@@ -8,7 +8,7 @@ use std::{
 };
 
 use ratatosk_clock::Instant;
-use ratatosk_codec::SubscriptionOptions;
+use ratatosk_codec::{PacketId, SubscriptionOptions};
 use ratatosk_contract::{
     call::Promised,
     dist::RouteId,
@@ -171,10 +171,21 @@ pub(crate) struct Rare {
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) verdicts: super::permissions::Verdicts,
     pub(crate) ring: Ring,
+    /// The QoS 2 message that goes on when its retained copy is durable.
+    pub(crate) retaining: Option<Retaining>,
     /// The will of a transient session, as the inbox keeps it.
     pub(crate) will: Option<WillId>,
     /// The claim that waits for the predecessor's end.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
+}
+
+/// A QoS 2 message of a persistent session that is to be retained. That it was accepted is noted
+/// only afterwards: whoever sends it again after a crash in between is not known yet, and it is
+/// retained then. DUR-010
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Retaining {
+    pub(crate) packet_id: PacketId,
+    pub(crate) is_done: bool,
 }
 
 impl Rare {

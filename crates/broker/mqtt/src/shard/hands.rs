@@ -21,6 +21,9 @@ use super::{
 /// from 0 on.
 pub(super) const CHANGE: Ticket = Ticket(u64::MAX);
 
+/// The ticket of a retained copy that has to be durable before its message goes on.
+pub(super) const RETAINED: Ticket = Ticket(u64::MAX - 1);
+
 impl Shard {
     /// Takes a connection into hands for the length of `work`; `None` if it is gone.
     #[inline]
@@ -88,9 +91,10 @@ impl Shard {
 
     /// A settled publish of a session: a packet may wait for it; or a change of the session itself.
     pub(super) fn settle(&mut self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
-        if ticket == CHANGE {
-            self.saved(session, settlement);
-            return;
+        match ticket {
+            CHANGE => return self.saved(session, settlement),
+            RETAINED => return self.is_retained(session, settlement),
+            _ => {}
         }
         self.drive(session, |machine, _, _| machine.settle(ticket, settlement));
         self.retry(session);
@@ -109,6 +113,21 @@ impl Shard {
                 shard.mark_dirty(session, connection);
             }
         });
+    }
+
+    /// The retained copy of a message that waits for it is durable: it is brought again.
+    fn is_retained(&mut self, session: SessionRef, settlement: Settlement) {
+        if settlement != Settlement::Done {
+            self.end(session, Farewell::NotDurable);
+            return;
+        }
+        if let Some(connection) = self.connection(session)
+            && let Some(rare) = &mut connection.local.rare
+            && let Some(retaining) = &mut rare.retaining
+        {
+            retaining.is_done = true;
+        }
+        self.retry(session);
     }
 
     /// A session's inbox has more.

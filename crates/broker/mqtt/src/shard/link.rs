@@ -19,8 +19,8 @@ use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::{
     Shard,
-    connection::{Filter, Local, RetainedRead, SharedSubscription, TopicPermit},
-    hands::CHANGE,
+    connection::{Filter, Local, RetainedRead, Retaining, SharedSubscription, TopicPermit},
+    hands::{CHANGE, RETAINED},
     local_routes::{LocalSubscription, Removed},
     outcome::Outcome,
     publish::group_key,
@@ -197,7 +197,7 @@ impl Link<'_> {
         let is_permitted = is_same && self.has_permit(message);
         let mut outcome = Outcome::default();
         if !is_permitted || message.retain {
-            match self.admit(tenant, message, is_permitted, reply_to) {
+            match self.admit(tenant, message, is_permitted, exchange, reply_to) {
                 Ok(retained) => outcome.add(retained),
                 Err(refused) => return refused,
             }
@@ -244,6 +244,7 @@ impl Link<'_> {
         tenant: TenantNumber,
         message: &Message<'_>,
         is_permitted: bool,
+        exchange: Option<PacketId>,
         reply_to: Option<ReplyTo>,
     ) -> Result<Call<Settlement>, Published> {
         if let Err(error) = TopicName::parse(message.topic, &limits(self.settings)) {
@@ -270,10 +271,36 @@ impl Link<'_> {
                 retain: message.retain,
             }));
         }
-        if message.retain {
-            return Ok(self.shard.retain(tenant, message, reply_to));
+        match exchange {
+            _ if !message.retain => Ok(Call::Ready(Settlement::Done)),
+            None => Ok(self.shard.retain(tenant, message, reply_to)),
+            Some(packet_id) => self.retain_first(tenant, message, packet_id),
         }
-        Ok(Call::Ready(Settlement::Done))
+    }
+
+    /// Retains a message before its exchange is noted. It is brought again when that is durable.
+    fn retain_first(
+        &mut self,
+        tenant: TenantNumber,
+        message: &Message<'_>,
+        packet_id: PacketId,
+    ) -> Result<Call<Settlement>, Published> {
+        let known = self.local.rare.as_ref().and_then(|rare| rare.retaining);
+        match known.filter(|known| known.packet_id == packet_id) {
+            Some(Retaining { is_done: false, .. }) => return Err(Published::Later),
+            Some(Retaining { is_done: true, .. }) => {
+                self.local.rare().retaining = None;
+                return Ok(Call::Ready(Settlement::Done));
+            }
+            None => {}
+        }
+        let reply_to = ReplyTo { session: self.session, ticket: RETAINED };
+        let call = self.shard.retain(tenant, message, Some(reply_to));
+        if call == Call::Pending {
+            self.local.rare().retaining = Some(Retaining { packet_id, is_done: false });
+            return Err(Published::Later);
+        }
+        Ok(call)
     }
 
     fn claim(&self) -> Result<Claim, StaleClaim> {
