@@ -78,7 +78,7 @@ impl InboxService {
     pub(crate) fn detach_owner(
         &self,
         claim: Claim,
-        detach: Detach,
+        detach: &Detach,
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<()>, StaleClaim> {
         let id = claim.inbox;
@@ -94,7 +94,7 @@ impl InboxService {
         session.expiry_s = detach.expiry_s.or(session.expiry_s);
         session.detach();
         let is_over = session.lifetime().is_some_and(|lifetime| lifetime.is_zero());
-        leave_will(session, id, &detach, spare, &mut effects);
+        leave_will(session, id, detach, spare, &mut effects);
         session.recharge();
         if is_over {
             if let Some(ended) = partition.end(id) {

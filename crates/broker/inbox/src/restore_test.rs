@@ -370,3 +370,89 @@ proptest! {
         prop_assert_eq!(settled, run.appended.into_values().collect(), "each once it is durable");
     }
 }
+
+/// One of many who use the service at once: the same calls as in [`Step`], by a plain sequence of
+/// numbers.
+fn use_at_random(bench: &Bench, mut state: u64) {
+    let mut next = |below: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) % below
+    };
+    let pick = |number: u64| usize::try_from(number).unwrap();
+    let mut claims: [Option<Claim>; 3] = [None; 3];
+    for round in 0..400 {
+        let client = pick(next(3));
+        let Some(claim) = claims[client] else {
+            claims[client] = Some(bench.attach(CLIENTS[client], T0).claim);
+            continue;
+        };
+        // Somebody else may have taken the session over meanwhile.
+        let is_held = match next(12) {
+            0 => bench.inbox.detach(claim, Detach { expiry_s: None, will: None, now: T0 }, None).is_ok(),
+            1 if round % 8 == 0 => {
+                let _ = bench.inbox.discard(&identity(CLIENTS[client]), T0, None);
+                false
+            }
+            1..4 => {
+                let filter = FILTERS[pick(next(4))].into();
+                let options = SubscriptionOptions::new(Qos::ExactlyOnce);
+                let subscription = Subscription { filter, options, subscription_id: None };
+                let _ = bench.inbox.subscribe(claim, &subscription, None);
+                true
+            }
+            4..6 => {
+                bench.append(&round.to_string(), Qos::ExactlyOnce);
+                true
+            }
+            6..8 => {
+                let groups = bench.routes.groups.lock().clone();
+                let Some(group) = groups.first() else { continue };
+                let member = &group.members[pick(next(group.members.len() as u64))];
+                let MemberTarget::Inbox(inbox) = member.target else { continue };
+                let route = InboxRoute {
+                    inbox,
+                    incarnation: member.incarnation,
+                    options: member.options,
+                    subscription_id: None,
+                };
+                let shared = SharedRoute { route, group: Arc::clone(group) };
+                bench.append_shared(shared, &message("shared", Qos::AtLeastOnce));
+                true
+            }
+            _ => {
+                let mut entries = Vec::new();
+                let fetched = bench.inbox.fetch(claim, Sequence(0), BUDGET, &mut entries);
+                let taken = entries.get(pick(next(4))).map(|entry| entry.sequence);
+                let is_held = taken.is_none_or(|taken| bench.inbox.commit(claim, taken).is_ok());
+                fetched.is_ok() && is_held
+            }
+        };
+        if !is_held {
+            claims[client] = None;
+        }
+    }
+}
+
+/// DUR-002: whatever is done at once, the log has it in the order in which it was decided.
+#[test]
+fn what_many_do_at_once_comes_back_as_it_was_decided() {
+    let keyspace = HeldKeyspace::new(coprocessor());
+    let bench = bench_in(&keyspace, epoch(), T0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..5)
+            .map(|seed| {
+                let bench = &bench;
+                scope.spawn(move || use_at_random(bench, seed))
+            })
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            keyspace.settle_some(7);
+        }
+    });
+    keyspace.settle();
+    bench.inbox.check_invariants();
+    bench.check_conservation();
+    let after = bench_in(&keyspace.crash(coprocessor()), epoch(), T0);
+    assert_eq!(sessions(&after), sessions(&bench));
+    assert_eq!(after.routes.inboxes.lock().len(), bench.routes.inboxes.lock().len());
+}

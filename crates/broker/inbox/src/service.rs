@@ -194,7 +194,7 @@ impl Inbox for InboxService {
         detach: Detach,
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<()>, StaleClaim> {
-        self.detach_owner(claim, detach, reply_to)
+        self.detach_owner(claim, &detach, reply_to)
     }
 
     fn discard(
