@@ -10,7 +10,7 @@ use ratatosk_client::held::HeldKeyspace;
 use ratatosk_clock::{Epoch, Instant, Timestamp};
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ReplyTo, Ticket,
+    Call, Message, ReplyTo, Ticket,
     dist::InboxRoute,
     group::MemberTarget,
     inbox::{
@@ -20,7 +20,7 @@ use ratatosk_contract::{
 
 use crate::{
     InboxCoprocessor,
-    fake::{BUDGET, Bench, bench_in, identity, message, owner},
+    fake::{BUDGET, Bench, bench_in, identity, message, owner, seconds},
     schema::{Key, Place},
 };
 
@@ -35,9 +35,10 @@ enum Step {
     Discard(usize),
     Subscribe { client: usize, filter: usize, qos: u8 },
     Unsubscribe { client: usize, filter: usize },
-    Append { qos: u8, exchange: Option<(usize, u16)> },
+    /// With a deadline, or so late that others are over theirs.
+    Append { qos: u8, is_brief: bool, exchange: Option<(usize, u16)> },
     AppendShared { group: prop::sample::Index, member: prop::sample::Index },
-    Fetch { client: usize, count: usize },
+    Fetch { client: usize, count: usize, is_late: bool },
     Commit { client: usize, entry: prop::sample::Index },
     Receive { client: usize, entry: prop::sample::Index },
     Inbound { client: usize, packet_id: u16, is_released: bool },
@@ -57,11 +58,12 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, filter, qos)| Step::Subscribe { client, filter, qos }),
         1 => (client(), 0..FILTERS.len())
             .prop_map(|(client, filter)| Step::Unsubscribe { client, filter }),
-        6 => (0..3_u8, prop::option::weighted(0.3, (client(), 1..5_u16)))
-            .prop_map(|(qos, exchange)| Step::Append { qos, exchange }),
+        6 => (0..3_u8, any::<bool>(), prop::option::weighted(0.3, (client(), 1..5_u16)))
+            .prop_map(|(qos, is_brief, exchange)| Step::Append { qos, is_brief, exchange }),
         2 => (any_index(), any_index())
             .prop_map(|(group, member)| Step::AppendShared { group, member }),
-        4 => (client(), 1..5_usize).prop_map(|(client, count)| Step::Fetch { client, count }),
+        4 => (client(), 1..5_usize, prop::bool::weighted(0.3))
+            .prop_map(|(client, count, is_late)| Step::Fetch { client, count, is_late }),
         4 => (client(), any_index()).prop_map(|(client, entry)| Step::Commit { client, entry }),
         2 => (client(), any_index()).prop_map(|(client, entry)| Step::Receive { client, entry }),
         2 => (client(), 1..5_u16, any::<bool>()).prop_map(|(client, packet_id, is_released)| {
@@ -90,7 +92,15 @@ struct KnownEntry {
     qos: Qos,
     is_received: bool,
     /// Nobody asks for that of a message that was received.
-    payload: Option<String>,
+    message: Option<KnownMessage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownMessage {
+    payload: String,
+    retain: bool,
+    subscription_id: Option<u32>,
+    deadline: Option<Instant>,
     group: Option<(String, bool)>,
 }
 
@@ -101,12 +111,18 @@ fn sessions(bench: &Bench) -> BTreeMap<String, Known> {
             let entry = |(sequence, item, is_received): (u64, crate::queue::Item, bool)| {
                 let payload = String::from_utf8(item.message.payload.to_vec()).unwrap();
                 let group = item.origin.map(|origin| (origin.name.to_string(), origin.is_ordered));
+                let message = KnownMessage {
+                    payload,
+                    retain: item.retain,
+                    subscription_id: item.subscription_id,
+                    deadline: item.message.deadline,
+                    group,
+                };
                 KnownEntry {
                     sequence,
                     qos: item.qos,
                     is_received,
-                    payload: (!is_received).then_some(payload),
-                    group: group.filter(|_| !is_received),
+                    message: (!is_received).then_some(message),
                 }
             };
             let known = Known {
@@ -151,8 +167,10 @@ fn coprocessor() -> Box<InboxCoprocessor> {
 impl Run {
     fn new() -> Self {
         let keyspace = HeldKeyspace::new(coprocessor());
+        let mut bench = bench_in(&keyspace, epoch(), T0);
+        bench.limits.messages_max = 8;
         Run {
-            bench: bench_in(&keyspace, epoch(), T0),
+            bench,
             keyspace,
             claims: [None; 3],
             cursors: [0; 3],
@@ -200,7 +218,7 @@ impl Run {
         }
     }
 
-    fn append(&mut self, qos: u8, exchange: Option<(usize, u16)>) {
+    fn append(&mut self, qos: u8, is_brief: bool, exchange: Option<(usize, u16)>) {
         self.count += 1;
         let (text, ticket) = (self.count.to_string(), Ticket(self.count));
         let routes: Vec<_> = self.bench.routes.inboxes.lock().iter().map(|held| held.1).collect();
@@ -208,7 +226,12 @@ impl Run {
             Some((self.claims[client]?, PacketId::new(packet_id)?))
         });
         let qos = if exchange.is_some() { 2 } else { qos };
-        let message = message(&text, Qos::try_from(qos).unwrap());
+        let message = Message {
+            retain: is_brief,
+            accepted: if is_brief { T0 } else { seconds(30) },
+            deadline: is_brief.then_some(seconds(20)),
+            ..message(&text, Qos::try_from(qos).unwrap())
+        };
         let targets = Targets { routes: &routes, shared: &[] };
         let reply_to = Some(ReplyTo { session: owner(9), ticket });
         let mut direct = Vec::new();
@@ -259,7 +282,12 @@ impl Run {
             }
             Step::Subscribe { client, filter, qos } => {
                 let Some(claim) = self.claims[client] else { return };
-                let options = SubscriptionOptions::new(Qos::try_from(qos).unwrap());
+                let qos_max = Qos::try_from(qos).unwrap();
+                let retain_as_published = qos == 1;
+                let options = SubscriptionOptions {
+                    retain_as_published,
+                    ..SubscriptionOptions::new(qos_max)
+                };
                 let subscription_id = (qos == 2).then_some(7);
                 let filter = FILTERS[filter].into();
                 let subscription = Subscription { filter, options, subscription_id };
@@ -269,11 +297,12 @@ impl Run {
                 let Some(claim) = self.claims[client] else { return };
                 assert!(self.bench.inbox.unsubscribe(claim, FILTERS[filter], None).is_ok());
             }
-            Step::Append { qos, exchange } => self.append(qos, exchange),
+            Step::Append { qos, is_brief, exchange } => self.append(qos, is_brief, exchange),
             Step::AppendShared { group, member } => self.append_shared(group, member),
-            Step::Fetch { client, count } => {
+            Step::Fetch { client, count, is_late } => {
                 let Some(claim) = self.claims[client] else { return };
-                let budget = FetchBudget { messages_max: count, ..BUDGET };
+                let now = if is_late { seconds(25) } else { T0 };
+                let budget = FetchBudget { messages_max: count, now, ..BUDGET };
                 let entries = self.bench.fetch(claim, Sequence(self.cursors[client]), budget);
                 let last = entries.iter().map(|entry| entry.sequence.0).max();
                 self.cursors[client] = self.cursors[client].max(last.unwrap_or(0));
@@ -301,7 +330,7 @@ impl Run {
 }
 
 fn all_wills(bench: &Bench) -> BTreeSet<String> {
-    bench.expire(crate::fake::seconds(100_000)).into_iter().collect()
+    bench.expire(seconds(100_000)).into_iter().collect()
 }
 
 proptest! {
