@@ -30,18 +30,54 @@ const FILTERS: [&str; 4] = ["a", "b/#", "$share/g/a", "$oshare/h/a"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Attach { client: usize, is_clean: bool, has_will: bool },
-    Detach { client: usize, is_end: bool, has_will: bool },
+    Attach {
+        client: usize,
+        is_clean: bool,
+        has_will: bool,
+    },
+    Detach {
+        client: usize,
+        is_end: bool,
+        has_will: bool,
+    },
     Discard(usize),
-    Subscribe { client: usize, filter: usize, qos: u8 },
-    Unsubscribe { client: usize, filter: usize },
+    Subscribe {
+        client: usize,
+        filter: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        client: usize,
+        filter: usize,
+    },
     /// With a deadline, or so late that others are over theirs.
-    Append { qos: u8, is_brief: bool, exchange: Option<(usize, u16)> },
-    AppendShared { group: prop::sample::Index, member: prop::sample::Index },
-    Fetch { client: usize, count: usize, is_late: bool },
-    Commit { client: usize, entry: prop::sample::Index },
-    Receive { client: usize, entry: prop::sample::Index },
-    Inbound { client: usize, packet_id: u16, is_released: bool },
+    Append {
+        qos: u8,
+        is_brief: bool,
+        exchange: Option<(usize, u16)>,
+    },
+    AppendShared {
+        group: prop::sample::Index,
+        member: prop::sample::Index,
+    },
+    Fetch {
+        client: usize,
+        count: usize,
+        is_late: bool,
+    },
+    Commit {
+        client: usize,
+        entry: prop::sample::Index,
+    },
+    Receive {
+        client: usize,
+        entry: prop::sample::Index,
+    },
+    Inbound {
+        client: usize,
+        packet_id: u16,
+        is_released: bool,
+    },
     Settle(usize),
 }
 
@@ -417,7 +453,10 @@ fn use_at_random(bench: &Bench, mut state: u64) {
         };
         // Somebody else may have taken the session over meanwhile.
         let is_held = match next(12) {
-            0 => bench.inbox.detach(claim, Detach { expiry_s: None, will: None, now: T0 }, None).is_ok(),
+            0 => bench
+                .inbox
+                .detach(claim, Detach { expiry_s: None, will: None, now: T0 }, None)
+                .is_ok(),
             1 if round % 8 == 0 => {
                 let _ = bench.inbox.discard(&identity(CLIENTS[client]), T0, None);
                 false
