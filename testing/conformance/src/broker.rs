@@ -7,10 +7,14 @@ use std::{
     time::Duration,
 };
 
+use ratatosk_client::Keyspace;
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_codec::ProtocolVersion;
 use ratatosk_contract::{
-    TenantSettings, inbox::Inbox as _, retain::RetainLimits, sessions::Sessions as _,
+    TenantSettings,
+    inbox::Inbox as _,
+    retain::{Retain, RetainLimits},
+    sessions::Sessions as _,
 };
 use ratatosk_dist::DistService;
 use ratatosk_inbox::{InboxService, InboxStats};
@@ -52,6 +56,10 @@ pub struct Setup {
     pub events: EventCollectors,
     /// What stands before the inbox and the retained messages.
     pub store: Arc<Store>,
+    /// Where persistent sessions are kept.
+    pub sessions_in: Option<Arc<dyn Keyspace>>,
+    /// Where retained messages are kept. If they are, `store` does not stand before them.
+    pub retained_in: Option<Arc<dyn Keyspace>>,
     /// The memory that the broker may use.
     pub memory_max: ByteCount,
 }
@@ -67,6 +75,8 @@ impl Default for Setup {
             overrides: Arc::new(StaticSettings),
             events: EventCollectors::default(),
             store: Store::new(),
+            sessions_in: None,
+            retained_in: None,
             memory_max: ByteCount::mebibytes(4096),
         }
     }
@@ -244,17 +254,27 @@ async fn serve(
     let post = mqtt.post();
     let dist = Arc::new(DistService::new());
     let memory = Accountant::new(setup.memory_max);
-    let inbox = InboxService::new(dist.clone(), Arc::new(post.clone()));
-    let inbox = Arc::new(inbox.charged_to(&memory));
-    let retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
+    let mut inbox = InboxService::new(dist.clone(), Arc::new(post.clone())).charged_to(&memory);
+    if let Some(keyspace) = setup.sessions_in {
+        inbox = inbox.kept_in(keyspace, clock.epoch());
+        inbox.restore(clock.now()).expect("what is kept can be read");
+    }
+    let inbox = Arc::new(inbox);
+    let is_retain_kept = setup.retained_in.is_some();
+    let mut retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
+    if let Some(keyspace) = setup.retained_in {
+        retain = retain.kept_in(keyspace, Arc::new(post.clone()), clock.epoch());
+        retain.restore().expect("what is kept can be read");
+    }
     let retain = Arc::new(retain);
     let (slow_inbox, slow_retain) =
         setup.store.before(inbox.clone(), retain.clone(), Arc::new(post.clone()));
+    let prompt_retain: Arc<dyn Retain> = retain.clone();
     let session_dict = Arc::new(DictService::new());
     let services = Services {
         dist: dist.clone(),
         inbox: slow_inbox,
-        retain: slow_retain,
+        retain: if is_retain_kept { prompt_retain } else { slow_retain },
         session_dict: session_dict.clone(),
         plugins,
         events: setup.events,
@@ -287,7 +307,7 @@ async fn serve(
             _ = ticks.tick() => {
                 inbox.expire(clock.now(), usize::MAX, &mut wills);
                 for due in wills.drain(..) {
-                    post.publish(&due.identity.tenant, due.message);
+                    post.publish(due);
                 }
                 count.send_replace(running.refused());
             }

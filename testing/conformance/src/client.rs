@@ -331,20 +331,26 @@ impl Client {
     }
 
     /// Unsubscribes and gives the codes; MQTT 3 has none.
+    pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<ReasonCode> {
+        let id = self.begin_unsubscribe(filters);
+        self.find(|event| match event {
+            Event::Unsuback(found, codes) if *found == id => Some(codes.clone()),
+            _ => None,
+        })
+    }
+
+    /// Sends UNSUBSCRIBE; nothing is waited for.
     ///
     /// # Panics
     /// If a filter is no text for a packet.
-    pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<ReasonCode> {
+    pub fn begin_unsubscribe(&mut self, filters: &[&str]) -> u16 {
         let mut builder = UnsubscribeFiltersBuilder::new();
         for filter in filters {
             builder.push(filter).expect("a filter that fits");
         }
         let packet_id = self.next_id();
         self.send(&Packet::Unsubscribe(Unsubscribe::new(packet_id, builder.view())));
-        self.find(|event| match event {
-            Event::Unsuback(found, codes) if *found == packet_id.value() => Some(codes.clone()),
-            _ => None,
-        })
+        packet_id.value()
     }
 
     /// Waits until all that was sent before is handled.

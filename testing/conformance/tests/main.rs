@@ -9,6 +9,7 @@ mod durable;
 mod events;
 mod flow;
 mod half_close;
+mod kept;
 mod memory;
 mod order;
 mod outbound;

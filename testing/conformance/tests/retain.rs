@@ -9,9 +9,11 @@ use std::{
     thread::JoinHandle,
 };
 
-use ratatosk_codec::{PacketType, Publish, Qos};
-use ratatosk_conformance::{Broker, Setup};
+use ratatosk_client::held::HeldKeyspace;
+use ratatosk_codec::{Packet, PacketType, Publish, Qos};
+use ratatosk_conformance::{Broker, Event, Setup};
 use ratatosk_contract::TenantSettings;
+use ratatosk_retain::RetainCoprocessor;
 
 use crate::cases::{ALL_QOS, Case, QOS0, QOS1, QOS2, assert_quiet};
 
@@ -321,4 +323,47 @@ fn many_retained_topics_stall_nobody() {
     assert!(most < all / 4, "{most} of {all} were read during one round trip");
     let dropped = broker.inbox.stats().dropped;
     assert_eq!((dropped.overflow, dropped.overflow_qos0), (0, 0));
+}
+
+/// DUR-009, RET-006: with the log held back nobody is told that a message is retained, though all
+/// see it; a crash keeps what was told, to the next subscriber.
+#[test]
+fn a_retained_message_is_acknowledged_when_it_is_durable() {
+    let keyspace = HeldKeyspace::new(Box::new(RetainCoprocessor::new()));
+    let broker_on = |keyspace: &Arc<HeldKeyspace>| {
+        Broker::with(Setup { retained_in: Some(keyspace.clone()), ..Setup::default() })
+    };
+    let broker = broker_on(&keyspace);
+    let mut publisher = broker.v5("publisher").connect();
+    let retained = |topic, qos| Publish { qos, retain: true, ..Publish::new(topic, b"x") };
+    let acks = [
+        (PacketType::Puback, publisher.publish_as(retained("one", QOS1))),
+        (PacketType::Pubrec, publisher.publish_as(retained("two", QOS2))),
+    ];
+    publisher.publish_as(retained("zero", QOS0));
+    publisher.send(&Packet::Pingreq);
+    assert_eq!(publisher.event(), Event::Pingresp, "nothing comes before");
+    let mut reader = broker.v5("reader").connect();
+    reader.subscribe("#", QOS0);
+    for topic in ["one", "two", "zero"] {
+        assert_eq!(reader.message().topic, topic);
+    }
+    assert_eq!(keyspace.waiting(), 3);
+    keyspace.settle();
+    for (kind, id) in acks {
+        publisher.find_ack(kind, id);
+    }
+    publisher.publish_as(retained("lost", QOS1));
+    assert_eq!(reader.message().topic, "lost");
+    drop(broker);
+
+    let broker = broker_on(&keyspace.crash(Box::new(RetainCoprocessor::new())));
+    let (mut publisher, mut reader) =
+        (broker.v5("publisher").connect(), broker.v5("reader").connect());
+    reader.subscribe("#", QOS2);
+    for (topic, qos) in [("one", QOS1), ("two", QOS2), ("zero", QOS0)] {
+        let message = reader.message();
+        assert_eq!((message.topic.as_str(), message.qos, message.retain), (topic, qos, true));
+    }
+    assert_quiet(&mut publisher, &mut reader);
 }

@@ -20,8 +20,10 @@ use ratatosk_plugin::{
 use ratatosk_retain::RetainService;
 use ratatosk_session_dict::DictService;
 use ratatosk_telemetry::{memory::Accountant, metric::Registry};
+use tokio::sync::oneshot;
 
 use crate::metrics;
+use crate::store::{Space, Store};
 use crate::{cause, configuration::Configuration};
 
 /// How often what has expired is looked for.
@@ -36,6 +38,9 @@ pub(crate) struct Broker {
     running: Running,
     plugins: Host,
     housekeeping: tokio::task::JoinSet<()>,
+    store: Store,
+    /// Told when the store can go on no more.
+    failure: Option<oneshot::Receiver<String>>,
 }
 
 impl Broker {
@@ -51,10 +56,21 @@ impl Broker {
         let mqtt = Mqtt::new(mqtt_config(configuration));
         let post = mqtt.post();
         let dist = Arc::new(DistService::new());
-        let inbox = InboxService::new(dist.clone(), Arc::new(post.clone()));
-        let inbox = Arc::new(inbox.charged_to(accountant));
-        let retain = RetainService::new(RetainLimits::default()).charged_to(accountant);
-        let retain = Arc::new(retain);
+        let (store, failure) =
+            Store::open(&configuration.data_dir, configuration.memory_limit, clock)?;
+        let sessions = Arc::new(post.clone());
+        let inbox = InboxService::new(dist.clone(), sessions.clone())
+            .charged_to(accountant)
+            .kept_in(store.keyspace(Space::Inbox), clock.epoch());
+        let retain = RetainService::new(RetainLimits::default()).charged_to(accountant).kept_in(
+            store.keyspace(Space::Retain),
+            sessions,
+            clock.epoch(),
+        );
+        // Before anybody is let in.
+        inbox.restore(clock.now()).context("persistent sessions cannot be read")?;
+        retain.restore().context("retained messages cannot be read")?;
+        let (inbox, retain) = (Arc::new(inbox), Arc::new(retain));
         let session_dict = Arc::new(DictService::new());
         let services = Services {
             dist: dist.clone(),
@@ -73,10 +89,11 @@ impl Broker {
             tracing::info!(listener = name, %address, "listening");
         }
         metrics::register(registry, &running, &dist, &inbox, &retain, &session_dict, &plugins);
+        metrics::register_store(registry, &store.handle());
         let mut housekeeping = tokio::task::JoinSet::new();
         housekeeping.spawn(expire(inbox, post, clock));
         housekeeping.spawn(collect(retain, clock));
-        Ok(Broker { running, plugins, housekeeping })
+        Ok(Broker { running, plugins, housekeeping, store, failure: Some(failure) })
     }
 
     /// Takes over what a reload may change.
@@ -101,11 +118,18 @@ impl Broker {
         }
     }
 
+    /// What to wait for: it tells why the store can go on no more. The first time only.
+    pub(crate) fn failure(&mut self) -> Option<oneshot::Receiver<String>> {
+        self.failure.take()
+    }
+
     /// Stops in phases; who is left at the deadline is cut off.
     pub(crate) async fn stop(mut self, deadline: Duration) {
         self.running.stop(deadline).await;
         self.housekeeping.shutdown().await;
         self.plugins.stop();
+        // Last: what the others left is carried out.
+        self.store.close();
     }
 }
 
@@ -144,7 +168,7 @@ fn name_of(listener: &crate::configuration::Listener) -> String {
     format!("{}://{}", listener.protocol.name(), listener.address)
 }
 
-fn random() -> Result<u64, getrandom::Error> {
+pub(crate) fn random() -> Result<u64, getrandom::Error> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
@@ -158,7 +182,7 @@ async fn expire(inbox: Arc<InboxService>, post: ratatosk_mqtt::Post, clock: Syst
         ticks.tick().await;
         inbox.expire(clock.now(), EXPIRED_MAX, &mut wills);
         for due in wills.drain(..) {
-            post.publish(&due.identity.tenant, due.message);
+            post.publish(due);
         }
     }
 }

@@ -15,6 +15,7 @@ mod metrics;
 mod node;
 mod rlimit;
 mod signals;
+mod store;
 mod systemd;
 
 use std::process::ExitCode;

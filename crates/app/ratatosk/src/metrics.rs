@@ -8,6 +8,7 @@ use ratatosk_mqtt::{Running, Stats};
 use ratatosk_plugin::host::Host;
 use ratatosk_retain::{RetainService, RetainStats};
 use ratatosk_session_dict::{DictService, DictStats};
+use ratatosk_store::node::Handle;
 use ratatosk_telemetry::metric::{Descriptor, Kind, Registry};
 
 /// Registers all of them.
@@ -23,6 +24,24 @@ pub(crate) fn register(
     register_mqtt(registry, running);
     register_services(registry, dist, inbox, retain, session_dict);
     register_plugins(registry, plugins);
+}
+
+/// What the store says of itself.
+pub(crate) fn register_store(registry: &Registry, store: &Handle) {
+    const STATES: &[Metric<Handle>] = &[
+        (
+            "ratatosk_store_overlay_bytes",
+            "Memory of what was applied and is on disk in the log only.",
+            |store| store.overlay_bytes() as u64,
+        ),
+        (
+            "ratatosk_store_short",
+            "1 while disk or memory are so short that nothing is stored, else 0.",
+            |store| u64::from(store.is_short()),
+        ),
+    ];
+    let store = store.clone();
+    each(registry, Kind::Gauge, STATES, move || store.clone());
 }
 
 /// Name, help, and where the number is.

@@ -59,7 +59,7 @@ async fn serve(
     let accountant = Accountant::new(configuration.memory_limit);
     memory::register(&accountant, &registry);
     register_log(&surroundings.log, &registry);
-    let broker = match configuration.roles.mqtt {
+    let mut broker = match configuration.roles.mqtt {
         true => Some(Broker::start(&configuration, &registry, &accountant)?),
         false => None,
     };
@@ -76,9 +76,16 @@ async fn serve(
         let Some(service) = admin else { return anyhow::Ok(()) };
         Ok(service.run(async { drop(stopped.await) }).await?)
     };
+    let failure = broker.as_mut().and_then(Broker::failure);
     let supervised = async {
         let deadline = configuration.limits.shutdown_timeout;
-        supervise(configuration, surroundings, signals, &accountant, broker.as_ref()).await;
+        let supervised =
+            supervise(configuration, surroundings, signals, &accountant, broker.as_ref());
+        tokio::select! {
+            () = supervised => {}
+            // What is in memory may be ahead of the disk now: nobody is told anything any more.
+            reason = failed(failure) => anyhow::bail!("the store cannot go on: {reason}"),
+        }
         surroundings.manager.tell(State::Stopping);
         tracing::info!("stopping");
         if let Some(broker) = broker {
@@ -91,6 +98,18 @@ async fn serve(
     tokio::try_join!(admin, supervised)?;
     tracing::info!("stopped");
     Ok(Code::Clean.into())
+}
+
+/// Why the store can go on no more, once it cannot.
+async fn failed(failure: Option<oneshot::Receiver<String>>) -> String {
+    match failure {
+        Some(failure) => match failure.await {
+            Ok(reason) => reason,
+            // It was closed in good order.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 async fn admin(

@@ -5,41 +5,59 @@
 
 use std::{
     fmt,
+    num::NonZeroU64,
     ops::{Add, Sub},
     time::Duration,
 };
 
 /// Nanoseconds since the process started. Never goes back; means nothing in another process.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+///
+/// Counted from one, so that there is a number left for `None`: every connection has several
+/// deadlines that it may not have.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(NonZeroU64);
+
+const _: () = assert!(size_of::<Option<Instant>>() == 8, "an optional deadline is one word");
 
 impl Instant {
     /// The start of the process's time.
-    pub const ZERO: Instant = Instant(0);
+    pub const ZERO: Instant = Instant(NonZeroU64::MIN);
 
     /// A point `nanos` nanoseconds after the start.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Instant(nanos)
+        Instant(NonZeroU64::MIN.saturating_add(nanos))
     }
 
     /// A point `millis` milliseconds after the start.
     pub const fn from_millis(millis: u64) -> Self {
-        Instant(millis.saturating_mul(1_000_000))
+        Instant::from_nanos(millis.saturating_mul(1_000_000))
     }
 
     /// Nanoseconds since the start.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Whole milliseconds since the start.
     pub const fn as_millis(self) -> u64 {
-        self.0 / 1_000_000
+        self.as_nanos() / 1_000_000
     }
 
     /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Instant) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Instant::ZERO
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Instant").field(&self.as_nanos()).finish()
     }
 }
 
@@ -57,7 +75,7 @@ impl Sub<Duration> for Instant {
 
     fn sub(self, span: Duration) -> Instant {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        Instant(self.0.saturating_sub(nanos))
+        Instant::from_nanos(self.as_nanos().saturating_sub(nanos))
     }
 }
 
@@ -96,7 +114,7 @@ impl Epoch {
 
     /// The stamp of a point, rounded up to milliseconds: nothing stored is due before its time.
     pub const fn stamp(self, instant: Instant) -> Timestamp {
-        Timestamp(self.0.0.saturating_add(instant.0.div_ceil(1_000_000)))
+        Timestamp(self.0.0.saturating_add(instant.as_nanos().div_ceil(1_000_000)))
     }
 
     /// The point of a stamp; the start of the process for what is older.

@@ -81,7 +81,7 @@ impl Message<'_> {
 }
 
 /// A message, owned. Kept behind an `Arc` where several hold it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     /// See [`Message::topic`].
     pub topic: Box<str>,

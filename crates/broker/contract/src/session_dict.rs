@@ -3,12 +3,15 @@
 //! Every live session, transient or persistent, is registered once under its identity; the newest
 //! registration wins, and the one before it is named so that it can be ended. DICT-001
 
+use std::sync::Arc;
+
 use crate::{SessionIdentity, SessionRef, TenantId};
 
 /// The session directory of a node.
 pub trait SessionDict: Send + Sync {
-    /// Registers `owner`; returns whom it replaces.
-    fn register(&self, identity: &SessionIdentity, owner: SessionRef) -> Option<SessionRef>;
+    /// Registers `owner`; returns whom it replaces. The identity is shared with the owner for as long
+    /// as it is registered.
+    fn register(&self, identity: &Arc<SessionIdentity>, owner: SessionRef) -> Option<SessionRef>;
 
     /// Takes the registration back, if `owner` still holds it.
     fn remove(&self, identity: &SessionIdentity, owner: SessionRef) -> bool;

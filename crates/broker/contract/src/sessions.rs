@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ratatosk_codec::SubscriptionOptions;
 
-use crate::{SessionRef, StoredMessage, TenantId, Ticket, call::Settlement, group::Group};
+use crate::{SessionRef, StoredMessage, Ticket, call::Settlement, group::Group, inbox::DueWill};
 
 /// The live sessions of a node.
 pub trait Sessions: Send + Sync {
@@ -22,8 +22,9 @@ pub trait Sessions: Send + Sync {
     /// A pending answer has come.
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement);
 
-    /// Publishes a message that no live session publishes: a will that is due.
-    fn publish(&self, tenant: &TenantId, message: Arc<StoredMessage>);
+    /// Publishes a will that is due, and tells the inbox when it was
+    /// ([`Inbox::will_sent`](crate::inbox::Inbox::will_sent)).
+    fn publish(&self, will: DueWill);
 }
 
 /// A message of a shared group for a live member.

@@ -10,8 +10,7 @@ use ratatosk_client::{Keyspace, held::HeldKeyspace};
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, StoredMessage,
-    TenantId, Ticket,
+    Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId, Ticket,
     call::Settlement,
     dist::{
         AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, RouteEpoch, RouteId,
@@ -198,7 +197,7 @@ impl Sessions for FakeSessions {
         self.settled.lock().push((ticket.0, settlement));
     }
 
-    fn publish(&self, _: &TenantId, _: Arc<StoredMessage>) {
+    fn publish(&self, _: DueWill) {
         unreachable!("wills are handed to who expires")
     }
 }

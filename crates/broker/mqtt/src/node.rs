@@ -7,10 +7,10 @@ use std::sync::{
 
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_contract::{
-    SessionRef, StoredMessage, TenantId, TenantSettings, Ticket,
+    SessionRef, TenantSettings, Ticket,
     call::Settlement,
     dist::Dist,
-    inbox::Inbox,
+    inbox::{DueWill, Inbox},
     retain::Retain,
     session_dict::SessionDict,
     sessions::{Delivery, Sessions},
@@ -163,7 +163,7 @@ impl Sessions for Post {
         self.note(session, Note::Settle { session, ticket, settlement });
     }
 
-    fn publish(&self, tenant: &TenantId, message: Arc<StoredMessage>) {
-        self.mailboxes[0].note(Note::Publish { tenant: tenant.clone(), message });
+    fn publish(&self, will: DueWill) {
+        self.mailboxes[0].note(Note::Publish(Box::new(will)));
     }
 }

@@ -40,6 +40,11 @@ impl Tenants {
         number
     }
 
+    /// The one copy of a tenant's name, for all its sessions to share.
+    pub(crate) fn share(&self, tenant: &TenantId) -> TenantId {
+        self.name(self.number(tenant))
+    }
+
     /// The name behind a number.
     pub(crate) fn name(&self, number: TenantNumber) -> TenantId {
         self.0.read().names[number.0 as usize].clone()

@@ -5,15 +5,30 @@
 //! nothing between two pages: a topic that stays is told once, one that comes or goes meanwhile
 //! once or not at all.
 //!
-//! Not here: durability, which comes with an engine behind the same contract, and delivery (mqtt).
+//! If it is kept in a keyspace, every change is written there as well, and messages survive a crash:
+//! [`RetainCoprocessor`] has them in the data of its ranges.
+//!
+//! Not here: delivery (mqtt), and what is behind the keyspace.
 
+mod coprocessor;
+mod effect;
+mod journal;
+mod restoration;
+mod schema;
 mod service;
 mod stats;
 mod store;
 mod tenant;
 
 #[cfg(test)]
+mod durable_test;
+#[cfg(test)]
+mod effect_test;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+#[cfg(test)]
 mod service_test;
 
+pub use coprocessor::RetainCoprocessor;
 pub use service::RetainService;
 pub use stats::RetainStats;

@@ -2,6 +2,9 @@
 //!
 //! A store lives as long as it keeps a message or somebody holds it. Stores that are neither are
 //! dropped in passing, when their number has doubled since the last look.
+//!
+//! A service that is kept in a keyspace writes every change there, and has everything in memory as
+//! well: it is read from there, not from the keyspace, but for the start.
 
 use std::sync::{
     Arc,
@@ -11,24 +14,28 @@ use std::sync::{
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use ratatosk_clock::Instant;
+use ratatosk_client::Keyspace;
+use ratatosk_clock::{Epoch, Instant};
 use ratatosk_contract::{
     TenantId,
     retain::{Retain, RetainLimits, TenantRetained},
+    sessions::Sessions,
 };
+use ratatosk_engine::Error;
 use ratatosk_telemetry::memory::Accountant;
 
-use crate::{RetainStats, tenant::Tenant};
+use crate::{RetainStats, journal::Journal, restoration::Restoration, tenant::Tenant};
 
 /// How many stores there are at least before a look for unused ones.
 const LOOK_MIN: usize = 64;
 
-/// The retained messages of all tenants, in memory.
+/// The retained messages of all tenants.
 #[derive(Default)]
 pub struct RetainService {
     tenants: RwLock<Tenants>,
     limits: RetainLimits,
     memory: Accountant,
+    journal: Option<Arc<Journal>>,
     /// At which tenant the next collection begins, so that each has its turn.
     turn: AtomicUsize,
 }
@@ -54,6 +61,36 @@ impl RetainService {
         RetainService { memory: memory.clone(), ..self }
     }
 
+    /// Keeps everything in `keyspace`, too, whose coprocessor is a
+    /// [`RetainCoprocessor`](crate::RetainCoprocessor), and tells `sessions` when it is durable.
+    /// `epoch` is that of the clock from which messages have their times.
+    #[must_use]
+    pub fn kept_in(
+        self,
+        keyspace: Arc<dyn Keyspace>,
+        sessions: Arc<dyn Sessions>,
+        epoch: Epoch,
+    ) -> Self {
+        RetainService { journal: Some(Arc::new(Journal { keyspace, sessions, epoch })), ..self }
+    }
+
+    /// Takes back what the keyspace has, but for what expired before the process began: the next
+    /// collections remove that. To be called once, before anything is stored. RET-006, DUR-002
+    ///
+    /// # Errors
+    /// The keyspace's, or [`Error::Corrupt`] if it has what this service has not written: the node
+    /// stops.
+    ///
+    /// # Panics
+    /// If something is stored already.
+    pub fn restore(&self) -> Result<(), Error> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.keyspace.read(&mut |reader| {
+            let mut restoration = Restoration::new(journal.epoch, |id| self.open(id));
+            restoration.read(reader)
+        })
+    }
+
     /// Removes messages that are expired, at most `count_max`; returns how many. To be called
     /// about once a second. RET-004
     pub fn collect(&self, now: Instant, count_max: usize) -> usize {
@@ -71,6 +108,25 @@ impl RetainService {
             count += tenant.collect(now, count_max - count);
         }
         count
+    }
+
+    /// Panics unless every store keeps its invariants.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        self.tenants.read().by_id.values().for_each(|tenant| tenant.check_invariants());
+    }
+
+    fn open(&self, id: &TenantId) -> Arc<Tenant> {
+        if let Some(tenant) = self.tenants.read().by_id.get(id) {
+            return Arc::clone(tenant);
+        }
+        let mut tenants = self.tenants.write();
+        tenants.drop_unused();
+        let made = || {
+            let account = self.memory.account(id.as_str());
+            Arc::new(Tenant::new(id.clone(), self.limits, account, self.journal.clone()))
+        };
+        Arc::clone(tenants.by_id.entry(id.clone()).or_insert_with(made))
     }
 
     /// What all tenants hold and did together.
@@ -91,14 +147,7 @@ impl RetainService {
 
 impl Retain for RetainService {
     fn tenant(&self, id: &TenantId) -> Arc<dyn TenantRetained> {
-        if let Some(tenant) = self.tenants.read().by_id.get(id) {
-            return Arc::clone(tenant) as Arc<dyn TenantRetained>;
-        }
-        let mut tenants = self.tenants.write();
-        tenants.drop_unused();
-        let made = || Arc::new(Tenant::new(self.limits, self.memory.account(id.as_str())));
-        let tenant = tenants.by_id.entry(id.clone()).or_insert_with(made);
-        Arc::clone(tenant) as Arc<dyn TenantRetained>
+        self.open(id)
     }
 }
 
@@ -110,10 +159,9 @@ impl Tenants {
         let dropped = &mut self.dropped;
         self.by_id.retain(|_, tenant| {
             // Whoever holds a store got it under this lock: if only the map does, nobody else can.
-            let stats = tenant.stats();
-            let is_used = Arc::strong_count(tenant) > 1 || stats.topics > 0;
+            let is_used = Arc::strong_count(tenant) > 1 || tenant.is_used();
             if !is_used {
-                dropped.add(&RetainStats { tenants: 0, ..stats });
+                dropped.add(&RetainStats { tenants: 0, ..tenant.stats() });
             }
             is_used
         });

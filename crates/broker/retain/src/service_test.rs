@@ -17,7 +17,8 @@ use crate::{RetainService, tenant::Tenant};
 const NOW: Instant = Instant::from_millis(1_000);
 
 fn tenant() -> Tenant {
-    Tenant::new(RetainLimits::default(), Accountant::default().account("t"))
+    let account = Accountant::default().account("t");
+    Tenant::new(TenantId::new("t"), RetainLimits::default(), account, None)
 }
 
 fn store(retained: &dyn TenantRetained, topic: &str, payload: &str) -> StoreOutcome {

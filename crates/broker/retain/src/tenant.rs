@@ -1,38 +1,54 @@
 //! The retained messages of one tenant, shared: a store behind a lock that is held for one message
 //! or one page.
+//!
+//! With a journal, what changes is visible at once and durable later. Commands are submitted under
+//! the lock, so the log has them in the order of the changes.
 
 use std::{ops::Bound, sync::Arc};
 
 use parking_lot::RwLock;
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
-    Call, Message, ReplyTo, StoredMessage,
+    Call, Message, ReplyTo, StoredMessage, TenantId,
     retain::{Cursor, Page, RetainLimits, StoreOutcome, TenantRetained},
 };
 use ratatosk_telemetry::memory::{Account, Share};
-use ratatosk_topic::{FilterScan, TopicFilter};
+use ratatosk_topic::{FilterScan, TopicFilter, TopicKey};
 
 use crate::{
     RetainStats,
-    store::{Store, is_apart, topic_key},
+    journal::{Journal, Removals},
+    schema::message::TopicHash,
+    store::{Kept, Store, is_apart, topic_key},
 };
 
 /// The retained messages of one tenant.
 #[derive(Debug)]
 pub(crate) struct Tenant {
+    id: TenantId,
     store: RwLock<Store>,
     account: Account,
+    /// Where changes are written; without one they end with the process.
+    journal: Option<Arc<Journal>>,
+    /// Those of the journal.
+    removals: Removals,
 }
 
 impl Tenant {
-    pub(crate) fn new(limits: RetainLimits, account: Account) -> Self {
+    pub(crate) fn new(
+        id: TenantId,
+        limits: RetainLimits,
+        account: Account,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
         let hold = account.hold(Share::Retained, 0);
-        Tenant { store: RwLock::new(Store::new(limits, hold)), account }
+        let store = RwLock::new(Store::new(limits, hold));
+        Tenant { id, store, account, journal, removals: Removals::default() }
     }
 
     /// A copy to be kept. A payload that readers share stays charged until the last of them has
     /// it no more; all else is the store's.
-    fn keep(&self, message: &Message<'_>) -> StoredMessage {
+    pub(crate) fn keep(&self, message: &Message<'_>) -> StoredMessage {
         // Not the publisher's bytes, even if they are shared: those may be part of something
         // larger, and are charged as what is on its way.
         let payload = message.payload.to_vec();
@@ -47,12 +63,71 @@ impl Tenant {
         self.store.read().stats()
     }
 
-    /// Removes messages that are expired, at most `count_max`; returns how many.
+    /// Whether it has anything that must not be forgotten.
+    pub(crate) fn is_used(&self) -> bool {
+        self.store.read().is_used() || !self.removals.are_over()
+    }
+
+    /// See [`Store::restore`].
+    pub(crate) fn restore(&self, kept: Kept) {
+        self.store.write().restore(kept);
+    }
+
+    /// Removes messages that are expired, at most `count_max`; returns how many. None while the
+    /// journal has no room.
     pub(crate) fn collect(&self, now: Instant, count_max: usize) -> usize {
-        if self.store.read().due_next().is_none_or(|due| due > now) {
+        if !self.store.read().is_due(now) {
             return 0;
         }
-        self.store.write().collect(now, count_max)
+        let Some(journal) = &self.journal else {
+            return self.store.write().collect(now, count_max, |_| {});
+        };
+        if !journal.has_room() {
+            return 0;
+        }
+        let mut store = self.store.write();
+        let mut topics = store.collect_stale(count_max);
+        let left = count_max - topics.len();
+        store.collect(now, left, |message| topics.push(TopicHash::of(&message.topic)));
+        journal.write_removed(self.id.as_str(), &topics, &self.removals);
+        topics.len()
+    }
+
+    /// Changes memory, writes the change, and answers when it is durable.
+    fn store_durably(
+        &self,
+        journal: &Journal,
+        key: TopicKey,
+        message: &Message<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<StoreOutcome> {
+        if !Journal::takes(self.id.as_str()) {
+            self.store.write().refuse();
+            return Call::Ready(StoreOutcome::Refused);
+        }
+        if !journal.has_room() {
+            return Call::Ready(StoreOutcome::Busy);
+        }
+        // Copied before the lock is taken: payloads may be large.
+        let entry = journal.entry(self.id.as_str(), message);
+        if message.payload.is_empty() {
+            let mut store = self.store.write();
+            // If the topic has nothing because of a removal that is not durable yet, the answer
+            // has to wait as well; to remove it once more is the way to be told.
+            if !store.clear(&key) && self.removals.are_over() {
+                return Call::Ready(StoreOutcome::Cleared);
+            }
+            journal.write(entry, Some(&self.removals), reply_to);
+            return Call::Pending;
+        }
+        let stored = Arc::new(self.keep(message));
+        let mut store = self.store.write();
+        if !store.put(key, stored) {
+            return Call::Ready(StoreOutcome::Refused);
+        }
+        store.freshen(entry.topic);
+        journal.write(entry, None, reply_to);
+        Call::Pending
     }
 
     #[cfg(test)]
@@ -62,19 +137,24 @@ impl Tenant {
 }
 
 impl TenantRetained for Tenant {
-    fn store(&self, message: &Message<'_>, _reply_to: Option<ReplyTo>) -> Call<StoreOutcome> {
+    fn store(&self, message: &Message<'_>, reply_to: Option<ReplyTo>) -> Call<StoreOutcome> {
         let Some(key) = topic_key(message.topic) else {
             debug_assert!(false, "{:?} is no topic name", message.topic);
             return Call::Ready(StoreOutcome::Refused);
         };
+        if let Some(journal) = &self.journal {
+            return self.store_durably(journal, key, message, reply_to);
+        }
         // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
         if message.payload.is_empty() {
-            return Call::Ready(self.store.write().clear(&key));
+            self.store.write().clear(&key);
+            return Call::Ready(StoreOutcome::Cleared);
         }
         // Copied before the lock is taken: payloads may be large.
         let stored = Arc::new(self.keep(message));
         // [MQTT-3.3.1-5]
-        Call::Ready(self.store.write().put(key, stored))
+        let is_stored = self.store.write().put(key, stored);
+        Call::Ready(if is_stored { StoreOutcome::Stored } else { StoreOutcome::Refused })
     }
 
     fn scan(&self, now: Instant, filter: &TopicFilter<'_>, cursor: &mut Cursor, page: &mut Page) {

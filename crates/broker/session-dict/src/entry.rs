@@ -1,39 +1,22 @@
-//! One live session, in 40 bytes beside the texts that it shares with its owner.
-//!
-//! The tenant is not here: the entries of a tenant are in a table under its name.
+//! One live session, in 24 bytes beside the identity that it shares with its owner.
 
 use std::{cmp::Ordering, sync::Arc};
 
-use ratatosk_contract::{ClientId, SessionIdentity, SessionRef, TenantId};
+use ratatosk_contract::{SessionIdentity, SessionRef};
 
 /// One live session of a tenant.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    client: ClientId,
-    /// Boxed, because most tenants do not make users part of the identity.
-    user: Option<Box<Arc<str>>>,
+    pub(crate) identity: Arc<SessionIdentity>,
     pub(crate) owner: SessionRef,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 40, "there is one for each of millions of sessions");
+const _: () = assert!(size_of::<Entry>() <= 24, "there is one for each of millions of sessions");
 
 impl Entry {
-    pub(crate) fn new(identity: &SessionIdentity, owner: SessionRef) -> Self {
-        let user = identity.user.clone().map(Box::new);
-        Entry { client: identity.client.clone(), user, owner }
-    }
-
     /// What tells the sessions of a tenant apart.
     pub(crate) fn key(&self) -> Key<'_> {
-        Key { client: self.client.as_str(), user: self.user.as_deref().map(|user| &**user) }
-    }
-
-    pub(crate) fn identity(&self, tenant: &TenantId) -> SessionIdentity {
-        SessionIdentity {
-            tenant: tenant.clone(),
-            user: self.user.as_deref().cloned(),
-            client: self.client.clone(),
-        }
+        Key::of(&self.identity)
     }
 }
 

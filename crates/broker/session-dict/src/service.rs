@@ -6,7 +6,10 @@
 use std::{
     collections::BinaryHeap,
     hash::BuildHasher,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use crossbeam_utils::CachePadded;
@@ -101,18 +104,19 @@ impl Stripe {
 }
 
 impl SessionDict for DictService {
-    fn register(&self, identity: &SessionIdentity, owner: SessionRef) -> Option<SessionRef> {
+    fn register(&self, identity: &Arc<SessionIdentity>, owner: SessionRef) -> Option<SessionRef> {
         let (hash, key) = (self.hash(identity), Key::of(identity));
         let mut stripe = self.stripe(hash).lock();
         let table = stripe.tables.entry_ref(&identity.tenant).or_default();
         let rehash = |entry: &Entry| self.hasher.hash_one(entry.key());
+        let entry = Entry { identity: Arc::clone(identity), owner };
         match table.entry(hash, |entry| entry.key() == key, rehash) {
             hash_table::Entry::Occupied(mut held) => {
                 self.replaced.fetch_add(1, Ordering::Relaxed);
-                Some(std::mem::replace(&mut held.get_mut().owner, owner))
+                Some(std::mem::replace(held.get_mut(), entry).owner)
             }
             hash_table::Entry::Vacant(place) => {
-                place.insert(Entry::new(identity, owner));
+                place.insert(entry);
                 self.count.fetch_add(1, Ordering::Relaxed);
                 None
             }
@@ -184,7 +188,7 @@ impl SessionDict for DictService {
                 if is_full {
                     lowest.pop();
                 }
-                lowest.push(Listed { identity: entry.identity(tenant), owner: entry.owner });
+                lowest.push(Listed { identity: (*entry.identity).clone(), owner: entry.owner });
             }
         }
         let listed = lowest.into_sorted_vec();
@@ -200,7 +204,7 @@ impl SessionDict for DictService {
 mod tests {
     use std::{
         collections::{BTreeMap, BTreeSet},
-        sync::{Arc, Barrier},
+        sync::Barrier,
     };
 
     use proptest::prelude::*;
@@ -216,6 +220,14 @@ mod tests {
         }
     }
 
+    fn register(
+        dict: &DictService,
+        session: &SessionIdentity,
+        owner: SessionRef,
+    ) -> Option<SessionRef> {
+        dict.register(&Arc::new(session.clone()), owner)
+    }
+
     fn owner(slot: u32) -> SessionRef {
         SessionRef { shard: ShardId(1), slot, generation: 0 }
     }
@@ -225,8 +237,8 @@ mod tests {
     fn the_newest_registration_wins() {
         let dict = DictService::new();
         let session = identity("t", None, "c");
-        assert_eq!(dict.register(&session, owner(1)), None);
-        assert_eq!(dict.register(&session, owner(2)), Some(owner(1)));
+        assert_eq!(register(&dict, &session, owner(1)), None);
+        assert_eq!(register(&dict, &session, owner(2)), Some(owner(1)));
         assert_eq!(dict.find(&session), Some(owner(2)));
         assert!(!dict.remove(&session, owner(1)), "who was replaced does not remove its successor");
         assert_eq!(dict.stats(), DictStats { sessions: 1, replaced: 1 });
@@ -247,7 +259,7 @@ mod tests {
             identity("t", Some(""), "c"),
         ];
         for (slot, session) in (0..).zip(&sessions) {
-            assert_eq!(dict.register(session, owner(slot)), None);
+            assert_eq!(register(&dict, session, owner(slot)), None);
         }
         for (slot, session) in (0..).zip(&sessions) {
             assert_eq!(dict.find(session), Some(owner(slot)));
@@ -263,7 +275,7 @@ mod tests {
         let asked: Vec<_> =
             (0..1_000).map(|slot| identity("t", None, &format!("c{slot}"))).collect();
         for (slot, session) in (0..).zip(&asked).filter(|(slot, _)| slot % 3 == 0) {
-            dict.register(session, owner(slot));
+            register(&dict, session, owner(slot));
         }
         let mut found = vec![Some(owner(77))];
         dict.find_many(&asked, &mut found);
@@ -283,8 +295,9 @@ mod tests {
             }
         }
         for session in expected.iter().rev() {
-            dict.register(session, owner(0));
-            dict.register(
+            register(&dict, session, owner(0));
+            register(
+                &dict,
                 &SessionIdentity { tenant: TenantId::new("u"), ..session.clone() },
                 owner(1),
             );
@@ -318,7 +331,7 @@ mod tests {
                     scope.spawn(move || {
                         start.wait();
                         let slots = thread * EACH..(thread + 1) * EACH;
-                        slots.map(|slot| dict.register(session, owner(slot))).collect::<Vec<_>>()
+                        slots.map(|slot| register(dict, session, owner(slot))).collect::<Vec<_>>()
                     })
                 })
                 .collect();
@@ -337,8 +350,8 @@ mod tests {
     fn sessions_and_tenants_that_went_leave_no_room_behind() {
         let dict = DictService::new();
         for number in 0..20_000 {
-            dict.register(&identity(&format!("t{number}"), None, "c"), owner(number));
-            dict.register(&identity("big", None, &format!("c{number}")), owner(number));
+            register(&dict, &identity(&format!("t{number}"), None, "c"), owner(number));
+            register(&dict, &identity("big", None, &format!("c{number}")), owner(number));
         }
         for number in 0..20_000 {
             assert!(dict.remove(&identity(&format!("t{number}"), None, "c"), owner(number)));
@@ -365,7 +378,7 @@ mod tests {
                 let session = identity(&format!("t{tenant}"), user, &format!("c{}", client / 2));
                 if is_added {
                     let replaced = model.insert(session.clone(), owner(slot));
-                    prop_assert_eq!(dict.register(&session, owner(slot)), replaced);
+                    prop_assert_eq!(register(&dict, &session, owner(slot)), replaced);
                 } else {
                     let is_held = model.get(&session) == Some(&owner(slot));
                     if is_held {

@@ -26,7 +26,12 @@ const BATCH: u16 = 200;
 struct Nobody;
 
 impl Broker for Nobody {
-    fn publish(&mut self, message: &Message<'_>, _ticket: Ticket) -> Published {
+    fn publish(
+        &mut self,
+        message: &Message<'_>,
+        _ticket: Ticket,
+        _exchange: Option<PacketId>,
+    ) -> Published {
         black_box(message.payload);
         Published::Handed { is_matched: true }
     }
@@ -61,7 +66,7 @@ impl Broker for Nobody {
     fn received(&mut self, _sequence: Sequence) -> Result<(), StaleClaim> {
         Ok(())
     }
-    fn inbound(&mut self, _packet_id: PacketId, _is_released: bool) -> Result<(), StaleClaim> {
+    fn released(&mut self, _packet_id: PacketId) -> Result<(), StaleClaim> {
         Ok(())
     }
     fn assign_client_id(&mut self) -> String {

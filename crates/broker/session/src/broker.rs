@@ -15,11 +15,21 @@ use ratatosk_contract::{
 };
 use ratatosk_topic::TopicFilter;
 
+use crate::WillOrder;
+
 /// The broker, as a session sees it.
 pub trait Broker {
     /// Routes a message, retains it if it says so, and hands it to every receiver. The topic is
     /// checked here, where it is looked up.
-    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published;
+    ///
+    /// `exchange` is the packet identifier of a QoS 2 message of a persistent session: that it was
+    /// accepted is kept together with the message. MQTT-046
+    fn publish(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published;
 
     /// Makes bytes that receivers share out of the copy of a large payload.
     fn share(&mut self, payload: Vec<u8>) -> Bytes {
@@ -57,8 +67,8 @@ pub trait Broker {
     /// The PUBREC of `sequence` came.
     fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim>;
 
-    /// A QoS 2 message from this client was accepted, or released by its PUBREL.
-    fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim>;
+    /// The PUBREL of a QoS 2 message came: the client will not send it again.
+    fn released(&mut self, packet_id: PacketId) -> Result<(), StaleClaim>;
 
     /// A client identifier that nobody else has. [MQTT-3.2.2-16]
     fn assign_client_id(&mut self) -> String;
@@ -288,13 +298,15 @@ pub struct Denial {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRequest {
     /// The session.
-    pub identity: SessionIdentity,
+    pub identity: Arc<SessionIdentity>,
     /// Discard what there is of it.
     pub is_clean: bool,
     /// How long it outlives its connection.
     pub admission: Admission,
     /// The limits of its queue.
     pub limits: QueueLimits,
+    /// What is published if the node dies with the connection. MQTT-048
+    pub will: Option<WillOrder>,
     /// Now.
     pub now: Instant,
 }

@@ -8,7 +8,6 @@
 use std::{
     num::{NonZeroU16, NonZeroU32},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -162,17 +161,17 @@ impl Session {
         if let Some(will) = &connecting.will {
             will.check(&settings, self.version)?;
         }
-        let identity = SessionIdentity {
+        let identity = Arc::new(SessionIdentity {
             tenant: grant.tenant.clone(),
             user: grant.user.clone().filter(|_| settings.user_in_identity),
             client: ClientId::new(&connecting.client_id),
-        };
+        });
         self.publisher = identity.publisher();
         // [MQTT-3.1.2-7]
         self.will = connecting.will.take().map(|will| Box::new(will.accept(now, self.publisher)));
         self.expiry_s = expiry(self.version, connecting, &settings);
         let claim = ClaimRequest {
-            identity: identity.clone(),
+            identity: Arc::clone(&identity),
             // [MQTT-3.1.4-4] [MQTT3-3.1.2-6]
             is_clean: connecting.clean_start,
             admission: match self.expiry_s {
@@ -187,10 +186,11 @@ impl Session {
                 qos0_drop_oldest: settings.qos0_drop_oldest,
                 qos0_when_offline: settings.queue_qos0_when_offline,
             },
+            will: self.will.as_deref().map(|will| will.order(self.expiry_s)),
             now,
         };
         connecting.grant = Some(grant);
-        self.identity = Some(Arc::new(identity));
+        self.identity = Some(identity);
         self.decoder.set_packet_size_max(settings.max_user_payload_bytes);
         self.settings = settings;
         self.ask(Request::Claim(Box::new(claim)));
@@ -211,7 +211,7 @@ impl Session {
         let asked_s = connecting.keep_alive_s;
         let floor_s = self.settings.min_keep_alive_seconds;
         let keep_alive_s = if asked_s == 0 { 0 } else { asked_s.max(floor_s) };
-        self.keep_alive = Duration::from_secs(keep_alive_s.into());
+        self.peer.keep_alive_s = keep_alive_s;
         self.last_heard = now;
         self.is_persistent = claimed.is_persistent;
         // [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT3-3.1.2-4]
@@ -310,7 +310,7 @@ impl Session {
 
     /// Asks for something; until the answer comes no packet is taken.
     pub(crate) fn ask(&mut self, request: Request) {
-        self.request = Some(request);
+        self.request = Some(Box::new(request));
         self.is_waiting = true;
     }
 

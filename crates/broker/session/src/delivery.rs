@@ -230,7 +230,7 @@ impl Session {
             };
             entries.clear();
             if broker.fetch(outbound.fetched, budget, &mut entries).is_err() {
-                self.farewell = Some(Farewell::StaleClaim);
+                self.farewell = Some(Box::new(Farewell::StaleClaim));
                 break;
             }
             if entries.is_empty() {
@@ -306,7 +306,7 @@ impl Session {
         if is_sent {
             self.arm_resend(now);
         } else if broker.commit(entry.sequence).is_err() {
-            self.farewell = Some(Farewell::StaleClaim);
+            self.farewell = Some(Box::new(Farewell::StaleClaim));
         }
     }
 

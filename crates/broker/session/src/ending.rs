@@ -23,7 +23,7 @@ pub struct Ending {
 }
 
 /// A will to be published.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WillOrder {
     /// The message.
     pub message: Arc<StoredMessage>,
@@ -38,7 +38,7 @@ impl Session {
     /// do. A farewell of the session's own goes before `farewell`. [MQTT-3.14.4-1] [MQTT-3.14.4-2]
     /// [MQTT-4.13.2-1] [MQTT-4.8.0-1]
     pub fn end(&mut self, farewell: Farewell) -> Ending {
-        let farewell = self.farewell.take().unwrap_or(farewell);
+        let farewell = self.farewell.take().map_or(farewell, |own| *own);
         let was_live = self.phase == Phase::Live;
         match self.phase {
             Phase::Live => self.write_disconnect(&farewell),
@@ -53,12 +53,7 @@ impl Session {
             || farewell == Farewell::ServerShutdown
                 && self.settings.no_lwt_when_server_shutting_down;
         let will = self.will.take().filter(|_| was_live && !is_suppressed);
-        let will = will.map(|will| WillOrder {
-            message: will.message,
-            // MQTT-049: the session's end is the latest time for its will.
-            delay_s: will.delay_s.min(self.expiry_s),
-            expiry_s: will.expiry_s,
-        });
+        let will = will.map(|will| will.order(self.expiry_s));
         Ending { farewell, will, expiry_s: self.expiry_s, was_live }
     }
 }

@@ -198,7 +198,7 @@ impl Run {
                 ];
                 if let Some(ticket) = self.broker.tickets.pop() {
                     let settlement = settlements[usize::from(choice / 8) % settlements.len()];
-                    self.session.settle(ticket, settlement, &mut self.broker);
+                    self.session.settle(ticket, settlement);
                 }
             }
             4 | 5 if self.session.is_persistent() => {
@@ -325,7 +325,13 @@ impl ScriptedBroker {
 }
 
 impl Broker for ScriptedBroker {
-    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
+    fn publish(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published {
+        assert!(exchange.is_none() || message.qos == Qos::ExactlyOnce, "others have no exchange");
         assert!(message.payload.len() <= 200, "larger than the tenant allows");
         // The topic is checked by the broker; only an older client's may be empty.
         if let Err(error) = TopicName::parse(message.topic, &TopicLimits::default()) {
@@ -424,7 +430,7 @@ impl Broker for ScriptedBroker {
         Ok(())
     }
 
-    fn inbound(&mut self, _: PacketId, _: bool) -> Result<(), StaleClaim> {
+    fn released(&mut self, _: PacketId) -> Result<(), StaleClaim> {
         self.claim()
     }
 

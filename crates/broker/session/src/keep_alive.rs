@@ -21,7 +21,7 @@ impl Session {
         }
         // [MQTT-3.1.2-22]
         if self.keep_alive_deadline().is_some_and(|deadline| deadline <= now) {
-            self.farewell = Some(Farewell::KeepAliveTimeout);
+            self.farewell = Some(Box::new(Farewell::KeepAliveTimeout));
             return;
         }
         self.resend_due(now, broker);
@@ -50,14 +50,15 @@ impl Session {
     }
 
     fn keep_alive_deadline(&self) -> Option<Instant> {
-        if self.keep_alive.is_zero() || !self.is_live() {
+        let keep_alive = self.keep_alive();
+        if keep_alive.is_zero() || !self.is_live() {
             return None;
         }
-        Some(self.last_heard + self.keep_alive * 3 / 2)
+        Some(self.last_heard + keep_alive * 3 / 2)
     }
 
     /// The keep alive in force; zero: none.
     pub fn keep_alive(&self) -> Duration {
-        self.keep_alive
+        Duration::from_secs(self.peer.keep_alive_s.into())
     }
 }

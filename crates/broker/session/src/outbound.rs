@@ -307,7 +307,7 @@ impl Session {
         for sequence in &open {
             outbound.confirm(now, sequence.packet_id());
             if is_persistent && broker.commit(*sequence).is_err() {
-                self.farewell = Some(Farewell::StaleClaim);
+                self.farewell = Some(Box::new(Farewell::StaleClaim));
                 return;
             }
         }

@@ -4,8 +4,8 @@
 //! then on the rest is kept as segments, to be written with one gathering write. What was written
 //! is passed by a cursor, never moved. An empty output holds no memory.
 //!
-//! `written ≤ length`, `length` is the sum of all segments and the tail, and
-//! `shared_bytes` that of the shared segments.
+//! `written ≤ segment_bytes + tail.len()`; `segment_bytes` is the sum of all segments and
+//! `shared_bytes` that of the shared ones.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -20,7 +20,6 @@ pub struct Output {
     written: usize,
     /// What goes before the tail; `None` while nothing is shared: 8 bytes in every connection.
     segments: Option<Box<Segments>>,
-    length: usize,
     /// What the tail held when it was last written whole, as far as it is foreseen.
     expected: u16,
 }
@@ -32,7 +31,9 @@ const EXPECTED_MAX: u16 = 32 * 1024;
 #[derive(Debug, Default)]
 struct Segments {
     queue: VecDeque<Segment>,
-    /// How many bytes of them are shared payloads.
+    /// How many bytes they are.
+    segment_bytes: usize,
+    /// How many of them are shared payloads.
     shared_bytes: usize,
 }
 
@@ -58,7 +59,8 @@ impl Output {
     /// How many bytes are yet to be written.
     #[inline]
     pub fn len(&self) -> usize {
-        self.length - self.written
+        let before = self.segments.as_ref().map_or(0, |segments| segments.segment_bytes);
+        before + self.tail.len() - self.written
     }
 
     /// Whether everything is written.
@@ -78,7 +80,6 @@ impl Output {
         }
         let result = encode(&mut self.tail);
         debug_assert!(self.tail.len() >= before, "encoding appends");
-        self.length += self.tail.len() - before;
         result
     }
 
@@ -86,9 +87,10 @@ impl Output {
     pub fn append_shared(&mut self, payload: Bytes) {
         let segments = self.segments.get_or_insert_with(Box::default);
         if !self.tail.is_empty() {
+            segments.segment_bytes += self.tail.len();
             segments.queue.push_back(Segment::Copied(std::mem::take(&mut self.tail)));
         }
-        self.length += payload.len();
+        segments.segment_bytes += payload.len();
         segments.shared_bytes += payload.len();
         segments.queue.push_back(Segment::Shared(payload));
     }
@@ -136,7 +138,7 @@ impl Output {
                     break;
                 }
                 self.written -= length;
-                self.length -= length;
+                segments.segment_bytes -= length;
                 if let Some(Segment::Shared(payload)) = segments.queue.pop_front() {
                     segments.shared_bytes -= payload.len();
                 }
@@ -160,7 +162,7 @@ impl Output {
     /// The memory that it holds alone. Shared payloads are charged where they came in.
     pub fn memory_bytes(&self) -> usize {
         let Some(segments) = &self.segments else { return self.tail.capacity() };
-        let copied = self.length - self.tail.len() - segments.shared_bytes;
+        let copied = segments.segment_bytes - segments.shared_bytes;
         let table = size_of::<Segments>() + segments.queue.capacity() * size_of::<Segment>();
         self.tail.capacity() + copied + table
     }

@@ -281,7 +281,9 @@ impl Session {
             Some(_) => self.inbound_mut().ticket(),
             None => Ticket(0),
         };
-        let published = broker.publish(&message, ticket);
+        let is_exchange = publish.qos == Qos::ExactlyOnce && self.is_persistent;
+        let exchange = publish.packet_id.filter(|_| is_exchange);
+        let published = broker.publish(&message, ticket, exchange);
         self.conclude(now, publish, topic, ticket, published, broker)
     }
 
@@ -299,7 +301,7 @@ impl Session {
         let (code, detail) = match published {
             Published::Handed { is_matched } => {
                 if let Some(packet_id) = publish.packet_id {
-                    self.accept(packet_id, publish.qos, success(is_matched), broker)?;
+                    self.accept(packet_id, publish.qos, success(is_matched));
                 }
                 return Ok(Taken::Whole);
             }
@@ -373,39 +375,24 @@ impl Session {
     }
 
     /// A publish is ours now. [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    fn accept<B: Broker>(
-        &mut self,
-        packet_id: PacketId,
-        qos: Qos,
-        code: ReasonCode,
-        broker: &mut B,
-    ) -> Result<(), Farewell> {
+    fn accept(&mut self, packet_id: PacketId, qos: Qos, code: ReasonCode) {
         if let Some(inbound) = &mut self.inbound {
             inbound.held_since = None;
             if inbound.pending() > 0 {
                 inbound.wait(Pending { packet_id, qos, state: Settled::As(code), holds_id: true });
-                return Ok(());
+                return;
             }
         }
-        self.remember(packet_id, qos, broker)?;
+        self.remember(packet_id, qos);
         self.write_publish_ack(packet_id, qos, code, None);
-        Ok(())
     }
 
-    /// From PUBREC to PUBREL the identifier of a QoS 2 message is known.
-    fn remember<B: Broker>(
-        &mut self,
-        packet_id: PacketId,
-        qos: Qos,
-        broker: &mut B,
-    ) -> Result<(), Farewell> {
+    /// From PUBREC to PUBREL the identifier of a QoS 2 message is known. For a persistent session
+    /// the broker knows it from the publish.
+    fn remember(&mut self, packet_id: PacketId, qos: Qos) {
         if qos == Qos::ExactlyOnce {
-            if self.is_persistent {
-                broker.inbound(packet_id, false).map_err(|_| Farewell::StaleClaim)?;
-            }
             self.inbound_mut().accept(packet_id);
         }
-        Ok(())
     }
 
     /// Answers a publish that is not accepted, behind those whose answers are still to come.
@@ -425,11 +412,10 @@ impl Session {
         self.write_publish_ack(packet_id, qos, code, reason);
     }
 
-    pub(crate) fn on_settled<B: Broker>(
+    pub(crate) fn on_settled(
         &mut self,
         ticket: Ticket,
         settlement: Settlement,
-        broker: &mut B,
     ) -> Result<(), Farewell> {
         let is_v5 = self.version.is_v5();
         let settled = self.inbound.as_mut().and_then(|it| it.settle(ticket, settlement));
@@ -450,7 +436,7 @@ impl Session {
             self.inbound_mut().next_settled()
         {
             if holds_id && !code.is_error() {
-                self.remember(packet_id, qos, broker)?;
+                self.remember(packet_id, qos);
             }
             self.write_publish_ack(packet_id, qos, code, None);
         }
@@ -465,7 +451,7 @@ impl Session {
     ) -> Result<(), Farewell> {
         let is_known = self.inbound.as_mut().is_some_and(|inbound| inbound.release(ack.packet_id));
         if is_known && self.is_persistent {
-            broker.inbound(ack.packet_id, true).map_err(|_| Farewell::StaleClaim)?;
+            broker.released(ack.packet_id).map_err(|_| Farewell::StaleClaim)?;
         }
         let code = if is_known { ReasonCode::Success } else { ReasonCode::PacketIdNotFound };
         self.write_pubcomp(ack.packet_id, code);

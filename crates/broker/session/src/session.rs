@@ -7,7 +7,7 @@
 //! Invariants: `request ≠ None ⇒ is_waiting`; `farewell ≠ None ⇒` no
 //! further packet is taken; in phase `Over` nothing is written.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ratatosk_clock::Instant;
@@ -20,9 +20,9 @@ use ratatosk_contract::{
 };
 
 use crate::{
-    Answer, Broker, Farewell, Output, Request, alias::InboundAliases, connect::Connecting,
-    delivery::OUTPUT_BYTES_MAX, exchange::Exchange, inbound::Inbound, outbound::Outbound,
-    publish::BUSY_RETRY, rate::Bucket,
+    Answer, Broker, Farewell, Output, Request, WillOrder, alias::InboundAliases,
+    connect::Connecting, delivery::OUTPUT_BYTES_MAX, exchange::Exchange, inbound::Inbound,
+    outbound::Outbound, publish::BUSY_RETRY, rate::Bucket,
 };
 
 /// What a listener decides for all its sessions before it knows their tenants.
@@ -50,17 +50,17 @@ pub struct Session {
     pub(crate) output: Output,
     pub(crate) settings: Arc<TenantSettings>,
     pub(crate) peer: Peer,
-    pub(crate) keep_alive: Duration,
     pub(crate) last_heard: Instant,
     pub(crate) is_persistent: bool,
     pub(crate) is_resumed: bool,
     /// What was handed to the client on earlier connections.
     pub(crate) sent_before: Sequence,
-    pub(crate) request: Option<Request>,
+    /// Boxed like all that most sessions have at their beginning or end only.
+    pub(crate) request: Option<Box<Request>>,
     /// An answer is outstanding.
     pub(crate) is_waiting: bool,
     pub(crate) client_id_bytes_max: u16,
-    pub(crate) farewell: Option<Farewell>,
+    pub(crate) farewell: Option<Box<Farewell>>,
     pub(crate) identity: Option<Arc<SessionIdentity>>,
     /// CONNECT while it is being worked on.
     pub(crate) connecting: Option<Box<Connecting>>,
@@ -89,12 +89,14 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// What the client said of itself in CONNECT.
+/// What the client said of itself in CONNECT, and what came of it.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) packet_size_max: u32,
     pub(crate) receive_maximum: u16,
     pub(crate) topic_alias_max: u16,
+    /// The keep alive in force; zero: none.
+    pub(crate) keep_alive_s: u16,
     pub(crate) wants_problem_information: bool,
 }
 
@@ -104,6 +106,18 @@ pub(crate) struct Will {
     pub(crate) message: Arc<StoredMessage>,
     pub(crate) delay_s: u32,
     pub(crate) expiry_s: Option<u32>,
+}
+
+impl Will {
+    /// What is to be published when the connection of a session with this expiry has ended.
+    pub(crate) fn order(&self, expiry_s: u32) -> WillOrder {
+        WillOrder {
+            message: Arc::clone(&self.message),
+            // MQTT-049: the session's end is the latest time for its will.
+            delay_s: self.delay_s.min(expiry_s),
+            expiry_s: self.expiry_s,
+        }
+    }
 }
 
 /// What came of the bytes that were given.
@@ -172,9 +186,9 @@ impl Session {
                 packet_size_max: u32::MAX,
                 receive_maximum: u16::MAX,
                 topic_alias_max: 0,
+                keep_alive_s: 0,
                 wants_problem_information: true,
             },
-            keep_alive: Duration::ZERO,
             last_heard: now,
             is_persistent: false,
             is_resumed: false,
@@ -225,7 +239,7 @@ impl Session {
                         consumed += SHORT_ACK_BYTES;
                         self.last_heard = now;
                     }
-                    Err(farewell) => self.farewell = Some(farewell),
+                    Err(farewell) => self.farewell = Some(Box::new(farewell)),
                 }
                 continue;
             }
@@ -238,7 +252,7 @@ impl Session {
                 }
                 Err(error) => {
                     self.version = error.version.unwrap_or(self.version);
-                    self.farewell = Some(Farewell::Malformed(*error));
+                    self.farewell = Some(Box::new(Farewell::Malformed(*error)));
                     continue;
                 }
             };
@@ -252,7 +266,7 @@ impl Session {
                     self.last_heard = now;
                     break next;
                 }
-                Err(farewell) => self.farewell = Some(farewell),
+                Err(farewell) => self.farewell = Some(Box::new(farewell)),
             }
         };
         if self.is_live() && self.wants_pump() {
@@ -330,17 +344,17 @@ impl Session {
             return;
         }
         if let Err(farewell) = self.on_answer(now, answer, broker) {
-            self.farewell = Some(farewell);
+            self.farewell = Some(Box::new(farewell));
         }
         self.check_invariants();
     }
 
     /// A pending publish has its outcome.
-    pub fn settle<B: Broker>(&mut self, ticket: Ticket, settlement: Settlement, broker: &mut B) {
+    pub fn settle(&mut self, ticket: Ticket, settlement: Settlement) {
         if self.phase == Phase::Live
-            && let Err(farewell) = self.on_settled(ticket, settlement, broker)
+            && let Err(farewell) = self.on_settled(ticket, settlement)
         {
-            self.farewell = Some(farewell);
+            self.farewell = Some(Box::new(farewell));
         }
         self.check_invariants();
     }
@@ -355,12 +369,12 @@ impl Session {
 
     /// What the session waits for, once.
     pub fn take_request(&mut self) -> Option<Request> {
-        self.request.take()
+        self.request.take().map(|request| *request)
     }
 
     /// Why it must end, if it must.
     pub fn farewell(&self) -> Option<&Farewell> {
-        self.farewell.as_ref()
+        self.farewell.as_deref()
     }
 
     /// Whether CONNACK was sent and no end has come.

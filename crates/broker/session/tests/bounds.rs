@@ -69,7 +69,7 @@ fn repeated_publishes_wait_like_others() {
             assert!(taken < 10, "it has to wait");
         }
         let ticket = peer.broker.tickets[0];
-        peer.session.settle(ticket, Settlement::Done, &mut peer.broker);
+        peer.session.settle(ticket, Settlement::Done);
         assert_eq!(peer.feed(&[]), Next::Bytes { packet_length: None });
         let read = peer.out();
         assert_eq!((&read[0][..], read.len()), ("PUBACK #1", taken + 2));

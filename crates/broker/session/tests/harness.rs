@@ -74,7 +74,12 @@ impl FakeBroker {
 }
 
 impl Broker for FakeBroker {
-    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
+    fn publish(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published {
         if let Err(error) = TopicName::parse(message.topic, &TopicLimits::default()) {
             return Published::InvalidTopic(error);
         }
@@ -84,6 +89,8 @@ impl Broker for FakeBroker {
         }
         if matches!(outcome, Published::Pending { .. } | Published::Handed { .. }) {
             self.published.push(message.to_stored());
+            let accepted = exchange.map(|packet_id| (packet_id.value(), false));
+            self.inbound.extend(accepted);
         }
         outcome
     }
@@ -149,9 +156,9 @@ impl Broker for FakeBroker {
         Ok(())
     }
 
-    fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
+    fn released(&mut self, packet_id: PacketId) -> Result<(), StaleClaim> {
         self.claim()?;
-        self.inbound.push((packet_id.value(), is_released));
+        self.inbound.push((packet_id.value(), true));
         Ok(())
     }
 

@@ -101,7 +101,7 @@ fn happen(peer: &mut Peer, step: Step, limits: &TenantSettings) {
             let settlement = [Settlement::Done, Settlement::Done, Settlement::QuotaExceeded];
             let settlement = settlement[usize::from(extra) % 3];
             if let Some(ticket) = ticket {
-                peer.session.settle(ticket, settlement, &mut peer.broker);
+                peer.session.settle(ticket, settlement);
             }
         }
         18..=20 => {

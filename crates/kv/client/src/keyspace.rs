@@ -22,6 +22,7 @@ pub trait Keyspace: Send + Sync {
     ///
     /// Once the command is durable, as [`Fate::Applied`] promises, and applied, `done` is called,
     /// in the order of submission, on a thread of the store that others wait for: it must be short.
+    /// If the store stops first it is never called.
     fn submit(&self, key: &[u8], command: Bytes, done: Done);
 
     /// Shows all data of the service, as it was applied. What was submitted and is not done may be
@@ -44,7 +45,7 @@ pub enum Fate {
     /// It is in the log of a majority of the range's voters, fsynced, and applied here; the answer
     /// is the coprocessor's. DUR-001
     Applied(Bytes),
-    /// It may or may not be in the log: the node stops, or another has become the leader.
+    /// It may or may not be in the log: another store has become the leader.
     Unknown,
 }
 

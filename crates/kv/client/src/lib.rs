@@ -7,5 +7,9 @@
 #[cfg(feature = "testing")]
 pub mod held;
 mod keyspace;
+mod pipe;
+#[cfg(test)]
+mod pipe_test;
 
 pub use keyspace::{Busy, Done, Fate, Keyspace, Read};
+pub use pipe::{Pipe, Ranges};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View, Visitor};
 
 /// A service's part of a range.
-pub trait Coprocessor: Send {
+pub trait Coprocessor: Send + Sync {
     /// Forgets what it derived from the data and derives it anew: the range has this boundary now
     /// and the data that `reader` shows.
     ///

@@ -1,7 +1,21 @@
-//! The replicated store of one node.
+//! The replicated store of one node: ranges, each with a Raft group and a coprocessor.
 //!
-//! Today: the Raft log that all groups of the node share, and a group's view of it. The store loop,
-//! apply and the coprocessor host stand on these.
+//! [`log`] is what all groups of the node share: one fsync serves them all. [`machine`] drives the
+//! groups, [`host`] carries out what they commit, [`node`] puts the two on threads and disks. A
+//! service brings a [`coprocessor`] and reaches its ranges through the client.
+//!
+//! Today a group has one voter, this store: membership, split and merge come with the cluster.
 
+pub mod command;
 pub mod coprocessor;
+pub mod host;
+mod identity;
 pub mod log;
+pub mod machine;
+pub mod node;
+mod open;
+pub mod range;
+mod room;
+
+pub use identity::Identity;
+pub use open::Error as OpenError;

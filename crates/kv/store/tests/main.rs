@@ -1,5 +1,8 @@
 //! The store from outside.
 
+mod fixture;
 mod group;
 mod log;
+mod machine;
 mod model;
+mod node;

@@ -13,6 +13,7 @@ use crate::configuration::{Configuration, Listener, Scope, Sources};
 use crate::exit::Code;
 use crate::node::{self, Surroundings};
 use crate::rlimit;
+use crate::store;
 use crate::systemd::Manager;
 
 /// How long the last log lines may take.
@@ -44,7 +45,13 @@ pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
         log_unless_seen(error, "ratatosk ends");
     }
     log.flush(LOG_PATIENCE);
-    outcome
+    match outcome {
+        Err(error) if store::needs_operator(&error) => {
+            eprintln!("ratatosk: {}", cause::line(&error));
+            Ok(Code::Operator.into())
+        }
+        outcome => outcome,
+    }
 }
 
 /// Says what is in force: all of it in a log for machines, what differs from the defaults in one

@@ -8,19 +8,21 @@
 //!
 //! An orphan lasts until its predecessor's shard has seen one note.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use ratatosk_clock::Instant;
 use ratatosk_contract::{
-    SessionIdentity, SessionRef,
+    ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     inbox::{Attach, Sequence},
 };
 use ratatosk_plugin::answer::Answer as Later;
-use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Denial, Farewell, Request};
+use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Farewell, Request, WillOrder};
 
 use super::{
     Shard,
     connection::{Connection, Flow},
     events::connection_number,
+    hands::CHANGE,
     mailbox::Note,
     runner,
     shaper::Shapers,
@@ -87,7 +89,8 @@ impl Shard {
         decision: Decision,
     ) {
         let answer = match decision {
-            Decision::Granted { grant, identity } => {
+            Decision::Granted { mut grant, identity } => {
+                grant.tenant = self.node.tenants.share(&grant.tenant);
                 // Where everybody may do everything nobody needs to be asked who he is.
                 let is_free = self.node.plugins.allows_everything() || identity.superuser;
                 let identity = Arc::new(identity);
@@ -220,25 +223,36 @@ impl Shard {
         let claimed = match claim.admission {
             Admission::Transient if claim.is_clean => {
                 // [MQTT-3.1.2-4]
-                let _ = self.node.inbox.discard(&claim.identity, self.now, None);
-                Some(Claimed {
+                let reply_to = Some(ReplyTo { session, ticket: CHANGE });
+                let discarded = self.node.inbox.discard(&claim.identity, self.now, reply_to);
+                connection.local.promised(discarded);
+                self.keep_will(connection, claim, reply_to);
+                Claimed {
                     is_present: false,
                     is_persistent: false,
                     inbound: Vec::new(),
                     sent: Sequence(0),
-                })
+                }
             }
             Admission::Transient => self.attach(session, connection, claim, Some(0)),
             Admission::Persistent(expiry_s) => self.attach(session, connection, claim, expiry_s),
         };
-        let answer = match claimed {
-            Some(claimed) => Answer::Claimed(Box::new(claimed)),
-            None => Answer::Denied(Denial {
-                code: ratatosk_codec::ReasonCode::ServerBusy,
-                detail: "the session's state cannot be reached".to_owned(),
-            }),
-        };
-        self.answer(session, connection, answer);
+        self.answer(session, connection, Answer::Claimed(Box::new(claimed)));
+    }
+
+    /// Has the will of a transient session published even if the node dies.
+    fn keep_will(
+        &self,
+        connection: &mut Connection,
+        claim: &ClaimRequest,
+        reply_to: Option<ReplyTo>,
+    ) {
+        let (Some(will), Some(reply_to)) = (&claim.will, reply_to) else { return };
+        let message = undated(will, self.now);
+        let (identity, owner, delay_s) = (&claim.identity, reply_to.session, will.delay_s);
+        let kept = self.node.inbox.keep_will(identity, owner, &message, delay_s, Some(reply_to));
+        let id = connection.local.promised(kept);
+        connection.local.rare().will = Some(id);
     }
 
     fn attach(
@@ -247,18 +261,19 @@ impl Shard {
         connection: &mut Connection,
         claim: &ClaimRequest,
         expiry_s: Option<u32>,
-    ) -> Option<Claimed> {
+    ) -> Claimed {
         let attach = Attach {
             identity: &claim.identity,
             owner: session,
             is_clean: claim.is_clean,
             expiry_s,
             limits: claim.limits,
-            will: None,
+            will: claim.will.as_ref().map(|will| (undated(will, self.now), will.delay_s)),
             now: self.now,
         };
-        let attached = self.node.inbox.attach(&attach, None).answer;
-        connection.local.claim = Some(attached.claim);
+        let reply_to = Some(ReplyTo { session, ticket: CHANGE });
+        let attached = connection.local.promised(self.node.inbox.attach(&attach, reply_to));
+        connection.local.claim = Some(Box::new(attached.claim));
         connection.local.member = Some(attached.member);
         if connection.local.identity.is_some() {
             let filters =
@@ -266,11 +281,18 @@ impl Shard {
             connection.local.rare().persistent = filters.collect();
         }
         connection.local.incarnation = attached.incarnation;
-        Some(Claimed {
+        Claimed {
             is_present: attached.is_present,
             is_persistent: true,
             inbound: attached.inbound,
             sent: attached.sent,
-        })
+        }
     }
+}
+
+/// The will as it is kept while its author lives: its interval is a span, for it counts from when it
+/// is due.
+fn undated(will: &WillOrder, now: Instant) -> Arc<StoredMessage> {
+    let deadline = will.expiry_s.map(|seconds| now + Duration::from_secs(seconds.into()));
+    Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
 }

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use ratatosk_contract::{
     Message, SessionRef, StoredMessage,
     dist::ReceiverKey,
-    inbox::{Claim, Detach},
+    inbox::{Claim, Detach, WillId},
 };
 use ratatosk_plugin::answer::Answer;
 use ratatosk_plugin::permission::{Action, Identity};
@@ -59,6 +59,7 @@ impl Shard {
             self.stats.refused += 1;
         }
         let local = std::mem::take(&mut connection.local);
+        connection.local.unsaved = local.unsaved;
         self.leave(session, connection, local, &ending);
         connection.partial = Vec::new();
         connection.has_leftover = false;
@@ -136,11 +137,14 @@ impl Shard {
         let will = ending.will.as_ref().filter(|_| !is_silent);
         let who = local.identity.as_deref();
         let delayed = will.filter(|will| will.delay_s > 0);
-        if let Some(claim) = local.claim {
-            self.detach(claim, delayed, who, ending);
-        }
+        // Published before it is forgotten: a crash in between publishes it again.
         if let Some(will) = will.filter(|will| local.claim.is_none() || will.delay_s == 0) {
-            self.publish_will(tenant, will, who);
+            self.publish_will(tenant, will, who, local.rare.and_then(|rare| rare.will));
+        } else if let Some(id) = local.rare.and_then(|rare| rare.will) {
+            self.node.inbox.withdraw_will(id);
+        }
+        if let Some(claim) = local.claim.as_deref().copied() {
+            self.detach(claim, delayed, who, ending);
         }
     }
 
@@ -184,16 +188,29 @@ impl Shard {
         self.node.plugins.check(author, action).map(|verdict| verdict.permits(false))
     }
 
-    /// Publishes a will, if its author may publish there. MQTT-048, MQTT-052
-    fn publish_will(&mut self, tenant: TenantNumber, will: &WillOrder, author: Option<&Identity>) {
+    /// Publishes a will, if its author may publish there, and has the inbox forget it if it keeps
+    /// it. MQTT-048, MQTT-052
+    fn publish_will(
+        &mut self,
+        tenant: TenantNumber,
+        will: &WillOrder,
+        author: Option<&Identity>,
+        kept: Option<WillId>,
+    ) {
         let message = dated(will, self.now);
+        let finish = move |shard: &mut Shard, message: &StoredMessage, is_permitted: bool| {
+            if is_permitted {
+                shard.publish_stored(tenant, message);
+            }
+            if let Some(id) = kept {
+                shard.node.inbox.withdraw_will(id);
+            }
+        };
         match self.permits_will(&message, author) {
-            Answer::Now(true) => self.publish_stored(tenant, &message),
-            Answer::Now(false) => {}
+            Answer::Now(is_permitted) => finish(self, &message, is_permitted),
             Answer::Later(later) => runner::spawn(async move {
-                if later.await {
-                    runner::with(|shard| shard.publish_stored(tenant, &message));
-                }
+                let is_permitted = later.await;
+                runner::with(|shard| finish(shard, &message, is_permitted));
             }),
         }
         self.stats.wills += 1;
@@ -209,7 +226,7 @@ impl Shard {
         }
         let resolved = self.resolve(tenant, topic);
         self.stats.received += 1;
-        let _ = self.distribute(tenant, &resolved, &message, None);
+        let _ = self.distribute(tenant, &resolved, &message, None, None);
         self.wake_flusher();
     }
 

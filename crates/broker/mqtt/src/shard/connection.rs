@@ -3,14 +3,23 @@
 //! While its bytes are handled, a connection is taken out of its slot: what it publishes to
 //! itself then goes the way of messages from other shards.
 
-use std::{hash::BuildHasher as _, net::SocketAddr, rc::Rc, sync::Arc, task::Waker};
+use std::{
+    collections::VecDeque, hash::BuildHasher as _, net::SocketAddr, rc::Rc, sync::Arc, task::Waker,
+};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::SubscriptionOptions;
-use ratatosk_contract::{dist::RouteId, group::MemberState, inbox::Claim, retain::Cursor};
+use ratatosk_contract::{
+    call::Promised,
+    dist::RouteId,
+    group::MemberState,
+    inbox::{Claim, WillId},
+    retain::Cursor,
+};
 use ratatosk_plugin::{host::Exchange, permission::Identity};
 use ratatosk_session::Session;
 use ratatosk_telemetry::memory::Hold;
+use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
 use super::{FILED_MAX, shaper::Shapers, shed::Intake, topic_cache::Resolved};
@@ -18,10 +27,11 @@ use crate::{acceptor::Listener, ring::Ring, tenants::TenantNumber, transport::Pi
 
 /// What a route of one receiver costs in dist's index and in the shard's table, besides its filter:
 /// measured with a hundred thousand of them.
-const ROUTE_BYTES: usize = 480;
+const ROUTE_BYTES: usize = 240;
 /// What a connection costs elsewhere: its task, the runtime's registration of its socket, its slot,
-/// its entry in the wheel. Measured with eight thousand idle ones.
-const TASK_BYTES: usize = 700;
+/// its identity with the directory's entry, its entry in the wheel. Measured with ten
+/// thousand idle ones.
+const TASK_BYTES: usize = 640;
 
 /// One connection.
 pub(crate) struct Connection {
@@ -58,6 +68,11 @@ pub(crate) struct Connection {
     /// `None` unless its bandwidth is limited.
     pub(crate) shapers: Option<Box<Shapers>>,
 }
+
+const _: () = assert!(
+    size_of::<Connection>() <= 512,
+    "the allocator gives the next size 640 bytes, and there is one for each of a million clients"
+);
 
 /// The layers of a connection and what they hold back.
 pub(crate) struct Layered {
@@ -100,16 +115,26 @@ pub(crate) struct Local {
     pub(crate) tenant: Option<TenantNumber>,
     /// Who the client is, for permissions. None while everything is permitted to everyone.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// Routes of this session.
-    pub(crate) routes: Vec<RouteId>,
+    /// Routes of this session; the first two lie here.
+    pub(crate) routes: SmallVec<[RouteId; 2]>,
     /// Bytes of their filters, which dist holds.
-    pub(crate) filter_bytes: usize,
+    pub(crate) filter_bytes: u32,
     pub(crate) rare: Option<Box<Rare>>,
     /// The topic that was last published to.
     pub(crate) topic: Option<Rc<Resolved>>,
     /// What held when it was permitted.
-    pub(crate) topic_permit: Option<TopicPermit>,
-    pub(crate) claim: Option<Claim>,
+    pub(crate) topic_permit: Option<Box<TopicPermit>>,
+    /// What is owed of retained messages; `None` once nothing is.
+    #[expect(
+        clippy::box_collection,
+        reason = "few connections are owed something: one word in each"
+    )]
+    pub(crate) retained: Option<Box<VecDeque<RetainedRead>>>,
+    /// `None` unless the session is persistent.
+    pub(crate) claim: Option<Box<Claim>>,
+    /// Changes of the session that are on their way to the disk. Until they are there nothing is
+    /// written to the socket: whatever is said may depend on them. DUR-009
+    pub(crate) unsaved: u32,
     /// Shared with those who choose among the members of a group, once it is one or may be.
     pub(crate) member: Option<Arc<MemberState>>,
     /// Which life of the session this is: of a transient one the connection's, of a persistent
@@ -136,7 +161,6 @@ pub(crate) struct Rare {
     pub(crate) shared_count: u32,
     /// The filters of a persistent session whose client is subject to permissions.
     pub(crate) persistent: Vec<Box<str>>,
-    pub(crate) retained: std::collections::VecDeque<RetainedRead>,
     pub(crate) exchange: Option<Exchange>,
     /// Who the client proved to be by a method: by that method it may prove it again, and no more.
     /// Kept also where nobody asks who it is.
@@ -147,6 +171,8 @@ pub(crate) struct Rare {
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) verdicts: super::permissions::Verdicts,
     pub(crate) ring: Ring,
+    /// The will of a transient session, as the inbox keeps it.
+    pub(crate) will: Option<WillId>,
     /// The claim that waits for the predecessor's end.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
 }
@@ -156,8 +182,6 @@ impl Rare {
         size_of::<Self>()
             + self.shared.len() * (size_of::<SharedSubscription>() + ROUTE_BYTES)
             + self.shared_bytes
-            // Their filters are those of subscriptions, counted there.
-            + self.retained.len() * size_of::<RetainedRead>()
             + self.verdicts.memory_bytes()
             + self.ring.memory_bytes()
     }
@@ -214,6 +238,12 @@ impl Local {
         self.rare.get_or_insert_with(Box::default)
     }
 
+    /// Takes note of a change that holds and may have to be waited for.
+    pub(super) fn promised<T>(&mut self, promised: Promised<T>) -> T {
+        self.unsaved += u32::from(!promised.is_durable);
+        promised.answer
+    }
+
     /// How many filters the session has.
     pub(crate) fn filters(&self) -> usize {
         self.routes.len() + self.rare.as_ref().map_or(0, |rare| rare.shared.len())
@@ -224,13 +254,15 @@ impl Local {
     fn memory_bytes(&self) -> usize {
         let topic = self.topic.as_ref();
         self.routes.len() * ROUTE_BYTES
-            + self.filter_bytes
+            + self.filter_bytes as usize
+            // Their filters are those of subscriptions, counted there.
+            + self.retained.as_ref().map_or(0, |reads| reads.capacity() * size_of::<RetainedRead>())
             + topic.map_or(0, |topic| topic.memory_bytes() / Rc::strong_count(topic))
             + self.rare.as_ref().map_or(0, |rare| rare.memory_bytes())
     }
 
     pub(crate) fn has_retained(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.retained.is_empty())
+        self.retained.is_some()
     }
 }
 

@@ -61,7 +61,7 @@ impl Shard {
             return;
         };
         connection.is_dirty = false;
-        if connection.is_write_blocked {
+        if connection.is_write_blocked || connection.local.unsaved > 0 {
             Shard::recharge(connection);
             return;
         }

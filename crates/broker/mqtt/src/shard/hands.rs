@@ -17,6 +17,10 @@ use super::{
     link::Link,
 };
 
+/// The ticket of a change of the session itself; a publish has one from the session, which counts
+/// from 0 on.
+pub(super) const CHANGE: Ticket = Ticket(u64::MAX);
+
 impl Shard {
     /// Takes a connection into hands for the length of `work`; `None` if it is gone.
     #[inline]
@@ -82,10 +86,29 @@ impl Shard {
         Shard::recharge(connection);
     }
 
-    /// A settled publish of a session: a packet may wait for it.
+    /// A settled publish of a session: a packet may wait for it; or a change of the session itself.
     pub(super) fn settle(&mut self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
-        self.drive(session, |machine, _, link| machine.settle(ticket, settlement, link));
+        if ticket == CHANGE {
+            self.saved(session, settlement);
+            return;
+        }
+        self.drive(session, |machine, _, _| machine.settle(ticket, settlement));
         self.retry(session);
+    }
+
+    /// A change of a session is durable: what was said since may be written, once it is the last.
+    fn saved(&mut self, session: SessionRef, settlement: Settlement) {
+        if settlement != Settlement::Done {
+            // Whether it happened is not known, so what was said may be wrong.
+            self.end(session, Farewell::NotDurable);
+            return;
+        }
+        self.hold(session, |shard, connection| {
+            connection.local.unsaved = connection.local.unsaved.saturating_sub(1);
+            if connection.local.unsaved == 0 && !connection.is_flushed() {
+                shard.mark_dirty(session, connection);
+            }
+        });
     }
 
     /// A session's inbox has more.

@@ -137,9 +137,10 @@ impl Shard {
             Note::Settle { session, ticket, settlement } => {
                 self.settle(session, ticket, settlement);
             }
-            Note::Publish { tenant, message } => {
-                let tenant = self.node.tenants.number(&tenant);
-                self.publish_stored(tenant, &message);
+            Note::Publish(will) => {
+                let tenant = self.node.tenants.number(&will.identity.tenant);
+                self.publish_stored(tenant, &will.message);
+                self.node.inbox.will_sent(will.id);
             }
             Note::Deliver { session, delivery } => self.deliver_given_back(session, &delivery),
             Note::Resume => self.resume(),

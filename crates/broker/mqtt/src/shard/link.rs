@@ -20,6 +20,7 @@ use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 use super::{
     Shard,
     connection::{Filter, Local, RetainedRead, SharedSubscription, TopicPermit},
+    hands::CHANGE,
     local_routes::{LocalSubscription, Removed},
     outcome::Outcome,
     publish::group_key,
@@ -40,8 +41,13 @@ pub(super) struct Link<'a> {
 
 impl Broker for Link<'_> {
     #[inline]
-    fn publish(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
-        let published = self.route(message, ticket);
+    fn publish(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published {
+        let published = self.route(message, ticket, exchange);
         let is_brought_again =
             matches!(published, Published::Later | Published::Busy | Published::QuotaExceeded);
         if !is_brought_again {
@@ -73,7 +79,7 @@ impl Broker for Link<'_> {
         subscription_id: Option<u32>,
     ) -> Subscribed {
         let Some(tenant) = self.local.tenant else { return Subscribed::Busy };
-        let outcome = match self.local.claim {
+        let outcome = match self.local.claim.as_deref().copied() {
             Some(claim) => self.subscribe_persistent(claim, filter, options, subscription_id),
             None => self.subscribe_transient(tenant, filter, options, subscription_id),
         };
@@ -88,19 +94,20 @@ impl Broker for Link<'_> {
 
     fn unsubscribe(&mut self, filter: TopicFilter<'_>) -> Unsubscribed {
         let Some(tenant) = self.local.tenant else { return Unsubscribed::Busy };
-        if let Some(rare) = self.local.rare.as_mut().filter(|rare| !rare.retained.is_empty()) {
+        if let Some(reads) = &mut self.local.retained {
             let gone = Filter::new(self.shard.node.seed, filter.as_str());
-            rare.retained.retain(|read| read.filter != gone);
+            reads.retain(|read| read.filter != gone);
         }
         self.shard.stats.unsubscribed += 1;
-        if let Some(claim) = self.local.claim {
+        if let Some(claim) = self.local.claim.as_deref().copied() {
             if let Some(rare) = &mut self.local.rare {
                 rare.persistent.retain(|known| &**known != filter.as_str());
             }
-            let removed = self.shard.node.inbox.unsubscribe(claim, filter.as_str(), None);
-            return match removed.is_ok_and(|promised| promised.answer) {
-                true => Unsubscribed::Removed,
-                false => Unsubscribed::NotFound,
+            let reply_to = self.on_change();
+            let removed = self.shard.node.inbox.unsubscribe(claim, filter.as_str(), reply_to);
+            return match removed.map(|promised| self.local.promised(promised)) {
+                Ok(true) => Unsubscribed::Removed,
+                Ok(false) | Err(StaleClaim) => Unsubscribed::NotFound,
             };
         }
         if filter.share().is_some() {
@@ -113,7 +120,7 @@ impl Broker for Link<'_> {
             return Unsubscribed::NotFound;
         };
         self.local.routes.swap_remove(index);
-        self.local.filter_bytes = self.local.filter_bytes.saturating_sub(filter.as_str().len());
+        self.local.filter_bytes = self.local.filter_bytes.saturating_sub(length_of(&filter));
         self.shard.leave_route(tenant, route, self.session.slot);
         Unsubscribed::Removed
     }
@@ -124,24 +131,29 @@ impl Broker for Link<'_> {
         budget: FetchBudget,
         entries: &mut Vec<Entry>,
     ) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.fetch(claim, after, budget, entries)
     }
 
     fn commit(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
+        let claim = self.claim()?;
         self.shard.node.inbox.commit(claim, sequence)
     }
 
     fn received(&mut self, sequence: Sequence) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
-        self.shard.node.inbox.received(claim, sequence, None).map(|promised| promised.answer)
+        let claim = self.claim()?;
+        let reply_to = self.on_change();
+        let noted = self.shard.node.inbox.received(claim, sequence, reply_to)?;
+        self.local.promised(noted);
+        Ok(())
     }
 
-    fn inbound(&mut self, packet_id: PacketId, is_released: bool) -> Result<(), StaleClaim> {
-        let claim = self.local.claim.ok_or(StaleClaim)?;
-        let inbox = &self.shard.node.inbox;
-        inbox.inbound(claim, packet_id, is_released, None).map(|promised| promised.answer)
+    fn released(&mut self, packet_id: PacketId) -> Result<(), StaleClaim> {
+        let claim = self.claim()?;
+        let reply_to = self.on_change();
+        let noted = self.shard.node.inbox.inbound(claim, packet_id, true, reply_to)?;
+        self.local.promised(noted);
+        Ok(())
     }
 
     fn assign_client_id(&mut self) -> String {
@@ -171,7 +183,12 @@ impl Broker for Link<'_> {
 impl Link<'_> {
     /// Permission, the retained copy, receivers: the way of one publish.
     #[inline]
-    fn route(&mut self, message: &Message<'_>, ticket: Ticket) -> Published {
+    fn route(
+        &mut self,
+        message: &Message<'_>,
+        ticket: Ticket,
+        exchange: Option<PacketId>,
+    ) -> Published {
         let Some(tenant) = self.local.tenant else { return Published::PermissionError };
         let session = self.session;
         let waits = message.qos != Qos::AtMostOnce;
@@ -195,10 +212,16 @@ impl Link<'_> {
                 Err(error) => return Published::InvalidTopic(error),
             },
         };
-        outcome.add(self.shard.distribute(tenant, &fresh, message, reply_to));
+        let exchange = self.local.claim.as_deref().copied().zip(exchange);
+        outcome.add(self.shard.distribute(tenant, &fresh, message, exchange, reply_to));
         let is_matched = fresh.is_matched();
         self.local.topic = Some(fresh);
         if waits { outcome.published(is_matched) } else { Published::Handed { is_matched } }
+    }
+
+    /// Whom the inbox tells when a change of this session is durable.
+    fn on_change(&self) -> Option<ReplyTo> {
+        Some(ReplyTo { session: self.session, ticket: CHANGE })
     }
 
     /// Whether the last topic's permission covers this message.
@@ -206,7 +229,7 @@ impl Link<'_> {
         if self.local.identity.is_none() {
             return true;
         }
-        self.local.topic_permit.is_some_and(|permit| {
+        self.local.topic_permit.as_ref().is_some_and(|permit| {
             permit.qos == message.qos
                 && permit.retain == message.retain
                 && permit.until > self.shard.now
@@ -240,17 +263,21 @@ impl Link<'_> {
                 Permit::Error => return Err(Published::PermissionError),
                 Permit::Later => return Err(Published::Later),
             }
-            self.local.topic_permit = Some(TopicPermit {
+            self.local.topic_permit = Some(Box::new(TopicPermit {
                 epoch: self.shard.node.plugins.permission_epoch(),
                 until: self.shard.now + PERMIT_AGE_MAX,
                 qos: message.qos,
                 retain: message.retain,
-            });
+            }));
         }
         if message.retain {
             return Ok(self.shard.retain(tenant, message, reply_to));
         }
         Ok(Call::Ready(Settlement::Done))
+    }
+
+    fn claim(&self) -> Result<Claim, StaleClaim> {
+        self.local.claim.as_deref().copied().ok_or(StaleClaim)
     }
 
     fn check(&mut self, action: Action<'_>) -> Permit {
@@ -286,7 +313,7 @@ impl Link<'_> {
         let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
         self.shard.tenant_mut(tenant).locals.insert(route, subscription);
         self.local.routes.push(route);
-        self.local.filter_bytes += filter.as_str().len();
+        self.local.filter_bytes += length_of(&filter);
         Ok(false)
     }
 
@@ -368,7 +395,9 @@ impl Link<'_> {
     ) -> Result<bool, Subscribed> {
         let subscription =
             Subscription { filter: filter.as_str().into(), options, subscription_id };
-        match self.shard.node.inbox.subscribe(claim, &subscription, None).answer {
+        let reply_to = self.on_change();
+        let outcome = self.shard.node.inbox.subscribe(claim, &subscription, reply_to);
+        match self.local.promised(outcome) {
             SubscribeOutcome::Done { existed, .. } => {
                 if self.local.identity.is_some() && !existed {
                     self.local.rare().persistent.push(filter.as_str().into());
@@ -404,11 +433,11 @@ impl Link<'_> {
         }
         let since = self.shard.node.clock.now();
         let filter = Filter::new(self.shard.node.seed, filter.as_str());
-        let rare = self.local.rare();
+        let reads = self.local.retained.get_or_insert_default();
         if existed {
-            rare.retained.retain(|read| read.filter != filter);
+            reads.retain(|read| read.filter != filter);
         }
-        rare.retained.push_back(RetainedRead {
+        reads.push_back(RetainedRead {
             filter,
             options,
             subscription_id,
@@ -435,6 +464,11 @@ fn added(call: Call<Result<RouteId, AddError>>) -> Result<RouteId, Subscribed> {
         Call::Ready(Err(AddError::GroupFull { .. })) => Err(Subscribed::GroupFull),
         Call::Ready(Err(AddError::Busy)) | Call::Pending => Err(Subscribed::Busy),
     }
+}
+
+/// A filter is shorter than 65,536 bytes.
+fn length_of(filter: &TopicFilter<'_>) -> u32 {
+    u32::try_from(filter.as_str().len()).unwrap_or(u32::MAX)
 }
 
 /// A tenant's limits on topics.

@@ -3,11 +3,10 @@
 //! Dist knows that a shard has sessions for a filter, and the shard knows which. The first
 //! session of a filter makes dist send messages here, the last one to go ends it. DIST-009
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use ratatosk_codec::SubscriptionOptions;
 use ratatosk_contract::dist::RouteId;
-use smallvec::SmallVec;
 
 /// A session's subscription to a route.
 #[derive(Copy, Clone, Debug)]
@@ -22,46 +21,101 @@ pub(crate) struct LocalSubscription {
 /// hundred thousand goes as fast as the first.
 const INDEX_FROM: usize = 32;
 
-/// The sessions of one route.
+/// The sessions of one route, at least one. Most have one only, and there are as many as routes.
+#[derive(Debug)]
+enum Sessions {
+    One(LocalSubscription),
+    Many(Box<Many>),
+}
+
+const _: () = assert!(size_of::<Sessions>() <= 16, "there is one for each of millions of routes");
+
+/// More sessions than one.
 #[derive(Debug, Default)]
-struct Sessions {
-    list: SmallVec<[LocalSubscription; 1]>,
+struct Many {
+    list: Vec<LocalSubscription>,
     /// The place in the list by slot; made when there are [`INDEX_FROM`] sessions.
-    #[expect(clippy::box_collection, reason = "most routes have one session and no index")]
-    places: Option<Box<HashMap<u32, u32, foldhash::fast::RandomState>>>,
+    places: HashMap<u32, u32, foldhash::fast::RandomState>,
 }
 
 impl Sessions {
+    fn as_slice(&self) -> &[LocalSubscription] {
+        match self {
+            Sessions::One(subscription) => std::slice::from_ref(subscription),
+            Sessions::Many(many) => &many.list,
+        }
+    }
+
     fn push(&mut self, subscription: LocalSubscription) {
-        let place = place_of(self.list.len());
+        match self {
+            Sessions::One(first) => {
+                let list = vec![*first, subscription];
+                *self = Sessions::Many(Box::new(Many { list, ..Many::default() }));
+            }
+            Sessions::Many(many) => many.push(subscription),
+        }
+    }
+
+    fn find_mut(&mut self, slot: u32) -> Option<&mut LocalSubscription> {
+        match self {
+            Sessions::One(subscription) => Some(subscription).filter(|known| known.slot == slot),
+            Sessions::Many(many) => {
+                let place = many.find(slot)?;
+                many.list.get_mut(place)
+            }
+        }
+    }
+
+    fn remove(&mut self, slot: u32) -> Removed {
+        match self {
+            Sessions::One(subscription) if subscription.slot == slot => Removed::Last,
+            Sessions::One(_) => Removed::Unknown,
+            Sessions::Many(many) => {
+                if !many.remove(slot) {
+                    return Removed::Unknown;
+                }
+                if let [only] = many.list[..] {
+                    *self = Sessions::One(only);
+                }
+                Removed::Others
+            }
+        }
+    }
+}
+
+impl Many {
+    fn push(&mut self, subscription: LocalSubscription) {
         self.list.push(subscription);
-        if let Some(places) = &mut self.places {
-            places.insert(subscription.slot, place);
+        if self.has_places() {
+            self.places.insert(subscription.slot, place_of(self.list.len() - 1));
         } else if self.list.len() == INDEX_FROM {
             let all = self.list.iter().enumerate();
-            self.places =
-                Some(Box::new(all.map(|(place, known)| (known.slot, place_of(place))).collect()));
+            self.places = all.map(|(place, known)| (known.slot, place_of(place))).collect();
         }
     }
 
     fn find(&self, slot: u32) -> Option<usize> {
-        match &self.places {
-            Some(places) => places.get(&slot).map(|place| *place as usize),
-            None => self.list.iter().position(|known| known.slot == slot),
+        if self.has_places() {
+            return self.places.get(&slot).map(|place| *place as usize);
         }
+        self.list.iter().position(|known| known.slot == slot)
+    }
+
+    fn has_places(&self) -> bool {
+        !self.places.is_empty()
     }
 
     fn remove(&mut self, slot: u32) -> bool {
         let Some(place) = self.find(slot) else { return false };
         self.list.swap_remove(place);
-        if let Some(places) = &mut self.places {
-            places.remove(&slot);
+        if self.has_places() {
+            self.places.remove(&slot);
             if let Some(moved) = self.list.get(place) {
-                places.insert(moved.slot, place_of(place));
+                self.places.insert(moved.slot, place_of(place));
             }
         }
         if self.list.len() < INDEX_FROM / 2 {
-            self.places = None;
+            self.places = HashMap::default();
         }
         if self.list.capacity() > INDEX_FROM && self.list.len() * 4 < self.list.capacity() {
             self.list.shrink_to_fit();
@@ -90,27 +144,33 @@ impl LocalRoutes {
     /// Adds a session to a route that it does not have.
     pub(crate) fn insert(&mut self, route: RouteId, subscription: LocalSubscription) {
         self.epoch += 1;
-        self.routes.entry(route).or_default().push(subscription);
+        match self.routes.entry(route) {
+            hash_map::Entry::Occupied(mut sessions) => sessions.get_mut().push(subscription),
+            hash_map::Entry::Vacant(place) => {
+                place.insert(Sessions::One(subscription));
+            }
+        }
     }
 
     /// Replaces the options of a session that has the route. MQTT-078
     pub(crate) fn replace(&mut self, route: RouteId, subscription: LocalSubscription) {
         self.epoch += 1;
         let Some(sessions) = self.routes.get_mut(&route) else { return };
-        if let Some(place) = sessions.find(subscription.slot) {
-            sessions.list[place] = subscription;
+        if let Some(known) = sessions.find_mut(subscription.slot) {
+            *known = subscription;
         }
     }
 
     /// Takes a session from a route.
     pub(crate) fn remove(&mut self, route: RouteId, slot: u32) -> Removed {
         let Some(sessions) = self.routes.get_mut(&route) else { return Removed::Unknown };
-        if !sessions.remove(slot) {
-            return Removed::Unknown;
+        let removed = sessions.remove(slot);
+        if removed == Removed::Unknown {
+            return removed;
         }
         self.epoch += 1;
-        if !sessions.list.is_empty() {
-            return Removed::Others;
+        if removed == Removed::Others {
+            return removed;
         }
         self.routes.remove(&route);
         if self.routes.capacity() > 64 && self.routes.len() * 4 < self.routes.capacity() {
@@ -121,7 +181,7 @@ impl LocalRoutes {
 
     /// The sessions of a route.
     pub(crate) fn sessions(&self, route: RouteId) -> &[LocalSubscription] {
-        self.routes.get(&route).map_or(&[], |sessions| &sessions.list[..])
+        self.routes.get(&route).map_or(&[], Sessions::as_slice)
     }
 }
 

@@ -8,16 +8,11 @@
 //! A lane is bounded by its sender: while it holds more than [`LANE_BYTES_MAX`], or less while memory
 //! is short, the sender reads nothing from its publishers. Notes are bounded by the sessions that they are about.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ratatosk_contract::{
-    SessionRef, StoredMessage, TenantId, Ticket, call::Settlement, sessions::Delivery,
-};
+use ratatosk_contract::{SessionRef, Ticket, call::Settlement, inbox::DueWill, sessions::Delivery};
 use tokio::sync::Notify;
 
 use crate::acceptor::Accepted;
@@ -55,8 +50,8 @@ pub(crate) enum Note {
     InboxReady(SessionRef),
     /// See [`ratatosk_contract::sessions::Sessions::settle`].
     Settle { session: SessionRef, ticket: Ticket, settlement: Settlement },
-    /// Publish for nobody: a will that is due.
-    Publish { tenant: TenantId, message: Arc<StoredMessage> },
+    /// Publish a will that is due.
+    Publish(Box<DueWill>),
     /// See [`ratatosk_contract::sessions::Sessions::deliver`].
     Deliver { session: SessionRef, delivery: Box<Delivery> },
     /// A lane of this shard has room again.

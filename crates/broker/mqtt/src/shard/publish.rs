@@ -8,12 +8,13 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use ratatosk_codec::PacketId;
 use ratatosk_contract::{
     Call, Message, ReplyTo, ShardId,
     call::Settlement,
     dist::{InboxRoute, Resolution, RouteId},
     group::{Group, Member, MemberTarget as GroupTarget},
-    inbox::{DirectDelivery, SharedRoute, Targets},
+    inbox::{Claim, DirectDelivery, SharedRoute, Targets},
 };
 use ratatosk_session::{Delivered, Delivery, DropReason, Origin};
 use ratatosk_telemetry::memory::Pressure;
@@ -115,6 +116,7 @@ impl Shard {
         number: TenantNumber,
         resolved: &Resolved,
         message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
     ) -> Call<Settlement> {
         let mut members = std::mem::take(&mut self.members);
@@ -126,7 +128,7 @@ impl Shard {
             }
         }
         let targets = Targets { routes: &resolved.inboxes, shared: &shared };
-        let call = self.append(number, targets, message, reply_to);
+        let call = self.append(number, targets, message, exchange, reply_to);
         shared.clear();
         let is_refused = reply_to.is_some() && refusal(call).is_some();
         if !is_refused {
@@ -281,27 +283,30 @@ impl Shard {
         let (mut members, mut shared) = (Vec::new(), Vec::new());
         sort(group, member, target.hops + 1, &mut members, &mut shared);
         // Its publisher has its answer already.
-        let _ = self.append(number, Targets { routes: &[], shared: &shared }, message, None);
+        let targets = Targets { routes: &[], shared: &shared };
+        let _ = self.append(number, targets, message, None, None);
         for (shard, target) in &members {
             self.send_member(number, *shard, target, message);
         }
     }
 
-    /// Queues a message for persistent sessions. What is refused and nobody asks for is dropped.
+    /// Queues a message for persistent sessions, and notes the exchange of QoS 2 that it belongs to
+    /// if its publisher is one. What is refused and nobody asks for is dropped.
     fn append(
         &mut self,
         number: TenantNumber,
         targets: Targets<'_>,
         message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
     ) -> Call<Settlement> {
         let count = targets.routes.len() + targets.shared.len();
-        if count == 0 {
+        if count == 0 && exchange.is_none() {
             return Call::Ready(Settlement::Done);
         }
         let mut direct = std::mem::take(&mut self.direct);
         direct.clear();
-        let call = self.node.inbox.append(targets, message, None, reply_to, &mut direct);
+        let call = self.node.inbox.append(targets, message, exchange, reply_to, &mut direct);
         self.deliver_direct(number, &direct, message);
         self.direct = direct;
         if reply_to.is_none()

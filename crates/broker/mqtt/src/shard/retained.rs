@@ -62,12 +62,16 @@ impl Shard {
                 self.mark_dirty(session, connection);
                 return;
             }
-            let Some(rare) = &mut connection.local.rare else { return };
-            let Some(mut read) = rare.retained.pop_front() else { return };
+            let reads = &mut connection.local.retained;
+            let Some(mut read) = reads.as_mut().and_then(|reads| reads.pop_front()) else {
+                // Most connections are owed something only once.
+                *reads = None;
+                return;
+            };
             self.read_page(tenant, session, connection, &mut read, room);
             let is_over = read.cursor == Cursor::End || read.left == 0;
             if !is_over {
-                connection.local.rare().retained.push_front(read);
+                connection.local.retained.get_or_insert_default().push_front(read);
             }
         }
     }
@@ -109,7 +113,7 @@ impl Shard {
     ) {
         let message = stored.as_message();
         let qos = message.qos.min(read.options.qos);
-        if let Some(claim) = connection.local.claim
+        if let Some(claim) = connection.local.claim.as_deref()
             && qos != ratatosk_codec::Qos::AtMostOnce
         {
             // A persistent session's messages go through its inbox, so that they survive.

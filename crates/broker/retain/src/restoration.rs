@@ -1,0 +1,102 @@
+//! From the data of the keyspace back to what is in memory.
+//!
+//! The keys of a tenant are neighbours, so a tenant is taken in as a whole: sorted once, not
+//! inserted message by message.
+
+use std::sync::Arc;
+
+use ratatosk_clock::{Epoch, Instant};
+use ratatosk_contract::{Message, TenantId};
+use ratatosk_engine::{Error, KeyRange};
+use ratatosk_store::coprocessor::{Reader, scan_all};
+
+use crate::{
+    schema::message::{Record, TopicHash, parse_key},
+    store::{Kept, topic_key},
+    tenant::Tenant,
+};
+
+/// One reading of the keyspace.
+pub(crate) struct Restoration<F> {
+    epoch: Epoch,
+    /// Makes a tenant.
+    open: F,
+    part: Option<Part>,
+}
+
+/// What was read of one tenant.
+struct Part {
+    id: TenantId,
+    tenant: Arc<Tenant>,
+    kept: Kept,
+}
+
+impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
+    pub(crate) fn new(epoch: Epoch, open: F) -> Self {
+        Restoration { epoch, open, part: None }
+    }
+
+    /// Reads everything and gives it to the tenants.
+    pub(crate) fn read(&mut self, reader: &dyn Reader) -> Result<(), Error> {
+        scan_all(reader, &KeyRange::all(), |key, value| self.take(key, value))?;
+        self.finish();
+        Ok(())
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        let corrupt = |what: &str| {
+            let detail = format!("retained message {}: {what}", key.escape_ascii());
+            Err(Error::Corrupt { detail })
+        };
+        let Ok((tenant, hash)) = parse_key(key) else {
+            return corrupt("the key is none");
+        };
+        let Ok(record) = Record::decode(value) else {
+            return corrupt("the record cannot be read, or is of another version");
+        };
+        if TopicHash::of(record.topic) != hash {
+            return corrupt("the record is of another topic");
+        }
+        let Some(topic) = topic_key(record.topic) else {
+            return corrupt("the topic is none");
+        };
+        let epoch = self.epoch;
+        let part = self.part_of(tenant);
+        let deadline = record.deadline.map(|deadline| epoch.instant(deadline));
+        if deadline == Some(Instant::ZERO) {
+            part.kept.push_stale(hash);
+            return Ok(());
+        }
+        let message = part.tenant.keep(&Message {
+            topic: record.topic,
+            payload: record.payload,
+            shared: None,
+            properties: record.properties,
+            qos: record.qos,
+            retain: true,
+            publisher: record.publisher,
+            accepted: epoch.instant(record.accepted),
+            deadline,
+        });
+        part.kept.push(topic, Arc::new(message));
+        Ok(())
+    }
+
+    fn part_of(&mut self, tenant: &str) -> &mut Part {
+        if self.part.as_ref().is_none_or(|part| part.id.as_str() != tenant) {
+            self.finish();
+        }
+        self.part.get_or_insert_with(|| {
+            let id = TenantId::new(tenant);
+            let tenant = (self.open)(&id);
+            Part { id, tenant, kept: Kept::default() }
+        })
+    }
+
+    /// Gives a tenant what was read of it.
+    fn finish(&mut self) {
+        if let Some(part) = self.part.take() {
+            part.tenant.restore(part.kept);
+        }
+    }
+}

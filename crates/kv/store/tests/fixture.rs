@@ -1,0 +1,169 @@
+//! A coprocessor for tests, and a store without threads or disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ratatosk_clock::Instant;
+use ratatosk_engine::{Batch, Engine as _, Error, KeyRange, MemoryEngine, Overlay, SpaceId};
+use ratatosk_store::command::Commands;
+use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Writer, scan_all};
+use ratatosk_store::host::{Answered, Done, Host, checkpoint, read_range};
+use ratatosk_store::log::{GroupId, MemoryLog, RaftLog as _};
+use ratatosk_store::machine::{Input, Machine, Opened, Output};
+use ratatosk_store::range::{Descriptor, Version};
+
+pub(crate) const STORE: u64 = 7;
+pub(crate) const GROUP: GroupId = GroupId(1);
+pub(crate) const SPACE: SpaceId = SpaceId(1);
+
+/// Counts how often each command was carried out, in the data and in memory. The answer is the
+/// count: whoever applies a command twice, or forgets one, gives another.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    total: u64,
+}
+
+impl Coprocessor for Counter {
+    fn reset(&mut self, _boundary: &KeyRange, reader: &dyn Reader) -> Result<(), Error> {
+        self.total = 0;
+        scan_all(reader, &KeyRange::all(), |_, value| {
+            self.total += number(value);
+            Ok(())
+        })
+    }
+
+    fn apply(
+        &mut self,
+        _position: Position,
+        command: &Bytes,
+        writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error> {
+        let before = writer.get(command)?.map_or(0, |value| number(&value));
+        self.total += 1;
+        writer.put(command.clone(), (before + 1).to_be_bytes().to_vec());
+        Ok(Bytes::from(self.total.to_be_bytes().to_vec()))
+    }
+
+    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
+        Ok(Bytes::from(self.total.to_be_bytes().to_vec()))
+    }
+}
+
+pub(crate) fn number(value: &[u8]) -> u64 {
+    u64::from_be_bytes(value.try_into().expect("eight bytes"))
+}
+
+pub(crate) fn commands(names: &[&str]) -> Vec<u8> {
+    let mut commands = Commands::new(Version::default());
+    names.iter().for_each(|name| commands.push(name.as_bytes()));
+    commands.into_data()
+}
+
+pub(crate) fn descriptor() -> Descriptor {
+    Descriptor {
+        group: GROUP,
+        keyspace: "counter".to_owned(),
+        boundary: KeyRange::all(),
+        version: Version::default(),
+        voters: vec![STORE],
+    }
+}
+
+/// A store of one group, in memory.
+pub(crate) struct Small {
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) overlay: Arc<Overlay<MemoryEngine>>,
+    machine: Machine<MemoryLog, u64>,
+    host: Host<MemoryEngine>,
+    now: Instant,
+}
+
+impl Small {
+    pub(crate) fn new() -> Self {
+        Self::open(Arc::new(MemoryLog::default()), MemoryEngine::new(2))
+    }
+
+    fn open(log: Arc<MemoryLog>, engine: MemoryEngine) -> Self {
+        let overlay = Arc::new(Overlay::new(engine, 2));
+        let mut host = Host::new(Arc::clone(&overlay));
+        let applied = host.open(descriptor(), SPACE, Box::<Counter>::default()).expect("memory");
+        let states = log.groups().expect("memory");
+        let state = states.into_iter().find(|state| state.group == GROUP);
+        let state = state.unwrap_or(ratatosk_store::log::GroupState {
+            group: GROUP,
+            hard_state: raft::eraftpb::HardState::default(),
+            truncated: ratatosk_store::log::Truncated::default(),
+            last_index: 0,
+            durable_applied: 0,
+        });
+        let opened = Opened { state, voters: vec![STORE], applied };
+        let machine = Machine::open(Arc::clone(&log), STORE, [opened]).expect("whole");
+        let mut small = Self { log, overlay, machine, host, now: Instant::ZERO };
+        let done = small.run(Vec::new());
+        assert_eq!(done.leads, [GROUP], "alone, it leads at once");
+        small
+    }
+
+    /// What is there after a crash: the log, and of the engine what a checkpoint has made durable.
+    pub(crate) fn crash(self) -> Self {
+        let log = Arc::clone(&self.log);
+        let engine = MemoryEngine::new(2);
+        let mut copied = Batch::new();
+        for space in [SpaceId(0), SPACE] {
+            let view = self.overlay.engine().view();
+            let scanned =
+                ratatosk_engine::View::scan(&view, space, &KeyRange::all(), &mut |key, value| {
+                    copied.put(space, Bytes::copy_from_slice(key), value.clone());
+                    std::ops::ControlFlow::Continue(())
+                });
+            scanned.expect("memory");
+        }
+        engine.write(copied).expect("memory");
+        Self::open(log, engine)
+    }
+
+    pub(crate) fn propose(&mut self, data: Vec<u8>, ticket: u64) -> Vec<Answered<u64>> {
+        self.run(vec![Input::Propose { group: GROUP, data, ticket }]).answered
+    }
+
+    pub(crate) fn checkpoint(&mut self) -> u64 {
+        let durable = checkpoint(&*self.overlay, [GROUP]).expect("memory");
+        let (group, index) = durable[0];
+        self.run(vec![Input::Checkpointed { group, index }]);
+        index
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        let answer = self.host.query(GROUP, &Bytes::new()).expect("memory").expect("it is here");
+        number(&answer)
+    }
+
+    pub(crate) fn counts(&self) -> Vec<(String, u64)> {
+        let mut counts = Vec::new();
+        read_range(&*self.overlay, SPACE, &KeyRange::all(), &mut |reader| {
+            scan_all(reader, &KeyRange::all(), |key, value| {
+                counts.push((String::from_utf8_lossy(key).into_owned(), number(value)));
+                Ok(())
+            })
+        })
+        .expect("memory");
+        counts
+    }
+
+    /// Steps until nothing more comes.
+    pub(crate) fn run(&mut self, mut inputs: Vec<Input<u64>>) -> Done<u64> {
+        let mut done = Done::default();
+        loop {
+            let mut output = Output::default();
+            self.now = self.now + std::time::Duration::from_millis(1);
+            self.machine.step(self.now, inputs.drain(..), &mut output).expect("memory");
+            let is_idle = output.events.is_empty() && !self.machine.is_dirty();
+            self.host.run(output.events, &mut done).expect("memory");
+            let applied = done.applied.drain(..);
+            inputs.extend(applied.map(|(group, index)| Input::Applied { group, index }));
+            if is_idle && inputs.is_empty() {
+                return done;
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The rounds: load, kill -9 at a moment that the seed draws, restart; at the end all is drained,
+//! and the broker is killed once more, after which nothing may come again.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep};
+
+use crate::broker::Broker;
+use crate::connection::Persona;
+use crate::dice::Dice;
+use crate::history::{History, What};
+use crate::oracle::{Property, Violation, judge};
+use crate::stage::{Mode, Stage};
+use crate::{cast, mortal, probe, report};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// What decides actions and kills.
+    pub seed: u64,
+    /// How often the broker is killed under load.
+    pub rounds: u32,
+    /// The longest time from a start to its kill.
+    pub span: Duration,
+    /// Messages a second of each publisher.
+    pub rate: u32,
+    /// What happens to the broker.
+    pub blow: Blow,
+}
+
+/// What ends a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// kill -9.
+    Kill,
+    /// All connections fail and the broker lives: what even one without a disk has to withstand,
+    /// so that a violation means that the clients here are wrong.
+    Cut,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All that happened.
+    pub history: History,
+    /// What must not have happened.
+    pub violations: Vec<Violation>,
+    /// How often the broker was killed.
+    pub kills: u32,
+    seed: u64,
+}
+
+impl Outcome {
+    /// The violations of some properties, for people; nothing if there are none.
+    #[must_use]
+    pub fn report(&self, properties: &[Property]) -> String {
+        let is_meant = |violation: &&Violation| properties.contains(&violation.property);
+        let violations: Vec<_> = self.violations.iter().filter(is_meant).cloned().collect();
+        report::report(&self.history, &violations, self.seed)
+    }
+}
+
+/// A round without this is no load.
+const SPAN_MIN: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(400);
+/// In so long nearly every process has begun, and many have not finished to begin.
+const STARTING_MAX: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(400);
+/// The longest that a subscriber's acknowledgement may be on its way to the disk.
+const SETTLE: Duration = Duration::from_secs(1);
+/// What did not come after so long without any event is lost.
+const LOST_AFTER: Duration = Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(120);
+
+/// Does what is planned. The folder of the broker is kept if something is wrong.
+///
+/// # Errors
+/// If the broker does not start, or ends by itself.
+pub fn run(plan: Plan) -> Result<Outcome> {
+    let mut broker = Broker::new()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = LocalSet::new().block_on(&runtime, torture(&mut broker, plan));
+    let outcome = outcome.and_then(|outcome| {
+        broker.check_log()?;
+        Ok(outcome)
+    });
+    if outcome.as_ref().map_or(true, |outcome| !outcome.violations.is_empty()) {
+        broker.keep();
+    }
+    outcome.with_context(|| format!("seed {}", plan.seed))
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    broker: &'a mut Broker,
+    stage: Rc<Stage>,
+    probe: Persona,
+    /// Topics that are retained.
+    kept: Vec<String>,
+    dice: Dice,
+    kills: u32,
+    blow: Blow,
+}
+
+async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
+    let stage = Rc::new(Stage::new(History::default(), broker.address()));
+    // Dropped at the end, and its clients with it.
+    let mut tasks = JoinSet::new();
+    let kept = cast::enter(&stage, &mut tasks, plan.seed, plan.rate);
+    let probe = probe::persona(&stage);
+    let dice = Dice::new(plan.seed, 0);
+    let mut run = Run { broker, stage, probe, kept, dice, kills: 0, blow: plan.blow };
+    run.broker.start()?;
+    // Everybody has subscribed before the first message.
+    run.begin(Mode::Drain).await?;
+    run.stage.quiet(QUIET, DRAIN_MAX).await;
+    run.stage.turn(Mode::Load);
+    for round in 1..=plan.rounds {
+        // Some kills meet everybody on the way back.
+        let longest = if run.dice.once_in(3) { SHORT } else { plan.span };
+        let span = run.dice.span(SPAN_MIN, longest);
+        for mortal in mortal::generation(&run.stage, &mut run.dice, round, span) {
+            tasks.spawn_local(mortal);
+        }
+        sleep(span).await;
+        check_clients(&mut tasks)?;
+        run.strike()?;
+        while plan.blow == Blow::Kill && run.dice.once_in(4) {
+            sleep(run.dice.span(Duration::ZERO, STARTING_MAX)).await;
+            run.strike()?;
+        }
+        run.begin(Mode::Load).await?;
+    }
+    run.stage.turn(Mode::Drain);
+    let mut violations = run.drained().await?;
+    if !is_something_missing(&violations) {
+        // All is taken, and the broker had the time to settle it: from now on nothing comes.
+        run.stage.quiet(SETTLE, DRAIN_MAX).await;
+        run.stage.record_broker(What::Drained);
+        run.strike()?;
+        run.begin(Mode::Drain).await?;
+        violations = run.drained().await?;
+    }
+    check_clients(&mut tasks)?;
+    let history = run.stage.history.borrow().clone();
+    Ok(Outcome { history, violations, kills: run.kills, seed: plan.seed })
+}
+
+impl Run<'_> {
+    /// Waits for the broker, looks at what is retained, and lets everybody in.
+    async fn begin(&mut self, mode: Mode) -> Result<()> {
+        self.broker.ready().await?;
+        self.stage.record_broker(What::Started);
+        self.stage.inspect();
+        probe::look(&self.stage, &self.probe, &self.kept).await.context("the probe")?;
+        self.stage.turn(mode);
+        Ok(())
+    }
+
+    /// Ends the round; afterwards a broker is there or begins.
+    fn strike(&mut self) -> Result<()> {
+        self.stage.close();
+        if self.blow == Blow::Cut {
+            self.stage.record_broker(What::NetworkFailed);
+            return self.broker.check_alive();
+        }
+        self.broker.kill()?;
+        self.stage.record_broker(What::Killed);
+        self.kills += 1;
+        self.broker.start()
+    }
+
+    /// Waits until nothing is missing, or what is missing does not come any more.
+    async fn drained(&mut self) -> Result<Vec<Violation>> {
+        let started = Instant::now();
+        let mut events = usize::MAX;
+        let mut changed = started;
+        loop {
+            self.stage.quiet(QUIET, DRAIN_MAX).await;
+            self.broker.check_alive()?;
+            let history = self.stage.history.borrow();
+            if history.events.len() != events {
+                (events, changed) = (history.events.len(), Instant::now());
+            }
+            let is_late = changed.elapsed() > LOST_AFTER || started.elapsed() > DRAIN_MAX;
+            let violations = judge(&history);
+            if is_late || (history.open == 0 && !is_something_missing(&violations)) {
+                return Ok(violations);
+            }
+        }
+    }
+}
+
+/// Whether waiting may help.
+fn is_something_missing(violations: &[Violation]) -> bool {
+    let may_come = [Property::Delivery, Property::Will];
+    violations.iter().any(|violation| may_come.contains(&violation.property))
+}
+
+/// Clients never end by themselves, but for mortals.
+fn check_clients(tasks: &mut JoinSet<()>) -> Result<()> {
+    while let Some(ended) = tasks.try_join_next() {
+        ended.context("a client came to grief")?;
+    }
+    Ok(())
+}
