@@ -114,7 +114,6 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     inbox: u64,
     version: u64,
-    incarnation: u64,
     expiry_s: Option<u32>,
     subscriptions: Vec<Subscription>,
     inbound: Vec<PacketId>,
@@ -164,7 +163,6 @@ fn sessions(bench: &Bench) -> BTreeMap<String, Known> {
             let known = Known {
                 inbox: inbox.0,
                 version: session.version,
-                incarnation: session.incarnation,
                 expiry_s: session.expiry_s,
                 subscriptions: session.subscriptions().to_vec(),
                 inbound: session.inbound().to_vec(),
