@@ -12,7 +12,7 @@ use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_codec::ProtocolVersion;
 use ratatosk_contract::{
     TenantSettings,
-    inbox::Inbox as _,
+    inbox::Inbox,
     retain::{Retain, RetainLimits},
     sessions::Sessions as _,
 };
@@ -56,7 +56,7 @@ pub struct Setup {
     pub events: EventCollectors,
     /// What stands before the inbox and the retained messages.
     pub store: Arc<Store>,
-    /// Where persistent sessions are kept.
+    /// Where persistent sessions are kept. If they are, `store` does not stand before them.
     pub sessions_in: Option<Arc<dyn Keyspace>>,
     /// Where retained messages are kept. If they are, `store` does not stand before them.
     pub retained_in: Option<Arc<dyn Keyspace>>,
@@ -254,6 +254,7 @@ async fn serve(
     let post = mqtt.post();
     let dist = Arc::new(DistService::new());
     let memory = Accountant::new(setup.memory_max);
+    let are_sessions_kept = setup.sessions_in.is_some();
     let mut inbox = InboxService::new(dist.clone(), Arc::new(post.clone())).charged_to(&memory);
     if let Some(keyspace) = setup.sessions_in {
         inbox = inbox.kept_in(keyspace, clock.epoch());
@@ -269,12 +270,14 @@ async fn serve(
     let retain = Arc::new(retain);
     let (slow_inbox, slow_retain) =
         setup.store.before(inbox.clone(), retain.clone(), Arc::new(post.clone()));
-    let prompt_retain: Arc<dyn Retain> = retain.clone();
+    // What is kept answers in its own time.
+    let kept_inbox: Arc<dyn Inbox> = inbox.clone();
+    let kept_retain: Arc<dyn Retain> = retain.clone();
     let session_dict = Arc::new(DictService::new());
     let services = Services {
         dist: dist.clone(),
-        inbox: slow_inbox,
-        retain: if is_retain_kept { prompt_retain } else { slow_retain },
+        inbox: if are_sessions_kept { kept_inbox } else { slow_inbox },
+        retain: if is_retain_kept { kept_retain } else { slow_retain },
         session_dict: session_dict.clone(),
         plugins,
         events: setup.events,
