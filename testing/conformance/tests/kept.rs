@@ -101,6 +101,8 @@ fn nothing_is_said_of_a_persistent_session_before_it_is_durable() {
         let message_id = message.packet_id;
         if qos == QOS1 {
             subscriber.acknowledge(&message);
+            kept.holds(1);
+            kept.keyspace.settle();
             continue;
         }
         publisher.ack(PacketType::Pubrel, id);
