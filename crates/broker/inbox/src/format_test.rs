@@ -57,7 +57,6 @@ fn message() -> MessageRecord<'static> {
 fn session() -> SessionRecord {
     SessionRecord {
         identity: identity(),
-        incarnation: 300,
         version: 2,
         expiry_s: Some(100),
         limits: QueueLimits {
@@ -118,7 +117,7 @@ fn keys_are_as_documented() {
 #[test]
 fn records_are_as_documented() {
     let bytes = encoded(|into| session().encode(into));
-    let golden = b"\x0f\x01t\x01u\x02c1\xac\x02\x02\xe8\x07\x0a\x05\x64\x80\x01";
+    let golden = b"\x0f\x01t\x01u\x02c1\x02\xe8\x07\x0a\x05\x64\x80\x01";
     check("session", 2, &bytes, golden);
     let options =
         SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::AtLeastOnce) };
@@ -196,24 +195,23 @@ fn text() -> impl Strategy<Value = String> {
 
 fn session_any() -> impl Strategy<Value = SessionRecord> {
     let names = (text(), prop::option::of(text()), text());
-    let numbers = any::<(u64, u64, Option<u32>, u32, u32, u32, bool, bool, Option<u64>)>();
+    let numbers = any::<(u64, Option<u32>, u32, u32, u32, bool, bool, Option<u64>)>();
     (names, numbers).prop_map(|((tenant, user, client), numbers)| SessionRecord {
         identity: SessionIdentity {
             tenant: TenantId::new(&tenant),
             user: user.map(Into::into),
             client: ClientId::new(&client),
         },
-        incarnation: numbers.0,
-        version: numbers.1,
-        expiry_s: numbers.2,
+        version: numbers.0,
+        expiry_s: numbers.1,
         limits: QueueLimits {
-            messages_max: numbers.3,
-            filters_max: numbers.4,
-            members_max: numbers.5,
-            qos0_drop_oldest: numbers.6,
-            qos0_when_offline: numbers.7,
+            messages_max: numbers.2,
+            filters_max: numbers.3,
+            members_max: numbers.4,
+            qos0_drop_oldest: numbers.5,
+            qos0_when_offline: numbers.6,
         },
-        detached: numbers.8.map(Timestamp::from_millis),
+        detached: numbers.7.map(Timestamp::from_millis),
     })
 }
 

@@ -49,7 +49,9 @@ impl Journal {
         let done = move |fate: Fate| {
             let is_refused = matches!(&fate, Fate::Applied(answer) if &answer[..] == MALFORMED);
             debug_assert!(!is_refused, "the coprocessor reads what the service writes");
-            partitions.follow(&sequel, &fate);
+            // What was not carried out is promised to nobody.
+            let is_done = !is_refused && matches!(fate, Fate::Applied(_));
+            partitions.follow(&sequel, is_done);
         };
         self.keyspace.submit(&inbox.0.to_be_bytes(), effects.bytes.into(), Box::new(done));
     }
@@ -75,7 +77,9 @@ pub(crate) struct Effects {
 
 impl Effects {
     pub(crate) fn new(epoch: Epoch) -> Self {
-        Effects { bytes: vec![VERSION], epoch }
+        let mut bytes = Vec::with_capacity(64);
+        bytes.push(VERSION);
+        Effects { bytes, epoch }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

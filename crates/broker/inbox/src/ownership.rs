@@ -203,14 +203,10 @@ impl InboxService {
         change.ended.push(ended);
     }
 
-    /// Numbers a life by the clock, or by one more than the last: where lives outlive the process,
-    /// by the clock that does.
+    /// Numbers a life by the clock, or by one more than the last. Lives of transient sessions have
+    /// numbers of the same clock.
     fn next_incarnation(&self, now: Instant) -> u64 {
-        let nanos = match &self.journal {
-            Some(journal) => journal.epoch.stamp(now).as_millis().saturating_mul(1_000_000),
-            None => now.as_nanos(),
-        };
-        let next = |last: u64| nanos.max(last + 1);
+        let next = |last: u64| now.as_nanos().max(last + 1);
         let last = self
             .incarnation
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));

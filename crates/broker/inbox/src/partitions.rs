@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
-use ratatosk_client::Fate;
 use ratatosk_contract::{
     ReplyTo, SessionIdentity, SessionRef,
     call::Settlement,
@@ -87,8 +86,13 @@ impl Partitions {
     }
 
     pub(crate) fn lock(&self, set: PartitionSet) -> Locks<'_> {
-        let numbers = (0..PARTITION_COUNT).filter(|number| set.0 >> number & 1 != 0);
-        Locks { set, held: numbers.map(|number| self.locks[number].lock()).collect() }
+        let mut held = SmallVec::new();
+        let mut rest = set.0;
+        while rest != 0 {
+            held.push(self.locks[rest.trailing_zeros() as usize].lock());
+            rest &= rest - 1;
+        }
+        Locks { set, held }
     }
 
     pub(crate) fn lock_one(&self, number: usize) -> Locks<'_> {
@@ -105,12 +109,12 @@ impl Partitions {
         self.locks.iter().map(|padded| &**padded)
     }
 
-    /// Does what follows of a command. An entry whose command is lost is not handed out.
-    pub(crate) fn follow(&self, sequel: &Sequel, fate: &Fate) {
+    /// Does what follows of a command that was carried out, or may be lost: then its entries are not
+    /// handed out. DUR-009
+    pub(crate) fn follow(&self, sequel: &Sequel, is_done: bool) {
         if let Some(number) = sequel.ended {
             self.locks[number].lock().ends_under_way -= 1;
         }
-        let is_done = matches!(fate, Fate::Applied(_));
         let mut ready = SmallVec::<[SessionRef; 8]>::new();
         for (inbox, sequence) in sequel.entries.iter().filter(|_| is_done) {
             let mut partition = self.lock_of(*inbox);

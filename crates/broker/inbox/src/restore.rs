@@ -45,6 +45,9 @@ use crate::{
 /// A command of what is to be corrected holds about so much.
 const COMMAND_BYTES: usize = 64 * 1024;
 
+/// The incarnation of what was restored: older than every life of this process.
+const LIFE: u64 = 1;
+
 /// What was found.
 #[derive(Default)]
 struct Found {
@@ -86,6 +89,7 @@ impl InboxService {
                 found.add(parsed, value).map_err(|malformed| corrupt(key, malformed))
             })
         })?;
+        self.incarnation.fetch_max(LIFE, Ordering::Relaxed);
         let mut sessions = std::mem::take(&mut found.sessions);
         // Of two sessions of one identity the later is right.
         for (inbox, session) in sessions.iter().rev() {
@@ -127,8 +131,7 @@ impl InboxService {
             return Ok(());
         }
         let account = self.memory.account(record.identity.tenant.as_str());
-        self.incarnation.fetch_max(record.incarnation, Ordering::Relaxed);
-        let mut session = Session::restored(record.clone(), &account);
+        let mut session = Session::restored(record.clone(), LIFE, &account);
         session.detach();
         let routes = self.dist.tenant(&record.identity.tenant);
         for (ordinal, subscription) in &found.subscriptions {

@@ -10,7 +10,7 @@ use ratatosk_client::held::HeldKeyspace;
 use ratatosk_clock::{Epoch, Instant, Timestamp};
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ReplyTo, Ticket,
+    Call, Message, ReplyTo, Ticket,
     dist::InboxRoute,
     group::MemberTarget,
     inbox::{
@@ -20,7 +20,7 @@ use ratatosk_contract::{
 
 use crate::{
     InboxCoprocessor,
-    fake::{BUDGET, Bench, bench_in, identity, message, owner},
+    fake::{BUDGET, Bench, bench_in, identity, message, owner, seconds},
     schema::{Key, Place},
 };
 
@@ -30,17 +30,54 @@ const FILTERS: [&str; 4] = ["a", "b/#", "$share/g/a", "$oshare/h/a"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Attach { client: usize, is_clean: bool, has_will: bool },
-    Detach { client: usize, is_end: bool, has_will: bool },
+    Attach {
+        client: usize,
+        is_clean: bool,
+        has_will: bool,
+    },
+    Detach {
+        client: usize,
+        is_end: bool,
+        has_will: bool,
+    },
     Discard(usize),
-    Subscribe { client: usize, filter: usize, qos: u8 },
-    Unsubscribe { client: usize, filter: usize },
-    Append { qos: u8, exchange: Option<(usize, u16)> },
-    AppendShared { group: prop::sample::Index, member: prop::sample::Index },
-    Fetch { client: usize, count: usize },
-    Commit { client: usize, entry: prop::sample::Index },
-    Receive { client: usize, entry: prop::sample::Index },
-    Inbound { client: usize, packet_id: u16, is_released: bool },
+    Subscribe {
+        client: usize,
+        filter: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        client: usize,
+        filter: usize,
+    },
+    /// With a deadline, or so late that others are over theirs.
+    Append {
+        qos: u8,
+        is_brief: bool,
+        exchange: Option<(usize, u16)>,
+    },
+    AppendShared {
+        group: prop::sample::Index,
+        member: prop::sample::Index,
+    },
+    Fetch {
+        client: usize,
+        count: usize,
+        is_late: bool,
+    },
+    Commit {
+        client: usize,
+        entry: prop::sample::Index,
+    },
+    Receive {
+        client: usize,
+        entry: prop::sample::Index,
+    },
+    Inbound {
+        client: usize,
+        packet_id: u16,
+        is_released: bool,
+    },
     Settle(usize),
 }
 
@@ -57,11 +94,12 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, filter, qos)| Step::Subscribe { client, filter, qos }),
         1 => (client(), 0..FILTERS.len())
             .prop_map(|(client, filter)| Step::Unsubscribe { client, filter }),
-        6 => (0..3_u8, prop::option::weighted(0.3, (client(), 1..5_u16)))
-            .prop_map(|(qos, exchange)| Step::Append { qos, exchange }),
+        6 => (0..3_u8, any::<bool>(), prop::option::weighted(0.3, (client(), 1..5_u16)))
+            .prop_map(|(qos, is_brief, exchange)| Step::Append { qos, is_brief, exchange }),
         2 => (any_index(), any_index())
             .prop_map(|(group, member)| Step::AppendShared { group, member }),
-        4 => (client(), 1..5_usize).prop_map(|(client, count)| Step::Fetch { client, count }),
+        4 => (client(), 1..5_usize, prop::bool::weighted(0.3))
+            .prop_map(|(client, count, is_late)| Step::Fetch { client, count, is_late }),
         4 => (client(), any_index()).prop_map(|(client, entry)| Step::Commit { client, entry }),
         2 => (client(), any_index()).prop_map(|(client, entry)| Step::Receive { client, entry }),
         2 => (client(), 1..5_u16, any::<bool>()).prop_map(|(client, packet_id, is_released)| {
@@ -76,7 +114,6 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     inbox: u64,
     version: u64,
-    incarnation: u64,
     expiry_s: Option<u32>,
     subscriptions: Vec<Subscription>,
     inbound: Vec<PacketId>,
@@ -90,7 +127,15 @@ struct KnownEntry {
     qos: Qos,
     is_received: bool,
     /// Nobody asks for that of a message that was received.
-    payload: Option<String>,
+    message: Option<KnownMessage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownMessage {
+    payload: String,
+    retain: bool,
+    subscription_id: Option<u32>,
+    deadline: Option<Instant>,
     group: Option<(String, bool)>,
 }
 
@@ -101,18 +146,23 @@ fn sessions(bench: &Bench) -> BTreeMap<String, Known> {
             let entry = |(sequence, item, is_received): (u64, crate::queue::Item, bool)| {
                 let payload = String::from_utf8(item.message.payload.to_vec()).unwrap();
                 let group = item.origin.map(|origin| (origin.name.to_string(), origin.is_ordered));
+                let message = KnownMessage {
+                    payload,
+                    retain: item.retain,
+                    subscription_id: item.subscription_id,
+                    deadline: item.message.deadline,
+                    group,
+                };
                 KnownEntry {
                     sequence,
                     qos: item.qos,
                     is_received,
-                    payload: (!is_received).then_some(payload),
-                    group: group.filter(|_| !is_received),
+                    message: (!is_received).then_some(message),
                 }
             };
             let known = Known {
                 inbox: inbox.0,
                 version: session.version,
-                incarnation: session.incarnation,
                 expiry_s: session.expiry_s,
                 subscriptions: session.subscriptions().to_vec(),
                 inbound: session.inbound().to_vec(),
@@ -151,8 +201,10 @@ fn coprocessor() -> Box<InboxCoprocessor> {
 impl Run {
     fn new() -> Self {
         let keyspace = HeldKeyspace::new(coprocessor());
+        let mut bench = bench_in(&keyspace, epoch(), T0);
+        bench.limits.messages_max = 8;
         Run {
-            bench: bench_in(&keyspace, epoch(), T0),
+            bench,
             keyspace,
             claims: [None; 3],
             cursors: [0; 3],
@@ -200,7 +252,7 @@ impl Run {
         }
     }
 
-    fn append(&mut self, qos: u8, exchange: Option<(usize, u16)>) {
+    fn append(&mut self, qos: u8, is_brief: bool, exchange: Option<(usize, u16)>) {
         self.count += 1;
         let (text, ticket) = (self.count.to_string(), Ticket(self.count));
         let routes: Vec<_> = self.bench.routes.inboxes.lock().iter().map(|held| held.1).collect();
@@ -208,7 +260,12 @@ impl Run {
             Some((self.claims[client]?, PacketId::new(packet_id)?))
         });
         let qos = if exchange.is_some() { 2 } else { qos };
-        let message = message(&text, Qos::try_from(qos).unwrap());
+        let message = Message {
+            retain: is_brief,
+            accepted: if is_brief { T0 } else { seconds(30) },
+            deadline: is_brief.then_some(seconds(20)),
+            ..message(&text, Qos::try_from(qos).unwrap())
+        };
         let targets = Targets { routes: &routes, shared: &[] };
         let reply_to = Some(ReplyTo { session: owner(9), ticket });
         let mut direct = Vec::new();
@@ -259,7 +316,12 @@ impl Run {
             }
             Step::Subscribe { client, filter, qos } => {
                 let Some(claim) = self.claims[client] else { return };
-                let options = SubscriptionOptions::new(Qos::try_from(qos).unwrap());
+                let qos_max = Qos::try_from(qos).unwrap();
+                let retain_as_published = qos == 1;
+                let options = SubscriptionOptions {
+                    retain_as_published,
+                    ..SubscriptionOptions::new(qos_max)
+                };
                 let subscription_id = (qos == 2).then_some(7);
                 let filter = FILTERS[filter].into();
                 let subscription = Subscription { filter, options, subscription_id };
@@ -269,11 +331,12 @@ impl Run {
                 let Some(claim) = self.claims[client] else { return };
                 assert!(self.bench.inbox.unsubscribe(claim, FILTERS[filter], None).is_ok());
             }
-            Step::Append { qos, exchange } => self.append(qos, exchange),
+            Step::Append { qos, is_brief, exchange } => self.append(qos, is_brief, exchange),
             Step::AppendShared { group, member } => self.append_shared(group, member),
-            Step::Fetch { client, count } => {
+            Step::Fetch { client, count, is_late } => {
                 let Some(claim) = self.claims[client] else { return };
-                let budget = FetchBudget { messages_max: count, ..BUDGET };
+                let now = if is_late { seconds(25) } else { T0 };
+                let budget = FetchBudget { messages_max: count, now, ..BUDGET };
                 let entries = self.bench.fetch(claim, Sequence(self.cursors[client]), budget);
                 let last = entries.iter().map(|entry| entry.sequence.0).max();
                 self.cursors[client] = self.cursors[client].max(last.unwrap_or(0));
@@ -301,7 +364,7 @@ impl Run {
 }
 
 fn all_wills(bench: &Bench) -> BTreeSet<String> {
-    bench.expire(crate::fake::seconds(100_000)).into_iter().collect()
+    bench.expire(seconds(100_000)).into_iter().collect()
 }
 
 proptest! {
@@ -369,4 +432,93 @@ proptest! {
         }
         prop_assert_eq!(settled, run.appended.into_values().collect(), "each once it is durable");
     }
+}
+
+/// One of many who use the service at once: the same calls as in [`Step`], by a plain sequence of
+/// numbers.
+fn use_at_random(bench: &Bench, mut state: u64) {
+    let mut next = |below: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) % below
+    };
+    let pick = |number: u64| usize::try_from(number).unwrap();
+    let mut claims: [Option<Claim>; 3] = [None; 3];
+    for round in 0..400 {
+        let client = pick(next(3));
+        let Some(claim) = claims[client] else {
+            claims[client] = Some(bench.attach(CLIENTS[client], T0).claim);
+            continue;
+        };
+        // Somebody else may have taken the session over meanwhile.
+        let is_held = match next(12) {
+            0 => bench
+                .inbox
+                .detach(claim, Detach { expiry_s: None, will: None, now: T0 }, None)
+                .is_ok(),
+            1 if round % 8 == 0 => {
+                let _ = bench.inbox.discard(&identity(CLIENTS[client]), T0, None);
+                false
+            }
+            1..4 => {
+                let filter = FILTERS[pick(next(4))].into();
+                let options = SubscriptionOptions::new(Qos::ExactlyOnce);
+                let subscription = Subscription { filter, options, subscription_id: None };
+                let _ = bench.inbox.subscribe(claim, &subscription, None);
+                true
+            }
+            4..6 => {
+                bench.append(&round.to_string(), Qos::ExactlyOnce);
+                true
+            }
+            6..8 => {
+                let groups = bench.routes.groups.lock().clone();
+                let Some(group) = groups.first() else { continue };
+                let member = &group.members[pick(next(group.members.len() as u64))];
+                let MemberTarget::Inbox(inbox) = member.target else { continue };
+                let route = InboxRoute {
+                    inbox,
+                    incarnation: member.incarnation,
+                    options: member.options,
+                    subscription_id: None,
+                };
+                let shared = SharedRoute { route, group: Arc::clone(group) };
+                bench.append_shared(shared, &message("shared", Qos::AtLeastOnce));
+                true
+            }
+            _ => {
+                let mut entries = Vec::new();
+                let fetched = bench.inbox.fetch(claim, Sequence(0), BUDGET, &mut entries);
+                let taken = entries.get(pick(next(4))).map(|entry| entry.sequence);
+                let is_held = taken.is_none_or(|taken| bench.inbox.commit(claim, taken).is_ok());
+                fetched.is_ok() && is_held
+            }
+        };
+        if !is_held {
+            claims[client] = None;
+        }
+    }
+}
+
+/// DUR-002: whatever is done at once, the log has it in the order in which it was decided.
+#[test]
+fn what_many_do_at_once_comes_back_as_it_was_decided() {
+    let keyspace = HeldKeyspace::new(coprocessor());
+    let bench = bench_in(&keyspace, epoch(), T0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..5)
+            .map(|seed| {
+                let bench = &bench;
+                scope.spawn(move || use_at_random(bench, seed))
+            })
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            keyspace.settle_some(7);
+        }
+    });
+    keyspace.settle();
+    bench.inbox.check_invariants();
+    bench.check_conservation();
+    let after = bench_in(&keyspace.crash(coprocessor()), epoch(), T0);
+    assert_eq!(sessions(&after), sessions(&bench));
+    assert_eq!(after.routes.inboxes.lock().len(), bench.routes.inboxes.lock().len());
 }

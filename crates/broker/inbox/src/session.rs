@@ -75,22 +75,22 @@ impl Session {
         Self::restored(
             SessionRecord {
                 identity: attach.identity.clone(),
-                incarnation,
                 version: 0,
                 expiry_s: attach.expiry_s,
                 limits: attach.limits,
                 detached: None,
             },
+            incarnation,
             account,
         )
     }
 
     /// A session as it was stored, without an owner, subscriptions and a queue.
-    pub(crate) fn restored(record: SessionRecord, account: &Account) -> Self {
+    pub(crate) fn restored(record: SessionRecord, incarnation: u64, account: &Account) -> Self {
         let mut session = Session {
             publisher: record.identity.publisher(),
             identity: record.identity,
-            incarnation: record.incarnation,
+            incarnation,
             version: record.version,
             owner: None,
             waiting: Waiting::Not,
@@ -134,7 +134,6 @@ impl Session {
     pub(crate) fn record(&self, detached: Option<Timestamp>) -> SessionRecord {
         SessionRecord {
             identity: self.identity.clone(),
-            incarnation: self.incarnation,
             version: self.version,
             expiry_s: self.expiry_s,
             limits: self.limits,

@@ -17,11 +17,11 @@ const FLAG_DROP_OLDEST: u8 = 0x08;
 const FLAG_WHEN_OFFLINE: u8 = 0x10;
 const FLAGS: u8 = 0x1F;
 
-/// A session without its subscriptions and its queue.
+/// A session without its subscriptions and its queue. Not its incarnation: routes, which have it, do
+/// not outlive the process, and its number is never given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionRecord {
     pub(crate) identity: SessionIdentity,
-    pub(crate) incarnation: u64,
     pub(crate) version: u64,
     pub(crate) expiry_s: Option<u32>,
     pub(crate) limits: QueueLimits,
@@ -50,7 +50,6 @@ impl SessionRecord {
                 | flag(limits.qos0_when_offline, FLAG_WHEN_OFFLINE),
         );
         put_identity(into, &self.identity);
-        put_u64(into, self.incarnation);
         put_u64(into, self.version);
         for number in [limits.messages_max, limits.filters_max, limits.members_max] {
             put_u64(into, number.into());
@@ -69,7 +68,6 @@ impl SessionRecord {
         let has = |flag| flags & flag != 0;
         let record = SessionRecord {
             identity: take_identity(&mut parser, has(FLAG_USER))?,
-            incarnation: parser.take_u64()?,
             version: parser.take_u64()?,
             limits: QueueLimits {
                 messages_max: parser.take()?,
