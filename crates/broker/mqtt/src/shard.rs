@@ -18,6 +18,7 @@ mod incoming;
 mod link;
 mod local_routes;
 pub(crate) mod mailbox;
+mod membership;
 mod outcome;
 pub(crate) mod permissions;
 mod publish;

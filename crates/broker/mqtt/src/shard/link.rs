@@ -1,6 +1,6 @@
 //! The broker as one session sees it: the shard and what the session has in it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
@@ -9,7 +9,6 @@ use ratatosk_contract::{
     Call, Message, ReplyTo, SessionRef, Ticket,
     call::Settlement,
     dist::{AddError, Receiver, ReceiverKey, RouteId},
-    group::{Member, MemberTarget},
     inbox::{Claim, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome, Subscription},
 };
 use ratatosk_plugin::permission::Action;
@@ -19,11 +18,10 @@ use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::{
     Shard,
-    connection::{Filter, Local, RetainedRead, Retaining, SharedSubscription, TopicPermit},
+    connection::{Filter, Local, RetainedRead, Retaining, TopicPermit},
     hands::{CHANGE, RETAINED},
     local_routes::{LocalSubscription, Removed},
     outcome::Outcome,
-    publish::group_key,
 };
 use crate::tenants::TenantNumber;
 
@@ -344,73 +342,11 @@ impl Link<'_> {
         Ok(false)
     }
 
-    fn check_filter_count(&self) -> Result<(), Subscribed> {
+    pub(super) fn check_filter_count(&self) -> Result<(), Subscribed> {
         if self.local.filters() >= self.settings.max_topic_filters_per_inbox as usize {
             return Err(Subscribed::TooManyFilters);
         }
         Ok(())
-    }
-
-    /// Joins a shared group, or changes the options under which the session is a member.
-    fn join_group(
-        &mut self,
-        tenant: TenantNumber,
-        filter: TopicFilter<'_>,
-        options: SubscriptionOptions,
-        subscription_id: Option<u32>,
-    ) -> Result<bool, Subscribed> {
-        let Some(share) = filter.share() else { return Err(Subscribed::Busy) };
-        let text = Filter::new(self.shard.node.seed, filter.as_str());
-        let shared = self.local.rare.as_ref().map(|rare| &rare.shared);
-        let existed = shared.is_some_and(|all| all.iter().any(|known| known.filter == text));
-        if !existed {
-            self.check_filter_count()?;
-        }
-        let state = Arc::clone(self.local.member.get_or_insert_default());
-        let member = Member {
-            id: self.publisher,
-            incarnation: self.local.incarnation,
-            target: MemberTarget::Session(self.session),
-            options,
-            subscription_id,
-            state,
-        };
-        let members_max = self.settings.max_shared_group_members;
-        let receiver = Receiver::Member { member, members_max };
-        let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
-        let group = group_key(share.group, share.ordered);
-        let rare = self.local.rare();
-        if let Some(known) = rare.shared.iter_mut().find(|known| known.filter == text) {
-            known.options = options;
-            known.subscription_id = subscription_id;
-            return Ok(true);
-        }
-        rare.shared_count += 1;
-        let number = std::num::NonZeroU32::new(rare.shared_count).ok_or(Subscribed::Busy)?;
-        rare.shared_bytes += filter.as_str().len();
-        rare.shared.push(SharedSubscription {
-            number,
-            filter: text,
-            route,
-            group,
-            options,
-            subscription_id,
-        });
-        Ok(false)
-    }
-
-    fn leave_group(&mut self, tenant: TenantNumber, filter: TopicFilter<'_>) -> Unsubscribed {
-        let text = Filter::new(self.shard.node.seed, filter.as_str());
-        let Some(rare) = &mut self.local.rare else { return Unsubscribed::NotFound };
-        let is_it = |known: &SharedSubscription| known.filter == text;
-        let Some(index) = rare.shared.iter().position(is_it) else {
-            return Unsubscribed::NotFound;
-        };
-        rare.shared.swap_remove(index);
-        rare.shared_bytes = rare.shared_bytes.saturating_sub(filter.as_str().len());
-        let key = ReceiverKey::Member { id: self.publisher, incarnation: self.local.incarnation };
-        let _ = self.shard.tenant(tenant).routes.remove(&filter, &key);
-        Unsubscribed::Removed
     }
 
     fn subscribe_persistent(
@@ -485,7 +421,7 @@ impl Shard {
     }
 }
 
-fn added(call: Call<Result<RouteId, AddError>>) -> Result<RouteId, Subscribed> {
+pub(super) fn added(call: Call<Result<RouteId, AddError>>) -> Result<RouteId, Subscribed> {
     match call {
         Call::Ready(Ok(route)) => Ok(route),
         Call::Ready(Err(AddError::GroupFull { .. })) => Err(Subscribed::GroupFull),
