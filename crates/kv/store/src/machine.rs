@@ -257,9 +257,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             for (id, group) in &mut self.groups {
-                // A group that has but one member waits for nobody.
-                let is_alone = group.raft.raft.prs().conf().voters().ids().len() == 1;
-                if !(is_alone && group.is_leader) && group.raft.tick() {
+                if group.waits() && group.raft.tick() {
                     self.dirty.insert(*id);
                 }
             }
@@ -267,10 +265,11 @@ impl<L: RaftLog, T> Machine<L, T> {
         self.write(batch, output)
     }
 
-    /// When it has something to do without an input.
+    /// When it has something to do without an input, if ever: groups that nobody else is a member of
+    /// have no time.
     #[must_use]
-    pub fn next_tick(&self) -> Instant {
-        self.next_tick
+    pub fn next_tick(&self) -> Option<Instant> {
+        self.groups.values().any(Group::waits).then_some(self.next_tick)
     }
 
     /// Whether a group has something to do at once.
@@ -397,6 +396,12 @@ impl<L: RaftLog, T> Machine<L, T> {
 }
 
 impl<L: RaftLog, T> Group<L, T> {
+    /// Whether time matters to it: a leader that is the only member waits for nobody.
+    fn waits(&self) -> bool {
+        let is_alone = self.raft.raft.prs().conf().voters().ids().len() == 1;
+        !(is_alone && self.is_leader)
+    }
+
     fn note_role(&mut self, id: GroupId, output: &mut Output<T>) {
         let is_leader = self.raft.raft.state == StateRole::Leader;
         if is_leader == self.is_leader {

@@ -337,7 +337,10 @@ fn run_log(shared: &Shared, mut machine: Machine<DurableLog, Reply>) -> Result<(
     loop {
         let wait = match machine.is_dirty() {
             true => Duration::ZERO,
-            false => machine.next_tick().since(clock.now()),
+            false => {
+                let next = machine.next_tick().unwrap_or(next_purge).min(next_purge);
+                next.since(clock.now())
+            }
         };
         let is_closed = shared.inbox.take(wait, &mut inputs);
         if is_closed && inputs.is_empty() && !machine.is_dirty() {
