@@ -13,6 +13,9 @@ pub(super) struct Queue<T> {
 struct Waiting<T> {
     items: Vec<T>,
     is_closed: bool,
+    /// A thread sleeps until something is pushed. That there is something already does not mean that
+    /// it was woken: some things are added quietly.
+    is_awaited: bool,
 }
 
 /// Wakes the thread of the checkpoints.
@@ -24,7 +27,7 @@ pub(super) struct Alarm {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        let waiting = Waiting { items: Vec::new(), is_closed: false };
+        let waiting = Waiting { items: Vec::new(), is_closed: false, is_awaited: false };
         Self { waiting: Mutex::new(waiting), is_filled: Condvar::new() }
     }
 
@@ -37,9 +40,9 @@ impl<T> Queue<T> {
             return;
         }
         waiting.items.push(item);
-        let was_empty = waiting.items.len() == 1;
+        let is_awaited = std::mem::take(&mut waiting.is_awaited);
         drop(waiting);
-        if was_empty {
+        if is_awaited {
             self.is_filled.notify_one();
         }
     }
@@ -62,10 +65,12 @@ impl<T> Queue<T> {
     pub(super) fn take(&self, wait: Duration, items: &mut Vec<T>) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.items.is_empty() && !waiting.is_closed && !wait.is_zero() {
+            waiting.is_awaited = true;
             match wait {
                 Duration::MAX => self.is_filled.wait(&mut waiting),
                 wait => drop(self.is_filled.wait_for(&mut waiting, wait)),
             }
+            waiting.is_awaited = false;
         }
         items.append(&mut waiting.items);
         waiting.is_closed
@@ -90,5 +95,31 @@ impl Alarm {
     pub(super) fn ring(&self, is_stopping: bool) {
         *self.is_stopping.lock() |= is_stopping;
         self.rings.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_push_wakes_who_sleeps_over_things_that_were_added_quietly() {
+        let queue = Arc::new(Queue::new());
+        let sleeper = {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || {
+                let mut items = Vec::new();
+                queue.take(Duration::MAX, &mut items);
+                items
+            })
+        };
+        while !queue.waiting.lock().is_awaited {
+            std::thread::yield_now();
+        }
+        queue.add_quietly([1]);
+        queue.push(2);
+        assert_eq!(sleeper.join().expect("no panic"), [1, 2]);
     }
 }
