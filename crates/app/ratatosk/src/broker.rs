@@ -118,6 +118,11 @@ impl Broker {
         }
     }
 
+    /// Memory of what the store has applied and not handed down to the disk.
+    pub(crate) fn overlay_bytes(&self) -> usize {
+        self.store.handle().overlay_bytes()
+    }
+
     /// What to wait for: it tells why the store can go on no more. The first time only.
     pub(crate) fn failure(&mut self) -> Option<oneshot::Receiver<String>> {
         self.failure.take()

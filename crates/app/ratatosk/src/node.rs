@@ -65,7 +65,9 @@ async fn serve(
     };
     let admin = admin(&configuration, &registry).await?;
     // What the process takes before anybody comes is nobody's but its own.
+    // But what services read back from the store is charged already.
     let before = machine::resident().map_or(0, ByteCount::bytes);
+    let before = before.saturating_sub(accountant.charged().bytes());
     let before = usize::try_from(before).unwrap_or(usize::MAX);
     let _own = accountant.account(NODE_TENANT).hold(Share::Process, before);
     surroundings.manager.tell(State::Ready("serving"));
@@ -151,6 +153,7 @@ async fn supervise(
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
     // Kept while the node runs: dropping it ends the watch.
     let _watch = broker.and_then(|broker| watch(broker, changed));
+    let mut overlay = accountant.account(NODE_TENANT).hold(Share::Overlay, 0);
     let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut calm = tokio::time::interval(GIVE_BACK_INTERVAL);
@@ -158,7 +161,10 @@ async fn supervise(
     loop {
         // All are cancel-safe: a tick or a signal that is not taken comes again.
         tokio::select! {
-            _ = ticks.tick() => observe_memory(accountant),
+            _ = ticks.tick() => {
+                overlay.resize(broker.map_or(0, Broker::overlay_bytes));
+                observe_memory(accountant);
+            }
             _ = calm.tick() => allocator::give_back(Free::Old),
             Some(()) = changes.recv() => {
                 if let Some(broker) = broker {
