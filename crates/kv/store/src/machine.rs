@@ -42,6 +42,8 @@ pub struct Machine<L: RaftLog, T> {
 struct Group<L: RaftLog, T> {
     raft: RawNode<GroupLog<L>>,
     is_leader: bool,
+    /// How far its data is durable without the log, as the log knows.
+    durable_applied: u64,
     /// What was proposed here, rising by index.
     proposals: VecDeque<Proposal<T>>,
 }
@@ -206,6 +208,7 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn open_group(&mut self, opened: Opened) -> Result<(), Error> {
         let Opened { mut state, voters, applied } = opened;
         let id = state.group;
+        let durable_applied = state.durable_applied;
         if state.last_index < applied || state.last_index < state.hard_state.commit {
             let applied = applied.max(state.hard_state.commit);
             return Err(Error::Lost { group: id, last: state.last_index, applied });
@@ -234,7 +237,8 @@ impl<L: RaftLog, T> Machine<L, T> {
             // Nobody else can lead: why wait for a timeout.
             raft.campaign().map_err(raft_error)?;
         }
-        self.groups.insert(id, Group { raft, is_leader: false, proposals: VecDeque::new() });
+        let proposals = VecDeque::new();
+        self.groups.insert(id, Group { raft, is_leader: false, durable_applied, proposals });
         self.dirty.insert(id);
         Ok(())
     }
@@ -314,7 +318,10 @@ impl<L: RaftLog, T> Machine<L, T> {
                 }
             }
             Input::Checkpointed { group, index } => {
-                if let Some(held) = self.groups.get_mut(&group) {
+                // A checkpoint of what did not change says nothing new.
+                let held = self.groups.get_mut(&group);
+                if let Some(held) = held.filter(|held| held.durable_applied < index) {
+                    held.durable_applied = index;
                     batch.push(group, LogChange::DurableApplied(index));
                     if let Some(truncated) = held.raft.mut_store().truncate(index)? {
                         batch.push(group, LogChange::Truncate(truncated));
