@@ -91,6 +91,9 @@ pub fn find<L: RaftLog, E: Engine>(
     keyspaces: &[String],
     is_new: bool,
 ) -> Result<Vec<Found>, Trouble> {
+    // An earlier process may have gone down between a write and its sync. What is read here is told to
+    // the log as durable by the next checkpoint, whether that has something to write or not.
+    engine.persist()?;
     let mut states: BTreeMap<GroupId, GroupState> =
         log.groups()?.into_iter().map(|state| (state.group, state)).collect();
     let mut descriptors = read_descriptors(engine)?;
