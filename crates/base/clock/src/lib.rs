@@ -11,5 +11,5 @@ mod system;
 mod wheel;
 
 pub use instant::{Epoch, Instant, Timestamp};
-pub use system::SystemClock;
+pub use system::{Clock, SystemClock};
 pub use wheel::Wheel;

@@ -6,6 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{Epoch, Instant, Timestamp};
 
+/// Where a driver reads the time that is drawn from a seed in a simulation.
+pub trait Clock: Send + Sync {
+    /// The time since the clock was made.
+    fn now(&self) -> Instant;
+}
+
 /// The process's clock. Copies of one clock agree; two clocks made apart do not.
 #[derive(Copy, Clone, Debug)]
 pub struct SystemClock {
@@ -37,6 +43,12 @@ impl SystemClock {
     pub fn wall(&self) -> Timestamp {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        SystemClock::now(self)
     }
 }
 

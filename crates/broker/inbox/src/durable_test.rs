@@ -540,6 +540,32 @@ fn a_will_that_waits_survives_a_crash() {
     assert_eq!(clean.crash(seconds(20)).bench.expire(seconds(100)), ["d"]);
 }
 
+/// DUR-002: a will that was due, and not yet published when the client came back, is not put off by
+/// the next crash, and does not take the place of the will that the client has now.
+#[test]
+fn a_will_keeps_its_time_over_a_second_crash() {
+    let node = node();
+    attach_with(&node, "c", Some("first"));
+    node.keyspace.settle();
+    let back = node.crash(seconds(60));
+    let second = Arc::new(message("second", Qos::AtMostOnce).to_stored());
+    let attach = Attach {
+        identity: &identity("c"),
+        owner: owner(7),
+        is_clean: false,
+        expiry_s: Some(100),
+        limits: back.bench.limits,
+        will: Some((second, 20)),
+        now: seconds(70),
+    };
+    let _ = back.bench.inbox.attach(&attach, None);
+    back.keyspace.settle();
+    let after = back.crash(seconds(80));
+    assert_eq!(after.bench.expire(seconds(80)), ["first"], "it was due at 65");
+    assert!(after.bench.expire(seconds(99)).is_empty());
+    assert_eq!(after.bench.expire(seconds(100)), ["second"]);
+}
+
 #[test]
 fn the_will_of_a_transient_session_is_kept_until_it_is_withdrawn() {
     let node = node();

@@ -31,7 +31,7 @@ use crate::{
     coprocessor::corrupt,
     effect::Effect,
     handover::keep,
-    journal::{Effects, Journal},
+    journal::{Effects, Journal, WillOrder},
     partitions::{Sequel, number_of, partition_number, partition_of},
     queue::{Item, Origin, Queue},
     schema::{
@@ -110,7 +110,7 @@ impl InboxService {
             self.restore_times(journal, *inbox, session, now);
         }
         for (will, record) in &found.wills {
-            let restored = self.restore_will(journal.epoch, *will, record, &sessions, now);
+            let restored = self.restore_will(journal, *will, record, &sessions, now);
             restored.map_err(|malformed| {
                 corrupt(&Key::new(number_of(*will), Place::Will).to_bytes(), malformed)
             })?;
@@ -205,12 +205,13 @@ impl InboxService {
 
     fn restore_will(
         &self,
-        epoch: Epoch,
+        journal: &Journal,
         id: WillId,
         record: &Bytes,
         sessions: &BTreeMap<InboxId, FoundSession>,
         now: Instant,
     ) -> Result<(), Malformed> {
+        let epoch = journal.epoch;
         let record = WillRecord::decode(record)?;
         let message = MessageRecord::decode(record.message)?;
         let found = record.session.and_then(|inbox| Some((inbox, sessions.get(&inbox)?)));
@@ -235,6 +236,14 @@ impl InboxService {
         let message = MessageRecord { deadline_ms, ..message }.to_message(epoch, accepted);
         let message = Arc::new(keep(&message, &account));
         let mut partition = self.partitions.lock_of(number_of(id));
+        if record.due.is_none() {
+            // It stays due then, whatever its client leaves behind until the next start.
+            let (identity, session, delay_s) = (&record.identity, record.session, record.delay_s);
+            let order = WillOrder { identity, session, delay_s, due: Some(due), message: &message };
+            let mut effects = Effects::new(epoch);
+            effects.will(number_of(id), &order);
+            journal.submit(number_of(id), effects, Sequel::default());
+        }
         let is_late = epoch.instant(due) > now;
         if let Some((inbox, _)) = found.filter(|_| is_late)
             && let Some(session) = partition.sessions.get_mut(&inbox)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_clock::{Clock, Instant};
 use ratatosk_engine::Error;
 use ratatosk_store::command::Commands;
 use ratatosk_store::host::Refusal;
@@ -80,7 +80,7 @@ pub struct Pipe {
 pub(crate) struct Shared {
     keyspace: String,
     ranges: Box<dyn Ranges>,
-    pub(crate) clock: SystemClock,
+    pub(crate) clock: Box<dyn Clock>,
     pub(crate) lanes: Mutex<Vec<Lane>>,
 }
 
@@ -104,9 +104,9 @@ pub(crate) struct Call {
 
 impl Pipe {
     /// The keyspace called `keyspace`.
-    pub fn new(ranges: Box<dyn Ranges>, keyspace: &str, clock: SystemClock) -> Self {
+    pub fn new(ranges: Box<dyn Ranges>, keyspace: &str, clock: impl Clock + 'static) -> Self {
         let lanes = ranges.ranges(keyspace).into_iter().map(Lane::new).collect();
-        let keyspace = keyspace.to_owned();
+        let (keyspace, clock) = (keyspace.to_owned(), Box::new(clock));
         let shared = Shared { keyspace, ranges, clock, lanes: Mutex::new(lanes) };
         Self { shared: Arc::new(shared) }
     }

@@ -13,7 +13,7 @@ mod identity;
 pub mod log;
 pub mod machine;
 pub mod node;
-mod open;
+pub mod open;
 pub mod range;
 mod room;
 

@@ -57,31 +57,43 @@ pub enum Error {
 
 /// A range with what is needed to open its group.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
-    pub(crate) descriptor: Descriptor,
-    pub(crate) group: Opened,
+pub struct Found {
+    /// What the range is.
+    pub descriptor: Descriptor,
+    /// Its group, for [`Machine::open`](crate::machine::Machine::open).
+    pub group: Opened,
 }
 
 /// Why what was found is not whole, in words that follow "is not whole:".
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
+pub enum Trouble {
+    /// The engine cannot be read or written.
     #[error(transparent)]
     Engine(#[from] ratatosk_engine::Error),
+    /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] crate::log::Error),
+    /// One of the two has less than the other knows of.
     #[error("{0}")]
     Lost(String),
 }
 
 /// Finds the ranges of `keyspaces`, and makes those that are missing: each has one range, of all
-/// keys. `is_new`: the store was never whole before.
-pub(crate) fn find<L: RaftLog, E: Engine>(
+/// keys. `is_new`: the store was never whole before. [`Node::open`](crate::node::Node::open) does
+/// this with what is on a disk, a simulation with what it made up.
+///
+/// # Errors
+/// See [`Trouble`]. What was there is as it was.
+pub fn find<L: RaftLog, E: Engine>(
     log: &L,
     engine: &E,
     store: u64,
     keyspaces: &[String],
     is_new: bool,
 ) -> Result<Vec<Found>, Trouble> {
+    // An earlier process may have gone down between a write and its sync. What is read here is told to
+    // the log as durable by the next checkpoint, whether that has something to write or not.
+    engine.persist()?;
     let mut states: BTreeMap<GroupId, GroupState> =
         log.groups()?.into_iter().map(|state| (state.group, state)).collect();
     let mut descriptors = read_descriptors(engine)?;

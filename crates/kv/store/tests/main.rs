@@ -6,3 +6,4 @@ mod log;
 mod machine;
 mod model;
 mod node;
+mod open;

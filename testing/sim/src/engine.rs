@@ -1,0 +1,140 @@
+//! The engine on the simulated disk.
+//!
+//! It stands for `DurableEngine`, and keeps what an engine promises and no more: a batch is there as
+//! a whole or not at all, and what was not persisted may be missing, but only from the end.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ratatosk_engine::{Batch, Change, Engine, Error, KeyRange, MemoryEngine, SpaceId, View};
+
+use crate::dice::Dice;
+use crate::disk::{Fate, Power, failed};
+use crate::planted::Planted;
+
+/// Spaces: the store's own, and one for each keyspace.
+pub(crate) const SPACES: u8 = 3;
+
+/// See the module. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct SimEngine {
+    power: Arc<Power>,
+    is_applied_apart: bool,
+    file: Arc<Mutex<File>>,
+}
+
+struct File {
+    synced: MemoryEngine,
+    /// In the order of writing.
+    unsynced: Vec<Batch>,
+    /// Both together: what the process sees.
+    seen: MemoryEngine,
+}
+
+impl File {
+    fn new(seen: MemoryEngine) -> Self {
+        File { synced: copy(&seen), unsynced: Vec::new(), seen }
+    }
+}
+
+impl SimEngine {
+    /// An empty one.
+    pub(crate) fn new(power: Arc<Power>, planted: Option<Planted>) -> Self {
+        let is_applied_apart = planted == Some(Planted::AppliedApart);
+        let file = Arc::new(Mutex::new(File::new(MemoryEngine::new(SPACES))));
+        SimEngine { power, is_applied_apart, file }
+    }
+
+    /// Loses the unsynced batches from some place on; answers how many.
+    pub(crate) fn lose(&self, dice: &mut Dice) -> usize {
+        let mut file = self.file.lock();
+        let File { synced, unsynced, seen } = &mut *file;
+        let kept = dice.below(unsynced.len() + 1);
+        let lost = unsynced.len() - kept;
+        unsynced.drain(..).take(kept).for_each(|batch| put(synced, batch));
+        *seen = copy(synced);
+        lost
+    }
+
+    /// Another file with the same content.
+    pub(crate) fn copy(&self, power: Arc<Power>) -> Self {
+        let file = Arc::new(Mutex::new(File::new(copy(&self.file.lock().seen))));
+        SimEngine { power, is_applied_apart: false, file }
+    }
+
+    /// A batch as the file has it: as one, if nothing is planted.
+    fn pieces(&self, batch: Batch) -> Vec<Batch> {
+        if !self.is_applied_apart {
+            return vec![batch];
+        }
+        let (mut own, mut data) = (Batch::new(), Batch::new());
+        for change in batch {
+            let (Change::Put { space, .. } | Change::Remove { space, .. }) = &change;
+            if *space == SpaceId(0) { own.push(change) } else { data.push(change) }
+        }
+        vec![own, data]
+    }
+}
+
+impl Engine for SimEngine {
+    type View = <MemoryEngine as Engine>::View;
+
+    fn write(&self, batch: Batch) -> Result<(), Error> {
+        let fate = self.power.spend();
+        if fate == Fate::Refused {
+            return Err(failed().into());
+        }
+        let mut file = self.file.lock();
+        for piece in self.pieces(batch) {
+            put(&file.seen, piece.clone());
+            file.unsynced.push(piece);
+        }
+        if fate == Fate::Torn { Err(failed().into()) } else { Ok(()) }
+    }
+
+    fn persist(&self) -> Result<(), Error> {
+        if self.power.spend() != Fate::Done {
+            return Err(failed().into());
+        }
+        let mut file = self.file.lock();
+        let File { synced, unsynced, .. } = &mut *file;
+        unsynced.drain(..).for_each(|batch| put(synced, batch));
+        Ok(())
+    }
+
+    fn view(&self) -> Self::View {
+        self.file.lock().seen.view()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Every key and value of a space.
+pub(crate) fn content(view: &impl View, space: SpaceId) -> Vec<(Bytes, Bytes)> {
+    let mut content = Vec::new();
+    let scanned = view.scan(space, &KeyRange::all(), &mut |key, value| {
+        content.push((Bytes::copy_from_slice(key), value.clone()));
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap_or_else(|error| unreachable!("in memory: {error}"));
+    content
+}
+
+fn put(engine: &MemoryEngine, batch: Batch) {
+    engine.write(batch).unwrap_or_else(|error| unreachable!("in memory: {error}"));
+}
+
+fn copy(engine: &MemoryEngine) -> MemoryEngine {
+    let (copied, mut batch) = (MemoryEngine::new(SPACES), Batch::new());
+    for space in (0..SPACES).map(SpaceId) {
+        for (key, value) in content(&engine.view(), space) {
+            batch.put(space, key, value);
+        }
+    }
+    put(&copied, batch);
+    copied
+}

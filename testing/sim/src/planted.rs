@@ -1,0 +1,18 @@
+//! Faults that are put in on purpose: a simulation that does not find them proves nothing.
+
+/// What is wrong, for a whole run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Planted {
+    /// A write of the log that is to wait for the disk answers without it.
+    FsyncSkipped,
+    /// The log is told that all is durable that was applied, and gives it up.
+    TruncatedAhead,
+    /// Callers are told before their entry is in the log.
+    AnsweredEarly,
+    /// How far a range came is one batch of the engine, what it has is the next.
+    AppliedApart,
+    /// The will of a connection is kept some time after it was acknowledged.
+    WillLate,
+    /// A message of QoS 2 is queued, that it was accepted is not noted.
+    ExchangeForgotten,
+}
