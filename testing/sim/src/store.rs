@@ -81,8 +81,8 @@ impl Store {
     pub(crate) fn open(disk: &mut Disk, planted: Option<Planted>) -> Result<Self, Stopped> {
         let engine = disk.engine.clone();
         let names = KEYSPACES.map(str::to_owned);
-        let found =
-            open::find(&*disk.log, &engine, STORE, &names, !disk.has_identity).map_err(stopped)?;
+        let asked = open::Asked { store: STORE, keyspaces: &names, is_new: !disk.has_identity };
+        let found = open::find(&*disk.log, &engine, asked).map_err(stopped)?;
         disk.has_identity = true;
         let overlay = Arc::new(Overlay::new(engine, crate::engine::SPACES));
         let mut host = Host::new(Arc::clone(&overlay));

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use ratatosk_client::{Keyspace, Pipe};
 use ratatosk_clock::SystemClock;
+use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
 use ratatosk_store::OpenError;
@@ -108,8 +109,14 @@ impl Store {
     }
 }
 
-/// Whether the operator has to see to the data before a start can work. Exit code 4.
+/// Whether the operator has to see to the data before a start can work. Exit code 4. A folder that
+/// another process uses is none of it: that one may be about to end.
 pub(crate) fn needs_operator(error: &anyhow::Error) -> bool {
-    let open = error.chain().find_map(|cause| cause.downcast_ref::<OpenError>());
-    matches!(open, Some(OpenError::Damaged { .. } | OpenError::Version { .. }))
+    error.chain().any(|cause| {
+        let is_open = cause
+            .downcast_ref::<OpenError>()
+            .is_some_and(|open| !matches!(open, OpenError::Locked { .. }));
+        // What a service cannot read of what is its own.
+        is_open || cause.is::<EngineError>()
+    })
 }

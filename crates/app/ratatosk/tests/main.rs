@@ -4,5 +4,6 @@
 mod broker;
 mod client;
 mod configuration;
+mod damage;
 mod node;
 mod process;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::process::{Place, Running};
 
 /// Arguments for a node that uses no well-known port.
-const QUIET: [&str; 6] = [
+pub(crate) const QUIET: [&str; 6] = [
     "start",
     "--set",
     "admin.address=127.0.0.1:0",
@@ -19,7 +19,7 @@ const QUIET: [&str; 6] = [
     "--data-dir=d",
 ];
 
-fn start(place: &Place) -> (Running, String) {
+pub(crate) fn start(place: &Place) -> (Running, String) {
     let mut running = Running::start(place.command(&QUIET));
     let log = running.read_until("\"message\":\"ready\"");
     (running, log)

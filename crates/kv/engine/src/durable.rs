@@ -4,6 +4,8 @@
 //! of its own, so ranges do not have one. Its journal is never synced but by
 //! [`Engine::persist`]: a sync for each batch would be one for each writer, without group commit.
 
+use std::fs::File;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -25,6 +27,9 @@ pub struct DurableConfig {
     pub workers: usize,
 }
 
+/// The names of the spaces that there are: the library makes one anew whose files are gone.
+const LIST: &str = "spaces";
+
 /// See the module.
 pub struct DurableEngine {
     database: Database,
@@ -43,16 +48,74 @@ impl DurableEngine {
     /// # Errors
     /// [`Error::Locked`], [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
     pub fn open(config: &DurableConfig) -> Result<Self, Error> {
-        let opened = |error| named(&config.folder, error);
+        check(&config.folder)?;
+        // What it finds on a damaged disk makes the library panic here and there.
+        let opened = catch_unwind(|| Self::open_checked(config));
+        let panicked = |panic: Box<dyn std::any::Any + Send>| Error::Corrupt {
+            detail: panic_text(&*panic).to_owned(),
+        };
+        opened.map_err(panicked)?.map_err(|error| named(&config.folder, error))?
+    }
+
+    /// As [`open`](Self::open), with the library's errors and our own apart.
+    fn open_checked(config: &DurableConfig) -> fjall::Result<Result<Self, Error>> {
         let database = Database::builder(&config.folder)
             .cache_size(config.cache_bytes)
             .worker_threads(config.workers.max(1))
-            .open()
-            .map_err(opened)?;
+            .open()?;
+        let held = database.list_keyspace_names();
+        let is_lost = |name: &&str| !held.iter().any(|held| **held == **name);
+        let list = config.folder.join(LIST);
+        let listed = match std::fs::read_to_string(&list) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        if let Some(name) = listed.lines().find(is_lost) {
+            return Ok(Err(Error::Corrupt {
+                detail: format!("the files of {name:?} are missing"),
+            }));
+        }
         let space = |name: &String| database.keyspace(name, KeyspaceCreateOptions::default);
         let spaces: Result<Vec<Keyspace>, _> = config.spaces.iter().map(space).collect();
-        Ok(Self { spaces: spaces.map_err(opened)?, database })
+        let opened = Self { spaces: spaces?, database };
+        let names = config.spaces.iter().map(|name| format!("{name}\n")).collect::<String>();
+        if names != listed {
+            let fresh = list.with_extension("new");
+            std::fs::write(&fresh, names)?;
+            File::open(&fresh)?.sync_all()?;
+            std::fs::rename(&fresh, &list)?;
+            File::open(&config.folder)?.sync_all()?;
+        }
+        Ok(Ok(opened))
     }
+}
+
+/// Sees that nothing is missing whose lack the library would take for a space that was never
+/// finished, or for one that was given up: it removes what is left of such a space.
+fn check(folder: &Path) -> Result<(), Error> {
+    let folder = folder.join("keyspaces");
+    // Where there is none there is nothing to remove.
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };
+    let spaces: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let spaces = spaces?;
+    // The first one names the others.
+    let first = folder.join("0");
+    let has_others = spaces.iter().any(|space| *space != first);
+    for space in spaces.iter().chain(has_others.then_some(&first)) {
+        let marker = space.join("current");
+        let tables = std::fs::read_dir(space.join("tables"));
+        let has_tables = tables.is_ok_and(|mut tables| tables.next().is_some());
+        let has_data = has_tables || (has_others && *space == first);
+        if has_data && !marker.try_exists()? {
+            return Err(Error::Corrupt { detail: format!("{} is missing", marker.display()) });
+        }
+    }
+    Ok(())
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }
 
 impl Engine for DurableEngine {

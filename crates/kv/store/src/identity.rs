@@ -63,7 +63,10 @@ impl Identity {
 
     fn to_text(self) -> String {
         let Self { store, cluster } = self;
-        format!("{FIRST_LINE}\nformat {FORMAT}\nstore {store:016x}\ncluster {cluster:016x}\n")
+        let text =
+            format!("{FIRST_LINE}\nformat {FORMAT}\nstore {store:016x}\ncluster {cluster:016x}\n");
+        let sum = crate::sum::of(text.as_bytes());
+        format!("{text}sum {sum:016x}\n")
     }
 
     fn parse(text: &str) -> Result<Self, Error> {
@@ -83,9 +86,11 @@ impl Identity {
         let number = |text: &str| u64::from_str_radix(text, 16);
         let store = number(value("store")?).map_err(|_| damaged("the store is no number"))?;
         let cluster = number(value("cluster")?).map_err(|_| damaged("the cluster is no number"))?;
+        let read = Self { store, cluster };
         match store {
             0 => Err(damaged("a store has a number")),
-            _ => Ok(Self { store, cluster }),
+            _ if text != read.to_text() => Err(damaged("its sum is another")),
+            _ => Ok(read),
         }
     }
 }
@@ -95,12 +100,11 @@ mod tests {
     use super::*;
 
     const IDENTITY: Identity = Identity { store: 0xAB, cluster: 7 };
-    const TEXT: &str =
-        "ratatosk store\nformat 1\nstore 00000000000000ab\ncluster 0000000000000007\n";
+    const TEXT: &str = "ratatosk store\nformat 1\nstore 00000000000000ab\ncluster 0000000000000007\nsum d7190e0cb6286050\n";
 
     /// Bytes that a release has written stay readable.
     #[test]
-    fn an_identity_is_four_lines() {
+    fn an_identity_is_five_lines() {
         assert_eq!(IDENTITY.to_text(), TEXT);
         assert_eq!(Identity::parse(TEXT).expect("well formed"), IDENTITY);
     }
@@ -111,7 +115,8 @@ mod tests {
         assert!(says("").contains("does not begin"));
         assert!(says("ratatosk store\n").contains("format is missing"));
         assert!(says(&TEXT.replace("format 1", "format 2")).contains("newer version"));
-        assert!(says(&TEXT.replace("ab", "xy")).contains("no number"));
-        assert!(says(&TEXT.replace("ab", "00")).contains("has a number"));
+        assert!(says(&TEXT.replace("00ab", "00xy")).contains("no number"));
+        assert!(says(&TEXT.replace("00ab", "0000")).contains("has a number"));
+        assert!(says(&TEXT.replace("00ab", "00aa")).contains("its sum is another"));
     }
 }

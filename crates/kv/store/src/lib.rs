@@ -14,8 +14,10 @@ pub mod log;
 pub mod machine;
 pub mod node;
 pub mod open;
+mod panic;
 pub mod range;
 mod room;
+mod sum;
 
 pub use identity::Identity;
 pub use open::Error as OpenError;

@@ -9,8 +9,10 @@
 //! An append at an index that is there replaces it and all behind it, as Raft asks.
 
 mod durable;
+mod files;
 mod group;
 mod memory;
+mod watermark;
 
 use raft::eraftpb::{Entry, HardState};
 
@@ -72,7 +74,7 @@ pub enum LogChange {
 pub enum Sync {
     /// It returns when this batch and all before it are durable.
     Wait,
-    /// It may be lost at a crash; a later waiting write makes it durable too.
+    /// It may be lost at a crash, for all that the caller cares.
     Later,
 }
 

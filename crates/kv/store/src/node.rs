@@ -28,7 +28,7 @@ use crate::host::{self, Answered, Done, Host, Refusal};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
 use crate::machine::{Event, Input, Machine, Opened, Output};
-use crate::open::{self, Error, Found};
+use crate::open::{self, Asked, Error, Found};
 use crate::range::Descriptor;
 use crate::room;
 use queue::{Alarm, Queue};
@@ -58,7 +58,7 @@ const LOG_PURGE_BYTES: u64 = 512 << 20;
 /// How often the log is cut.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the free room of the disk is looked at, and the size of the overlay.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// So many times what a checkpoint waits for may be in memory before nothing more is taken.
 const OVERLAY_FACTOR: usize = 4;
 /// The threads that flush and compact the engine.
@@ -96,6 +96,8 @@ struct Shared {
     leads: Mutex<Vec<GroupId>>,
     is_led: Condvar,
     has_failed: AtomicBool,
+    /// Why, once it has.
+    reason: Mutex<String>,
     /// The disk or the memory is so full that nothing is taken.
     is_short: AtomicBool,
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
@@ -113,9 +115,13 @@ impl Node {
         std::fs::create_dir_all(&folder).map_err(io)?;
         let identity_error = |error| Error::of_identity(&folder, error);
         let known = Identity::read(&folder).map_err(identity_error)?;
-        let identity = known.unwrap_or(Identity { store: random[0].max(1), cluster: random[1] });
+        let mut identity =
+            known.unwrap_or(Identity { store: random[0].max(1), cluster: random[1] });
         let log = DurableLog::open(&DurableLogConfig {
             folder: folder.join("log"),
+            watermark: folder.join("watermark"),
+            store: identity.store,
+            is_new: known.is_none(),
             file_bytes: LOG_FILE_BYTES,
             purge_bytes: LOG_PURGE_BYTES,
         });
@@ -123,6 +129,11 @@ impl Node {
         let names: Vec<String> = keyspaces.iter().map(|(name, _)| name.clone()).collect();
         let mut spaces = vec!["meta".to_owned()];
         spaces.extend(names.iter().cloned());
+        identity.store = log.store();
+        if known.is_some() && log.written() == 0 {
+            let detail = format!("the log in {} is missing", folder.join("log").display());
+            return Err(Error::Damaged { folder, detail });
+        }
         let engine = DurableEngine::open(&DurableConfig {
             folder: folder.join("engine"),
             spaces,
@@ -131,7 +142,8 @@ impl Node {
         });
         let engine_error = |error| Error::of_engine(folder.join("engine"), error);
         let engine = engine.map_err(engine_error)?;
-        let found = open::find(&*log, &engine, identity.store, &names, known.is_none())
+        let asked = Asked { store: identity.store, keyspaces: &names, is_new: known.is_none() };
+        let found = open::find(&*log, &engine, asked)
             .map_err(|trouble| Error::of_trouble(folder.clone(), trouble))?;
         if known.is_none() {
             identity.write(&folder).map_err(identity_error)?;
@@ -157,6 +169,7 @@ impl Node {
             leads: Mutex::default(),
             is_led: Condvar::new(),
             has_failed: AtomicBool::new(false),
+            reason: Mutex::default(),
             is_short: AtomicBool::new(false),
             on_failure: config.on_failure,
         });
@@ -188,7 +201,7 @@ impl Node {
         let guarded = move || match catch_unwind(AssertUnwindSafe(|| work(&shared))) {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => shared.fail(&reason),
-            Err(panic) => shared.fail(&panic_text(&*panic)),
+            Err(panic) => shared.fail(&crate::panic::text(&*panic)),
         };
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
         let thread =
@@ -201,7 +214,8 @@ impl Node {
         let mut leads = self.shared.leads.lock();
         while leads.len() < self.shared.ranges.len() {
             if self.shared.has_failed.load(Ordering::Acquire) {
-                let detail = "its log cannot be applied; the reason is in the log above".to_owned();
+                let reason = self.shared.reason.lock().clone();
+                let detail = format!("its log cannot be applied: {reason}");
                 return Err(Error::Damaged { folder: self.shared.folder.clone(), detail });
             }
             self.shared.is_led.wait(&mut leads);
@@ -401,6 +415,11 @@ fn run_checkpoints(shared: &Shared) -> Result<(), String> {
 impl Shared {
     /// Ends what goes through the store: nothing is answered any more.
     fn fail(&self, reason: &str) {
+        let mut first = self.reason.lock();
+        if first.is_empty() {
+            reason.clone_into(&mut first);
+        }
+        drop(first);
         if !self.has_failed.swap(true, Ordering::AcqRel) {
             self.is_short.store(true, Ordering::Relaxed);
             (self.on_failure)(reason);
@@ -423,12 +442,6 @@ impl Shared {
         let is_short = is_full || is_behind || self.has_failed.load(Ordering::Relaxed);
         self.is_short.store(is_short, Ordering::Relaxed);
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "it panicked".to_owned())
 }
 
 impl std::fmt::Debug for Node {

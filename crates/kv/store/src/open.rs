@@ -78,19 +78,29 @@ pub enum Trouble {
     Lost(String),
 }
 
-/// Finds the ranges of `keyspaces`, and makes those that are missing: each has one range, of all
-/// keys. `is_new`: the store was never whole before. [`Node::open`](crate::node::Node::open) does
-/// this with what is on a disk, a simulation with what it made up.
+/// What is looked for.
+#[derive(Copy, Clone, Debug)]
+pub struct Asked<'a> {
+    /// The store's number.
+    pub store: u64,
+    /// The keyspaces that it is to have.
+    pub keyspaces: &'a [String],
+    /// The store was never whole before.
+    pub is_new: bool,
+}
+
+/// Finds the ranges of the keyspaces, and makes those that are missing: each has one range, of all
+/// keys. [`Node::open`](crate::node::Node::open) does this with what is on a disk, a simulation with
+/// what it made up.
 ///
 /// # Errors
 /// See [`Trouble`]. What was there is as it was.
 pub fn find<L: RaftLog, E: Engine>(
     log: &L,
     engine: &E,
-    store: u64,
-    keyspaces: &[String],
-    is_new: bool,
+    asked: Asked<'_>,
 ) -> Result<Vec<Found>, Trouble> {
+    let Asked { store, keyspaces, is_new } = asked;
     // An earlier process may have gone down between a write and its sync. What is read here is told to
     // the log as durable by the next checkpoint, whether that has something to write or not.
     engine.persist()?;
@@ -100,6 +110,17 @@ pub fn find<L: RaftLog, E: Engine>(
     if is_new && states.values().any(|state| state.last_index > 0) {
         let lost = "there is a log of a store whose identity file is missing";
         return Err(Trouble::Lost(lost.to_owned()));
+    }
+    for descriptor in descriptors.values_mut() {
+        if is_new {
+            // Of a start that came no further: nothing was ever proposed.
+            descriptor.voters = vec![store];
+        }
+        if !descriptor.voters.contains(&store) {
+            let voters = &descriptor.voters;
+            let lost = format!("the engine is that of store {voters:x?}, and this is {store:x}");
+            return Err(Trouble::Lost(lost));
+        }
     }
     let mut last = descriptors.keys().chain(states.keys()).max().map_or(0, |group| group.0);
     for keyspace in keyspaces {
@@ -229,6 +250,23 @@ fn read_descriptors<E: Engine>(engine: &E) -> Result<BTreeMap<GroupId, Descripto
     }
 }
 
+/// Whether an error of the system, met in a folder that a store has written, says that a file is
+/// not what was written.
+pub(crate) fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::AlreadyExists
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::InvalidData
+            | ErrorKind::InvalidInput
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::Other
+    )
+}
+
 impl Error {
     pub(crate) fn of_trouble(folder: PathBuf, trouble: Trouble) -> Self {
         match trouble {
@@ -242,6 +280,9 @@ impl Error {
         match error {
             ratatosk_engine::Error::Locked { folder } => Self::Locked { folder },
             ratatosk_engine::Error::Version { folder, detail } => Self::Version { folder, detail },
+            ratatosk_engine::Error::Io(source) if is_damage(&source) => {
+                Self::Damaged { folder, detail: source.to_string() }
+            }
             ratatosk_engine::Error::Io(source) => Self::Io { folder, source },
             other => Self::Damaged { folder, detail: other.to_string() },
         }

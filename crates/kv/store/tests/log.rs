@@ -14,6 +14,9 @@ use crate::model::{GROUPS, Model, Step, entries, step};
 fn config(scratch: &Scratch) -> DurableLogConfig {
     DurableLogConfig {
         folder: scratch.path().join("log"),
+        watermark: scratch.path().join("watermark"),
+        store: 7,
+        is_new: false,
         file_bytes: 1 << 20,
         purge_bytes: 2 << 20,
     }
@@ -147,6 +150,8 @@ fn a_torn_tail_is_cut_off() {
     let end = bytes.iter().rposition(|byte| *byte != 0).expect("something is written");
     for cut in [1, 7, 100, 300, 1000] {
         std::fs::write(&file, &bytes[..end.saturating_sub(cut)]).expect("writes");
+        // What was not synced the watermark does not know of.
+        std::fs::remove_file(config(&scratch).watermark).expect("it was there");
         let log = open(&scratch);
         let states = log.groups().expect("reads");
         let last = states.first().map_or(0, |state| state.last_index);

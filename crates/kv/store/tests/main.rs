@@ -1,5 +1,6 @@
 //! The store from outside.
 
+mod damage;
 mod fixture;
 mod group;
 mod log;

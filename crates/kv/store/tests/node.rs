@@ -31,7 +31,7 @@ fn open(folder: &Path) -> Node {
 }
 
 /// Proposes and waits.
-fn count(node: &Node, names: &[&str]) -> Vec<u64> {
+pub(crate) fn count(node: &Node, names: &[&str]) -> Vec<u64> {
     let (told, tells) = mpsc::sync_channel(1);
     let handle = node.handle();
     let group = handle.ranges("counter")[0].group;
@@ -44,7 +44,7 @@ fn count(node: &Node, names: &[&str]) -> Vec<u64> {
     answers.iter().map(|answer| number(answer)).collect()
 }
 
-fn counts(node: &Node) -> Vec<(String, u64)> {
+pub(crate) fn counts(node: &Node) -> Vec<(String, u64)> {
     let found = Mutex::new(Vec::new());
     let handle = node.handle();
     let group = handle.ranges("counter")[0].group;
@@ -120,7 +120,7 @@ fn a_store_that_lost_a_part_says_so_and_does_not_start() {
         assert!(matches!(refused, OpenError::Damaged { .. }), "without {what}: {refused}");
         refused.to_string()
     };
-    assert!(lose("log").contains("the log of counter is missing"));
+    assert!(lose("log").contains("ends at write 0 and was on disk up to write"));
     assert!(lose("engine").contains("has a log and no data"));
     assert!(lose("identity").contains("identity file is missing"));
 }

@@ -42,9 +42,10 @@ fn what_is_found_is_synced_before_it_counts_as_durable() {
     let (engine, is_unsynced) = (MemoryEngine::new(2), AtomicBool::new(false));
     let (log, engine) = (MemoryLog::default(), Watched { engine, is_unsynced });
     let keyspaces = ["counter".to_owned()];
-    open::find(&log, &engine, STORE, &keyspaces, true).expect("it is new");
+    let asked = |is_new| open::Asked { store: STORE, keyspaces: &keyspaces, is_new };
+    open::find(&log, &engine, asked(true)).expect("it is new");
     engine.write(Batch::new()).expect("memory");
     // The process goes down here, and the next one finds what was written.
-    open::find(&log, &engine, STORE, &keyspaces, false).expect("it is whole");
+    open::find(&log, &engine, asked(false)).expect("it is whole");
     assert!(!engine.is_unsynced.load(Ordering::Relaxed));
 }

@@ -1,27 +1,43 @@
 //! The log on disk: one instance of the `raft-engine` library for all groups.
 //!
-//! A write that waits is one append and one fsync, whatever groups it has. The library's own
-//! `sync` does nothing without a write, so durability is always asked for with one. A torn tail is
-//! cut off when the log is opened; damage before it refuses to open.
+//! A write is one append and one fsync, whatever groups it has, and also if it need not wait: so
+//! at most the last one can be torn. A torn tail is cut off when the log is opened; damage before
+//! it refuses to open, and so does a log that ends below its [`Watermark`].
 
+use std::panic::catch_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState};
+use raft_engine::internals::FilePipeLog;
 use raft_engine::{Command, Config, Engine, MessageExt, ReadableSize, RecoveryMode};
 
+use super::files::Files;
+use super::watermark::Watermark;
 use super::{Error, GroupId, GroupState, LogBatch, LogChange, RaftLog, Span, Sync, Truncated};
 
 /// Keys of a group's small records.
 const HARD_STATE: &[u8] = b"hard-state";
 const TRUNCATED: &[u8] = b"truncated";
 const DURABLE_APPLIED: &[u8] = b"durable-applied";
+/// No group: what the log says of itself.
+const OWN: u64 = u64::MAX;
+/// The store and the number of a write, in every write.
+const WRITTEN: &[u8] = b"written";
 
 /// How a log on disk is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DurableLogConfig {
     /// Its own folder; made if it is missing.
     pub folder: PathBuf,
+    /// The file that has its watermark; made if it is missing.
+    pub watermark: PathBuf,
+    /// Whose it is.
+    pub store: u64,
+    /// The store was never whole: what a log has that was begun before is whose it says.
+    pub is_new: bool,
     /// Bytes of a file before the next one is begun.
     pub file_bytes: u64,
     /// Bytes from which on files of truncated entries are removed; at least one file.
@@ -30,7 +46,11 @@ pub struct DurableLogConfig {
 
 /// See the module.
 pub struct DurableLog {
-    engine: Engine,
+    engine: Engine<Files, FilePipeLog<Files>>,
+    store: u64,
+    watermark: Watermark,
+    /// The number of the last write; held while one is written.
+    written: Mutex<u64>,
 }
 
 /// How the library finds the index of an entry.
@@ -61,11 +81,46 @@ impl DurableLog {
             purge_threshold: ReadableSize(config.purge_bytes.max(config.file_bytes)),
             ..Config::default()
         };
-        match Engine::open(settings) {
-            Ok(engine) => Ok(Self { engine }),
-            Err(error) if is_locked(&error) => Err(Error::Locked { folder }),
-            Err(error) => Err(from_engine(error)),
+        // What it finds on a damaged disk makes the library panic here and there.
+        let opened = catch_unwind(|| Engine::open_with_file_system(settings, Arc::new(Files)));
+        let engine = match opened {
+            Ok(Ok(engine)) => engine,
+            Ok(Err(error)) if is_locked(&error) => return Err(Error::Locked { folder }),
+            Ok(Err(error)) => return Err(from_opening(error)),
+            Err(panic) => return Err(Error::Corrupt { detail: crate::panic::text(&*panic) }),
+        };
+        let (store, written) = written(&engine)?.unwrap_or((config.store, 0));
+        if store != config.store && !config.is_new {
+            let detail =
+                format!("{folder} is the log of store {store:016x}, not {:016x}", config.store);
+            return Err(Error::Corrupt { detail });
         }
+        if config.is_new && written == 0 && config.watermark.try_exists()? {
+            // Made by a start that came no further.
+            std::fs::remove_file(&config.watermark)?;
+        }
+        let (watermark, reached) = Watermark::open(&config.watermark, store)?;
+        if let Some(reached) = reached.filter(|reached| *reached > written) {
+            let detail = format!(
+                "{folder} ends at write {written} and was on disk up to write {reached}: \
+                 {} acknowledged writes are lost",
+                reached - written
+            );
+            return Err(Error::Corrupt { detail });
+        }
+        watermark.raise(written);
+        watermark.sync()?;
+        Ok(Self { engine, store, watermark, written: Mutex::new(written) })
+    }
+
+    /// Whose it is.
+    pub fn store(&self) -> u64 {
+        self.store
+    }
+
+    /// How many writes it ever had.
+    pub fn written(&self) -> u64 {
+        *self.written.lock()
     }
 
     fn truncated(&self, group: u64) -> Result<Truncated, Error> {
@@ -89,6 +144,13 @@ impl DurableLog {
             None => 0,
         };
         let last_index = self.engine.last_index(group).unwrap_or(0).max(truncated.index);
+        let first_index = self.engine.first_index(group).unwrap_or(0);
+        if first_index > truncated.index + 1 {
+            let first = truncated.index + 1;
+            let detail =
+                format!("the entries {first} to {} of group {group} are missing", first_index - 1);
+            return Err(Error::Corrupt { detail });
+        }
         Ok(GroupState { group: GroupId(group), hard_state, truncated, last_index, durable_applied })
     }
 }
@@ -96,6 +158,7 @@ impl DurableLog {
 impl RaftLog for DurableLog {
     fn groups(&self) -> Result<Vec<GroupState>, Error> {
         let mut groups = self.engine.raft_groups();
+        groups.retain(|group| *group != OWN);
         groups.sort_unstable();
         groups.into_iter().map(|group| self.state(group)).collect()
     }
@@ -116,7 +179,10 @@ impl RaftLog for DurableLog {
         }
     }
 
-    fn write(&self, batch: LogBatch, sync: Sync) -> Result<(), Error> {
+    fn write(&self, batch: LogBatch, _sync: Sync) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let mut written = raft_engine::LogBatch::default();
         for (GroupId(group), change) in batch {
             let result = match change {
@@ -140,12 +206,20 @@ impl RaftLog for DurableLog {
             };
             result.map_err(from_engine)?;
         }
-        self.engine.write(&mut written, sync == Sync::Wait).map(drop).map_err(from_engine)
+        let mut number = self.written.lock();
+        let mut record = self.store.to_be_bytes().to_vec();
+        record.extend((*number + 1).to_be_bytes());
+        written.put(OWN, WRITTEN.to_vec(), record).map_err(from_engine)?;
+        self.engine.write(&mut written, true).map_err(from_engine)?;
+        *number += 1;
+        self.watermark.raise(*number);
+        Ok(())
     }
 
     fn purge(&self) -> Result<Vec<GroupId>, Error> {
         let holding = self.engine.purge_expired_files().map_err(from_engine)?;
-        Ok(holding.into_iter().map(GroupId).collect())
+        self.watermark.sync()?;
+        Ok(holding.into_iter().filter(|group| *group != OWN).map(GroupId).collect())
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -159,6 +233,13 @@ impl std::fmt::Debug for DurableLog {
     }
 }
 
+/// Who made the last write, and its number.
+fn written(engine: &Engine<Files, FilePipeLog<Files>>) -> Result<Option<(u64, u64)>, Error> {
+    let Some(bytes) = engine.get(OWN, WRITTEN) else { return Ok(None) };
+    let (store, count) = bytes.split_at_checked(8).ok_or_else(|| damaged("written"))?;
+    Ok(Some((number(store, "written")?, number(count, "written")?)))
+}
+
 fn number(bytes: &[u8], record: &str) -> Result<u64, Error> {
     bytes.try_into().map(u64::from_be_bytes).map_err(|_| damaged(record))
 }
@@ -169,7 +250,17 @@ fn damaged(record: &str) -> Error {
 
 /// The library tells a lock that is held in words only.
 fn is_locked(error: &raft_engine::Error) -> bool {
-    error.to_string().contains("lock")
+    error.to_string().contains("Failed to lock file")
+}
+
+/// What a file has that cannot be, the library tells as an error of the system, now and then.
+fn from_opening(error: raft_engine::Error) -> Error {
+    match error {
+        raft_engine::Error::Io(error) if crate::open::is_damage(&error) => {
+            Error::Corrupt { detail: error.to_string() }
+        }
+        other => from_engine(other),
+    }
 }
 
 fn from_engine(error: raft_engine::Error) -> Error {
