@@ -24,6 +24,7 @@ pub(crate) mod permissions;
 mod publish;
 mod read;
 mod recheck;
+mod rest;
 mod retained;
 pub(crate) mod runner;
 pub(crate) mod shaper;

@@ -4,7 +4,7 @@
 //! order, all that came together as one change of the overlay, with how far each range came: a
 //! checkpoint that takes the one takes the other, so after a crash nothing is applied twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -117,11 +117,11 @@ impl<E: Engine> Host<E> {
         done: &mut Done<T>,
     ) -> Result<(), Error> {
         let mut changes = Batch::new();
-        let mut touched = BTreeMap::new();
+        let mut touched = BTreeSet::new();
         for event in events {
             match event {
                 Event::Committed(committed) => {
-                    touched.insert(committed.group, ());
+                    touched.insert(committed.group);
                     self.commit(committed, &mut changes, done)?;
                 }
                 Event::Refused { ticket } => {
@@ -130,7 +130,7 @@ impl<E: Engine> Host<E> {
                 Event::Leads { group, index } => {
                     if let Some(range) = self.ranges.get_mut(&group) {
                         range.leads_from = Some(index);
-                        touched.insert(group, ());
+                        touched.insert(group);
                     }
                 }
                 Event::Follows { group } => {
@@ -143,14 +143,14 @@ impl<E: Engine> Host<E> {
                 }
             }
         }
-        for group in touched.keys() {
+        for group in &touched {
             let Some(range) = self.ranges.get(group) else { continue };
             changes.put(META, Applied::key(*group), range.applied.encode());
             done.applied.push((*group, range.applied.index));
         }
         self.overlay.apply(changes);
         // Visible now: a leader may act on it.
-        for group in touched.into_keys() {
+        for group in touched {
             let Some(range) = self.ranges.get_mut(&group) else { continue };
             if range.leads_from.take_if(|index| *index <= range.applied.index).is_some() {
                 range.is_leader = true;

@@ -14,11 +14,12 @@ use std::{
 use ratatosk_contract::{SessionRef, ShardId};
 use tokio::{runtime::Builder, task::LocalSet};
 
-use super::{Shard, TICK, mailbox::Batch, read::Turn};
+use super::{Shard, TICK, mailbox::Batch, read::Turn, rest::Rest};
 use crate::node::Node;
 
 thread_local! {
     static SHARD: RefCell<Option<Shard>> = const { RefCell::new(None) };
+    static REST: Rest = Rest::default();
 }
 
 /// Works on this thread's shard.
@@ -40,7 +41,16 @@ pub(crate) fn run(
     node: &Arc<Node>,
     stop: tokio::sync::watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    let clock = node.clock;
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_park(move || {
+            if REST.with(|rest| rest.yields(clock.now())) {
+                std::thread::yield_now();
+            }
+        })
+        .build()?;
     SHARD.set(Some(Shard::new(id, Arc::clone(node))));
     let local = LocalSet::new();
     let mut stop = stop;
@@ -63,12 +73,15 @@ pub(crate) fn run(
 
 /// The task of one connection.
 pub(super) fn serve(session: SessionRef) {
-    spawn(poll_fn(move |context| match with(|shard| shard.turn(session, context)) {
-        Turn::Gone => Poll::Ready(()),
-        Turn::Done => Poll::Pending,
-        Turn::Again => {
-            context.waker().wake_by_ref();
-            Poll::Pending
+    spawn(poll_fn(move |context| {
+        REST.with(Rest::note_turn);
+        match with(|shard| shard.turn(session, context)) {
+            Turn::Gone => Poll::Ready(()),
+            Turn::Done => Poll::Pending,
+            Turn::Again => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }));
 }

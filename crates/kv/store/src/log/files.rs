@@ -115,23 +115,5 @@ fn is_write(bytes: &[u8], sequence: u32) -> bool {
         return false;
     }
     let (counted, sum) = bytes[items..length].split_at(length - items - SUM_BYTES);
-    sum.try_into().is_ok_and(|sum| u32::from_le_bytes(sum) == crc32(counted) ^ sequence)
-}
-
-/// The library's sum, bit by bit: this is done for damaged files only.
-fn crc32(bytes: &[u8]) -> u32 {
-    let step = |sum: u32| if sum & 1 == 1 { (sum >> 1) ^ 0xEDB8_8320 } else { sum >> 1 };
-    !bytes
-        .iter()
-        .fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sums_are_those_of_the_library() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
-    }
+    sum.try_into().is_ok_and(|sum| u32::from_le_bytes(sum) == crc32fast::hash(counted) ^ sequence)
 }
