@@ -5,22 +5,19 @@
 //! its folder is kept.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ratatosk_testkit::{binary, ports};
 
-use crate::binary;
 use crate::place::Place;
 use crate::process::{Process, until};
 
 const START_MAX: Duration = Duration::from_secs(30);
 const STARTS_MAX: usize = 3;
-const PORTS_FIRST: u16 = 20_000;
-const PORTS_COUNT: u16 = 12_000;
 
 /// How a client reaches the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +95,7 @@ impl Broker {
         let mut last = None;
         // Another process may take a port between its choice and its use.
         for _ in 0..STARTS_MAX {
-            let ports = free_ports(transports.len() + 1)?;
+            let ports = ports::free_many(transports.len() + 1)?;
             let (admin, ports) = ports.split_first().context("no port for the admin listener")?;
             let listeners: Vec<(Transport, u16)> =
                 transports.iter().copied().zip(ports.iter().copied()).collect();
@@ -255,39 +252,9 @@ fn write_configuration(folder: &Path, listeners: &[(Transport, u16)], admin: u16
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Ports that nothing listens on now. They lie below those that the system gives to connections,
-/// so that no client takes one before the broker does, and no two tests get the same.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut ports = Vec::new();
-    for _ in 0..PORTS_COUNT {
-        if ports.len() == count {
-            break;
-        }
-        let number =
-            NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(64));
-        let port = PORTS_FIRST + u16::try_from(number % u32::from(PORTS_COUNT))?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            ports.push(port);
-        }
-    }
-    if ports.len() < count {
-        bail!("fewer than {count} ports from {PORTS_FIRST} on are free");
-    }
-    Ok(ports)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_ports_differ() {
-        let mut ports = free_ports(20).expect("ports");
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 20);
-    }
 
     #[test]
     fn the_configuration_has_a_listener_for_each_transport() {

@@ -1,15 +1,14 @@
 //! The real binary and foreign clients: processes, sockets, kill -9.
 //!
-//! `binary` builds or finds `ratatosk`, `broker` runs it on free ports and ends it whatever
-//! happens, `scripts` runs the clients of `clients/` against it, `mosquitto` those of mosquitto;
-//! `raw` says bytes that no client says, `relay` is a proxy in front of it.
+//! `broker` runs the binary on free ports and ends it whatever happens, `scripts` runs the clients
+//! of `clients/` against it, `mosquitto` those of mosquitto; `raw` says bytes that no client says,
+//! `relay` is a proxy in front of it.
 //! Nothing here is skipped: a missing client or binary is a failure that says what to do.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests of processes read the clock and the environment; nothing here ships"
 )]
 
-mod binary;
 mod broker;
 mod mosquitto;
 mod place;
@@ -18,7 +17,6 @@ mod raw;
 mod relay;
 mod scripts;
 
-pub use binary::ratatosk;
 pub use broker::{Broker, Transport};
 pub use mosquitto::{Exchange, Sleeper, mosquitto, publish, retained, round_trip};
 pub use place::Place;

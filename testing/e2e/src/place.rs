@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ratatosk_testkit::binary;
+use ratatosk_testkit::scratch::Scratch;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
 
-use crate::binary;
 use crate::process::{Outcome, run_to_end};
 
 const COMMAND_MAX: Duration = Duration::from_secs(60);
@@ -16,7 +17,7 @@ const COMMAND_MAX: Duration = Duration::from_secs(60);
 /// A folder with an authority and a server certificate by it for the loopback.
 #[derive(Debug)]
 pub struct Place {
-    folder: PathBuf,
+    folder: Scratch,
     /// Certificates that were issued by it.
     issuer: Issuer<'static, KeyPair>,
 }
@@ -27,16 +28,8 @@ impl Place {
     /// # Errors
     /// If it cannot be written.
     pub fn new() -> Result<Place> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ratatosk-e2e-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder)?;
-        }
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("creating {}", folder.display()))?;
-        let issuer = new_authority(&folder.join("authority.pem"))?;
+        let folder = Scratch::new("e2e");
+        let issuer = new_authority(&folder.path().join("authority.pem"))?;
         let place = Place { folder, issuer };
         place.issue_server(&place.issuer)?;
         Ok(place)
@@ -45,11 +38,11 @@ impl Place {
     /// The path of a file in it.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.folder().join(name)
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// Writes a file.
@@ -102,7 +95,7 @@ impl Place {
     /// If it cannot be started, or does not end within a minute.
     pub fn ratatosk(&self, arguments: &[&str], input: &str) -> Result<Outcome> {
         let mut command = binary::ratatosk()?;
-        command.args(arguments).current_dir(&self.folder);
+        command.args(arguments);
         self.run(command, input)
     }
 
@@ -113,7 +106,7 @@ impl Place {
     pub fn run(&self, mut command: Command, input: &str) -> Result<Outcome> {
         let input_file = self.fresh_file("input");
         std::fs::write(&input_file, input)?;
-        command.current_dir(&self.folder);
+        command.current_dir(self.folder());
         run_to_end(command, &input_file, &self.fresh_file("command"), COMMAND_MAX)
     }
 
@@ -121,16 +114,6 @@ impl Place {
     pub(crate) fn fresh_file(&self, name: &str) -> PathBuf {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         self.path(&format!("{name}-{}.log", NEXT.fetch_add(1, Ordering::Relaxed)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("files of the test: {}", self.folder.display());
-            return;
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

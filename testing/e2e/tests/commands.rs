@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ratatosk_e2e::{Broker, Outcome, Process, Transport, ratatosk};
+use ratatosk_e2e::{Broker, Outcome, Process, Transport};
+use ratatosk_testkit::binary::ratatosk;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ratatosk_e2e::{Broker, Outcome, Place, Process, Transport, until};
+use ratatosk_testkit::binary::ratatosk;
 
 const README: &str = include_str!("../../../README.md");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,7 +19,7 @@ fn block(text: &str) -> &'static str {
 
 /// A shell in which `ratatosk` is the binary under test.
 fn shell(line: &str) -> Command {
-    let binary = ratatosk_e2e::ratatosk().expect("is built");
+    let binary = ratatosk().expect("is built");
     let mut command = Command::new("sh");
     let script = format!("ratatosk() {{ \"$RATATOSK\" \"$@\"; }}\n{line}");
     command.args(["-c", &script]).env("RATATOSK", binary.get_program());

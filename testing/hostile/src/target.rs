@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use ratatosk_testkit::scratch::Scratch;
+use ratatosk_testkit::{binary, ports};
 
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ const LISTENERS: [Listener; 4] = [Listener::Tcp, Listener::Tls, Listener::Ws, Li
 #[derive(Debug)]
 pub struct Target {
     child: Child,
-    folder: PathBuf,
+    folder: Scratch,
     ports: [u16; 4],
     admin: u16,
 }
@@ -44,16 +44,14 @@ impl Target {
     /// # Errors
     /// If there is no binary, or it does not listen within 30 s.
     pub fn start(memory: &str, settings: &[&str]) -> Result<Target> {
-        let folder = fresh_folder()?;
-        let ports = free_ports::<5>()?;
-        let [tcp, tls, ws, proxy, admin] = ports;
-        write_configuration(&folder, [tcp, tls, ws, proxy], admin, memory)?;
-        let log = fs::File::create(folder.join("broker.log"))?;
-        let mut command = Command::new(binary()?);
-        // The broker takes each variable of its prefix for a setting.
-        command.env_remove("RATATOSK_BIN");
-        command.arg("--config").arg(folder.join("ratatosk.toml"));
-        command.arg("--data-dir").arg(folder.join("data")).current_dir(&folder);
+        let folder = Scratch::new("hostile");
+        let path = folder.path();
+        let [tcp, tls, ws, proxy, admin] = ports::free()?;
+        write_configuration(path, [tcp, tls, ws, proxy], admin, memory)?;
+        let log = fs::File::create(path.join("broker.log"))?;
+        let mut command = binary::ratatosk()?;
+        command.arg("--config").arg(path.join("ratatosk.toml"));
+        command.arg("--data-dir").arg(path.join("data")).current_dir(path);
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -146,7 +144,7 @@ impl Target {
     /// What it wrote.
     #[must_use]
     pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.folder.join("broker.log")).unwrap_or_default();
+        let text = fs::read_to_string(self.folder.path().join("broker.log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
@@ -159,7 +157,7 @@ impl Target {
         if let Some(status) = self.child.try_wait()? {
             bail!("the broker ended with {status}:\n{}", self.log());
         }
-        let text = fs::read_to_string(self.folder.join("broker.log"))?;
+        let text = fs::read_to_string(self.folder.path().join("broker.log"))?;
         let is_bad = |line: &&str| line.contains("panicked at") || line.contains("ERROR");
         match text.lines().find(is_bad) {
             Some(line) => bail!("the broker says {line:?}"),
@@ -185,10 +183,8 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("broker in {}:\n{}", self.folder.display(), self.log());
-            return;
+            eprintln!("broker:\n{}", self.log());
         }
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -202,38 +198,6 @@ pub fn resident(pid: u32) -> Result<u64> {
     let number = line.and_then(|line| line.split_whitespace().next());
     let kibibytes: u64 = number.context("the process has no size any more")?.parse()?;
     Ok(kibibytes * 1024)
-}
-
-/// `RATATOSK_BIN`, or what cargo builds in the profile of this program.
-fn binary() -> Result<&'static Path> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match BINARY.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
-        Ok(path) => Ok(path),
-        Err(error) => bail!("{error}"),
-    }
-}
-
-fn find() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("RATATOSK_BIN") {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe()?;
-    let mut folder = own.parent().context("a program lies in a folder")?;
-    if folder.ends_with("deps") {
-        folder = folder.parent().context("deps lies in the folder of a profile")?;
-    }
-    let target = folder.parent().context("the profile lies in the target folder")?;
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", "ratatosk", "--profile", profile, "--target-dir"])
-        .arg(target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-        .status()?;
-    ensure!(status.success(), "cargo build ended with {status}");
-    Ok(folder.join("ratatosk"))
 }
 
 fn write_configuration(folder: &Path, ports: [u16; 4], admin: u16, memory: &str) -> Result<()> {
@@ -258,36 +222,4 @@ fn write_configuration(folder: &Path, ports: [u16; 4], admin: u16, memory: &str)
     }
     writeln!(text, "[admin]\naddress = \"127.0.0.1:{admin}\"\n[memory]\nlimit = \"{memory}\"")?;
     Ok(fs::write(folder.join("ratatosk.toml"), text)?)
-}
-
-/// Ports below those that the system gives to connections, which no two tests share.
-fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut ports = [0; COUNT];
-    let mut found = 0;
-    for _ in 0..10_000 {
-        if found == COUNT {
-            return Ok(ports);
-        }
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let number = next.wrapping_add(std::process::id().wrapping_mul(64)) % 10_000;
-        let port = 12_000 + u16::try_from(number)?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            ports[found] = port;
-            found += 1;
-        }
-    }
-    bail!("no {COUNT} ports from 12,000 on are free")
-}
-
-fn fresh_folder() -> Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("ratatosk-hostile-{}-{number}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
