@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use ratatosk_codec::ProtocolVersion::{self, V5, V311};
 use ratatosk_codec::Qos::{self, AtLeastOnce, ExactlyOnce};
+use ratatosk_testkit::dice::Dice;
 use tokio::task::JoinSet;
 
 use crate::connection::Persona;
-use crate::dice::Dice;
 use crate::mortal;
 use crate::publisher::Publisher;
 use crate::stage::Stage;

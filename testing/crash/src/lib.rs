@@ -15,7 +15,6 @@
 pub mod broker;
 pub mod cast;
 mod connection;
-mod dice;
 pub mod history;
 mod mortal;
 pub mod oracle;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ratatosk_codec::{ProtocolVersion, Qos};
+use ratatosk_testkit::dice::Dice;
 use tokio::time::timeout;
 
 use crate::connection::{Connection, Persona, Testament};
-use crate::dice::Dice;
 use crate::history::{Promise, What, WillIndex};
 use crate::stage::Stage;
 

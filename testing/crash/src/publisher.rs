@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use ratatosk_codec::{Packet, PacketId, PacketType, Publish, Qos};
+use ratatosk_testkit::dice::Dice;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Incoming, Persona};
-use crate::dice::Dice;
 use crate::history::{Message, MessageIndex, Retention, What};
 use crate::stage::{Gate, Mode, PATIENCE, Stage};
 

@@ -11,10 +11,10 @@ use ratatosk_codec::{
     Packet, PacketId, PacketType, Qos, Subscribe, SubscribeFiltersBuilder, SubscriptionOptions,
     Unsubscribe, UnsubscribeFiltersBuilder,
 };
+use ratatosk_testkit::dice::Dice;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::connection::{Connection, Incoming, Persona, Publication};
-use crate::dice::Dice;
 use crate::history::{FilterIndex, MessageIndex, What, Will, WillIndex};
 use crate::publisher::message_of;
 use crate::stage::{Gate, Mode, PATIENCE, Stage};

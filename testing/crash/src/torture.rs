@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ratatosk_testkit::dice::Dice;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
 use crate::connection::Persona;
-use crate::dice::Dice;
 use crate::history::{History, What};
 use crate::oracle::{Property, Violation, judge};
 use crate::stage::{Mode, Stage};

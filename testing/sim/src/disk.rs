@@ -10,8 +10,8 @@ use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use ratatosk_testkit::dice::Dice;
 
-use crate::dice::Dice;
 use crate::engine::SimEngine;
 use crate::log::SimLog;
 use crate::planted::Planted;

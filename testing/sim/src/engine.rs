@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_engine::{Batch, Change, Engine, Error, KeyRange, MemoryEngine, SpaceId, View};
+use ratatosk_testkit::dice::Dice;
 
-use crate::dice::Dice;
 use crate::disk::{Fate, Power, failed};
 use crate::planted::Planted;
 

@@ -1,18 +1,18 @@
 //! A node under a seed: the real services, pipes, coprocessors, host and machine, on a disk, a clock
 //! and threads that are made up.
 //!
-//! `simulation` is the run: what happens is drawn from the seed (`schedule`), clients use the
-//! services (`clients`, `messages`, `shelf`), the store works turn by turn (`store`, `node`), and the
-//! disk forgets what was not synced (`disk`, `log`, `engine`). After every crash `probe` looks at what
-//! the disk would bring back, and `history` says whether some decision explains it: none before the
-//! last that was acknowledged, with all before it and nothing after. `ledger` is what was decided,
+//! `simulation` is the run: what happens is drawn from the seed (`concern`, `schedule`), clients use
+//! the services (`clients`, `messages`, `shelf`), the store works turn by turn (`store`, `node`), and
+//! the disk forgets what was not synced (`disk`, `log`, `engine`). After every crash `probe` looks at
+//! what the disk would bring back, and `history` says whether some decision explains it: none before
+//! the last that was acknowledged, with all before it and nothing after. `ledger` is what was decided,
 //! kept naively; `replay` holds what is applied against the log from its first entry on.
 //!
 //! Not here: connections (the services are called as shards call them), shared groups, and the
 //! network, for a node stands alone today. `planted` are faults that the oracles must find.
 
 mod clients;
-mod dice;
+mod concern;
 mod disk;
 mod engine;
 mod history;

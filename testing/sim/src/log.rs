@@ -12,8 +12,8 @@ use raft::eraftpb::Entry;
 use ratatosk_store::log::{
     Error, GroupId, GroupState, LogBatch, LogChange, MemoryLog, RaftLog, Span, Sync,
 };
+use ratatosk_testkit::dice::Dice;
 
-use crate::dice::Dice;
 use crate::disk::{Fate, Power, failed};
 use crate::planted::Planted;
 

@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::{ReplyTo, SessionRef, ShardId, Ticket};
+use ratatosk_testkit::dice::Dice;
 
 use crate::clients::Link;
-use crate::dice::{Concern, Dice};
+use crate::concern::Concern;
 use crate::disk::{Crash, Disk};
 use crate::history::History;
 use crate::ledger::{CLIENTS, Ledger};
@@ -128,9 +129,9 @@ impl Simulation {
             disk: Disk::new(plan.planted),
             node: None,
             replay: Replay::default(),
-            schedule: Dice::new(plan.seed, Concern::Schedule),
-            dice: Dice::new(plan.seed, Concern::Clients),
-            luck: Dice::new(plan.seed, Concern::Disk),
+            schedule: Concern::Schedule.dice(plan.seed),
+            dice: Concern::Clients.dice(plan.seed),
+            luck: Concern::Disk.dice(plan.seed),
             ledgers: History::new(Ledger::default()),
             topics: History::new(Topics::default()),
             tickets: BTreeMap::new(),

@@ -6,6 +6,7 @@
 )]
 
 pub mod binary;
+pub mod dice;
 pub mod gauge;
 pub mod ports;
 pub mod scratch;
