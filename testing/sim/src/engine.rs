@@ -12,6 +12,7 @@ use ratatosk_engine::{Batch, Change, Engine, Error, KeyRange, MemoryEngine, Spac
 use ratatosk_testkit::dice::Dice;
 
 use crate::disk::{Fate, Power, failed};
+use crate::file::{Content, File};
 use crate::planted::Planted;
 
 /// Spaces: the store's own, and one for each keyspace.
@@ -22,21 +23,7 @@ pub(crate) const SPACES: u8 = 3;
 pub(crate) struct SimEngine {
     power: Arc<Power>,
     is_applied_apart: bool,
-    file: Arc<Mutex<File>>,
-}
-
-struct File {
-    synced: MemoryEngine,
-    /// In the order of writing.
-    unsynced: Vec<Batch>,
-    /// Both together: what the process sees.
-    seen: MemoryEngine,
-}
-
-impl File {
-    fn new(seen: MemoryEngine) -> Self {
-        File { synced: copy(&seen), unsynced: Vec::new(), seen }
-    }
+    file: Arc<Mutex<File<MemoryEngine>>>,
 }
 
 impl SimEngine {
@@ -47,20 +34,14 @@ impl SimEngine {
         SimEngine { power, is_applied_apart, file }
     }
 
-    /// Loses the unsynced batches from some place on; answers how many.
+    /// As [`File::lose`].
     pub(crate) fn lose(&self, dice: &mut Dice) -> usize {
-        let mut file = self.file.lock();
-        let File { synced, unsynced, seen } = &mut *file;
-        let kept = dice.below(unsynced.len() + 1);
-        let lost = unsynced.len() - kept;
-        unsynced.drain(..).take(kept).for_each(|batch| put(synced, batch));
-        *seen = copy(synced);
-        lost
+        self.file.lock().lose(dice)
     }
 
     /// Another file with the same content.
     pub(crate) fn copy(&self, power: Arc<Power>) -> Self {
-        let file = Arc::new(Mutex::new(File::new(copy(&self.file.lock().seen))));
+        let file = Arc::new(Mutex::new(self.file.lock().copy()));
         SimEngine { power, is_applied_apart: false, file }
     }
 
@@ -88,8 +69,7 @@ impl Engine for SimEngine {
         }
         let mut file = self.file.lock();
         for piece in self.pieces(batch) {
-            put(&file.seen, piece.clone());
-            file.unsynced.push(piece);
+            file.write(piece);
         }
         if fate == Fate::Torn { Err(failed().into()) } else { Ok(()) }
     }
@@ -98,18 +78,35 @@ impl Engine for SimEngine {
         if self.power.spend() != Fate::Done {
             return Err(failed().into());
         }
-        let mut file = self.file.lock();
-        let File { synced, unsynced, .. } = &mut *file;
-        unsynced.drain(..).for_each(|batch| put(synced, batch));
+        self.file.lock().sync();
         Ok(())
     }
 
     fn view(&self) -> Self::View {
-        self.file.lock().seen.view()
+        self.file.lock().seen().view()
     }
 
     fn disk_bytes(&self) -> u64 {
         0
+    }
+}
+
+impl Content for MemoryEngine {
+    type Batch = Batch;
+
+    fn put(&self, batch: Batch) {
+        self.write(batch).unwrap_or_else(|error| unreachable!("in memory: {error}"));
+    }
+
+    fn copy(&self) -> Self {
+        let (copied, mut batch) = (MemoryEngine::new(SPACES), Batch::new());
+        for space in (0..SPACES).map(SpaceId) {
+            for (key, value) in content(&self.view(), space) {
+                batch.put(space, key, value);
+            }
+        }
+        copied.put(batch);
+        copied
     }
 }
 
@@ -122,19 +119,4 @@ pub(crate) fn content(view: &impl View, space: SpaceId) -> Vec<(Bytes, Bytes)> {
     });
     scanned.unwrap_or_else(|error| unreachable!("in memory: {error}"));
     content
-}
-
-fn put(engine: &MemoryEngine, batch: Batch) {
-    engine.write(batch).unwrap_or_else(|error| unreachable!("in memory: {error}"));
-}
-
-fn copy(engine: &MemoryEngine) -> MemoryEngine {
-    let (copied, mut batch) = (MemoryEngine::new(SPACES), Batch::new());
-    for space in (0..SPACES).map(SpaceId) {
-        for (key, value) in content(&engine.view(), space) {
-            batch.put(space, key, value);
-        }
-    }
-    put(&copied, batch);
-    copied
 }

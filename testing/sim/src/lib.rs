@@ -3,10 +3,10 @@
 //!
 //! `simulation` is the run: what happens is drawn from the seed (`concern`, `schedule`), clients use
 //! the services (`clients`, `messages`, `shelf`), the store works turn by turn (`store`, `node`), and
-//! the disk forgets what was not synced (`disk`, `log`, `engine`). After every crash `probe` looks at
-//! what the disk would bring back, and `history` says whether some decision explains it: none before
-//! the last that was acknowledged, with all before it and nothing after. `ledger` is what was decided,
-//! kept naively; `replay` holds what is applied against the log from its first entry on.
+//! the disk forgets what was not synced (`disk`, `file`, `log`, `engine`). After every crash `probe`
+//! looks at what the disk would bring back, and `history` says whether some decision explains it: none
+//! before the last that was acknowledged, with all before it and nothing after. `ledger` is what was
+//! decided, kept naively; `replay` holds what is applied against the log from its first entry on.
 //!
 //! Not here: connections (the services are called as shards call them), shared groups, and the
 //! network, for a node stands alone today. `planted` are faults that the oracles must find.
@@ -15,6 +15,7 @@ mod clients;
 mod concern;
 mod disk;
 mod engine;
+mod file;
 mod history;
 mod ledger;
 mod log;

@@ -15,58 +15,42 @@ use ratatosk_store::log::{
 use ratatosk_testkit::dice::Dice;
 
 use crate::disk::{Fate, Power, failed};
+use crate::file::{Content, File};
 use crate::planted::Planted;
 
 /// See the module.
 pub(crate) struct SimLog {
     power: Arc<Power>,
     is_sync_skipped: bool,
-    file: Mutex<File>,
-}
-
-#[derive(Default)]
-struct File {
-    synced: MemoryLog,
-    /// In the order of writing.
-    unsynced: Vec<LogBatch>,
-    /// Both together: what the process sees.
-    seen: MemoryLog,
+    file: Mutex<File<MemoryLog>>,
 }
 
 impl SimLog {
     /// An empty one.
     pub(crate) fn new(power: Arc<Power>, planted: Option<Planted>) -> Self {
         let is_sync_skipped = planted == Some(Planted::FsyncSkipped);
-        SimLog { power, is_sync_skipped, file: Mutex::default() }
+        SimLog { power, is_sync_skipped, file: Mutex::new(File::new(MemoryLog::default())) }
     }
 
-    /// Loses the unsynced batches from some place on; answers how many.
+    /// As [`File::lose`].
     pub(crate) fn lose(&self, dice: &mut Dice) -> usize {
-        let mut file = self.file.lock();
-        let File { synced, unsynced, seen } = &mut *file;
-        let kept = dice.below(unsynced.len() + 1);
-        let lost = unsynced.len() - kept;
-        unsynced.drain(..).take(kept).for_each(|batch| put(synced, batch));
-        *seen = copy(synced);
-        lost
+        self.file.lock().lose(dice)
     }
 
     /// Another file with the same content.
     pub(crate) fn copy(&self, power: Arc<Power>) -> Self {
-        let file = self.file.lock();
-        let (synced, seen) = (copy(&file.seen), copy(&file.seen));
-        let file = Mutex::new(File { synced, unsynced: Vec::new(), seen });
+        let file = Mutex::new(self.file.lock().copy());
         SimLog { power, is_sync_skipped: false, file }
     }
 }
 
 impl RaftLog for SimLog {
     fn groups(&self) -> Result<Vec<GroupState>, Error> {
-        self.file.lock().seen.groups()
+        self.file.lock().seen().groups()
     }
 
     fn fetch(&self, span: Span, bytes_max: usize, into: &mut Vec<Entry>) -> Result<(), Error> {
-        self.file.lock().seen.fetch(span, bytes_max, into)
+        self.file.lock().seen().fetch(span, bytes_max, into)
     }
 
     fn write(&self, batch: LogBatch, sync: Sync) -> Result<(), Error> {
@@ -75,14 +59,12 @@ impl RaftLog for SimLog {
             return Err(failed().into());
         }
         let mut file = self.file.lock();
-        let File { synced, unsynced, seen } = &mut *file;
-        put(seen, batch.clone());
-        unsynced.push(batch);
+        file.write(batch);
         if fate == Fate::Torn {
             return Err(failed().into());
         }
         if sync == Sync::Wait && !self.is_sync_skipped {
-            unsynced.drain(..).for_each(|batch| put(synced, batch));
+            file.sync();
         }
         Ok(())
     }
@@ -96,26 +78,30 @@ impl RaftLog for SimLog {
     }
 }
 
-fn put(log: &MemoryLog, batch: LogBatch) {
-    log.write(batch, Sync::Later).unwrap_or_else(|error| unreachable!("in memory: {error}"));
-}
+impl Content for MemoryLog {
+    type Batch = LogBatch;
 
-fn copy(log: &MemoryLog) -> MemoryLog {
-    let copied = MemoryLog::default();
-    for state in log.groups().unwrap_or_default() {
-        let GroupState { group, hard_state, truncated, last_index, durable_applied } = state;
-        let mut entries = Vec::new();
-        let span = Span { group, low: truncated.index + 1, high: last_index + 1 };
-        if span.low < span.high {
-            log.fetch(span, usize::MAX, &mut entries)
-                .unwrap_or_else(|error| unreachable!("in memory: {error}"));
-        }
-        let mut batch = LogBatch::new();
-        batch.push(group, LogChange::Truncate(truncated));
-        batch.push(group, LogChange::Append(entries));
-        batch.push(group, LogChange::HardState(hard_state));
-        batch.push(group, LogChange::DurableApplied(durable_applied));
-        put(&copied, batch);
+    fn put(&self, batch: LogBatch) {
+        self.write(batch, Sync::Later).unwrap_or_else(|error| unreachable!("in memory: {error}"));
     }
-    copied
+
+    fn copy(&self) -> Self {
+        let copied = MemoryLog::default();
+        for state in self.groups().unwrap_or_default() {
+            let GroupState { group, hard_state, truncated, last_index, durable_applied } = state;
+            let mut entries = Vec::new();
+            let span = Span { group, low: truncated.index + 1, high: last_index + 1 };
+            if span.low < span.high {
+                self.fetch(span, usize::MAX, &mut entries)
+                    .unwrap_or_else(|error| unreachable!("in memory: {error}"));
+            }
+            let mut batch = LogBatch::new();
+            batch.push(group, LogChange::Truncate(truncated));
+            batch.push(group, LogChange::Append(entries));
+            batch.push(group, LogChange::HardState(hard_state));
+            batch.push(group, LogChange::DurableApplied(durable_applied));
+            copied.put(batch);
+        }
+        copied
+    }
 }
