@@ -32,7 +32,13 @@ pub mod fuzzing;
 #[cfg(test)]
 mod coprocessor_test;
 #[cfg(test)]
+mod durable_content_test;
+#[cfg(test)]
+mod durable_fixture;
+#[cfg(test)]
 mod durable_test;
+#[cfg(test)]
+mod durable_will_test;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]

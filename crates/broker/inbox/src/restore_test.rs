@@ -7,7 +7,7 @@ use std::{
 
 use proptest::prelude::*;
 use ratatosk_client::held::HeldKeyspace;
-use ratatosk_clock::{Epoch, Instant, Timestamp};
+use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::{
     Call, Message, ReplyTo, Ticket,
@@ -19,12 +19,11 @@ use ratatosk_contract::{
 };
 
 use crate::{
-    InboxCoprocessor,
+    durable_fixture::{T0, coprocessor, epoch},
     fake::{BUDGET, Bench, bench_in, identity, message, owner, seconds},
     schema::{Key, Place},
 };
 
-const T0: Instant = Instant::ZERO;
 const CLIENTS: [&str; 3] = ["c", "d", "e"];
 const FILTERS: [&str; 4] = ["a", "b/#", "$share/g/a", "$oshare/h/a"];
 
@@ -188,14 +187,6 @@ struct Run {
     count: u64,
     /// What is to be settled, by ticket.
     appended: BTreeMap<u64, String>,
-}
-
-fn epoch() -> Epoch {
-    Epoch::new(T0, Timestamp::from_millis(1_700_000_000_000))
-}
-
-fn coprocessor() -> Box<InboxCoprocessor> {
-    Box::new(InboxCoprocessor::new())
 }
 
 impl Run {

@@ -1,161 +1,29 @@
 //! Behaviour of retained messages that are kept in a keyspace: what is durable when, and what is
 //! there after a crash.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use proptest::prelude::*;
 use ratatosk_client::{Busy, Done, Fate, Keyspace, Read, held::HeldKeyspace};
-use ratatosk_clock::{Epoch, Instant, Timestamp};
+use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
-    Call, Message, PublisherId, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
+    Call, Message, PublisherId, TenantId,
     call::Settlement,
-    inbox::DueWill,
-    retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
-    sessions::{Delivery, Sessions},
+    retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome},
+    sessions::Sessions,
 };
 use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Writer};
-use ratatosk_telemetry::memory::{Accountant, Share, post_changes};
+use ratatosk_telemetry::memory::{Share, post_changes};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{RetainCoprocessor, RetainService, schema::message::TENANT_BYTES_MAX};
-
-/// When the first process of a test began, by the wall clock.
-const BEGINNING_MS: u64 = 1_000_000_000;
-
-/// Remembers what it is told.
-#[derive(Default)]
-struct Told(Mutex<Vec<(u64, Settlement)>>);
-
-impl Told {
-    fn take(&self) -> Vec<(u64, Settlement)> {
-        std::mem::take(&mut self.0.lock())
-    }
-}
-
-impl Sessions for Told {
-    fn inbox_ready(&self, _session: SessionRef) {}
-
-    fn deliver(&self, _session: SessionRef, _delivery: Delivery) {}
-
-    fn settle(&self, _session: SessionRef, ticket: Ticket, settlement: Settlement) {
-        self.0.lock().push((ticket.0, settlement));
-    }
-
-    fn publish(&self, _will: DueWill) {}
-}
-
-/// A service, its keyspace, and whoever is told.
-struct Process {
-    keyspace: Arc<HeldKeyspace>,
-    told: Arc<Told>,
-    service: RetainService,
-    memory: Accountant,
-    epoch: Epoch,
-}
-
-impl Process {
-    fn new() -> Self {
-        Self::of(HeldKeyspace::new(Box::new(RetainCoprocessor::new())), 0)
-    }
-
-    /// A process that begins so long after the first, and takes over what the keyspace has.
-    fn of(keyspace: Arc<HeldKeyspace>, after_ms: u64) -> Self {
-        let process = Self::before_restoring(keyspace, after_ms);
-        process.service.restore().unwrap();
-        process
-    }
-
-    fn before_restoring(keyspace: Arc<HeldKeyspace>, after_ms: u64) -> Self {
-        let epoch = Epoch::new(Instant::ZERO, Timestamp::from_millis(BEGINNING_MS + after_ms));
-        let (told, memory) = (Arc::<Told>::default(), Accountant::default());
-        let service = RetainService::new(RetainLimits::default()).charged_to(&memory).kept_in(
-            Arc::clone(&keyspace) as Arc<dyn Keyspace>,
-            Arc::clone(&told) as Arc<dyn Sessions>,
-            epoch,
-        );
-        Process { keyspace, told, service, memory, epoch }
-    }
-
-    /// The next process, after a crash: only the log is left.
-    fn crash(&self, after_ms: u64) -> Self {
-        Self::of(self.keyspace.crash(Box::new(RetainCoprocessor::new())), after_ms)
-    }
-
-    /// The next process, after a checkpoint: only the data are left.
-    fn reopen(&self, after_ms: u64) -> Self {
-        Self::of(self.keyspace.reopen(Box::new(RetainCoprocessor::new())), after_ms)
-    }
-
-    fn tenant(&self, name: &str) -> Arc<dyn TenantRetained> {
-        self.service.tenant(&TenantId::new(name))
-    }
-
-    /// Stores for a publisher that waits under `ticket`.
-    fn store(&self, tenant: &str, topic: &str, payload: &str, ticket: u64) -> Call<StoreOutcome> {
-        self.tenant(tenant).store(&message(topic, payload, None), Some(reply_to(ticket)))
-    }
-
-    /// Stores for nobody who waits, until a moment of the wall clock.
-    fn store_until(&self, tenant: &str, topic: &str, payload: &str, until_ms: Option<u64>) {
-        let deadline = until_ms.map(|after_ms| self.at(after_ms));
-        let call = self.tenant(tenant).store(&message(topic, payload, deadline), None);
-        assert!(matches!(call, Call::Pending | Call::Ready(StoreOutcome::Cleared)));
-    }
-
-    /// A moment so long after the beginning of the first process.
-    fn at(&self, after_ms: u64) -> Instant {
-        self.epoch.instant(Timestamp::from_millis(BEGINNING_MS + after_ms))
-    }
-
-    /// Topics and payloads of a tenant, in the order of the cursor.
-    fn read(&self, tenant: &str, now: Instant) -> Vec<(String, String)> {
-        let text = |message: &Arc<StoredMessage>| {
-            let payload = String::from_utf8(message.payload.to_vec()).unwrap();
-            (message.topic.to_string(), payload)
-        };
-        self.messages(tenant, now).iter().map(text).collect()
-    }
-
-    fn messages(&self, tenant: &str, now: Instant) -> Vec<Arc<StoredMessage>> {
-        let filter = TopicFilter::parse("#", &TopicLimits::PROTOCOL).unwrap();
-        let mut page = Page { messages_max: usize::MAX, bytes_max: usize::MAX, ..Page::default() };
-        let mut cursor = Cursor::Start;
-        while cursor != Cursor::End {
-            self.tenant(tenant).scan(now, &filter, &mut cursor, &mut page);
-        }
-        page.messages
-    }
-}
-
-fn reply_to(ticket: u64) -> ReplyTo {
-    let session = SessionRef { shard: ShardId(0), slot: 0, generation: 0 };
-    ReplyTo { session, ticket: Ticket(ticket) }
-}
-
-fn message<'a>(topic: &'a str, payload: &'a str, deadline: Option<Instant>) -> Message<'a> {
-    Message {
-        topic,
-        payload: payload.as_bytes(),
-        shared: None,
-        properties: b"\x01\x01",
-        qos: Qos::AtLeastOnce,
-        retain: true,
-        publisher: PublisherId(7),
-        accepted: Instant::ZERO,
-        deadline,
-    }
-}
-
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(topic, payload)| ((*topic).to_owned(), (*payload).to_owned())).collect()
-}
+use crate::{
+    RetainService,
+    durable_fixture::{Process, Told, message, pairs, reply_to},
+    schema::message::TENANT_BYTES_MAX,
+};
 
 /// DUR-009: what is stored or cleared is seen at once, and settles when the log is released.
 #[test]
@@ -470,141 +338,4 @@ fn foreign_keyspace() -> Arc<HeldKeyspace> {
     keyspace.submit(b"t", Bytes::from_static(record), Box::new(|_| {}));
     keyspace.settle();
     keyspace
-}
-
-/// What happens in a random history.
-#[derive(Clone, Debug)]
-enum Step {
-    Set {
-        tenant: usize,
-        topic: usize,
-        until_ms: Option<u64>,
-    },
-    Clear {
-        tenant: usize,
-        topic: usize,
-    },
-    /// Time passes, and what has expired is collected.
-    Collect {
-        after_ms: u64,
-        count_max: usize,
-    },
-    Settle {
-        count: usize,
-    },
-    Crash {
-        after_ms: u64,
-    },
-}
-
-const TENANTS: [&str; 4] = ["", "a", "ab", "b\0"];
-const TOPICS: [&str; 5] = ["a", "a/b", "/", "$x", "ab"];
-
-fn step() -> impl Strategy<Value = Step> {
-    let place = || (0..TENANTS.len(), 0..TOPICS.len());
-    prop_oneof![
-        6 => (place(), prop::option::of(0..600_u64)).prop_map(|((tenant, topic), until_ms)| {
-            Step::Set { tenant, topic, until_ms }
-        }),
-        3 => place().prop_map(|(tenant, topic)| Step::Clear { tenant, topic }),
-        2 => (0..100_u64, 1..6_usize).prop_map(|(after_ms, count_max)| {
-            Step::Collect { after_ms, count_max }
-        }),
-        2 => (1..8_usize).prop_map(|count| Step::Settle { count }),
-        1 => (0..300_u64).prop_map(|after_ms| Step::Crash { after_ms }),
-    ]
-}
-
-/// What a naive reader of the log would have: payload and deadline by tenant and topic.
-type Model = BTreeMap<(usize, usize), (String, Option<u64>)>;
-
-/// What a command does to the model, by tenant and topic. A collection removes only what nobody
-/// sees: it does nothing.
-type Change = Option<((usize, usize), Option<(String, Option<u64>)>)>;
-
-fn change(model: &mut Model, changes: impl IntoIterator<Item = Change>) {
-    for (place, message) in changes.into_iter().flatten() {
-        match message {
-            Some(message) => model.insert(place, message),
-            None => model.remove(&place),
-        };
-    }
-}
-
-/// Compares what a process shows at a moment of the wall clock.
-fn check_against(model: &Model, process: &Process, now_ms: u64) {
-    process.service.check_invariants();
-    for (tenant, name) in TENANTS.iter().enumerate() {
-        let own = model.iter().filter(|((owner, _), _)| *owner == tenant);
-        let live = own.filter(|(_, (_, until))| until.is_none_or(|until_ms| until_ms > now_ms));
-        let live: BTreeSet<_> = live
-            .map(|((_, topic), (payload, _))| (TOPICS[*topic].to_owned(), payload.clone()))
-            .filter(|(topic, _)| !topic.starts_with('$'))
-            .collect();
-        let shown: BTreeSet<_> = process.read(name, process.at(now_ms)).into_iter().collect();
-        assert_eq!(shown, live, "tenant {name:?}");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    /// DUR-002, RET-006: crashes lose what was not settled and nothing else; data alone say the
-    /// same as the log; the log applied twice says the same as once.
-    #[test]
-    fn a_crash_is_survived_by_what_was_settled(steps in prop::collection::vec(step(), 0..60)) {
-        let (mut process, mut now_ms) = (Process::new(), 0);
-        let (mut decided, mut durable) = (Model::new(), Model::new());
-        let mut waiting: Vec<Change> = Vec::new();
-        for (number, step) in steps.into_iter().enumerate() {
-            let before = process.keyspace.waiting();
-            let mut effect = None;
-            match step {
-                Step::Set { tenant, topic, until_ms } => {
-                    let message = (number.to_string(), until_ms.map(|until_ms| now_ms + until_ms));
-                    process.store_until(TENANTS[tenant], TOPICS[topic], &message.0, message.1);
-                    effect = Some(((tenant, topic), Some(message)));
-                }
-                Step::Clear { tenant, topic } => {
-                    process.store_until(TENANTS[tenant], TOPICS[topic], "", None);
-                    effect = Some(((tenant, topic), None));
-                }
-                Step::Collect { after_ms, count_max } => {
-                    now_ms += after_ms;
-                    process.service.collect(process.at(now_ms), count_max);
-                }
-                Step::Settle { count } => {
-                    process.keyspace.settle_some(count);
-                    change(&mut durable, waiting.drain(..count.min(before)));
-                    prop_assert_eq!(process.keyspace.waiting(), waiting.len());
-                    continue;
-                }
-                Step::Crash { after_ms } => {
-                    now_ms += after_ms;
-                    process = process.crash(now_ms);
-                    waiting.clear();
-                    decided = durable.clone();
-                }
-            }
-            change(&mut decided, [effect.clone()]);
-            check_against(&decided, &process, now_ms);
-            let written = process.keyspace.waiting().saturating_sub(before);
-            waiting.extend((0..written).map(|_| effect.clone()));
-        }
-        process.keyspace.settle();
-        let log = process.keyspace.log();
-        let (crashed, reopened) = (process.crash(now_ms), process.reopen(now_ms));
-        check_against(&decided, &crashed, now_ms);
-        check_against(&decided, &reopened, now_ms);
-        prop_assert_eq!(crashed.keyspace.content(), reopened.keyspace.content());
-        for command in &log {
-            reopened.keyspace.submit(&[], command.clone(), Box::new(|_| {}));
-        }
-        reopened.keyspace.settle();
-        prop_assert_eq!(crashed.keyspace.content(), reopened.keyspace.content());
-        while crashed.service.collect(Instant::ZERO, 2) > 0 {}
-        crashed.keyspace.settle();
-        let kept = crashed.service.stats().topics;
-        prop_assert_eq!(crashed.keyspace.content().len(), kept, "no trace of what expired");
-    }
 }

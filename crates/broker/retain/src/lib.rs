@@ -21,6 +21,10 @@ mod store;
 mod tenant;
 
 #[cfg(test)]
+mod durable_fixture;
+#[cfg(test)]
+mod durable_random_test;
+#[cfg(test)]
 mod durable_test;
 #[cfg(test)]
 mod effect_test;
