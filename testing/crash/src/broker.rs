@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use ratatosk_power::{Order, Watch};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -22,6 +23,7 @@ pub struct Broker {
     folder: PathBuf,
     ports: [u16; 2],
     child: Option<Child>,
+    watch: Option<Watch>,
     is_kept: bool,
 }
 
@@ -40,7 +42,18 @@ impl Broker {
              [admin]\naddress = \"127.0.0.1:{admin}\"\n[tenant]\nsession_inbox_size = 10000000\n"
         );
         fs::write(folder.join("ratatosk.toml"), text)?;
-        Ok(Broker { binary, folder, ports, child: None, is_kept: false })
+        Ok(Broker { binary, folder, ports, child: None, watch: None, is_kept: false })
+    }
+
+    /// What its processes write from now on is written down, so that the power can be cut.
+    ///
+    /// # Errors
+    /// If what stands between it and the disk cannot be built.
+    pub fn watch(&mut self) -> Result<()> {
+        let shim = built("ratatosk-shim")?.join("libratatosk_shim.so");
+        let (data, own) = (self.folder.join("data"), self.folder.join("shim"));
+        self.watch = Some(Watch::new(shim, &data, &own)?);
+        Ok(())
     }
 
     /// Where it listens for MQTT.
@@ -77,6 +90,9 @@ impl Broker {
         command.arg("--config").arg(self.folder.join("ratatosk.toml"));
         command.arg("--data-dir").arg(self.folder.join("data")).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(watch) = &mut self.watch {
+            watch.begin(&mut command)?;
+        }
         self.child = Some(command.spawn().context("starting the broker")?);
         Ok(())
     }
@@ -126,6 +142,40 @@ impl Broker {
         Ok(())
     }
 
+    /// The power fails: kill -9, and of what was not synced some is lost. Says how many changes of
+    /// files and names were not.
+    ///
+    /// # Errors
+    /// If the process had ended before, it was not watched, or did to its folder what is not
+    /// followed.
+    pub fn cut_power(&mut self, below: &mut dyn FnMut(usize) -> usize) -> Result<usize> {
+        self.kill()?;
+        let watch = self.watch.as_mut().context("nobody knows what was synced")?;
+        watch.lose(below)
+    }
+
+    /// The disk obeys an order from its next call on. The broker was watched from its start.
+    ///
+    /// # Errors
+    /// If it was not, or the order cannot be written.
+    pub fn order(&self, order: Order) -> Result<()> {
+        self.watch.as_ref().context("the broker is not watched")?.order(order)
+    }
+
+    /// Ends it as an operator does, and sees that all it did to its folder was noticed.
+    ///
+    /// # Errors
+    /// If it does not end well, or something was not noticed.
+    pub fn stop_and_compare(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the broker was not started")?;
+        let id = child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status()?;
+        ensure!(status.success(), "kill ended with {status}");
+        let status = child.wait()?;
+        ensure!(status.success(), "the broker ended with {status}:\n{}", self.log());
+        self.watch.as_ref().context("the broker is not watched")?.check()
+    }
+
     /// Whether something in it panicked, or somebody has to look at an error.
     ///
     /// # Errors
@@ -162,13 +212,18 @@ impl Drop for Broker {
     }
 }
 
-/// `RATATOSK_BIN`, or what cargo builds in the profile of this program.
+/// `RATATOSK_BIN`, or what cargo builds.
 fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("RATATOSK_BIN") {
         let path = PathBuf::from(path);
         ensure!(path.is_file(), "RATATOSK_BIN names {}, which is no file", path.display());
         return Ok(path);
     }
+    Ok(built("ratatosk")?.join("ratatosk"))
+}
+
+/// Builds a package in the profile of this program, and says in which folder it lies.
+fn built(package: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let mut folder = own.parent().context("a program lies in a folder")?;
     if folder.ends_with("deps") {
@@ -180,12 +235,12 @@ fn binary() -> Result<PathBuf> {
         Some(name) => name,
     };
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", "ratatosk", "--profile", profile, "--target-dir"])
+        .args(["build", "--quiet", "--package", package, "--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .status()?;
     ensure!(status.success(), "cargo build ended with {status}");
-    Ok(folder.join("ratatosk"))
+    Ok(folder.to_owned())
 }
 
 /// Ports below those that the system gives to connections, so that no client takes the broker's

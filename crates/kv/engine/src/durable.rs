@@ -43,11 +43,33 @@ pub struct DurableView {
 }
 
 impl DurableEngine {
-    /// Opens the folder's engine, or makes one.
+    /// Opens the folder's engine. If the folder is missing one is made, whole or not at all, also
+    /// over a power loss: under the folder's name with `.new`, which is left behind then.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
     pub fn open(config: &DurableConfig) -> Result<Self, Error> {
+        if !config.folder.try_exists()? {
+            Self::make(config)?;
+        }
+        Self::open_made(config)
+    }
+
+    fn make(config: &DurableConfig) -> Result<(), Error> {
+        let folder = config.folder.with_extension("new");
+        if folder.try_exists()? {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        drop(Self::open_made(&DurableConfig { folder: folder.clone(), ..config.clone() })?);
+        sync_all_in(&folder)?;
+        std::fs::rename(&folder, &config.folder)?;
+        if let Some(above) = config.folder.parent() {
+            File::open(above)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn open_made(config: &DurableConfig) -> Result<Self, Error> {
         check(&config.folder)?;
         // What it finds on a damaged disk makes the library panic here and there.
         let opened = catch_unwind(|| Self::open_checked(config));
@@ -111,6 +133,19 @@ fn check(folder: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Makes durable what a folder has: the library leaves the names of some folders to chance.
+fn sync_all_in(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all_in(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

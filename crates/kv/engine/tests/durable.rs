@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use ratatosk_engine::{Batch, DurableEngine, Engine, Error, KeyRange, SpaceId, View};
+use ratatosk_engine::{
+    Batch, DurableConfig, DurableEngine, Engine, Error, KeyRange, SpaceId, View,
+};
 use ratatosk_testkit::scratch::Scratch;
 
 use crate::contract::{durable, durable_config};
@@ -36,6 +38,21 @@ fn a_persisted_batch_is_there_after_a_restart() {
     assert!(engine.disk_bytes() > 0);
     drop(engine);
     assert_eq!(count(&durable(&scratch)), 1000);
+}
+
+/// DUR-004
+#[test]
+fn an_engine_that_was_not_finished_is_made_anew() {
+    let scratch = Scratch::new("unfinished");
+    let folder = scratch.path().join("engine");
+    let unfinished = folder.with_extension("new");
+    std::fs::create_dir_all(unfinished.join("keyspaces/0")).expect("a folder");
+    std::fs::write(unfinished.join("0.jnl"), "cut off").expect("a file");
+    let config = DurableConfig { folder, ..durable_config(&scratch) };
+    let engine = DurableEngine::open(&config).expect("opens");
+    assert!(!unfinished.exists() && config.folder.exists());
+    engine.write(numbers(0, 10)).expect("writes");
+    assert_eq!(count(&engine), 10);
 }
 
 #[test]

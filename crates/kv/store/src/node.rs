@@ -147,6 +147,7 @@ impl Node {
             .map_err(|trouble| Error::of_trouble(folder.clone(), trouble))?;
         if known.is_none() {
             identity.write(&folder).map_err(identity_error)?;
+            open::sync_above(&folder);
         }
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
         let overlay = Arc::new(Overlay::new(engine, space_count));

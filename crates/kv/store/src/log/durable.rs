@@ -110,6 +110,8 @@ impl DurableLog {
         }
         watermark.raise(written);
         watermark.sync()?;
+        // The library syncs what it writes, not that the first file has a name.
+        std::fs::File::open(&config.folder)?.sync_all()?;
         Ok(Self { engine, store, watermark, written: Mutex::new(written) })
     }
 
