@@ -23,6 +23,19 @@ pub fn ratatosk() -> Result<Command> {
     Ok(command)
 }
 
+/// The library that stands between a process and its disk; built by cargo in the profile of this test.
+///
+/// # Errors
+/// If it cannot be built.
+pub(crate) fn shim() -> Result<PathBuf> {
+    static SHIM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = SHIM.get_or_init(|| {
+        let folder = build(&["--package", "ratatosk-shim"]);
+        folder.map_err(|error| format!("{error:#}")).map(|it| it.join("libratatosk_shim.so"))
+    });
+    built.clone().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
 /// The path of `ratatosk`; built once per run of the tests.
 fn path() -> Result<&'static Path> {
     match BINARY.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
@@ -39,6 +52,19 @@ fn find() -> Result<PathBuf> {
         }
         return Ok(path);
     }
+    // With the features of the whole workspace, so that what `cargo test --workspace` has built is
+    // used again.
+    let folder = build(&["--workspace", "--bin", "ratatosk"])?;
+    let binary = folder.join("ratatosk");
+    if !binary.is_file() {
+        bail!("cargo built no {}", binary.display());
+    }
+    Ok(binary)
+}
+
+/// Builds something in the profile of this test, and says in which folder it lies. Variables of this
+/// test are removed: build scripts that watch them would run again.
+fn build(what: &[&str]) -> Result<PathBuf> {
     let test = std::env::current_exe().context("where is this test?")?;
     let folder = test.parent().and_then(Path::parent).context("the test lies in deps/")?;
     let target = folder.parent().context("the profile lies in the target folder")?;
@@ -47,22 +73,11 @@ fn find() -> Result<PathBuf> {
         Some(name) => name,
         None => bail!("{} is no folder of a profile", folder.display()),
     };
-    build(target, profile)?;
-    let binary = folder.join("ratatosk");
-    if !binary.is_file() {
-        bail!("cargo built no {}", binary.display());
-    }
-    Ok(binary)
-}
-
-/// Builds with the features of the whole workspace, so that what `cargo test --workspace` has
-/// built is used again. Variables of this test are removed: build scripts that watch them would
-/// run again.
-fn build(target: &Path, profile: &str) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--quiet", "--workspace", "--bin", "ratatosk", "--profile", profile])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
         .arg("--target-dir")
         .arg(target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
@@ -74,7 +89,7 @@ fn build(target: &Path, profile: &str) -> Result<()> {
     }
     let status = command.status().context("starting cargo build")?;
     if !status.success() {
-        bail!("cargo could not build the binary ratatosk ({status}); RATATOSK_BIN may name one");
+        bail!("cargo could not build {what:?} ({status}); RATATOSK_BIN may name a binary");
     }
-    Ok(())
+    Ok(folder.to_owned())
 }

@@ -4,12 +4,16 @@
 //! of its own, so ranges do not have one. Its journal is never synced but by
 //! [`Engine::persist`]: a sync for each batch would be one for each writer, without group commit.
 
+mod reclaim;
+
 use std::fs::File;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+
+use reclaim::Removals;
 
 use crate::{Batch, Change, Engine, Error, KeyRange, SpaceId, View, Visitor};
 
@@ -23,6 +27,12 @@ pub struct DurableConfig {
     pub spaces: Vec<String>,
     /// Bytes of blocks that are kept in memory.
     pub cache_bytes: u64,
+    /// Bytes of a space in memory, beside the journal, before a table is written: of spaces that are
+    /// made now.
+    pub memtable_bytes: u64,
+    /// Bytes of journals from which on the space that holds the oldest one back is written to a
+    /// table; at least 64 MiB.
+    pub journal_bytes: u64,
     /// Threads that flush and compact; at least 1.
     pub workers: usize,
 }
@@ -30,10 +40,15 @@ pub struct DurableConfig {
 /// The names of the spaces that there are: the library makes one anew whose files are gone.
 const LIST: &str = "spaces";
 
+/// What the library takes at least.
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+
 /// See the module.
 pub struct DurableEngine {
     database: Database,
     spaces: Vec<Keyspace>,
+    /// Of each space.
+    removals: Vec<Removals>,
 }
 
 /// A moment of a [`DurableEngine`].
@@ -83,6 +98,7 @@ impl DurableEngine {
     fn open_checked(config: &DurableConfig) -> fjall::Result<Result<Self, Error>> {
         let database = Database::builder(&config.folder)
             .cache_size(config.cache_bytes)
+            .max_journaling_size(config.journal_bytes.max(JOURNAL_BYTES_MIN))
             .worker_threads(config.workers.max(1))
             .open()?;
         let held = database.list_keyspace_names();
@@ -97,9 +113,12 @@ impl DurableEngine {
                 detail: format!("the files of {name:?} are missing"),
             }));
         }
-        let space = |name: &String| database.keyspace(name, KeyspaceCreateOptions::default);
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
+        let space = |name: &String| database.keyspace(name, options);
         let spaces: Result<Vec<Keyspace>, _> = config.spaces.iter().map(space).collect();
-        let opened = Self { spaces: spaces?, database };
+        let spaces = spaces?;
+        let removals = spaces.iter().map(|_| Removals::default()).collect();
+        let opened = Self { spaces, removals, database };
         let names = config.spaces.iter().map(|name| format!("{name}\n")).collect::<String>();
         if names != listed {
             let fresh = list.with_extension("new");
@@ -164,6 +183,7 @@ impl Engine for DurableEngine {
                     written.insert(&self.spaces[space.index()], key, value);
                 }
                 Change::Remove { space, key } => {
+                    self.removals[space.index()].add(1);
                     written.remove(&self.spaces[space.index()], key);
                 }
             }

@@ -80,3 +80,31 @@ fn a_space_keeps_its_data_when_others_are_added() {
     let found = engine.view().get(SpaceId(2), &0_u32.to_be_bytes()).expect("reads");
     assert!(found.is_some());
 }
+
+/// DUR-006: what was filled and emptied takes no room, and what is left is left.
+#[test]
+fn room_is_given_back_when_much_was_removed() {
+    const VALUES: u32 = 1500;
+    let key = |number: u32| number.to_be_bytes().to_vec();
+    let scratch = Scratch::new("reclaim");
+    let engine = durable(&scratch);
+    for number in 0..VALUES {
+        let mut batch = Batch::new();
+        batch.put(SpaceId(1), key(number), vec![7; 100_000]);
+        engine.write(batch).expect("writes");
+    }
+    engine.persist().expect("persists");
+    assert!(!engine.reclaim(u64::MAX).expect("looks"), "nothing is waste");
+    let full = engine.disk_bytes();
+    let mut batch = Batch::new();
+    (10..VALUES).for_each(|number| batch.remove(SpaceId(1), key(number)));
+    engine.write(batch).expect("writes");
+    engine.persist().expect("persists");
+    assert!(engine.reclaim(u64::MAX).expect("reclaims"));
+    // What stays is ten values and the journal that is written to.
+    let left = engine.disk_bytes();
+    assert!(left < full / 2 && left < 70 << 20, "{left} of {full} bytes");
+    assert_eq!(count(&engine), 10);
+    drop(engine);
+    assert_eq!(count(&durable(&scratch)), 10);
+}
