@@ -17,7 +17,7 @@ use crate::bench::{Bench, Moment};
 use crate::clock::{self, SECOND_NS};
 use crate::disk;
 use crate::load::latency_histogram;
-use crate::machine::figure::Figures;
+use crate::machine::figure::{Figures, Unit, display};
 use crate::net::Interrupted;
 use crate::plan::Plan;
 use crate::publisher::Gate;
@@ -63,10 +63,17 @@ struct Tally {
 struct Watch {
     from: Mark,
     to: Mark,
-    p99_first: u64,
-    p99_last: u64,
-    rss_first: Option<u64>,
+    /// At the end of each part.
+    parts: Vec<Part>,
     used_max: Option<u64>,
+}
+
+/// One part of the duration.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    p99: u64,
+    rss: Option<u64>,
+    used: Option<u64>,
 }
 
 /// Carries out the plan.
@@ -96,6 +103,7 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Vec<Report>>
     run.leave(&steady)?;
     let tally = tally?;
     let quiet = quiet(bench, plan)?;
+    report.notes.extend(series(&watch.parts));
     watch_figures(&mut report.figures, &watch, before, quiet);
     let part = plan.retained_part();
     let user_bytes =
@@ -112,8 +120,8 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Vec<Report>>
 fn watch(run: &mut Run<'_>, plan: &Plan) -> anyhow::Result<Watch> {
     let from = run.warm_up(plan)?;
     let mut whole = latency_histogram();
-    let mut p99 = Vec::new();
-    let (mut rss_first, mut used_max) = (None, from.moment.used);
+    let mut parts = Vec::new();
+    let mut used_max = from.moment.used;
     let mut to = from;
     for part in 1..=PARTS {
         let until_ns = from.moment.at_ns + plan.duration_ns / PARTS * part;
@@ -128,18 +136,17 @@ fn watch(run: &mut Run<'_>, plan: &Plan) -> anyhow::Result<Watch> {
         }
         to = run.mark();
         used_max = used_max.max(to.moment.used);
-        p99.push(run.total.value_at_quantile(0.99));
-        if part == 1 {
-            rss_first = to.moment.broker.map(|broker| broker.rss);
-        }
+        parts.push(Part {
+            p99: run.total.value_at_quantile(0.99),
+            rss: to.moment.broker.map(|broker| broker.rss),
+            used: to.moment.used,
+        });
         // Both have the same bounds, so this cannot fail.
         let _ = whole.add(&run.total);
         run.total.reset();
     }
     run.total = whole;
-    let p99_first = p99.first().copied().unwrap_or(0);
-    let p99_last = p99.last().copied().unwrap_or(0);
-    Ok(Watch { from, to, p99_first, p99_last, rss_first, used_max })
+    Ok(Watch { from, to, parts, used_max })
 }
 
 /// Makes rounds until `done`.
@@ -225,14 +232,33 @@ fn quiet(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Moment> {
     Ok(bench.moment())
 }
 
+/// What each part ended with: whether something grows or has grown shows only in the series.
+fn series(parts: &[Part]) -> Vec<String> {
+    let line = |(number, part): (usize, &Part)| {
+        #[expect(clippy::cast_precision_loss, reason = "for display")]
+        let shown = |unit, value: u64| display(unit, value as f64);
+        let mut text = format!("part {}: p99 {}", number + 1, shown(Unit::Time, part.p99));
+        if let Some(rss) = part.rss {
+            text += &format!(", resident {}", shown(Unit::Bytes, rss));
+        }
+        if let Some(used) = part.used {
+            text += &format!(", on disk {}", shown(Unit::Bytes, used));
+        }
+        text
+    };
+    parts.iter().enumerate().map(line).collect()
+}
+
 fn watch_figures(figures: &mut Figures, watch: &Watch, before: Moment, quiet: Moment) {
-    figures.set_count("p99_first", watch.p99_first);
-    figures.set_count("p99_last", watch.p99_last);
+    let (first, last) = (watch.parts.first(), watch.parts.last());
     for (name, value) in [
+        ("p99_first", first.map(|part| part.p99)),
+        ("p99_last", last.map(|part| part.p99)),
         ("rss_before", before.broker.map(|broker| broker.rss)),
-        ("rss_first", watch.rss_first),
+        ("rss_first", first.and_then(|part| part.rss)),
         ("rss_after", quiet.broker.map(|broker| broker.rss)),
         ("disk_used_before", before.used),
+        ("disk_used_first", first.and_then(|part| part.used)),
         ("disk_used_max", watch.used_max),
         ("disk_used", quiet.used),
         // All sessions were ended and all retained messages cleared.
@@ -288,4 +314,18 @@ fn left_figures(
     bench.rest(&mut net, &mut load, LEFT_NS)?;
     figures.set_count("retained_left", load.tally.foreign + load.ledger.unique);
     bench.leave(&mut net, &mut load)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_tells_what_is_known() {
+        let part = |rss, used| Part { p99: 2_000_000, rss, used };
+        let lines = series(&[part(Some(1024), Some(2048)), part(None, None)]);
+        let expected =
+            ["part 1: p99 2.00 ms, resident 1.0 KiB, on disk 2.0 KiB", "part 2: p99 2.00 ms"];
+        assert_eq!(lines, expected);
+    }
 }

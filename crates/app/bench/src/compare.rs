@@ -96,6 +96,9 @@ impl Comparison<'_> {
                                 report.scenario,
                                 brief(&report)
                             );
+                            for note in &report.notes {
+                                eprintln!("  note: {note}");
+                            }
                             self.book(index, report);
                         }
                     }

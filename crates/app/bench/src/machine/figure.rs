@@ -75,6 +75,7 @@ pub(crate) const NAMES: &[(&str, Unit, &str)] = &[
     ("disk_written", Unit::Bytes, "bytes that the broker's process wrote to disk"),
     ("disk_cancelled", Unit::Bytes, "bytes of those that were deleted before they were written"),
     ("disk_used_before", Unit::Bytes, "blocks of the broker's directory before the load"),
+    ("disk_used_first", Unit::Bytes, "blocks of the directory after the first sixth of the run"),
     ("disk_used_max", Unit::Bytes, "the most that the broker's directory took"),
     ("disk_used", Unit::Bytes, "blocks of the broker's directory after the load"),
     ("disk_per_message", Unit::Bytes, "growth of the directory per message"),
