@@ -158,7 +158,7 @@ fn a_session_is_after_a_crash_what_was_acknowledged() {
     assert_eq!(client.event(), Event::Pingresp);
 }
 
-/// MQTT-048, MQTT-049, INBOX-011: the will of a connection is kept before its CONNACK, and published
+/// MQTT-051, MQTT-049, INBOX-011: the will of a connection is kept before its CONNACK, and published
 /// when the node died with it. [MQTT-3.1.2-8]
 #[test]
 fn a_will_is_kept_before_its_connack_and_published_if_the_node_dies() {

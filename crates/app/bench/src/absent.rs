@@ -118,7 +118,7 @@ fn publish(
     let settled = disk::settle(bench, net, load)?;
     let kept = Kept { messages: load.tally.acked, sessions: plan.subscribers };
     let user_bytes = load.tally.acked * plan.payload_size as u64;
-    disk::written_figures(&mut report.figures, from, settled, user_bytes);
+    disk::settled_figures(&mut report.figures, from, settled, user_bytes);
     disk::used_figures(&mut report.figures, from, settled, kept);
     judge(&mut report, load, online + plan.publishers);
     if report.failure.is_none() && load.tally.acked < total {
@@ -190,7 +190,7 @@ fn drain(
     // Written and used after the queues are empty.
     let settled = disk::settle(bench, net, load)?;
     let user_bytes = (load.ledger.unique - before) * plan.payload_size as u64;
-    disk::written_figures(&mut report.figures, from, settled, user_bytes);
+    disk::settled_figures(&mut report.figures, from, settled, user_bytes);
     disk::space_figures(&mut report.figures, from, settled);
     judge(&mut report, load, returning.len());
     Ok(report)

@@ -397,8 +397,9 @@ impl Bench {
             let (mut net, mut load) = self.open_for(plan, wave.len())?;
             self.connect(&mut net, &mut load, plan, wave)?;
             self.subscribe(&mut net, &mut load, plan)?;
-            if load.tally.subscribes_refused > 0 {
-                bail!("subscriptions were refused: {}", load.notes().join("; "));
+            if load.tally.subscribed < wave.len() as u64 {
+                let (made, notes) = (load.tally.subscribed, load.notes().join("; "));
+                bail!("{made} of {} sessions were subscribed: {notes}", wave.len());
             }
             self.leave(&mut net, &mut load)?;
         }

@@ -108,7 +108,7 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Vec<Report>>
     let part = plan.retained_part();
     let user_bytes =
         (sent + tally.acked) * plan.payload_size as u64 + tally.retained * part.payload_size as u64;
-    disk::written_figures(&mut report.figures, before, quiet, user_bytes);
+    disk::settled_figures(&mut report.figures, before, quiet, user_bytes);
 
     let mut churned = report_of(bench, plan, "churn");
     tally_figures(&mut churned.figures, tally);
@@ -256,7 +256,6 @@ fn watch_figures(figures: &mut Figures, watch: &Watch, before: Moment, quiet: Mo
         ("p99_last", last.map(|part| part.p99)),
         ("rss_before", before.broker.map(|broker| broker.rss)),
         ("rss_first", first.and_then(|part| part.rss)),
-        ("rss_after", quiet.broker.map(|broker| broker.rss)),
         ("disk_used_before", before.used),
         ("disk_used_first", first.and_then(|part| part.used)),
         ("disk_used_max", watch.used_max),

@@ -288,6 +288,7 @@ fn brief(report: &Report) -> String {
         "acked_rate",
         "read_rate",
         "connects_rate",
+        "sessions_rate",
         "bytes_per_connection",
         "p99",
         "loss",

@@ -44,10 +44,12 @@ pub(crate) fn settle(bench: &mut Bench, net: &mut Net, load: &mut Load) -> anyho
     Ok(bench.moment())
 }
 
-/// Write amplification: what the broker wrote between two moments for `user_bytes` of payload.
+/// Write amplification, which is what the broker wrote between two moments for `user_bytes` of payload,
+/// and the memory that it still holds at the second.
 #[expect(clippy::cast_precision_loss, reason = "for display")]
-pub(crate) fn written_figures(figures: &mut Figures, from: Moment, to: Moment, user_bytes: u64) {
+pub(crate) fn settled_figures(figures: &mut Figures, from: Moment, to: Moment, user_bytes: u64) {
     let (Some(first), Some(last)) = (from.broker, to.broker) else { return };
+    figures.set_count("rss_after", last.rss);
     let (Some(before), Some(after)) = (first.written, last.written) else { return };
     let written = after.saturating_sub(before);
     figures.set_count("disk_written", written);
@@ -116,15 +118,17 @@ mod tests {
         };
         let mut figures = Figures::default();
         let (from, to) = (moment(Some(100), Some(1000)), moment(Some(900), Some(5000)));
-        written_figures(&mut figures, from, to, 400);
+        settled_figures(&mut figures, from, to, 400);
         used_figures(&mut figures, from, to, Kept { messages: 10, sessions: 4 });
         assert_eq!(figures.value("disk_bytes_per_user_byte"), Some(2.0));
         assert_eq!(figures.value("disk_cancelled"), Some(0.0));
         assert_eq!(figures.value("disk_per_message"), Some(400.0));
         assert_eq!(figures.value("disk_per_copy"), Some(100.0));
         let mut none = Figures::default();
-        written_figures(&mut none, moment(None, None), to, 400);
+        settled_figures(&mut none, moment(None, None), to, 400);
+        assert_eq!(none.value("rss_after"), Some(0.0));
+        assert_eq!(none.value("disk_written"), None);
         used_figures(&mut none, moment(None, None), to, Kept { messages: 10, sessions: 1 });
-        assert_eq!(none, Figures::default());
+        assert_eq!(none.value("disk_used"), None);
     }
 }

@@ -78,6 +78,11 @@ pub(crate) fn drain(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     net.flush(&mut load);
     let mut report = report_of(bench, plan, "drain");
     drain_figures(&mut report.figures, &load, plan, from, last);
+    // What is consumed is written too: that it is gone.
+    let settled = disk::settle(bench, &mut net, &mut load)?;
+    let user_bytes = load.ledger.unique * plan.payload_size as u64;
+    disk::settled_figures(&mut report.figures, from, settled, user_bytes);
+    disk::space_figures(&mut report.figures, from, settled);
     judge(&mut report, &load, dials.len());
     if report.failure.is_none() {
         bench.leave(&mut net, &mut load)?;
@@ -102,7 +107,7 @@ pub(crate) fn publish_all(
     let settled = disk::settle(bench, net, load)?;
     let messages = load.tally.acked;
     let user_bytes = messages * plan.payload_size as u64;
-    disk::written_figures(&mut report.figures, from, settled, user_bytes);
+    disk::settled_figures(&mut report.figures, from, settled, user_bytes);
     disk::used_figures(&mut report.figures, from, settled, Kept { messages, sessions: 1 });
     Ok(())
 }

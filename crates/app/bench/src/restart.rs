@@ -39,11 +39,10 @@ pub(crate) fn fill(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Vec<Report>
     let each = plan.messages_each();
     bench.connect_publishers(&mut net, &mut load, plan, |_| Gate::Quota(each))?;
     let mut report = report_of(bench, plan, "fill");
-    report.figures.set_count("connections", plan.subscribers as u64);
     report.figures.set_count("subscribed", plan.subscribers as u64);
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     let sessions = plan.subscribers as f64;
-    report.figures.set_ratio("connects_rate", sessions, seconds(made.at_ns - before.at_ns));
+    report.figures.set_ratio("sessions_rate", sessions, seconds(made.at_ns - before.at_ns));
     publish_all(bench, &mut net, &mut load, plan, &mut report)?;
     judge(&mut report, &load, plan.publishers);
     if report.failure.is_some() {

@@ -66,7 +66,7 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
         // Over the whole run, so that the writing that the broker put off is in it.
         let settled = disk::settle(run.bench, &mut run.net, &mut run.load)?;
         let user_bytes = run.load.sent() * plan.payload_size as u64;
-        disk::written_figures(&mut report.figures, run.before, settled, user_bytes);
+        disk::settled_figures(&mut report.figures, run.before, settled, user_bytes);
         disk::space_figures(&mut report.figures, run.before, settled);
     }
     if let Some(before) = run.before.broker {

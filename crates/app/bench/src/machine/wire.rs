@@ -310,6 +310,21 @@ mod tests {
         assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\0\x0e\x10\0\x01a");
     }
 
+    /// [MQTT-3.1.2-4]
+    #[test]
+    fn clean_start_of_version_five_may_keep_its_session() {
+        let packet = connect(&Connect {
+            version: Version::V5,
+            client_id: "a",
+            clean: true,
+            expiry_seconds: 1,
+            username: None,
+            password: None,
+        })
+        .unwrap();
+        assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\x02\0\0\x05\x11\0\0\0\x01\0\x01a");
+    }
+
     /// [MQTT3-3.1.2-22]
     #[test]
     fn password_without_user_is_left_out_in_version_three() {
