@@ -57,7 +57,10 @@ pub(crate) fn check(
                 "write it safely, or list the crate in xtask/unsafe.toml with reason and check",
             );
         }
-        let is_function = source.code[at + 6..].trim_start().starts_with("fn");
+        let rest = source.code[at + "unsafe".len()..].trim_start();
+        // `extern "C" fn`, with the text blanked out or not.
+        let of_abi = |rest: &str| rest.trim_start_matches([' ', '"', 'C']).starts_with("fn");
+        let is_function = rest.starts_with("fn") || rest.strip_prefix("extern").is_some_and(of_abi);
         if !is_attribute && !is_justified(source, line, is_function) {
             add(
                 "unsafe without its justification",
@@ -98,6 +101,8 @@ mod tests {
         let none: Vec<String> = Vec::new();
         assert_eq!(whats(true, "// SAFETY: in bounds.\nlet a = unsafe { b() };\n"), none);
         assert_eq!(whats(true, "/// # Safety\n/// In bounds.\nunsafe fn a() {}\n"), none);
+        let foreign = "/// # Safety\n/// In bounds.\nunsafe extern \"C\" fn a() {}\n";
+        assert_eq!(whats(true, foreign), none);
         assert_eq!(whats(false, "#![allow(unsafe_code)]\n// unsafe\nlet a = \"unsafe\";\n"), none);
     }
 

@@ -139,7 +139,7 @@ fn a_client_that_never_reads_costs_only_itself() {
     }
 }
 
-/// MQTT-098: a stored session keeps its bound of messages; beyond it the newest is dropped, or
+/// MQTT-098, INBOX-009: a stored session keeps its bound of messages; beyond it the newest is dropped, or
 /// the oldest of QoS 0 if the tenant wants that, and each drop is counted.
 #[test]
 fn an_offline_queue_is_bounded() {

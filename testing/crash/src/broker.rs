@@ -3,10 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use ratatosk_power::{Order, Watch};
 use ratatosk_testkit::scratch::Scratch;
 use ratatosk_testkit::{binary, ports};
 use tokio::net::TcpStream;
@@ -22,6 +23,7 @@ pub struct Broker {
     folder: Scratch,
     ports: [u16; 2],
     child: Option<Child>,
+    watch: Option<Watch>,
 }
 
 impl Broker {
@@ -40,7 +42,18 @@ impl Broker {
              [admin]\naddress = \"127.0.0.1:{admin}\"\n[tenant]\nsession_inbox_size = 10000000\n"
         );
         fs::write(folder.path().join("ratatosk.toml"), text)?;
-        Ok(Broker { folder, ports, child: None })
+        Ok(Broker { folder, ports, child: None, watch: None })
+    }
+
+    /// What its processes write from now on is written down, so that the power can be cut.
+    ///
+    /// # Errors
+    /// If what stands between it and the disk cannot be built.
+    pub fn watch(&mut self) -> Result<()> {
+        let shim = binary::package("ratatosk-shim")?.join("libratatosk_shim.so");
+        let folder = self.folder.path();
+        self.watch = Some(Watch::new(shim, &folder.join("data"), &folder.join("shim"))?);
+        Ok(())
     }
 
     /// Where it listens for MQTT.
@@ -72,6 +85,9 @@ impl Broker {
         command.arg("--config").arg(folder.join("ratatosk.toml"));
         command.arg("--data-dir").arg(folder.join("data")).current_dir(folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(watch) = &mut self.watch {
+            watch.begin(&mut command)?;
+        }
         self.child = Some(command.spawn().context("starting the broker")?);
         Ok(())
     }
@@ -119,6 +135,40 @@ impl Broker {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// The power fails: kill -9, and of what was not synced some is lost. Says how many changes of
+    /// files and names were not.
+    ///
+    /// # Errors
+    /// If the process had ended before, it was not watched, or did to its folder what is not
+    /// followed.
+    pub fn cut_power(&mut self, below: &mut dyn FnMut(usize) -> usize) -> Result<usize> {
+        self.kill()?;
+        let watch = self.watch.as_mut().context("nobody knows what was synced")?;
+        watch.lose(below)
+    }
+
+    /// The disk obeys an order from its next call on. The broker was watched from its start.
+    ///
+    /// # Errors
+    /// If it was not, or the order cannot be written.
+    pub fn order(&self, order: Order) -> Result<()> {
+        self.watch.as_ref().context("the broker is not watched")?.order(order)
+    }
+
+    /// Ends it as an operator does, and sees that all it did to its folder was noticed.
+    ///
+    /// # Errors
+    /// If it does not end well, or something was not noticed.
+    pub fn stop_and_compare(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the broker was not started")?;
+        let id = child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status()?;
+        ensure!(status.success(), "kill ended with {status}");
+        let status = child.wait()?;
+        ensure!(status.success(), "the broker ended with {status}:\n{}", self.log());
+        self.watch.as_ref().context("the broker is not watched")?.check()
     }
 
     /// Whether something in it panicked, or somebody has to look at an error.

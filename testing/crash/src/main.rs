@@ -26,8 +26,11 @@ struct Options {
     #[arg(long, default_value_t = 100)]
     rate: u32,
     /// Cut all connections instead of killing the broker: it must pass this without a disk too.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "power")]
     spare: bool,
+    /// With each kill, lose what was not synced, or some of it, as a power loss does.
+    #[arg(long)]
+    power: bool,
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test program reads the clock; it does not ship")]
@@ -60,6 +63,9 @@ fn show(outcome: &Outcome) {
         count(|what| matches!(what, What::Delivered { .. })),
         count(|what| matches!(what, What::Repeated(_))),
     );
+    if outcome.uncertain > 0 {
+        println!("{} changes of files and names were not synced", outcome.uncertain);
+    }
     println!(
         "{} sessions resumed, {} subscriptions, {} given up, {} looks at retained, {} wills, {} again; \
          drained in {:?}",
@@ -78,7 +84,11 @@ fn main() -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(any_seed);
     println!("seed {seed}, {} rounds", options.rounds);
     let span = Duration::try_from_secs_f64(options.seconds_per_round)?;
-    let blow = if options.spare { Blow::Cut } else { Blow::Kill };
+    let blow = match (options.spare, options.power) {
+        (true, _) => Blow::Cut,
+        (false, true) => Blow::Power,
+        (false, false) => Blow::Kill,
+    };
     let Options { rounds, rate, .. } = options;
     let outcome = torture::run(Plan { seed, rounds, span, rate, blow })?;
     show(&outcome);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ratatosk_power::Order;
 use ratatosk_testkit::dice::Dice;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
@@ -36,6 +37,11 @@ pub struct Plan {
 pub enum Blow {
     /// kill -9.
     Kill,
+    /// kill -9, and what was not synced is lost, or some of it.
+    Power,
+    /// The same with a disk that does not sync what it says that it did: an acknowledgement is worth
+    /// nothing then, and who does not notice proves nothing.
+    Lie,
     /// All connections fail and the broker lives: what even one without a disk has to withstand,
     /// so that a violation means that the clients here are wrong.
     Cut,
@@ -50,6 +56,8 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// How often the broker was killed.
     pub kills: u32,
+    /// Changes of files and names that were not synced when the power failed.
+    pub uncertain: usize,
     /// How long it took until all was taken.
     pub drained_in: Duration,
     seed: u64,
@@ -84,13 +92,19 @@ const DRAIN_MAX: Duration = Duration::from_secs(900);
 /// If the broker does not start, or ends by itself.
 pub fn run(plan: Plan) -> Result<Outcome> {
     let mut broker = Broker::new()?;
+    if matches!(plan.blow, Blow::Power | Blow::Lie) {
+        broker.watch()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = LocalSet::new().block_on(&runtime, torture(&mut broker, plan));
-    let outcome = outcome.map(|mut outcome| {
+    let outcome = outcome.and_then(|mut outcome| {
+        if plan.blow == Blow::Power {
+            broker.stop_and_compare()?;
+        }
         if let Err(error) = broker.check_log() {
             outcome.violations.push(Violation::of_broker(&outcome.history, error.to_string()));
         }
-        outcome
+        Ok(outcome)
     });
     if outcome.as_ref().map_or(true, |outcome| !outcome.violations.is_empty()) {
         broker.keep();
@@ -107,6 +121,7 @@ struct Run<'a> {
     kept: Vec<String>,
     dice: Dice,
     kills: u32,
+    uncertain: usize,
     blow: Blow,
 }
 
@@ -117,11 +132,14 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
     let kept = cast::enter(&stage, &mut tasks, plan.seed, plan.rate);
     let probe = probe::persona(&stage);
     let dice = Dice::new(plan.seed, 0);
-    let mut run = Run { broker, stage, probe, kept, dice, kills: 0, blow: plan.blow };
+    let mut run = Run { broker, stage, probe, kept, dice, kills: 0, uncertain: 0, blow: plan.blow };
     run.broker.start()?;
     // Everybody has subscribed before the first message.
     run.begin(Mode::Drain).await?;
     run.stage.quiet(QUIET, DRAIN_MAX).await;
+    if plan.blow == Blow::Lie {
+        run.broker.order(Order::SkipSync)?;
+    }
     run.stage.turn(Mode::Load);
     for round in 1..=plan.rounds {
         // Some kills meet everybody on the way back.
@@ -133,7 +151,7 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
         sleep(span).await;
         check_clients(&mut tasks)?;
         run.strike()?;
-        while plan.blow == Blow::Kill && run.dice.once_in(4) {
+        while plan.blow != Blow::Cut && run.dice.once_in(4) {
             sleep(run.dice.span(Duration::ZERO, STARTING_MAX)).await;
             run.strike()?;
         }
@@ -153,7 +171,8 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
     }
     check_clients(&mut tasks)?;
     let history = run.stage.history.borrow().clone();
-    Ok(Outcome { history, violations, kills: run.kills, drained_in, seed: plan.seed })
+    let Run { kills, uncertain, .. } = run;
+    Ok(Outcome { history, violations, kills, uncertain, drained_in, seed: plan.seed })
 }
 
 impl Run<'_> {
@@ -174,7 +193,12 @@ impl Run<'_> {
             self.stage.record_broker(What::NetworkFailed);
             return self.broker.check_alive();
         }
-        self.broker.kill()?;
+        match self.blow {
+            Blow::Power | Blow::Lie => {
+                self.uncertain += self.broker.cut_power(&mut |bound| self.dice.below(bound))?;
+            }
+            Blow::Kill | Blow::Cut => self.broker.kill()?,
+        }
         self.stage.record_broker(What::Killed);
         self.kills += 1;
         self.broker.start()

@@ -11,6 +11,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ratatosk_power::{Order, Watch};
 use ratatosk_testkit::{binary, ports};
 
 use crate::place::Place;
@@ -66,6 +67,8 @@ pub struct Broker {
     listeners: Vec<(Transport, u16)>,
     admin: u16,
     settings: Vec<String>,
+    /// If its disk takes orders.
+    watch: Option<Watch>,
     place: Place,
 }
 
@@ -91,6 +94,27 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`].
     pub fn start_in(place: Place, transports: &[Transport], settings: &[&str]) -> Result<Broker> {
+        Broker::start_on(place, None, transports, settings)
+    }
+
+    /// Starts one whose disk takes orders: see [`Broker::order`].
+    ///
+    /// # Errors
+    /// As [`Broker::start`], and if what stands between it and its disk cannot be built.
+    pub fn start_watched(transports: &[Transport]) -> Result<Broker> {
+        let place = Place::new()?;
+        let (data, own) = (place.path("data"), place.path("shim"));
+        let shim = binary::package("ratatosk-shim")?.join("libratatosk_shim.so");
+        let watch = Watch::new(shim, &data, &own)?;
+        Broker::start_on(place, Some(watch), transports, &[])
+    }
+
+    fn start_on(
+        place: Place,
+        mut watch: Option<Watch>,
+        transports: &[Transport],
+        settings: &[&str],
+    ) -> Result<Broker> {
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut last = None;
         // Another process may take a port between its choice and its use.
@@ -100,9 +124,10 @@ impl Broker {
             let listeners: Vec<(Transport, u16)> =
                 transports.iter().copied().zip(ports.iter().copied()).collect();
             write_configuration(place.folder(), &listeners, *admin)?;
-            match launch(place.folder(), &listeners, &settings) {
+            match launch(place.folder(), &listeners, &settings, watch.as_mut()) {
                 Ok(process) => {
-                    return Ok(Broker { process, listeners, admin: *admin, settings, place });
+                    let admin = *admin;
+                    return Ok(Broker { process, listeners, admin, settings, watch, place });
                 }
                 Err(error) => last = Some(error),
             }
@@ -116,8 +141,25 @@ impl Broker {
     /// As [`Broker::start`].
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.process.kill();
-        self.process = launch(self.place.folder(), &self.listeners, &self.settings)?;
+        let watch = self.watch.as_mut();
+        self.process = launch(self.place.folder(), &self.listeners, &self.settings, watch)?;
         Ok(())
+    }
+
+    /// Its disk obeys from the next call on. The broker was started watched.
+    ///
+    /// # Errors
+    /// If it was not, or the order cannot be written.
+    pub fn order(&self, order: Order) -> Result<()> {
+        self.watch.as_ref().context("the broker is not watched")?.order(order)
+    }
+
+    /// Its disk is from the next call on as it was before the order.
+    ///
+    /// # Errors
+    /// If there was none.
+    pub fn withdraw(&self, order: Order) -> Result<()> {
+        self.watch.as_ref().context("the broker is not watched")?.withdraw(order)
     }
 
     /// The port of a transport.
@@ -209,7 +251,12 @@ impl Drop for Broker {
     }
 }
 
-fn launch(folder: &Path, listeners: &[(Transport, u16)], settings: &[String]) -> Result<Process> {
+fn launch(
+    folder: &Path,
+    listeners: &[(Transport, u16)],
+    settings: &[String],
+    watch: Option<&mut Watch>,
+) -> Result<Process> {
     let mut command = binary::ratatosk()?;
     command
         .arg("--config")
@@ -219,6 +266,9 @@ fn launch(folder: &Path, listeners: &[(Transport, u16)], settings: &[String]) ->
         .current_dir(folder);
     for setting in settings {
         command.args(["--set", setting]);
+    }
+    if let Some(watch) = watch {
+        watch.begin(&mut command)?;
     }
     let mut process = Process::start(command, &folder.join("broker.log"))?;
     let is_ready = until(START_MAX, || {

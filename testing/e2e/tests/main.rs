@@ -8,6 +8,7 @@
 mod access;
 mod certificates;
 mod commands;
+mod disk;
 mod garbage;
 mod lifecycle;
 mod mosquitto;

@@ -3,6 +3,7 @@
 //! `-h` is the host, as with every MQTT client; help is `--help` only. Units are in the values or in
 //! the help, and what cannot be understood is refused before anything connects.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Subcommand, ValueEnum};
@@ -36,8 +37,8 @@ pub(crate) struct RunArgs {
     /// Print help.
     #[arg(long, action = ArgAction::Help, global = true)]
     pub(crate) help: Option<bool>,
-    /// Named scenarios, in turn: S1, S2, S2b, S2v5, S3, S3b, S4, S5, S5b, S5k, S6, S7, S8, S9, k1.
-    /// Without it the run is made of the options under "Free form".
+    /// Named scenarios, in turn: S1, S2, S2b, S2v5, S3, S3b, S4, S5, S5b, S5k, S6, S7, S8, S9, k1, F1,
+    /// R1, C1. Without it the run is made of the options under "Free form".
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub(crate) scenario: Vec<String>,
     #[command(flatten)]
@@ -46,7 +47,7 @@ pub(crate) struct RunArgs {
     pub(crate) frame: FrameArgs,
     #[command(flatten)]
     pub(crate) free: FreeArgs,
-    /// Only this half of S5b or S5k; the broker may be restarted in between.
+    /// Only this half of S5b, S5k or R1; the broker may be restarted in between.
     #[arg(long, value_enum)]
     pub(crate) phase: Option<Phase>,
     /// The verdict: exit code 1 unless all hold. Example: 'p99<20ms,loss=0,rate>100k'.
@@ -81,6 +82,9 @@ pub(crate) struct TargetArgs {
     /// Count the descendants of the process too.
     #[arg(long, requires = "pid")]
     pub(crate) children: bool,
+    /// Directory of the broker on this machine, for the space that it takes.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// Version and lengths.
@@ -95,9 +99,15 @@ pub(crate) struct FrameArgs {
     /// Seconds before that.
     #[arg(long, default_value = "1", value_parser = parse_seconds, value_name = "SECONDS")]
     pub(crate) warmup: Duration,
-    /// Messages of S5b, S5k and S9 [default: the scenario's].
+    /// Messages of S5b, S5k, S9, F1 and R1, and of a round of C1 [default: the scenario's].
     #[arg(long)]
     pub(crate) messages: Option<u64>,
+    /// Sessions of F1 and R1, and of a round of C1 [default: the scenario's].
+    #[arg(long)]
+    pub(crate) sessions: Option<usize>,
+    /// Retained messages of R1, and of a round of C1 [default: the scenario's].
+    #[arg(long)]
+    pub(crate) retained: Option<u64>,
 }
 
 /// A run of one's own.

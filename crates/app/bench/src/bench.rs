@@ -1,6 +1,7 @@
 //! One target and what every scenario does with it: connect, subscribe, measure, leave.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use crate::clock::{self, SECOND_NS};
+use crate::disk;
 use crate::limits;
 use crate::live::{Live, Show};
 use crate::load::{Load, Role};
@@ -21,10 +23,12 @@ use crate::plan::{FILTERS_PER_PACKET, Naming, Plan};
 use crate::publisher::{Gate, Publisher, Topic};
 
 /// Connections that are being made at a time.
-const DIALING_MAX: usize = 64;
+pub(crate) const DIALING_MAX: usize = 64;
+/// Connections that stand at a time where sessions are made or ended one wave after the other.
+const WAVE: usize = 2000;
 /// A phase in which nothing happens for this long has failed.
 const PATIENCE_NS: u64 = 30 * SECOND_NS;
-/// How long the broker may take to close connections that have left.
+/// Leaving ends when the broker closed no more connections for this long.
 const LEAVE_NS: u64 = 3 * SECOND_NS;
 /// How long one turn waits when nothing else limits it.
 const TURN_MS: u64 = 50;
@@ -38,6 +42,10 @@ pub(crate) struct Bench {
     pub(crate) password: Option<String>,
     /// The broker's process, if it is known.
     pub(crate) broker: Option<Meter>,
+    /// When that process was started, if we did it.
+    pub(crate) started_ns: Option<u64>,
+    /// The broker's directory, if it is on this machine and known.
+    pub(crate) directory: Option<PathBuf>,
     pub(crate) own: Meter,
     pub(crate) live: Live,
     pub(crate) stop: Arc<AtomicBool>,
@@ -50,8 +58,10 @@ pub(crate) struct Bench {
 pub(crate) struct Dial {
     pub(crate) role: Role,
     pub(crate) client_id: String,
-    /// The session ends with the connection.
+    /// An earlier session is ended; in MQTT 3.1.1 the new one too, with the connection.
     pub(crate) clean: bool,
+    /// How long the session outlives the connection, in MQTT 5.
+    pub(crate) expiry_seconds: u32,
 }
 
 /// Both processes at one moment.
@@ -60,6 +70,8 @@ pub(crate) struct Moment {
     pub(crate) at_ns: u64,
     pub(crate) broker: Option<Sample>,
     pub(crate) own: Sample,
+    /// Bytes on disk of the broker's directory.
+    pub(crate) used: Option<u64>,
 }
 
 impl Bench {
@@ -78,6 +90,8 @@ impl Bench {
             username: None,
             password: None,
             broker: None,
+            started_ns: None,
+            directory: None,
             own: Meter::own()?,
             live: Live::new(show),
             stop,
@@ -85,15 +99,46 @@ impl Bench {
         })
     }
 
+    /// The same target for another thread, which shows and measures nothing.
+    pub(crate) fn beside(&self) -> anyhow::Result<Self> {
+        Ok(Self {
+            target: self.target.clone(),
+            address: self.address,
+            username: self.username.clone(),
+            password: self.password.clone(),
+            broker: None,
+            started_ns: None,
+            directory: None,
+            own: Meter::own()?,
+            live: Live::new(Show::Nothing),
+            stop: Arc::clone(&self.stop),
+            run: self.run.wrapping_add(1),
+        })
+    }
+
+    /// Whether more of the broker is known than what it answers.
+    pub(crate) fn sees_broker(&self) -> bool {
+        self.broker.is_some() || self.directory.is_some()
+    }
+
     /// Measures both processes.
     pub(crate) fn moment(&mut self) -> Moment {
         let broker = self.broker.as_mut().map(Meter::sample);
-        Moment { at_ns: clock::now_ns(), broker, own: self.own.sample() }
+        let used = self.directory.as_deref().map(disk::used);
+        Moment { at_ns: clock::now_ns(), broker, own: self.own.sample(), used }
     }
 
     /// Event loop and clients for `plan`.
     pub(crate) fn open(&mut self, plan: &Plan) -> anyhow::Result<(Net, Load)> {
-        let connections = plan.publishers + plan.subscribers;
+        self.open_for(plan, plan.publishers + plan.subscribers)
+    }
+
+    /// The same where no more than `connections` stand at a time.
+    pub(crate) fn open_for(
+        &mut self,
+        plan: &Plan,
+        connections: usize,
+    ) -> anyhow::Result<(Net, Load)> {
         limits::reserve_descriptors(connections)?;
         let net = Net::new(plan.packet_max(), Arc::clone(&self.stop)).context("event loop")?;
         let ledger = Ledger::new(plan.routing, plan.publishers, plan.subscribers)
@@ -110,6 +155,17 @@ impl Bench {
         plan: &Plan,
         dials: &[Dial],
     ) -> anyhow::Result<()> {
+        self.connect_by(net, load, plan, (dials, DIALING_MAX))
+    }
+
+    /// The same with as many at a time as the second of the pair says.
+    pub(crate) fn connect_by(
+        &mut self,
+        net: &mut Net,
+        load: &mut Load,
+        plan: &Plan,
+        (dials, dialing_max): (&[Dial], usize),
+    ) -> anyhow::Result<()> {
         let settled = |load: &Load| load.tally.ready + load.tally.failed;
         let (first, failed_before) = (settled(load), load.tally.failed);
         let start_ns = clock::now_ns();
@@ -117,7 +173,7 @@ impl Bench {
         let mut begun = 0;
         loop {
             let done = settled(load) - first;
-            while begun < dials.len() && begun - done < DIALING_MAX {
+            while begun < dials.len() && begun - done < dialing_max {
                 self.dial(net, load, plan, &dials[begun])?;
                 begun += 1;
             }
@@ -154,6 +210,7 @@ impl Bench {
             version: plan.version,
             client_id: &dial.client_id,
             clean: dial.clean,
+            expiry_seconds: dial.expiry_seconds,
             username: self.username.as_deref(),
             password: self.password.as_deref(),
         })
@@ -217,6 +274,7 @@ impl Bench {
                 format!("rb-{}-s{index}", plan.name.to_ascii_lowercase())
             },
             clean,
+            expiry_seconds: if clean { 0 } else { wire::SESSION_EXPIRY_SECONDS },
         };
         (0..plan.subscribers).map(dial).collect()
     }
@@ -233,6 +291,7 @@ impl Bench {
             role: Role::Publisher(index),
             client_id: format!("rb-{:08x}-p{index}", self.run),
             clean: true,
+            expiry_seconds: 0,
         };
         let dials: Vec<Dial> = (0..plan.publishers).map(dial).collect();
         self.connect(net, load, plan, &dials)?;
@@ -274,6 +333,10 @@ impl Bench {
             Naming::Pattern(_) => Topic::Fixed,
             Naming::Scatter => Topic::Scatter { state: 0x9e37_79b9_7f4a_7c15 ^ index as u64 },
             Naming::Grid => Topic::Grid { first: index as u64 * plan.messages_each() },
+            Naming::Dealt { first } => {
+                let share = (plan.subscribers / plan.publishers.max(1)).max(1) as u64;
+                Topic::Dealt { first: first + index as u64 * share, share }
+            }
         };
         Ok(Publisher::new(link, gate, flow, template, topic))
     }
@@ -281,32 +344,81 @@ impl Bench {
     /// Disconnects everyone properly and waits until the broker has closed its side: only then does it
     /// treat a persistent session as away.
     pub(crate) fn leave(&mut self, net: &mut Net, load: &mut Load) -> anyhow::Result<()> {
-        let links: Vec<LinkIndex> = load.ready_links().map(|(link, _)| link).collect();
-        for &link in &links {
+        self.leave_where(net, load, |_| true)
+    }
+
+    /// The same for those whose role `leaves`.
+    pub(crate) fn leave_where(
+        &mut self,
+        net: &mut Net,
+        load: &mut Load,
+        leaves: impl Fn(Role) -> bool,
+    ) -> anyhow::Result<()> {
+        let leaving = load.ready_links().filter(|(_, role)| leaves(*role));
+        let mut open: Vec<LinkIndex> = leaving.map(|(link, _)| link).collect();
+        for &link in &open {
             net.links.buffer(link).extend_from_slice(&wire::DISCONNECT_BYTES);
             net.links.leave(link);
+            load.retire(link);
         }
-        let end_ns = clock::now_ns() + LEAVE_NS;
-        let mut open = links;
+        let mut progress = Progress::new(clock::now_ns());
         loop {
             net.flush(load);
             open.retain(|&link| net.links.is_open(link));
-            if open.is_empty() || clock::now_ns() > end_ns {
+            let idle_ns = progress.idle_ns(open.len() as u64, clock::now_ns());
+            if open.is_empty() || idle_ns > LEAVE_NS {
                 return Ok(());
             }
             net.turn(load, Duration::from_millis(TURN_MS))?;
         }
     }
 
-    /// Ends the sessions that persistent subscribers left behind.
-    pub(crate) fn forget_sessions(&mut self, plan: &Plan) -> anyhow::Result<()> {
-        let (mut net, mut load) = self.open(plan)?;
+    /// Lets time pass without doing anything but answering.
+    pub(crate) fn rest(&self, net: &mut Net, load: &mut Load, span_ns: u64) -> anyhow::Result<()> {
+        let end_ns = clock::now_ns() + span_ns;
+        loop {
+            let now_ns = clock::now_ns();
+            if now_ns >= end_ns {
+                return Ok(());
+            }
+            net.flush(load);
+            net.turn(load, Duration::from_nanos(end_ns - now_ns))?;
+        }
+    }
+
+    /// Makes the sessions of the plan's subscribers anew, with their filters, and lets them leave. Needs
+    /// MQTT 5, where a clean start does not end the session with its connection.
+    pub(crate) fn make_sessions(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let mut dials = self.subscriber_dials(plan);
         for dial in &mut dials {
             dial.clean = true;
         }
-        self.connect(&mut net, &mut load, plan, &dials)?;
-        self.leave(&mut net, &mut load)
+        for wave in dials.chunks(WAVE) {
+            let (mut net, mut load) = self.open_for(plan, wave.len())?;
+            self.connect(&mut net, &mut load, plan, wave)?;
+            self.subscribe(&mut net, &mut load, plan)?;
+            if load.tally.subscribed < wave.len() as u64 {
+                let (made, notes) = (load.tally.subscribed, load.notes().join("; "));
+                bail!("{made} of {} sessions were subscribed: {notes}", wave.len());
+            }
+            self.leave(&mut net, &mut load)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions that persistent subscribers left behind.
+    pub(crate) fn forget_sessions(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let mut dials = self.subscriber_dials(plan);
+        for dial in &mut dials {
+            dial.clean = true;
+            dial.expiry_seconds = 0;
+        }
+        for wave in dials.chunks(WAVE) {
+            let (mut net, mut load) = self.open_for(plan, wave.len())?;
+            self.connect(&mut net, &mut load, plan, wave)?;
+            self.leave(&mut net, &mut load)?;
+        }
+        Ok(())
     }
 }
 

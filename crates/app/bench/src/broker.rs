@@ -96,7 +96,7 @@ fn words(text: &str) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
-/// A directory that is removed with all that is in it.
+/// A directory that is removed with all that is in it: the broker's, and beside it its output.
 #[derive(Debug)]
 pub(crate) struct Directory(PathBuf);
 
@@ -108,7 +108,14 @@ impl Directory {
         let name = format!("ratatosk-bench-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path))
+        let directory = Self(path);
+        fs::create_dir(directory.data()).context("creating the broker's directory")?;
+        Ok(directory)
+    }
+
+    /// What belongs to the broker alone.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.0.join("data")
     }
 
     fn log(&self) -> PathBuf {
@@ -128,6 +135,8 @@ impl Drop for Directory {
 pub(crate) struct Broker {
     child: Child,
     ended: bool,
+    /// When the process was started.
+    pub(crate) begun_ns: u64,
     /// From the start of the process until its port answered.
     pub(crate) start_ns: u64,
 }
@@ -145,9 +154,9 @@ impl Broker {
             bail!("port {port} is in use already: choose another with --port");
         }
         let log = File::options().append(true).create(true).open(directory.log())?;
-        let mut command = target.command(port, &directory.0)?;
+        let mut command = target.command(port, &directory.data())?;
         command
-            .current_dir(&directory.0)
+            .current_dir(directory.data())
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -157,7 +166,7 @@ impl Broker {
             .spawn()
             .with_context(|| format!("starting {}: {:?}", target.name, command.get_program()))?;
         // From here on the guard kills it, whatever happens.
-        let mut broker = Self { child, ended: false, start_ns: 0 };
+        let mut broker = Self { child, ended: false, begun_ns, start_ns: 0 };
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         while !answers(port) {
             if stop.load(Ordering::Relaxed) {
@@ -275,7 +284,7 @@ mod tests {
         let timeout = Duration::from_millis(500);
         let error = Broker::start(&one, 1, &directory, timeout, &stop).unwrap_err().to_string();
         assert!(error.contains("does not answer on port 1"), "{error}");
-        let child = fs::read_to_string(directory.0.join("child")).unwrap();
+        let child = fs::read_to_string(directory.data().join("child")).unwrap();
         let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
         let alive = !state.is_empty() && !state.contains(") Z");
         assert!(!alive, "{state}");

@@ -18,7 +18,7 @@ use crate::live::Show;
 use crate::machine::figure::{self, Figures, NAMES, Unit};
 use crate::meter::Meter;
 use crate::net::Interrupted;
-use crate::plan::{Kind, Plan};
+use crate::plan::Plan;
 use crate::report::{Report, number, print};
 use crate::run::{frame, perform, usage};
 
@@ -96,6 +96,9 @@ impl Comparison<'_> {
                                 report.scenario,
                                 brief(&report)
                             );
+                            for note in &report.notes {
+                                eprintln!("  note: {note}");
+                            }
                             self.book(index, report);
                         }
                     }
@@ -116,19 +119,23 @@ impl Comparison<'_> {
     fn once(&self, plan: &Plan, index: usize) -> anyhow::Result<Vec<Report>> {
         let directory = Directory::create()?;
         let (broker, mut bench) = self.start(index, &directory)?;
-        let start_ns = broker.start_ns;
-        let mut reports = if plan.kind == (Kind::Queue { killed: true }) {
-            let mut reports = perform(&mut bench, plan, Some(Phase::Fill))?;
-            broker.crash();
-            let (_broker, mut bench) = self.start(index, &directory)?;
-            reports.extend(perform(&mut bench, plan, Some(Phase::Drain))?);
-            reports
-        } else {
-            perform(&mut bench, plan, None)?
-        };
+        let phase = plan.is_killed().then_some(Phase::Fill);
+        let mut reports = perform(&mut bench, plan, phase)?;
         if let Some(report) = reports.first_mut() {
-            report.figures.set_count("start_time", start_ns);
+            report.figures.set_count("start_time", broker.start_ns);
         }
+        // A drain after a failed fill would judge what the broker never took.
+        let failed = reports.iter().any(|report| report.failure.is_some());
+        if !plan.is_killed() || failed {
+            return Ok(reports);
+        }
+        broker.crash();
+        let (broker, mut bench) = self.start(index, &directory)?;
+        let mut after = perform(&mut bench, plan, Some(Phase::Drain))?;
+        if let Some(report) = after.first_mut() {
+            report.figures.set_count("start_time", broker.start_ns);
+        }
+        reports.append(&mut after);
         Ok(reports)
     }
 
@@ -140,6 +147,8 @@ impl Comparison<'_> {
         let stop = Arc::clone(&self.stop);
         let mut bench = Bench::new("127.0.0.1", request.port, Show::Nothing, stop)?;
         bench.broker = Some(Meter::new(broker.pid(), true).context("measuring the broker")?);
+        bench.started_ns = Some(broker.begun_ns);
+        bench.directory = Some(directory.data());
         Ok((broker, bench))
     }
 
@@ -279,9 +288,12 @@ fn brief(report: &Report) -> String {
         "acked_rate",
         "read_rate",
         "connects_rate",
+        "sessions_rate",
         "bytes_per_connection",
         "p99",
         "loss",
+        "disk_bytes_per_user_byte",
+        "serving_time",
     ];
     let parts = report.figures.iter().filter(|(name, _, _)| shown.contains(name));
     let parts = parts.map(|(name, unit, value)| format!("{name} {}", figure::display(unit, value)));

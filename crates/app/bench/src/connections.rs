@@ -1,12 +1,9 @@
 //! S6: many connections, then a subscription of its own for each: rates, CPU time, memory.
 
-use std::time::Duration;
-
 use crate::bench::{Bench, Moment};
-use crate::clock::{self, SECOND_NS, seconds};
+use crate::clock::{SECOND_NS, seconds};
 use crate::load::Load;
 use crate::machine::figure::Figures;
-use crate::net::Net;
 use crate::plan::Plan;
 use crate::queue::judge;
 use crate::report::Report;
@@ -23,13 +20,13 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     let before = bench.moment();
     bench.connect(&mut net, &mut load, plan, &dials)?;
     let connected = bench.moment();
-    rest(&mut net, &mut load, SETTLE_NS)?;
+    bench.rest(&mut net, &mut load, SETTLE_NS)?;
     let settled = bench.moment();
-    rest(&mut net, &mut load, IDLE_NS)?;
+    bench.rest(&mut net, &mut load, IDLE_NS)?;
     let idle = bench.moment();
     bench.subscribe(&mut net, &mut load, plan)?;
     let subscribed = bench.moment();
-    rest(&mut net, &mut load, SETTLE_NS)?;
+    bench.rest(&mut net, &mut load, SETTLE_NS)?;
     let end = bench.moment();
 
     let mut report = Report {
@@ -48,19 +45,6 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
         bench.leave(&mut net, &mut load)?;
     }
     Ok(report)
-}
-
-/// Lets time pass without doing anything but answering.
-fn rest(net: &mut Net, load: &mut Load, span_ns: u64) -> anyhow::Result<()> {
-    let end_ns = clock::now_ns() + span_ns;
-    loop {
-        let now_ns = clock::now_ns();
-        if now_ns >= end_ns {
-            return Ok(());
-        }
-        net.flush(load);
-        net.turn(load, Duration::from_nanos(end_ns - now_ns))?;
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]

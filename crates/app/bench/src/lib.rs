@@ -3,7 +3,7 @@
 //! One thread on one event loop. Each payload carries publisher, sequence number and time of sending, so
 //! loss, duplicates and order are counted and not assumed. Loads are closed loops (windows end to end)
 //! or evenly spaced with latency from the intended time. `machine` is the pure half; the rest drives
-//! sockets, `/proc` and the brokers that are compared.
+//! sockets, `/proc`, the broker's directory and the brokers that are compared.
 
 mod args;
 mod run;
@@ -20,8 +20,13 @@ mod net;
 mod publisher;
 
 mod bench;
+mod disk;
+
+mod absent;
+mod churn;
 mod connections;
 mod queue;
+mod restart;
 mod retained;
 mod steady;
 

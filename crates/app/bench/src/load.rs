@@ -154,6 +154,11 @@ impl Load {
             .map(|(link, client)| (link, client.role))
     }
 
+    /// The connection leaves of its own will and is not one of the ready ones any more.
+    pub(crate) fn retire(&mut self, link: LinkIndex) {
+        self.clients[link].stage = Stage::Gone;
+    }
+
     /// Adds the next publisher; the broker's receive maximum lowers its limit. [MQTT-4.9.0-1]
     pub(crate) fn add_publisher(&mut self, mut publisher: Publisher) {
         if let Some(flow) = &mut publisher.flow {

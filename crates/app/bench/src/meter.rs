@@ -1,4 +1,4 @@
-//! CPU time and memory of a process, from `/proc`.
+//! CPU time, memory and writing of a process, from `/proc`.
 //!
 //! CPU time is the nanoseconds of `/proc/PID/task/*/schedstat` where the kernel keeps them, else the
 //! ticks of `stat`. Threads that end keep what was last seen of them; what they used since is missed.
@@ -21,6 +21,8 @@ pub(crate) struct Meter {
     pid: u32,
     with_children: bool,
     threads: BTreeMap<(u32, u32), u64>,
+    /// Bytes written to disk and of those cancelled.
+    written: BTreeMap<u32, (u64, u64)>,
 }
 
 /// One measurement.
@@ -30,6 +32,10 @@ pub(crate) struct Sample {
     pub(crate) cpu_ns: u64,
     /// Bytes resident.
     pub(crate) rss: u64,
+    /// Bytes that were given to the disk, cancelled ones included; `None` if the kernel does not tell.
+    pub(crate) written: Option<u64>,
+    /// Bytes of those whose file was cut or deleted before they had to be written.
+    pub(crate) cancelled: u64,
 }
 
 impl Meter {
@@ -38,7 +44,8 @@ impl Meter {
         if !PathBuf::from(format!("/proc/{pid}/stat")).exists() {
             bail!("there is no process {pid}");
         }
-        let mut meter = Self { pid, with_children, threads: BTreeMap::new() };
+        let mut meter =
+            Self { pid, with_children, threads: BTreeMap::new(), written: BTreeMap::new() };
         let sample = meter.sample();
         if sample.rss == 0 && sample.cpu_ns == 0 {
             bail!("process {pid} cannot be measured: its /proc files are not readable");
@@ -56,6 +63,10 @@ impl Meter {
         let mut rss = 0;
         for pid in self.processes() {
             rss += resident_bytes(pid);
+            let io = fs::read_to_string(format!("/proc/{pid}/io")).ok();
+            if let Some(bytes) = io.as_deref().and_then(written_bytes) {
+                self.written.insert(pid, bytes);
+            }
             let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
             for task in tasks.flatten() {
                 let name = task.file_name();
@@ -67,7 +78,13 @@ impl Meter {
                 }
             }
         }
-        Sample { cpu_ns: self.threads.values().sum(), rss }
+        let written = self.written.values().map(|(written, _)| written).sum();
+        Sample {
+            cpu_ns: self.threads.values().sum(),
+            rss,
+            written: (!self.written.is_empty()).then_some(written),
+            cancelled: self.written.values().map(|(_, cancelled)| cancelled).sum(),
+        }
     }
 
     fn processes(&self) -> BTreeSet<u32> {
@@ -126,6 +143,13 @@ fn resident_bytes(pid: u32) -> u64 {
     pages.unwrap_or(0) * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
 }
 
+/// `write_bytes` and `cancelled_write_bytes`.
+fn written_bytes(text: &str) -> Option<(u64, u64)> {
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some((field("write_bytes:")?, field("cancelled_write_bytes:")?))
+}
+
 fn rollup_kib(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
@@ -158,6 +182,8 @@ mod tests {
     fn command_names_with_parentheses_do_not_shift_the_fields() {
         let fields = stat_fields("7 (a) b) S 1 2 3").unwrap();
         assert_eq!(fields, ["S", "1", "2", "3"]);
+        let io = "wchar: 9\nsyscw: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 512\n";
+        assert_eq!(written_bytes(io), Some((4096, 512)));
         assert_eq!(rollup_kib("00-ff ---p\nRss:                1234 kB\nPss: 1 kB"), Some(1234));
     }
 }

@@ -3,6 +3,8 @@
 //! A plan that exists can be carried out: sizes, counts and topics were checked against each other, so
 //! the load generator has no such errors of its own.
 
+mod scenario;
+
 use crate::machine::ledger::{Ledger, Routing};
 use crate::machine::stamp::STAMP_SIZE;
 use crate::machine::wire::Version;
@@ -11,12 +13,19 @@ use crate::machine::wire::Version;
 pub(crate) const FILTERS_PER_PACKET: usize = 100;
 /// Wildcard filters of S8.
 pub(crate) const SCATTER_FILTERS: u32 = 100_000;
+/// Topics of which each goes to one session, by the digits of their numbers.
+pub(crate) const DEALT_TOPICS_MAX: usize = 1_000_000;
+/// Publishers of retained messages in R1 and C1.
+const RETAINERS: usize = 10;
+/// Sessions that F1, R1 and C1 have at least.
+const SESSIONS_MIN: usize = 10;
 /// Connections that one run may have.
 const CONNECTIONS_MAX: usize = 1_000_000;
 
 /// The names that `--scenario` takes.
 pub(crate) const SCENARIOS: &[&str] = &[
     "S1", "S2", "S2b", "S2v5", "S3", "S3b", "S4", "S5", "S5b", "S5k", "S6", "S7", "S8", "S9", "k1",
+    "F1", "R1", "C1",
 ];
 
 /// How a run proceeds.
@@ -33,6 +42,12 @@ pub(crate) enum Kind {
     Connections,
     /// Messages are retained, then read by one new subscriber.
     Retained,
+    /// One topic, many sessions, most of them away.
+    Absent,
+    /// Much is stored, the broker is killed, some sessions return at once.
+    Restart,
+    /// Sessions come and go beside a steady load.
+    Churn,
 }
 
 /// How topics are named.
@@ -44,6 +59,11 @@ pub(crate) enum Naming {
     Scatter,
     /// `r/{a}/{b}`, each once; filter `r/#`.
     Grid,
+    /// `m/{n}`, a topic for each subscriber, numbered from `first`.
+    Dealt {
+        /// Number of the first subscriber's topic.
+        first: u64,
+    },
 }
 
 /// A run.
@@ -72,6 +92,8 @@ pub(crate) struct Plan {
     pub(crate) retain: bool,
     /// Messages in all, where the kind has a fixed number.
     pub(crate) messages: u64,
+    /// Messages that are retained besides.
+    pub(crate) retained: u64,
     pub(crate) warmup_ns: u64,
     pub(crate) duration_ns: u64,
 }
@@ -160,91 +182,13 @@ pub(crate) struct Frame {
     pub(crate) duration_ns: u64,
     /// `None` leaves the scenario's own.
     pub(crate) messages: Option<u64>,
+    /// Of F1, R1 and C1; `None` leaves the scenario's own.
+    pub(crate) sessions: Option<usize>,
+    /// Of R1 and C1; `None` leaves the scenario's own.
+    pub(crate) retained: Option<u64>,
 }
 
 impl Plan {
-    /// The scenario called `name`, in any case.
-    pub(crate) fn scenario(name: &str, frame: Frame) -> Result<Self, Error> {
-        let shape = Self::shape(name, frame).ok_or_else(|| Error::Unknown(name.to_owned()))?;
-        let known = SCENARIOS.iter().find(|known| known.eq_ignore_ascii_case(name));
-        let name = known.map_or_else(|| name.to_owned(), |known| (*known).to_owned());
-        let version = frame.version.unwrap_or(shape.version);
-        let messages = frame.messages.unwrap_or(shape.messages);
-        let mut plan = Self { name, version, messages, ..shape };
-        if plan.kind == Kind::Retained {
-            plan.routing = Routing::Stored(plan.messages_each());
-        }
-        plan.check()
-    }
-
-    /// The table of scenarios.
-    fn shape(name: &str, frame: Frame) -> Option<Self> {
-        let base = |title: &str, qos, payload_size| Self::pairs(title, qos, payload_size, frame);
-        let plan = match name.to_ascii_lowercase().as_str() {
-            "s1" => base("1:1, 50 pairs, QoS 0, 32 B, closed loop", 0, 32),
-            "s2" => base("1:1, 50 pairs, QoS 1, 32 B, closed loop", 1, 32),
-            "s2b" => base("1:1, 50 pairs, QoS 2, 32 B, closed loop", 2, 32),
-            "s2v5" => Self {
-                version: Version::V5,
-                ..base("1:1, 50 pairs, QoS 1, 32 B, closed loop, MQTT 5", 1, 32)
-            },
-            "k1" => Self { window: 1, ..base("1:1, 50 pairs, QoS 0, 32 B, window of one", 0, 32) },
-            "s3" => fan_out(base("fan-out 1 to 1000, QoS 0, 256 B, closed loop", 0, 256)),
-            "s3b" => fan_out(base("fan-out 1 to 1000, QoS 1, 256 B, closed loop", 1, 256)),
-            "s4" => Self {
-                publishers: 1000,
-                subscribers: 5,
-                routing: Routing::Shared,
-                naming: Naming::Pattern("bench/{i}".to_owned()),
-                group: Some("g".to_owned()),
-                window: 10,
-                unacknowledged: 10,
-                ..base("1000 publishers to 5 shared subscribers, QoS 1, 256 B", 1, 256)
-            },
-            "s5" => Self {
-                persistent: true,
-                ..base("1:1, 50 pairs, QoS 1, 256 B, persistent sessions online", 1, 256)
-            },
-            "s5b" => queue(base("200,000 messages queued for 50 sessions, then drained", 1, 256)),
-            "s5k" => Self {
-                kind: Kind::Queue { killed: true },
-                ..queue(base("as S5b with kill -9 between fill and drain", 1, 256))
-            },
-            "s6" => Self {
-                kind: Kind::Connections,
-                publishers: 0,
-                subscribers: 10_000,
-                // A level of its own for each: a filter that shares all levels but the last would
-                // flatter brokers that keep children in their parent's table.
-                naming: Naming::Pattern("bench/{i}/t".to_owned()),
-                ..base("10,000 connections, then a subscription each", 0, 32)
-            },
-            "s7" => Self {
-                rate: Some(5000.0),
-                unacknowledged: u16::MAX,
-                ..base("1:1, 50 pairs, QoS 1, 256 B, 5,000 msg/s evenly spaced", 1, 256)
-            },
-            "s8" => Self {
-                publishers: 20,
-                subscribers: 100,
-                routing: Routing::Scattered,
-                naming: Naming::Scatter,
-                ..base("100,000 wildcard filters on 100 connections, QoS 0, 32 B", 0, 32)
-            },
-            "s9" => Self {
-                kind: Kind::Retained,
-                publishers: 10,
-                subscribers: 1,
-                naming: Naming::Grid,
-                retain: true,
-                messages: 100_000,
-                ..base("100,000 retained messages, then one reader", 1, 64)
-            },
-            _ => return None,
-        };
-        Some(plan)
-    }
-
     /// A run of one's own.
     pub(crate) fn free(free: Free, frame: Frame) -> Result<Self, Error> {
         let Free { publishers, subscribers, .. } = free;
@@ -305,6 +249,7 @@ impl Plan {
             persistent: false,
             retain: false,
             messages: 0,
+            retained: 0,
             warmup_ns: frame.warmup_ns,
             duration_ns: frame.duration_ns,
         }
@@ -337,12 +282,12 @@ impl Plan {
         if self.duration_ns == 0 {
             return range("duration", "0".to_owned(), "above 0");
         }
-        if matches!(self.kind, Kind::Queue { .. } | Kind::Retained)
-            && !(1..=100_000_000).contains(&self.messages_each())
-        {
+        let is_counted = !matches!(self.kind, Kind::Steady | Kind::Connections);
+        if is_counted && !(1..=100_000_000).contains(&self.messages_each()) {
             let value = self.messages.to_string();
             return range("messages", value, "at least one per publisher, at most 100,000,000");
         }
+        self.check_scale()?;
         let valid = |name: &str| {
             !name.is_empty() && name.len() < 60_000 && !name.contains(['+', '#', '\0'])
         };
@@ -362,6 +307,60 @@ impl Plan {
         Ok(self)
     }
 
+    /// Sessions and retained messages where their number is an option.
+    fn check_scale(&self) -> Result<(), Error> {
+        if !matches!(self.kind, Kind::Absent | Kind::Restart | Kind::Churn) {
+            return Ok(());
+        }
+        let range = |name, value: String, range| Err(Error::Range { name, value, range });
+        if self.version != Version::V5 {
+            return range(
+                "protocol-version",
+                "3.1.1".to_owned(),
+                "5: sessions are given an expiry",
+            );
+        }
+        if !(SESSIONS_MIN..=DEALT_TOPICS_MAX).contains(&self.subscribers) {
+            let value = self.subscribers.to_string();
+            return range("sessions", value, "between 10 and 1,000,000");
+        }
+        let few = self.kind != Kind::Absent && self.retained < RETAINERS as u64;
+        if few || self.retained > 100_000_000 {
+            return range("retained", self.retained.to_string(), "between 10 and 100,000,000");
+        }
+        if self.kind == Kind::Restart && self.messages < self.subscribers as u64 {
+            return range("messages", self.messages.to_string(), "at least one per session");
+        }
+        Ok(())
+    }
+
+    /// The same plan with retained messages on as many topics in place of its own messages.
+    pub(crate) fn retained_part(&self) -> Self {
+        let part = Self {
+            kind: Kind::Retained,
+            publishers: RETAINERS,
+            subscribers: 1,
+            naming: Naming::Grid,
+            persistent: false,
+            retain: true,
+            payload_size: 64,
+            rate: None,
+            messages: self.retained,
+            ..self.clone()
+        };
+        Self { routing: Routing::Stored(part.messages_each()), ..part }
+    }
+
+    /// Whether the broker is killed between two phases, which only `bench compare` does by itself.
+    pub(crate) fn is_killed(&self) -> bool {
+        matches!(self.kind, Kind::Queue { killed: true } | Kind::Restart)
+    }
+
+    /// Whether `--phase` may choose a half.
+    pub(crate) fn is_phased(&self) -> bool {
+        matches!(self.kind, Kind::Queue { .. } | Kind::Restart)
+    }
+
     /// Messages of each publisher where their number is fixed; what does not divide is left out.
     pub(crate) fn messages_each(&self) -> u64 {
         self.messages / (self.publishers.max(1) as u64)
@@ -373,6 +372,7 @@ impl Plan {
             Naming::Pattern(pattern) => pattern.replace("{i}", &format!("{index:03}")),
             Naming::Scatter => "d/00000/x/t/y".to_owned(),
             Naming::Grid => "r/000000/00".to_owned(),
+            Naming::Dealt { .. } => format!("m/{:07}", 0),
         }
     }
 
@@ -392,6 +392,7 @@ impl Plan {
                 numbers.map(|number| format!("d/{number:05}/+/t/#")).collect()
             }
             (Naming::Grid, _) => vec!["r/#".to_owned()],
+            (Naming::Dealt { first }, _) => vec![format!("m/{:07}", first + index as u64)],
         }
     }
 
@@ -401,27 +402,18 @@ impl Plan {
     }
 }
 
-fn fan_out(plan: Plan) -> Plan {
-    Plan {
-        publishers: 1,
-        subscribers: 1000,
-        routing: Routing::FanOut,
-        naming: Naming::Pattern("bench/all".to_owned()),
-        window: 16,
-        unacknowledged: 16,
-        ..plan
-    }
-}
-
-fn queue(plan: Plan) -> Plan {
-    Plan { kind: Kind::Queue { killed: false }, persistent: true, messages: 200_000, ..plan }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FRAME: Frame = Frame { version: None, warmup_ns: 1, duration_ns: 5, messages: None };
+    const FRAME: Frame = Frame {
+        version: None,
+        warmup_ns: 1,
+        duration_ns: 5,
+        messages: None,
+        sessions: None,
+        retained: None,
+    };
 
     fn free() -> Free {
         Free {
@@ -455,6 +447,33 @@ mod tests {
         let filters: Vec<_> = (0..100).flat_map(|index| plan.filters(index)).collect();
         assert_eq!(filters.len(), 100_000);
         assert_eq!(plan.filters(1)[..2], ["d/00001/+/t/#", "d/00101/+/t/#"]);
+    }
+
+    #[test]
+    fn scenarios_at_scale_are_made_smaller_by_options() {
+        let frame = Frame { sessions: Some(40), retained: Some(100), ..FRAME };
+        let plan = Plan::scenario("R1", frame).unwrap();
+        assert_eq!((plan.subscribers, plan.messages, plan.retained), (40, 400, 100));
+        assert_eq!(plan.filters(39), ["m/0000039"]);
+        let part = plan.retained_part();
+        assert_eq!((part.routing, part.messages_each()), (Routing::Stored(10), 10));
+        // Sessions are dealt evenly to the publishers.
+        let frame = Frame { sessions: Some(47), ..frame };
+        assert_eq!(Plan::scenario("R1", frame).unwrap().subscribers, 40);
+        assert_eq!(Plan::scenario("F1", frame).unwrap().subscribers, 47);
+    }
+
+    #[test]
+    fn scale_that_makes_no_sense_is_refused() {
+        let message = |name, frame| Plan::scenario(name, frame).unwrap_err().to_string();
+        let old = Frame { version: Some(Version::V311), ..FRAME };
+        assert!(message("F1", old).contains("protocol-version is 3.1.1"));
+        let few = Frame { sessions: Some(9), ..FRAME };
+        assert!(message("F1", few).starts_with("sessions is 9"));
+        let none = Frame { retained: Some(0), ..FRAME };
+        assert!(message("R1", none).starts_with("retained is 0"));
+        let short = Frame { messages: Some(99), sessions: Some(100), ..FRAME };
+        assert!(message("R1", short).starts_with("messages is 99"));
     }
 
     #[test]

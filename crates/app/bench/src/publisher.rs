@@ -48,6 +48,13 @@ pub(crate) enum Topic {
         /// Added to the sequence number.
         first: u64,
     },
+    /// `m/{n}` in turn, one for each subscriber of this publisher.
+    Dealt {
+        /// Number of the first.
+        first: u64,
+        /// How many there are.
+        share: u64,
+    },
 }
 
 /// A publisher.
@@ -171,6 +178,9 @@ impl Topic {
                 let topic = template.topic_mut();
                 put_digits(&mut topic[2..8], number / 100);
                 put_digits(&mut topic[9..11], number % 100);
+            }
+            Self::Dealt { first, share } => {
+                put_digits(&mut template.topic_mut()[2..9], *first + sequence % *share);
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, Moment, Progress};
 use crate::clock::{self, SECOND_NS, seconds};
+use crate::disk::{self, Kept};
 use crate::load::Load;
 use crate::machine::figure::Figures;
 use crate::net::Net;
@@ -35,11 +36,8 @@ pub(crate) fn fill(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     let (mut net, mut load) = bench.open(plan)?;
     let each = plan.messages_each();
     bench.connect_publishers(&mut net, &mut load, plan, |_| Gate::Quota(each))?;
-    let from = bench.moment();
-    publish_all(bench, &mut net, &mut load, each * plan.publishers as u64)?;
-    let to = bench.moment();
     let mut report = report_of(bench, plan, "fill");
-    stored_figures(&mut report.figures, &load, from, to);
+    publish_all(bench, &mut net, &mut load, plan, &mut report)?;
     judge(&mut report, &load, plan.publishers);
     if report.failure.is_none() {
         bench.leave(&mut net, &mut load)?;
@@ -80,6 +78,11 @@ pub(crate) fn drain(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     net.flush(&mut load);
     let mut report = report_of(bench, plan, "drain");
     drain_figures(&mut report.figures, &load, plan, from, last);
+    // What is consumed is written too: that it is gone.
+    let settled = disk::settle(bench, &mut net, &mut load)?;
+    let user_bytes = load.ledger.unique * plan.payload_size as u64;
+    disk::settled_figures(&mut report.figures, from, settled, user_bytes);
+    disk::space_figures(&mut report.figures, from, settled);
     judge(&mut report, &load, dials.len());
     if report.failure.is_none() {
         bench.leave(&mut net, &mut load)?;
@@ -88,8 +91,29 @@ pub(crate) fn drain(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Publishes what the quotas say and waits until `total` is acknowledged, or nothing moves any more.
+/// Publishes what the quotas say, waits until all is acknowledged or nothing moves any more, and reports
+/// what it took and did to the disk.
 pub(crate) fn publish_all(
+    bench: &mut Bench,
+    net: &mut Net,
+    load: &mut Load,
+    plan: &Plan,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let from = bench.moment();
+    publish_quotas(bench, net, load, plan.messages_each() * plan.publishers as u64)?;
+    let to = bench.moment();
+    stored_figures(&mut report.figures, load, from, to);
+    let settled = disk::settle(bench, net, load)?;
+    let messages = load.tally.acked;
+    let user_bytes = messages * plan.payload_size as u64;
+    disk::settled_figures(&mut report.figures, from, settled, user_bytes);
+    disk::used_figures(&mut report.figures, from, settled, Kept { messages, sessions: 1 });
+    Ok(())
+}
+
+/// Publishes until `total` is acknowledged, or nothing moves any more.
+pub(crate) fn publish_quotas(
     bench: &mut Bench,
     net: &mut Net,
     load: &mut Load,
@@ -156,7 +180,8 @@ fn drain_figures(figures: &mut Figures, load: &Load, plan: &Plan, from: Moment, 
     }
 }
 
-fn report_of(bench: &Bench, plan: &Plan, phase: &str) -> Report {
+/// An empty report of one phase.
+pub(crate) fn report_of(bench: &Bench, plan: &Plan, phase: &str) -> Report {
     Report {
         scenario: format!("{}-{phase}", plan.name),
         title: plan.title.clone(),

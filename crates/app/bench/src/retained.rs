@@ -6,9 +6,10 @@ use crate::bench::{Bench, Moment, Progress};
 use crate::clock::{self, SECOND_NS, seconds};
 use crate::load::Load;
 use crate::machine::figure::Figures;
+use crate::net::Net;
 use crate::plan::Plan;
 use crate::publisher::Gate;
-use crate::queue::{judge, publish_all, stored_figures};
+use crate::queue::{judge, publish_all};
 use crate::report::Report;
 
 /// Reading ends when nothing came for this long.
@@ -19,25 +20,48 @@ const TURN: Duration = Duration::from_millis(10);
 /// Carries out the plan.
 pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
     let (mut net, mut load) = bench.open(plan)?;
-    let each = plan.messages_each();
-    let total = each * plan.publishers as u64;
-    bench.connect_publishers(&mut net, &mut load, plan, |_| Gate::Quota(each))?;
-    let from = bench.moment();
-    publish_all(bench, &mut net, &mut load, total)?;
-    let stored = bench.moment();
     let mut report = Report {
         scenario: plan.name.clone(),
         title: plan.title.clone(),
         target: bench.target.clone(),
         ..Report::default()
     };
-    stored_figures(&mut report.figures, &load, from, stored);
+    store(bench, &mut net, &mut load, plan, &mut report)?;
+    read(bench, &mut net, &mut load, plan, &mut report)?;
+    judge(&mut report, &load, plan.publishers + plan.subscribers);
+    if report.failure.is_none() {
+        bench.leave(&mut net, &mut load)?;
+    }
+    Ok(report)
+}
 
+/// Publishes the messages.
+pub(crate) fn store(
+    bench: &mut Bench,
+    net: &mut Net,
+    load: &mut Load,
+    plan: &Plan,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let each = plan.messages_each();
+    bench.connect_publishers(net, load, plan, |_| Gate::Quota(each))?;
+    publish_all(bench, net, load, plan, report)
+}
+
+/// Reads them all by one new subscriber.
+pub(crate) fn read(
+    bench: &mut Bench,
+    net: &mut Net,
+    load: &mut Load,
+    plan: &Plan,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let total = plan.messages_each() * plan.publishers as u64;
     let dials = bench.subscriber_dials(plan);
-    bench.connect(&mut net, &mut load, plan, &dials)?;
+    bench.connect(net, load, plan, &dials)?;
     let start = bench.moment();
     // Not waited for by itself: retained messages may follow the SUBACK in the same read.
-    bench.subscribe(&mut net, &mut load, plan)?;
+    bench.subscribe(net, load, plan)?;
     let mut progress = Progress::new(start.at_ns);
     let mut last_ns = clock::now_ns();
     loop {
@@ -50,16 +74,12 @@ pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
         if received >= total || idle_ns > IDLE_NS || load.tally.closed > 0 {
             break;
         }
-        net.flush(&mut load);
-        net.turn(&mut load, TURN)?;
+        net.flush(load);
+        net.turn(load, TURN)?;
     }
     let end = Moment { at_ns: last_ns, ..bench.moment() };
-    read_figures(&mut report.figures, &load, total, start, end);
-    judge(&mut report, &load, plan.publishers + dials.len());
-    if report.failure.is_none() {
-        bench.leave(&mut net, &mut load)?;
-    }
-    Ok(report)
+    read_figures(&mut report.figures, load, total, start, end);
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]

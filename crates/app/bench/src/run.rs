@@ -19,7 +19,7 @@ use crate::meter::Meter;
 use crate::net::Interrupted;
 use crate::plan::{Error as PlanError, Frame, Free, Kind, Plan};
 use crate::report::{Report, print};
-use crate::{compare, connections, queue, retained, steady};
+use crate::{absent, churn, compare, connections, queue, restart, retained, steady};
 
 /// Usage errors.
 const USAGE: u8 = 2;
@@ -74,16 +74,19 @@ fn measure(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
         Ok(plans) => plans,
         Err(error) => return Ok(usage(&error.to_string())),
     };
-    if let Some(plan) = plans.iter().find(|plan| !matches!(plan.kind, Kind::Queue { .. }))
+    if let Some(plan) = plans.iter().find(|plan| !plan.is_phased())
         && args.phase.is_some()
     {
-        return Ok(usage(&format!("--phase is for S5b and S5k, not for {}", plan.name)));
+        return Ok(usage(&format!("--phase is for S5b, S5k and R1, not for {}", plan.name)));
     }
-    if args.phase.is_none() && plans.iter().any(|plan| plan.kind == Kind::Queue { killed: true }) {
-        return Ok(usage(
-            "S5k kills the broker between its phases: use --phase fill and --phase drain, or \
+    if args.phase.is_none()
+        && let Some(plan) = plans.iter().find(|plan| plan.is_killed())
+    {
+        return Ok(usage(&format!(
+            "{} kills the broker between its phases: use --phase fill and --phase drain, or \
              `bench compare`, which starts and kills the broker itself",
-        ));
+            plan.name
+        )));
     }
     let mut holds = true;
     for plan in &plans {
@@ -125,6 +128,8 @@ pub(crate) fn frame(args: &FrameArgs) -> Frame {
         warmup_ns: ns(args.warmup),
         duration_ns: ns(args.duration),
         messages: args.messages,
+        sessions: args.sessions,
+        retained: args.retained,
     }
 }
 
@@ -141,6 +146,7 @@ fn carry_out(args: &RunArgs, plan: &Plan, stop: &Arc<AtomicBool>) -> anyhow::Res
     bench.username.clone_from(&target.username);
     bench.password.clone_from(&target.password);
     bench.broker = target.pid.map(|pid| Meter::new(pid, target.children)).transpose()?;
+    bench.directory.clone_from(&target.data_dir);
     perform(&mut bench, plan, args.phase)
 }
 
@@ -154,6 +160,18 @@ pub(crate) fn perform(
         Kind::Steady => vec![steady::run(bench, plan)?],
         Kind::Connections => vec![connections::run(bench, plan)?],
         Kind::Retained => vec![retained::run(bench, plan)?],
+        Kind::Absent => absent::run(bench, plan)?,
+        Kind::Restart => {
+            let mut reports = Vec::new();
+            if phase != Some(Phase::Drain) {
+                reports.append(&mut restart::fill(bench, plan)?);
+            }
+            if phase != Some(Phase::Fill) {
+                reports.append(&mut restart::drain(bench, plan)?);
+            }
+            reports
+        }
+        Kind::Churn => churn::run(bench, plan)?,
         Kind::Queue { .. } => {
             let mut reports = Vec::new();
             if phase != Some(Phase::Drain) {

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use crate::bench::{Bench, Moment, Progress};
 use crate::clock::{self, SECOND_NS, seconds};
 use crate::connections::subscribe_figures;
+use crate::disk;
 use crate::load::{Load, latency_histogram};
 use crate::machine::figure::Figures;
 use crate::machine::window::Window;
@@ -32,87 +33,115 @@ struct Schedule {
 
 /// The counts at one moment.
 #[derive(Debug, Clone, Copy)]
-struct Mark {
-    moment: Moment,
+pub(crate) struct Mark {
+    pub(crate) moment: Moment,
     sent: u64,
     acked: u64,
     received: u64,
 }
 
-struct Run<'a> {
-    bench: &'a mut Bench,
-    net: Net,
-    load: Load,
+/// A steady load under way.
+pub(crate) struct Run<'a> {
+    pub(crate) bench: &'a mut Bench,
+    pub(crate) net: Net,
+    pub(crate) load: Load,
     schedule: Option<Schedule>,
     phase: &'static str,
-    total: Histogram<u64>,
+    /// Latencies of what was measured.
+    pub(crate) total: Histogram<u64>,
     tick_ns: u64,
     connections: usize,
+    pub(crate) before: Moment,
+    connected: Moment,
+    subscribed: Moment,
 }
 
 /// Carries out a steady plan.
 pub(crate) fn run(bench: &mut Bench, plan: &Plan) -> anyhow::Result<Report> {
-    let before = bench.moment();
-    let (mut net, mut load) = bench.open(plan)?;
-    let dials = bench.subscriber_dials(plan);
-    bench.connect(&mut net, &mut load, plan, &dials)?;
-    let connected = bench.moment();
-    bench.subscribe(&mut net, &mut load, plan)?;
-    let subscribed = bench.moment();
-    let fanout = load.ledger.fanout();
-    let interval_ns = plan.rate.map(|rate| 1e9 / rate);
-    let gate = |index: usize| match interval_ns {
-        None => Gate::Window(Window::new(plan.window, fanout)),
-        // Filled in when the schedule starts.
-        Some(_) => Gate::Schedule { due: 0, first_ns: index as u64, step_ns: 0.0 },
-    };
-    bench.connect_publishers(&mut net, &mut load, plan, gate)?;
-    let mut run = Run {
-        bench,
-        net,
-        load,
-        schedule: None,
-        phase: "warm-up",
-        total: latency_histogram(),
-        tick_ns: 0,
-        connections: plan.publishers + plan.subscribers,
-    };
-    let (from, to) = run.measure(plan, interval_ns)?;
-    run.drain(u64::from(fanout))?;
-    let mut report = run.report(plan, u64::from(fanout), from, to);
-    if let Some(before) = before.broker {
+    let mut run = Run::begin(bench, plan)?;
+    let (from, to) = run.measure(plan)?;
+    run.drain()?;
+    let mut report = run.report(plan, from, to);
+    if plan.persistent {
+        // Over the whole run, so that the writing that the broker put off is in it.
+        let settled = disk::settle(run.bench, &mut run.net, &mut run.load)?;
+        let user_bytes = run.load.sent() * plan.payload_size as u64;
+        disk::settled_figures(&mut report.figures, run.before, settled, user_bytes);
+        disk::space_figures(&mut report.figures, run.before, settled);
+    }
+    if let Some(before) = run.before.broker {
         report.figures.set_count("rss_before", before.rss);
     }
     if plan.filters(0).len() > 1 {
-        subscribe_figures(&mut report.figures, &run.load, connected, subscribed);
+        subscribe_figures(&mut report.figures, &run.load, run.connected, run.subscribed);
     }
-    let Run { bench, mut net, mut load, .. } = run;
     if report.failure.is_none() {
-        bench.leave(&mut net, &mut load)?;
-        if plan.persistent {
-            bench.forget_sessions(plan)?;
-        }
+        run.leave(plan)?;
     }
     Ok(report)
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// All connected and subscribed, nothing sent yet.
+    pub(crate) fn begin(bench: &'a mut Bench, plan: &Plan) -> anyhow::Result<Self> {
+        let before = bench.moment();
+        let (mut net, mut load) = bench.open(plan)?;
+        let dials = bench.subscriber_dials(plan);
+        bench.connect(&mut net, &mut load, plan, &dials)?;
+        let connected = bench.moment();
+        bench.subscribe(&mut net, &mut load, plan)?;
+        let subscribed = bench.moment();
+        let fanout = load.ledger.fanout();
+        let gate = |index: usize| match plan.rate {
+            None => Gate::Window(Window::new(plan.window, fanout)),
+            // Filled in when the schedule starts.
+            Some(_) => Gate::Schedule { due: 0, first_ns: index as u64, step_ns: 0.0 },
+        };
+        bench.connect_publishers(&mut net, &mut load, plan, gate)?;
+        Ok(Self {
+            bench,
+            net,
+            load,
+            schedule: None,
+            phase: "warm-up",
+            total: latency_histogram(),
+            tick_ns: 0,
+            connections: plan.publishers + plan.subscribers,
+            before,
+            connected,
+            subscribed,
+        })
+    }
+
+    /// All leave, and what their sessions held is given up.
+    pub(crate) fn leave(mut self, plan: &Plan) -> anyhow::Result<()> {
+        self.bench.leave(&mut self.net, &mut self.load)?;
+        if plan.persistent {
+            self.bench.forget_sessions(plan)?;
+        }
+        Ok(())
+    }
+
     /// Warm-up and measurement; what is between the two marks counts.
-    fn measure(&mut self, plan: &Plan, interval_ns: Option<f64>) -> anyhow::Result<(Mark, Mark)> {
+    fn measure(&mut self, plan: &Plan) -> anyhow::Result<(Mark, Mark)> {
+        let from = self.warm_up(plan)?;
+        self.drive(from.moment.at_ns + plan.duration_ns)?;
+        Ok((from, self.mark()))
+    }
+
+    /// Sends, and measures from here on.
+    pub(crate) fn warm_up(&mut self, plan: &Plan) -> anyhow::Result<Mark> {
         let start_ns = clock::now_ns();
         self.bench.live.begin(start_ns);
         self.tick_ns = start_ns + SECOND_NS;
-        self.schedule = interval_ns.map(|interval_ns| self.schedule(start_ns, interval_ns));
+        self.schedule = plan.rate.map(|rate| self.schedule(start_ns, 1e9 / rate));
         self.load.list_all();
         self.drive(start_ns + plan.warmup_ns)?;
         self.show(clock::now_ns());
         self.phase = "measure";
         let from = self.mark();
         self.tick_ns = from.moment.at_ns + SECOND_NS;
-        self.drive(from.moment.at_ns + plan.duration_ns)?;
-        let to = self.mark();
-        self.show(to.moment.at_ns);
-        Ok((from, to))
+        Ok(from)
     }
 
     fn schedule(&mut self, start_ns: u64, interval_ns: f64) -> Schedule {
@@ -127,7 +156,7 @@ impl Run<'_> {
     }
 
     /// Runs until `until_ns`, or until all connections are lost.
-    fn drive(&mut self, until_ns: u64) -> anyhow::Result<()> {
+    pub(crate) fn drive(&mut self, until_ns: u64) -> anyhow::Result<()> {
         loop {
             let now_ns = clock::now_ns();
             if now_ns >= until_ns || self.load.tally.closed >= self.connections {
@@ -199,17 +228,21 @@ impl Run<'_> {
         }
     }
 
-    fn mark(&mut self) -> Mark {
-        Mark {
+    /// The counts now; all latencies so far are in the total.
+    pub(crate) fn mark(&mut self) -> Mark {
+        let mark = Mark {
             moment: self.bench.moment(),
             sent: self.load.sent(),
             acked: self.load.tally.acked,
             received: self.load.ledger.unique,
-        }
+        };
+        self.show(mark.moment.at_ns);
+        mark
     }
 
     /// Stops sending and waits for what is under way.
-    fn drain(&mut self, fanout: u64) -> anyhow::Result<()> {
+    pub(crate) fn drain(&mut self) -> anyhow::Result<()> {
+        let fanout = u64::from(self.load.ledger.fanout());
         self.phase = "drain";
         self.schedule = None;
         for publisher in &mut self.load.publishers {
@@ -234,7 +267,8 @@ impl Run<'_> {
         }
     }
 
-    fn report(&self, plan: &Plan, fanout: u64, from: Mark, to: Mark) -> Report {
+    pub(crate) fn report(&self, plan: &Plan, from: Mark, to: Mark) -> Report {
+        let fanout = u64::from(self.load.ledger.fanout());
         let mut figures = Figures::default();
         throughput(&mut figures, from, to);
         latencies(&mut figures, &self.total);
@@ -283,7 +317,7 @@ fn throughput(figures: &mut Figures, from: Mark, to: Mark) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
-fn latencies(figures: &mut Figures, latency: &Histogram<u64>) {
+pub(crate) fn latencies(figures: &mut Figures, latency: &Histogram<u64>) {
     if latency.is_empty() {
         return;
     }

@@ -16,7 +16,7 @@ use crate::fake::{BUDGET, bench, identity, message, owner, payloads, seconds};
 
 const T0: Instant = Instant::ZERO;
 
-/// INBOX-001: every call of the owner before is refused and changes nothing.
+/// INBOX-001, INBOX-002: every call of the owner before is refused and changes nothing.
 #[test]
 fn whoever_attached_before_is_refused() {
     let bench = bench();
@@ -306,6 +306,7 @@ fn messages_for_a_detached_session_are_queued_up_to_the_limit() {
     bench.check_conservation();
 }
 
+/// INBOX-009
 #[test]
 fn the_oldest_of_qos_0_is_dropped_where_the_tenant_asks_for_it() {
     let mut bench = bench();

@@ -188,8 +188,8 @@ impl Session {
         (std::mem::take(&mut self.subscriptions), std::mem::take(&mut self.ordinals))
     }
 
-    pub(crate) fn has_subscription(&self, filter: &str) -> bool {
-        self.position(filter).is_ok()
+    pub(crate) fn subscription(&self, filter: &str) -> Option<&Subscription> {
+        self.position(filter).ok().map(|at| &self.subscriptions[at])
     }
 
     /// Records a subscription in place of one of the same filter; returns its ordinal.

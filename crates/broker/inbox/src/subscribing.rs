@@ -30,12 +30,15 @@ impl InboxService {
             debug_assert!(false, "{:?} is no topic filter", subscription.filter);
             return refused(SubscribeOutcome::Busy);
         };
-        let existed = session.has_subscription(&subscription.filter);
+        let held = session.subscription(&subscription.filter);
+        let (existed, is_same) = (held.is_some(), held == Some(subscription));
         let count = session.subscriptions().len() as u64;
         if !existed && count >= u64::from(session.limits.filters_max) {
             return refused(SubscribeOutcome::TooManyFilters);
         }
-        if self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
+        // Clients subscribe again whenever they come back: that is no reason to keep them from their
+        // queue while there is no room. INBOX-015, DUR-006
+        if !is_same && self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
             return refused(SubscribeOutcome::Busy);
         }
         // Under the session's lock, so that the route does not outlive the session.
@@ -53,8 +56,11 @@ impl InboxService {
         };
         let ordinal = session.put_subscription(subscription.clone());
         let outcome = SubscribeOutcome::Done { route, existed };
+        // What is there already may not be durable yet: so the answer waits in any case.
         self.promise(outcome, claim.inbox, reply_to, |effects| {
-            effects.subscription(claim.inbox, ordinal, subscription);
+            if !is_same {
+                effects.subscription(claim.inbox, ordinal, subscription);
+            }
         })
     }
 

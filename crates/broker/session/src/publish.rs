@@ -28,6 +28,8 @@ pub(crate) const BUSY_RETRY: Duration = Duration::from_millis(50);
 
 /// How long a client of MQTT 3 is held whose publish is refused: longer than a failover takes.
 const HOLD_MAX: Duration = Duration::from_secs(5);
+/// Why the store refuses. DUR-006
+const STORE_SHORT: &str = "the store takes nothing now: it is behind, or its disk is full";
 
 impl Session {
     pub(crate) fn on_publish<B: Broker>(
@@ -329,9 +331,7 @@ impl Session {
             Published::Busy | Published::QuotaExceeded if !self.version.is_v5() => {
                 return self.hold(now);
             }
-            Published::Busy => {
-                (ReasonCode::ImplementationSpecificError, "the store is busy".to_owned())
-            }
+            Published::Busy => (ReasonCode::ImplementationSpecificError, STORE_SHORT.to_owned()),
             Published::QuotaExceeded => {
                 (ReasonCode::QuotaExceeded, "a receiver's queue is full".to_owned())
             }

@@ -4,12 +4,16 @@
 //! of its own, so ranges do not have one. Its journal is never synced but by
 //! [`Engine::persist`]: a sync for each batch would be one for each writer, without group commit.
 
+mod reclaim;
+
 use std::fs::File;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+
+use reclaim::Removals;
 
 use crate::{Batch, Change, Engine, Error, KeyRange, SpaceId, View, Visitor};
 
@@ -23,6 +27,12 @@ pub struct DurableConfig {
     pub spaces: Vec<String>,
     /// Bytes of blocks that are kept in memory.
     pub cache_bytes: u64,
+    /// Bytes of a space in memory, beside the journal, before a table is written: of spaces that are
+    /// made now.
+    pub memtable_bytes: u64,
+    /// Bytes of journals from which on the space that holds the oldest one back is written to a
+    /// table; at least 64 MiB.
+    pub journal_bytes: u64,
     /// Threads that flush and compact; at least 1.
     pub workers: usize,
 }
@@ -30,10 +40,15 @@ pub struct DurableConfig {
 /// The names of the spaces that there are: the library makes one anew whose files are gone.
 const LIST: &str = "spaces";
 
+/// What the library takes at least.
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+
 /// See the module.
 pub struct DurableEngine {
     database: Database,
     spaces: Vec<Keyspace>,
+    /// Of each space.
+    removals: Vec<Removals>,
 }
 
 /// A moment of a [`DurableEngine`].
@@ -43,11 +58,33 @@ pub struct DurableView {
 }
 
 impl DurableEngine {
-    /// Opens the folder's engine, or makes one.
+    /// Opens the folder's engine. If the folder is missing one is made, whole or not at all, also
+    /// over a power loss: under the folder's name with `.new`, which is left behind then.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
     pub fn open(config: &DurableConfig) -> Result<Self, Error> {
+        if !config.folder.try_exists()? {
+            Self::make(config)?;
+        }
+        Self::open_made(config)
+    }
+
+    fn make(config: &DurableConfig) -> Result<(), Error> {
+        let folder = config.folder.with_extension("new");
+        if folder.try_exists()? {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        drop(Self::open_made(&DurableConfig { folder: folder.clone(), ..config.clone() })?);
+        sync_all_in(&folder)?;
+        std::fs::rename(&folder, &config.folder)?;
+        if let Some(above) = config.folder.parent() {
+            File::open(above)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn open_made(config: &DurableConfig) -> Result<Self, Error> {
         check(&config.folder)?;
         // What it finds on a damaged disk makes the library panic here and there.
         let opened = catch_unwind(|| Self::open_checked(config));
@@ -61,6 +98,7 @@ impl DurableEngine {
     fn open_checked(config: &DurableConfig) -> fjall::Result<Result<Self, Error>> {
         let database = Database::builder(&config.folder)
             .cache_size(config.cache_bytes)
+            .max_journaling_size(config.journal_bytes.max(JOURNAL_BYTES_MIN))
             .worker_threads(config.workers.max(1))
             .open()?;
         let held = database.list_keyspace_names();
@@ -75,9 +113,12 @@ impl DurableEngine {
                 detail: format!("the files of {name:?} are missing"),
             }));
         }
-        let space = |name: &String| database.keyspace(name, KeyspaceCreateOptions::default);
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
+        let space = |name: &String| database.keyspace(name, options);
         let spaces: Result<Vec<Keyspace>, _> = config.spaces.iter().map(space).collect();
-        let opened = Self { spaces: spaces?, database };
+        let spaces = spaces?;
+        let removals = spaces.iter().map(|_| Removals::default()).collect();
+        let opened = Self { spaces, removals, database };
         let names = config.spaces.iter().map(|name| format!("{name}\n")).collect::<String>();
         if names != listed {
             let fresh = list.with_extension("new");
@@ -113,6 +154,19 @@ fn check(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Makes durable what a folder has: the library leaves the names of some folders to chance.
+fn sync_all_in(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all_in(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
@@ -129,6 +183,7 @@ impl Engine for DurableEngine {
                     written.insert(&self.spaces[space.index()], key, value);
                 }
                 Change::Remove { space, key } => {
+                    self.removals[space.index()].add(1);
                     written.remove(&self.spaces[space.index()], key);
                 }
             }

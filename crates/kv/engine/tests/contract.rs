@@ -14,6 +14,8 @@ pub(crate) fn durable_config(scratch: &Scratch) -> DurableConfig {
         folder: scratch.path().join("engine"),
         spaces: vec!["one".to_owned(), "two".to_owned()],
         cache_bytes: 1 << 20,
+        memtable_bytes: 64 << 20,
+        journal_bytes: 128 << 20,
         workers: 1,
     }
 }

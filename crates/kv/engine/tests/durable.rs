@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use ratatosk_engine::{Batch, DurableEngine, Engine, Error, KeyRange, SpaceId, View};
+use ratatosk_engine::{
+    Batch, DurableConfig, DurableEngine, Engine, Error, KeyRange, SpaceId, View,
+};
 use ratatosk_testkit::scratch::Scratch;
 
 use crate::contract::{durable, durable_config};
@@ -38,6 +40,21 @@ fn a_persisted_batch_is_there_after_a_restart() {
     assert_eq!(count(&durable(&scratch)), 1000);
 }
 
+/// DUR-004
+#[test]
+fn an_engine_that_was_not_finished_is_made_anew() {
+    let scratch = Scratch::new("unfinished");
+    let folder = scratch.path().join("engine");
+    let unfinished = folder.with_extension("new");
+    std::fs::create_dir_all(unfinished.join("keyspaces/0")).expect("a folder");
+    std::fs::write(unfinished.join("0.jnl"), "cut off").expect("a file");
+    let config = DurableConfig { folder, ..durable_config(&scratch) };
+    let engine = DurableEngine::open(&config).expect("opens");
+    assert!(!unfinished.exists() && config.folder.exists());
+    engine.write(numbers(0, 10)).expect("writes");
+    assert_eq!(count(&engine), 10);
+}
+
 #[test]
 fn a_folder_in_use_is_refused_by_name() {
     let scratch = Scratch::new("locked");
@@ -62,4 +79,32 @@ fn a_space_keeps_its_data_when_others_are_added() {
     assert_eq!(count(&engine), 0);
     let found = engine.view().get(SpaceId(2), &0_u32.to_be_bytes()).expect("reads");
     assert!(found.is_some());
+}
+
+/// DUR-006: what was filled and emptied takes no room, and what is left is left.
+#[test]
+fn room_is_given_back_when_much_was_removed() {
+    const VALUES: u32 = 1500;
+    let key = |number: u32| number.to_be_bytes().to_vec();
+    let scratch = Scratch::new("reclaim");
+    let engine = durable(&scratch);
+    for number in 0..VALUES {
+        let mut batch = Batch::new();
+        batch.put(SpaceId(1), key(number), vec![7; 100_000]);
+        engine.write(batch).expect("writes");
+    }
+    engine.persist().expect("persists");
+    assert!(!engine.reclaim(u64::MAX).expect("looks"), "nothing is waste");
+    let full = engine.disk_bytes();
+    let mut batch = Batch::new();
+    (10..VALUES).for_each(|number| batch.remove(SpaceId(1), key(number)));
+    engine.write(batch).expect("writes");
+    engine.persist().expect("persists");
+    assert!(engine.reclaim(u64::MAX).expect("reclaims"));
+    // What stays is ten values and the journal that is written to.
+    let left = engine.disk_bytes();
+    assert!(left < full / 2 && left < 70 << 20, "{left} of {full} bytes");
+    assert_eq!(count(&engine), 10);
+    drop(engine);
+    assert_eq!(count(&durable(&scratch)), 10);
 }

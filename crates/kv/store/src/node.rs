@@ -1,15 +1,18 @@
-//! The store of a node at work: three threads around a machine, a host and an overlay.
+//! The store of a node at work: four threads around a machine, a host and an overlay.
 //!
 //! - *log*: lets the [`Machine`] step and waits for the disk. What comes in while it waits goes with
 //!   the next write, so one fsync serves all who came meanwhile, whatever their service. DUR-007
 //! - *apply*: carries out what is committed and tells those who asked.
 //! - *checkpoint*: makes the overlay durable from time to time, so that the log can be cut.
+//! - *reclaim*: has the engine give back the room of what was removed.
 //!
 //! When one of them fails, for the disk does, nothing is acknowledged any more and the node is told
 //! once. It has to be started again: what is on the disk then is whole, what is in memory may not
 //! be.
 
+mod admission;
 mod queue;
+mod threads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,17 +23,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use ratatosk_clock::SystemClock;
 use ratatosk_engine::{DurableConfig, DurableEngine, KeyRange, Overlay, SpaceId};
 
 use crate::coprocessor::{Coprocessor, Reader};
-use crate::host::{self, Answered, Done, Host, Refusal};
+use crate::host::{self, Host, Refusal};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
-use crate::machine::{Event, Input, Machine, Opened, Output};
+use crate::machine::{Event, Input, Machine, Opened};
 use crate::open::{self, Asked, Error, Found};
 use crate::range::Descriptor;
-use crate::room;
+use crate::room::{self, Sizes};
+use admission::Admission;
 use queue::{Alarm, Queue};
 
 /// How a store is opened.
@@ -51,16 +54,6 @@ pub struct Config {
     pub on_failure: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Bytes of a file of the log before the next one is begun.
-const LOG_FILE_BYTES: u64 = 64 << 20;
-/// Bytes of the log from which on files of what was given up are removed.
-const LOG_PURGE_BYTES: u64 = 512 << 20;
-/// How often the log is cut.
-const PURGE_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the free room of the disk is looked at, and the size of the overlay.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// So many times what a checkpoint waits for may be in memory before nothing more is taken.
-const OVERLAY_FACTOR: usize = 4;
 /// The threads that flush and compact the engine.
 const ENGINE_WORKERS: usize = 2;
 
@@ -89,7 +82,7 @@ struct Shared {
     overlay: Arc<Overlay<DurableEngine>>,
     folder: PathBuf,
     checkpoint_interval: Duration,
-    checkpoint_bytes: usize,
+    admission: Admission,
     inbox: Queue<Input<Reply>>,
     events: Queue<Event<Reply>>,
     alarm: Alarm,
@@ -98,8 +91,6 @@ struct Shared {
     has_failed: AtomicBool,
     /// Why, once it has.
     reason: Mutex<String>,
-    /// The disk or the memory is so full that nothing is taken.
-    is_short: AtomicBool,
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -113,31 +104,24 @@ impl Node {
         let Config { folder, keyspaces, random, .. } = config;
         let io = |source| Error::Io { folder: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
+        let sizes = room::of(&folder).map_err(io)?.sizes();
+        let checkpoint_bytes = usize::try_from(sizes.checkpoint_bytes).unwrap_or(usize::MAX);
+        let checkpoint_bytes = config.checkpoint_bytes.min(checkpoint_bytes);
         let identity_error = |error| Error::of_identity(&folder, error);
         let known = Identity::read(&folder).map_err(identity_error)?;
         let mut identity =
             known.unwrap_or(Identity { store: random[0].max(1), cluster: random[1] });
-        let log = DurableLog::open(&DurableLogConfig {
-            folder: folder.join("log"),
-            watermark: folder.join("watermark"),
-            store: identity.store,
-            is_new: known.is_none(),
-            file_bytes: LOG_FILE_BYTES,
-            purge_bytes: LOG_PURGE_BYTES,
-        });
-        let log = Arc::new(log.map_err(|error| Error::of_log(folder.join("log"), error))?);
+        let log = Arc::new(open_log(&folder, identity.store, known.is_none(), sizes)?);
         let names: Vec<String> = keyspaces.iter().map(|(name, _)| name.clone()).collect();
         let mut spaces = vec!["meta".to_owned()];
         spaces.extend(names.iter().cloned());
         identity.store = log.store();
-        if known.is_some() && log.written() == 0 {
-            let detail = format!("the log in {} is missing", folder.join("log").display());
-            return Err(Error::Damaged { folder, detail });
-        }
         let engine = DurableEngine::open(&DurableConfig {
             folder: folder.join("engine"),
             spaces,
             cache_bytes: config.cache_bytes,
+            memtable_bytes: sizes.memtable_bytes,
+            journal_bytes: sizes.journal_bytes,
             workers: ENGINE_WORKERS,
         });
         let engine_error = |error| Error::of_engine(folder.join("engine"), error);
@@ -147,6 +131,7 @@ impl Node {
             .map_err(|trouble| Error::of_trouble(folder.clone(), trouble))?;
         if known.is_none() {
             identity.write(&folder).map_err(identity_error)?;
+            open::sync_above(&folder);
         }
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
         let overlay = Arc::new(Overlay::new(engine, space_count));
@@ -160,9 +145,9 @@ impl Node {
             identity,
             ranges,
             overlay,
+            admission: Admission::new(folder.clone(), checkpoint_bytes),
             folder,
             checkpoint_interval: config.checkpoint_interval,
-            checkpoint_bytes: config.checkpoint_bytes,
             inbox: Queue::new(),
             events: Queue::new(),
             alarm: Alarm::default(),
@@ -170,10 +155,9 @@ impl Node {
             is_led: Condvar::new(),
             has_failed: AtomicBool::new(false),
             reason: Mutex::default(),
-            is_short: AtomicBool::new(false),
             on_failure: config.on_failure,
         });
-        shared.look_at_room();
+        shared.look();
         let node = Node::start(shared, machine, host)?;
         node.wait_until_led()?;
         Ok(node)
@@ -185,9 +169,10 @@ impl Node {
         host: Host<DurableEngine>,
     ) -> Result<Self, Error> {
         let mut node = Node { shared, threads: Vec::new() };
-        node.spawn("store-log", move |shared| run_log(shared, machine))?;
-        node.spawn("store-apply", move |shared| run_apply(shared, host))?;
-        node.spawn("store-checkpoint", run_checkpoints)?;
+        node.spawn("store-log", move |shared| threads::run_log(shared, machine))?;
+        node.spawn("store-apply", move |shared| threads::run_apply(shared, host))?;
+        node.spawn("store-checkpoint", threads::run_checkpoints)?;
+        node.spawn("store-reclaim", threads::run_reclaim)?;
         Ok(node)
     }
 
@@ -197,7 +182,7 @@ impl Node {
         work: impl FnOnce(&Shared) -> Result<(), String> + Send + 'static,
     ) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
-        // A failed fsync is a panic of the log's library: what the disk has then is unknown.
+        // What it finds on a damaged disk makes the log's library panic here and there.
         let guarded = move || match catch_unwind(AssertUnwindSafe(|| work(&shared))) {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => shared.fail(&reason),
@@ -234,21 +219,24 @@ impl Node {
         self.shared.alarm.ring(true);
         // In this order: each finishes what the one before has handed to it.
         self.shared.inbox.close();
-        self.join_one(0);
+        self.join_first();
         self.shared.events.close();
-        self.join_one(0);
-        self.join_one(0);
+        while !self.threads.is_empty() {
+            self.join_first();
+        }
+        // Without room for it the log has what it would write.
         if !self.shared.has_failed.load(Ordering::Acquire)
+            && self.shared.look()
             && let Err(error) = self.shared.overlay.checkpoint()
         {
             self.shared.fail(&error.to_string());
         }
     }
 
-    fn join_one(&mut self, place: usize) {
-        if place < self.threads.len() {
+    fn join_first(&mut self) {
+        if !self.threads.is_empty() {
             // Its panic was told already.
-            let _ = self.threads.remove(place).join();
+            let _ = self.threads.remove(0).join();
         }
     }
 }
@@ -259,7 +247,7 @@ impl Drop for Node {
         self.shared.inbox.close();
         self.shared.events.close();
         while !self.threads.is_empty() {
-            self.join_one(0);
+            self.join_first();
         }
     }
 }
@@ -291,7 +279,7 @@ impl Handle {
     /// be proposed. DUR-006
     #[must_use]
     pub fn is_short(&self) -> bool {
-        self.shared.is_short.load(Ordering::Relaxed)
+        self.shared.admission.is_short()
     }
 
     /// Shows the data of a group's range as it was applied.
@@ -314,6 +302,24 @@ impl Handle {
     pub fn overlay_bytes(&self) -> usize {
         self.shared.overlay.memory_bytes()
     }
+}
+
+fn open_log(folder: &Path, store: u64, is_new: bool, sizes: Sizes) -> Result<DurableLog, Error> {
+    let own = folder.join("log");
+    let log = DurableLog::open(&DurableLogConfig {
+        folder: own.clone(),
+        watermark: folder.join("watermark"),
+        store,
+        is_new,
+        file_bytes: sizes.log_file_bytes,
+        purge_bytes: sizes.log_purge_bytes,
+    });
+    let log = log.map_err(|error| Error::of_log(own.clone(), error))?;
+    if !is_new && log.written() == 0 {
+        let detail = format!("the log in {} is missing", own.display());
+        return Err(Error::Damaged { folder: folder.to_owned(), detail });
+    }
+    Ok(log)
 }
 
 /// Has the host take in what was found, each range with its keyspace's coprocessor.
@@ -343,75 +349,6 @@ fn open_ranges(
     Ok(opened)
 }
 
-fn run_log(shared: &Shared, mut machine: Machine<DurableLog, Reply>) -> Result<(), String> {
-    let clock = SystemClock::new();
-    let mut inputs = Vec::new();
-    let mut output = Output::default();
-    let mut next_purge = clock.now() + PURGE_INTERVAL;
-    loop {
-        let wait = match machine.is_dirty() {
-            true => Duration::ZERO,
-            false => {
-                let next = machine.next_tick().unwrap_or(next_purge).min(next_purge);
-                next.since(clock.now())
-            }
-        };
-        let is_closed = shared.inbox.take(wait, &mut inputs);
-        if is_closed && inputs.is_empty() && !machine.is_dirty() {
-            return Ok(());
-        }
-        let stepped = machine.step(clock.now(), inputs.drain(..), &mut output);
-        stepped.map_err(|error| error.to_string())?;
-        // One store has nobody to send to.
-        output.messages.clear();
-        shared.events.extend(&mut output.events);
-        if clock.now() >= next_purge {
-            machine.purge().map_err(|error| error.to_string())?;
-            next_purge = clock.now() + PURGE_INTERVAL;
-        }
-    }
-}
-
-fn run_apply(shared: &Shared, mut host: Host<DurableEngine>) -> Result<(), String> {
-    let mut events = Vec::new();
-    let mut done = Done::default();
-    loop {
-        let is_closed = shared.events.take(Duration::MAX, &mut events);
-        if is_closed && events.is_empty() {
-            return Ok(());
-        }
-        host.run(events.drain(..), &mut done).map_err(|error| error.to_string())?;
-        for Answered { ticket, answers } in done.answered.drain(..) {
-            ticket(answers);
-        }
-        let applied = done.applied.drain(..).map(|(group, index)| Input::Applied { group, index });
-        shared.inbox.add_quietly(applied);
-        if !done.leads.is_empty() {
-            shared.leads.lock().append(&mut done.leads);
-            shared.is_led.notify_all();
-        }
-    }
-}
-
-fn run_checkpoints(shared: &Shared) -> Result<(), String> {
-    let clock = SystemClock::new();
-    let groups: Vec<_> = shared.ranges.iter().map(|(descriptor, _)| descriptor.group).collect();
-    let mut next = clock.now() + shared.checkpoint_interval;
-    while !shared.alarm.wait(LOOK_INTERVAL) {
-        shared.look_at_room();
-        let is_due = clock.now() >= next;
-        if !is_due && shared.overlay.memory_bytes() < shared.checkpoint_bytes {
-            continue;
-        }
-        let durable = host::checkpoint(&shared.overlay, groups.iter().copied());
-        let durable = durable.map_err(|error| error.to_string())?;
-        let told = durable.into_iter().map(|(group, index)| Input::Checkpointed { group, index });
-        shared.inbox.add_quietly(told);
-        next = clock.now() + shared.checkpoint_interval;
-    }
-    Ok(())
-}
-
 impl Shared {
     /// Ends what goes through the store: nothing is answered any more.
     fn fail(&self, reason: &str) {
@@ -421,7 +358,7 @@ impl Shared {
         }
         drop(first);
         if !self.has_failed.swap(true, Ordering::AcqRel) {
-            self.is_short.store(true, Ordering::Relaxed);
+            self.admission.end();
             (self.on_failure)(reason);
         }
         self.inbox.close();
@@ -431,16 +368,9 @@ impl Shared {
         self.is_led.notify_all();
     }
 
-    fn look_at_room(&self) {
-        let is_full = match room::of(&self.folder) {
-            Ok(room) => room.is_short(),
-            // What cannot be asked is no reason to refuse; a full disk will say so itself.
-            Err(_) => false,
-        };
-        let is_behind =
-            self.overlay.memory_bytes() > self.checkpoint_bytes.saturating_mul(OVERLAY_FACTOR);
-        let is_short = is_full || is_behind || self.has_failed.load(Ordering::Relaxed);
-        self.is_short.store(is_short, Ordering::Relaxed);
+    /// Looks at what room there is; says whether there is enough for a checkpoint.
+    fn look(&self) -> bool {
+        self.admission.look(self.overlay.memory_bytes())
     }
 }
 

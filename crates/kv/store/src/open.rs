@@ -164,6 +164,16 @@ pub fn find<L: RaftLog, E: Engine>(
     Ok(found)
 }
 
+/// Makes durable that the folder has its name, and those above it, which may be new too.
+pub(crate) fn sync_above(folder: &Path) {
+    for above in folder.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        // Of what is not ours to open the names were there before.
+        if let Ok(held) = std::fs::File::open(above) {
+            let _ = held.sync_all();
+        }
+    }
+}
+
 /// Makes groups durable: first what they are, then that they exist.
 fn make<L: RaftLog, E: Engine>(
     log: &L,

@@ -40,7 +40,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..5_u8, 0..4_u8, any::<u8>())
             .prop_map(|(count, replaced, bytes)| Step::Append { count, replaced, bytes }),
-        2 => any::<u8>().prop_map(|term| Step::Vote { term }),
+        // Who votes does so in a term.
+        2 => (1..=u8::MAX).prop_map(|term| Step::Vote { term }),
         2 => (1..6_u8).prop_map(|count| Step::Truncate { count }),
         1 => Just(Step::Destroy),
     ]

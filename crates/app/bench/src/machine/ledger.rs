@@ -19,6 +19,8 @@ pub(crate) enum Routing {
     Scattered,
     /// Every message to the one subscriber, in any order; each publisher sends as many as this.
     Stored(u64),
+    /// Each publisher has an equal share of the subscribers and sends to them in turn.
+    Dealt,
 }
 
 /// The copies that have arrived.
@@ -49,7 +51,7 @@ impl Ledger {
     /// An empty account; `None` if it would have more than [`STREAMS_MAX`] streams.
     pub(crate) fn new(routing: Routing, publishers: usize, subscribers: usize) -> Option<Self> {
         let streams = match routing {
-            Routing::Pairs => subscribers,
+            Routing::Pairs | Routing::Dealt => subscribers,
             Routing::FanOut => publishers.checked_mul(subscribers)?,
             Routing::Shared | Routing::Scattered => publishers,
             Routing::Stored(_) => 0,
@@ -87,7 +89,7 @@ impl Ledger {
         match self.routing {
             Routing::Pairs => u32::from(self.subscribers > 0),
             Routing::FanOut => u32::try_from(self.subscribers).unwrap_or(u32::MAX),
-            Routing::Shared | Routing::Scattered | Routing::Stored(_) => 1,
+            Routing::Shared | Routing::Scattered | Routing::Stored(_) | Routing::Dealt => 1,
         }
     }
 
@@ -98,14 +100,23 @@ impl Ledger {
             self.misrouted += 1;
             return false;
         }
-        let stream = match self.routing {
+        let (stream, sequence) = match self.routing {
             Routing::Pairs if subscriber != publisher => {
                 self.misrouted += 1;
                 return false;
             }
-            Routing::Pairs => subscriber,
-            Routing::FanOut => subscriber * self.publishers + publisher,
-            Routing::Shared | Routing::Scattered => publisher,
+            Routing::Dealt => {
+                let share = self.share();
+                let (round, turn) = (sequence / share, sequence % share);
+                if subscriber as u64 != publisher as u64 * share + turn {
+                    self.misrouted += 1;
+                    return false;
+                }
+                (subscriber, round)
+            }
+            Routing::Pairs => (subscriber, sequence),
+            Routing::FanOut => (subscriber * self.publishers + publisher, sequence),
+            Routing::Shared | Routing::Scattered => (publisher, sequence),
             Routing::Stored(each) => return self.observe_stored(each, publisher, sequence),
         };
         let arrival = self.trackers[stream].observe(sequence);
@@ -115,7 +126,7 @@ impl Ledger {
         }
         self.unique += 1;
         let late = match self.routing {
-            Routing::Pairs | Routing::FanOut => arrival == Arrival::Late,
+            Routing::Pairs | Routing::FanOut | Routing::Dealt => arrival == Arrival::Late,
             Routing::Shared => {
                 let last = &mut self.last[subscriber * self.publishers + publisher];
                 let late = sequence + 1 < *last;
@@ -134,17 +145,29 @@ impl Ledger {
         if let Routing::Stored(_) = self.routing {
             return (0..publishers).map(sent).sum::<u64>().saturating_sub(self.unique);
         }
-        self.trackers
-            .iter()
-            .enumerate()
-            .map(|(stream, tracker)| {
-                let publisher = match self.routing {
-                    Routing::FanOut => stream % publishers,
-                    _ => stream,
-                };
-                tracker.missing(sent(publisher))
-            })
-            .sum()
+        (0..self.trackers.len()).map(|stream| self.missing_in(stream, &sent)).sum()
+    }
+
+    /// Copies that have not arrived in one stream, which is a subscriber unless several publishers
+    /// send to it.
+    pub(crate) fn missing_in(&self, stream: usize, sent: impl Fn(usize) -> u64) -> u64 {
+        let Some(tracker) = self.trackers.get(stream) else { return 0 };
+        let due = match self.routing {
+            Routing::FanOut => sent(stream % self.publishers),
+            Routing::Dealt => {
+                let (share, stream) = (self.share(), stream as u64);
+                let sent = usize::try_from(stream / share).map_or(0, sent);
+                // Of the last round only those whose turn had come.
+                (sent + share - 1 - stream % share) / share
+            }
+            _ => sent(stream),
+        };
+        tracker.missing(due)
+    }
+
+    /// Subscribers of each publisher.
+    fn share(&self) -> u64 {
+        ((self.subscribers / self.publishers.max(1)) as u64).max(1)
     }
 
     /// Copies that were overtaken and have not arrived; in shared groups some are only under way.
@@ -237,6 +260,22 @@ mod tests {
         }
         assert_eq!(counts(&ledger), (3, 1, 0, 1));
         assert_eq!(ledger.missing(|_| 100), 197);
+    }
+
+    #[test]
+    fn dealt_messages_reach_the_subscribers_in_turn() {
+        let mut ledger = Ledger::new(Routing::Dealt, 2, 6).unwrap();
+        assert_eq!(ledger.fanout(), 1);
+        // Publisher 1 has the subscribers 3, 4 and 5.
+        for (subscriber, sequence) in [(3, 0), (4, 1), (5, 2), (3, 6), (3, 3), (4, 1), (5, 3)] {
+            ledger.observe(subscriber, 1, sequence);
+        }
+        ledger.observe(0, 1, 0);
+        assert_eq!(counts(&ledger), (5, 1, 1, 2));
+        assert_eq!(ledger.missing_in(3, |_| 7), 0);
+        assert_eq!(ledger.missing_in(4, |_| 7), 1);
+        assert_eq!(ledger.missing(|publisher| [0, 7][publisher]), 2);
+        assert_eq!(ledger.missing(|publisher| [1, 8][publisher]), 4);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Sending is then three stores and one copy: sequence number, time, packet id, frame. Built here and
 //! not by the codec, because the generator must cost less than the broker that it measures.
-//! Invariant: every patch position lies inside the frame, checked when the template is built.
+//! Invariant: every patch position lies inside `bytes`, and `payload_at ≤ size ≤ bytes.len()`.
 
 use crate::machine::stamp::{SEQUENCE_OFFSET, STAMP_SIZE, Stamp, TIME_OFFSET};
 use crate::machine::wire::{self, Version};
@@ -18,7 +18,7 @@ pub(crate) struct Shape<'a> {
     pub(crate) qos: u8,
     /// Retain flag.
     pub(crate) retain: bool,
-    /// Payload bytes; at least a stamp.
+    /// Payload bytes; at least a stamp, or none to clear a retained message.
     pub(crate) payload_size: usize,
     /// The run and the publisher.
     pub(crate) run: u32,
@@ -34,13 +34,15 @@ pub(crate) struct Template {
     topic_size: usize,
     packet_id_at: Option<usize>,
     payload_at: usize,
+    /// Bytes that are sent; the stamp lies behind them if there is no payload.
+    size: usize,
 }
 
 impl Template {
     /// Encodes the frame. `None` if the payload cannot hold a stamp or a length exceeds the protocol's.
     pub(crate) fn new(shape: &Shape<'_>) -> Option<Self> {
         let topic_length = u16::try_from(shape.topic.len()).ok()?;
-        if shape.payload_size < STAMP_SIZE {
+        if shape.payload_size < STAMP_SIZE && shape.payload_size > 0 {
             return None;
         }
         let packet_id_size = if shape.qos > 0 { 2 } else { 0 };
@@ -56,13 +58,15 @@ impl Template {
         let payload_at = bytes.len();
         let stamp = Stamp { run: shape.run, publisher: shape.publisher, sequence: 0, sent_ns: 0 };
         bytes.extend_from_slice(&stamp.encode());
-        bytes.resize(payload_at + shape.payload_size, b'.');
-        Some(Self { bytes, topic_at, topic_size: shape.topic.len(), packet_id_at, payload_at })
+        let size = payload_at + shape.payload_size;
+        bytes.resize(size.max(bytes.len()), b'.');
+        let topic_size = shape.topic.len();
+        Some(Self { bytes, topic_at, topic_size, packet_id_at, payload_at, size })
     }
 
     /// Bytes of the frame.
     pub(crate) fn size(&self) -> usize {
-        self.bytes.len()
+        self.size
     }
 
     /// The bytes of the topic, for those who publish to a different one each time.
@@ -85,7 +89,7 @@ impl Template {
         if let Some(at) = self.packet_id_at {
             self.bytes[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
         }
-        out.extend_from_slice(&self.bytes);
+        out.extend_from_slice(&self.bytes[..self.size]);
     }
 }
 
@@ -142,6 +146,20 @@ mod tests {
         let publish = scan::publish(scan::frame(&out).unwrap().unwrap(), false).unwrap();
         assert_eq!(publish.topic, b"other/042");
         assert_eq!(Stamp::decode(publish.payload).unwrap().sequence, 3);
+    }
+
+    #[test]
+    fn empty_payload_clears_and_carries_no_stamp() {
+        let mut template =
+            Template::new(&Shape { retain: true, ..shape(Version::V5, 1, 0) }).unwrap();
+        let mut out = Vec::new();
+        template.set_time(5);
+        template.append(&mut out, 3, 4);
+        assert_eq!(out.len(), template.size());
+        let frame = scan::frame(&out).unwrap().unwrap();
+        assert_eq!(frame.size, out.len());
+        let publish = scan::publish(frame, true).unwrap();
+        assert_eq!((publish.payload, publish.packet_id), (&b""[..], 4));
     }
 
     #[test]

@@ -52,8 +52,10 @@ pub(crate) enum Version {
 pub(crate) struct Connect<'a> {
     pub(crate) version: Version,
     pub(crate) client_id: &'a str,
-    /// Clean session (3.1.1) or clean start with a session that ends with the connection (5).
+    /// Clean session (3.1.1) or clean start (5).
     pub(crate) clean: bool,
+    /// How long the session outlives the connection; only in 5.
+    pub(crate) expiry_seconds: u32,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a str>,
 }
@@ -73,7 +75,7 @@ pub(crate) struct Connack {
 }
 
 /// How long a persistent session of MQTT 5 outlives its connection.
-const SESSION_EXPIRY_SECONDS: u32 = 3600;
+pub(crate) const SESSION_EXPIRY_SECONDS: u32 = 3600;
 
 /// The CONNECT packet. No keep-alive: runs are short and a subscriber that only listens need not ping.
 pub(crate) fn connect(connect: &Connect<'_>) -> Option<Vec<u8>> {
@@ -88,11 +90,11 @@ pub(crate) fn connect(connect: &Connect<'_>) -> Option<Vec<u8>> {
     body.push(flags);
     body.extend_from_slice(&[0, 0]);
     if connect.version == Version::V5 {
-        if connect.clean {
+        if connect.expiry_seconds == 0 {
             body.push(0);
         } else {
             body.extend_from_slice(&[5, 0x11]);
-            body.extend_from_slice(&SESSION_EXPIRY_SECONDS.to_be_bytes());
+            body.extend_from_slice(&connect.expiry_seconds.to_be_bytes());
         }
     }
     put_string(&mut body, connect.client_id)?;
@@ -286,6 +288,7 @@ mod tests {
             version: Version::V311,
             client_id: "a",
             clean: true,
+            expiry_seconds: 0,
             username: Some("u"),
             password: Some("p"),
         })
@@ -299,11 +302,27 @@ mod tests {
             version: Version::V5,
             client_id: "a",
             clean: false,
+            expiry_seconds: SESSION_EXPIRY_SECONDS,
             username: None,
             password: None,
         })
         .unwrap();
         assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\0\x0e\x10\0\x01a");
+    }
+
+    /// [MQTT-3.1.2-4]
+    #[test]
+    fn clean_start_of_version_five_may_keep_its_session() {
+        let packet = connect(&Connect {
+            version: Version::V5,
+            client_id: "a",
+            clean: true,
+            expiry_seconds: 1,
+            username: None,
+            password: None,
+        })
+        .unwrap();
+        assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\x02\0\0\x05\x11\0\0\0\x01\0\x01a");
     }
 
     /// [MQTT3-3.1.2-22]
@@ -313,6 +332,7 @@ mod tests {
             version: Version::V311,
             client_id: "",
             clean: true,
+            expiry_seconds: 0,
             username: None,
             password: Some("p"),
         };

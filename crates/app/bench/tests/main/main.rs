@@ -156,8 +156,11 @@ fn requests_without_sense_are_usage_errors() {
     let floor = Floor::start();
     for (line, message) in [
         ("--scenario S99", "there is no scenario"),
-        ("--scenario S1 --phase fill", "--phase is for S5b and S5k"),
+        ("--scenario S1 --phase fill", "--phase is for S5b, S5k and R1"),
         ("--scenario S5k", "S5k kills the broker"),
+        ("--scenario R1", "R1 kills the broker"),
+        ("--scenario F1 -V 3.1.1", "protocol-version is 3.1.1"),
+        ("--scenario C1 --sessions 3", "sessions is 3"),
         ("--size 8", "a payload of 8 bytes is too small"),
         ("--publishers 2 --subscribers 3 --topic a/{i}", "2 publishers and 3 subscribers"),
     ] {

@@ -1,27 +1,43 @@
 //! A broker that stores: queues for sessions that are away, and retained messages. Told to, it loses
 //! some of what it acknowledged, which is what the queueing scenarios exist to find out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use serde_json::Value;
+
 use crate::{bench, report};
+
+/// Sessions with a shorter expiry end with their connection.
+const EXPIRY_SECONDS_MIN: u8 = 10;
 
 #[derive(Debug, Default)]
 struct Session {
     filter: Vec<u8>,
     queue: Vec<Vec<u8>>,
+    /// Present while the client is online.
+    stream: Option<TcpStream>,
 }
 
 #[derive(Debug, Default)]
 struct Store {
     sessions: HashMap<Vec<u8>, Session>,
-    retained: Vec<Vec<u8>>,
+    retained: BTreeMap<Vec<u8>, Vec<u8>>,
     stored: u64,
     /// Of so many messages one is acknowledged and forgotten.
     lose_every: Option<u64>,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Default)]
+struct Client {
+    id: Vec<u8>,
+    /// Bytes of an empty list of properties: one in MQTT 5, none before.
+    property_size: usize,
+    is_brief: bool,
 }
 
 fn start(lose_every: Option<u64>) -> u16 {
@@ -32,7 +48,16 @@ fn start(lose_every: Option<u64>) -> u16 {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let store = Arc::clone(&store);
-            thread::spawn(move || serve(stream, &store));
+            thread::spawn(move || {
+                let mut client = Client::default();
+                serve(stream, &store, &mut client);
+                let mut store = store.lock().unwrap();
+                if client.is_brief {
+                    store.sessions.remove(&client.id);
+                } else if let Some(session) = store.sessions.get_mut(&client.id) {
+                    session.stream = None;
+                }
+            });
         }
     });
     port
@@ -59,8 +84,7 @@ fn string(bytes: &[u8]) -> Vec<u8> {
     bytes[2..2 + size].to_vec()
 }
 
-fn serve(mut stream: TcpStream, store: &Mutex<Store>) -> Option<()> {
-    let mut client = Vec::new();
+fn serve(mut stream: TcpStream, store: &Mutex<Store>, client: &mut Client) -> Option<()> {
     loop {
         let (head, bytes) = packet(&mut stream)?;
         let body = &bytes[head..];
@@ -68,51 +92,105 @@ fn serve(mut stream: TcpStream, store: &Mutex<Store>) -> Option<()> {
         let mut out = Vec::new();
         match bytes[0] >> 4 {
             1 => {
-                client = string(&body[10..]);
-                let clean = body[7] & 2 != 0;
-                if clean {
-                    store.sessions.remove(&client);
+                let is_present = store.greet(client, body, &stream);
+                out.extend_from_slice(&[0x20, 2, u8::from(is_present), 0]);
+                if client.property_size == 1 {
+                    out[1] += 1;
+                    out.push(0);
                 }
-                let present = u8::from(store.sessions.contains_key(&client));
-                out.extend_from_slice(&[0x20, 2, present, 0]);
-                if let Some(session) = store.sessions.get_mut(&client) {
+                if let Some(session) = store.sessions.get_mut(&client.id) {
                     out.extend(session.queue.drain(..).flatten());
                 }
             }
             3 => {
                 let topic = string(body);
                 out.extend_from_slice(&[0x40, 2, body[2 + topic.len()], body[3 + topic.len()]]);
-                store.keep(bytes, &topic);
+                let is_empty = body.len() == topic.len() + 4 + client.property_size;
+                store.keep(&bytes, topic, is_empty);
             }
             8 => {
-                let filter = string(&body[2..]);
+                let filter = string(&body[2 + client.property_size..]);
                 out.extend_from_slice(&[0x90, 3, body[0], body[1], 1]);
-                if filter == b"r/#" {
-                    out.extend(store.retained.iter().flatten());
+                if client.property_size == 1 {
+                    out[1] += 1;
+                    out.insert(4, 0);
                 }
-                store.sessions.insert(client.clone(), Session { filter, queue: Vec::new() });
+                if filter == b"r/#" {
+                    out.extend(store.retained.values().flatten());
+                }
+                let stream = stream.try_clone().ok();
+                let session = Session { filter, queue: Vec::new(), stream };
+                store.sessions.insert(client.id.clone(), session);
             }
             4 => {}
             _ => return None,
         }
-        drop(store);
+        // Under the lock, so that no other message comes before the answer.
         stream.write_all(&out).ok()?;
     }
 }
 
 impl Store {
-    fn keep(&mut self, bytes: Vec<u8>, topic: &[u8]) {
+    /// Reads a CONNECT and takes the session up; true if there was one.
+    fn greet(&mut self, client: &mut Client, body: &[u8], stream: &TcpStream) -> bool {
+        let is_clean = body[7] & 2 != 0;
+        client.property_size = usize::from(body[6] == 5);
+        if client.property_size == 1 {
+            let size = usize::from(body[10]);
+            client.id = string(&body[11 + size..]);
+            // The only property is the expiry, of which the low byte is enough.
+            client.is_brief =
+                size == 0 || (body[12..15] == [0; 3] && body[15] < EXPIRY_SECONDS_MIN);
+        } else {
+            client.id = string(&body[10..]);
+            client.is_brief = is_clean;
+        }
+        if is_clean {
+            self.sessions.remove(&client.id);
+        }
+        let Some(session) = self.sessions.get_mut(&client.id) else { return false };
+        session.stream = stream.try_clone().ok();
+        true
+    }
+
+    fn keep(&mut self, bytes: &[u8], topic: Vec<u8>, is_empty: bool) {
         self.stored += 1;
         if self.lose_every.is_some_and(|every| self.stored.is_multiple_of(every)) {
             return;
         }
         if bytes[0] & 1 == 1 {
-            self.retained.push(bytes);
-        } else if let Some(session) =
-            self.sessions.values_mut().find(|session| session.filter == topic)
-        {
-            session.queue.push(bytes);
+            if is_empty {
+                self.retained.remove(&topic);
+            } else {
+                self.retained.insert(topic, bytes.to_vec());
+            }
+            return;
         }
+        for session in self.sessions.values_mut().filter(|session| session.filter == topic) {
+            match &mut session.stream {
+                Some(stream) => drop(stream.write_all(bytes)),
+                None => session.queue.push(bytes.to_vec()),
+            }
+        }
+    }
+}
+
+/// Runs the generator and takes its reports, of which there may be several.
+fn reports(port: u16, line: &str) -> Vec<Value> {
+    let output = bench(port, &format!("{line} --format json"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let reports = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let reports: Vec<Value> = reports.map(Result::unwrap).collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{line}: {text}{errors}");
+    reports
+}
+
+fn check_figures(report: &Value, scenario: &str, expected: &[(&str, u64)]) {
+    assert_eq!(report["scenario"], scenario);
+    assert_eq!(report["failure"], Value::Null, "{report}");
+    for &(name, value) in expected {
+        assert_eq!(report["figures"][name], value, "{name}: {report}");
     }
 }
 
@@ -168,4 +246,41 @@ fn retained_messages_are_stored_and_all_read_back() {
     let output = bench(start(Some(500)), "--scenario S9 --messages 2000 --format json");
     let some = report(&output);
     assert_eq!(some["figures"]["loss"], 4, "{some}");
+}
+
+#[test]
+fn sessions_that_were_away_get_what_those_online_got() {
+    let line = "--scenario F1 --sessions 40 --messages 20";
+    let all = reports(start(None), line);
+    assert_eq!(all.len(), 2, "{all:?}");
+    let online = [("acked", 20), ("received", 80), ("loss", 0), ("dup", 0), ("out_of_order", 0)];
+    check_figures(&all[0], "F1-publish", &online);
+    let away = [("received", 720), ("loss", 0), ("dup", 0), ("sessions_present", 36)];
+    check_figures(&all[1], "F1-drain", &away);
+    assert!(all[0]["figures"]["publish_time_ns"].as_u64().unwrap() > 0, "{all:?}");
+}
+
+#[test]
+fn stored_sessions_and_retained_messages_are_all_found_after_the_start() {
+    let port = start(None);
+    let line = "--scenario R1 --sessions 60 --retained 100 --phase";
+    let filled = reports(port, &format!("{line} fill"));
+    check_figures(&filled[0], "R1-fill", &[("acked", 600), ("subscribed", 60)]);
+    check_figures(&filled[1], "R1-retain", &[("acked", 100)]);
+    let drained = reports(port, &format!("{line} drain"));
+    let returned = [("received", 30), ("loss", 0), ("dup", 0), ("sessions_present", 3)];
+    check_figures(&drained[0], "R1-return", &returned);
+    check_figures(&drained[1], "R1-read", &[("received", 100), ("loss", 0)]);
+}
+
+#[test]
+fn churn_ends_with_nothing_left() {
+    let line = "--scenario C1 --sessions 20 --retained 10 --warmup 0.1 --duration 1.2";
+    let all = reports(start(None), line);
+    check_figures(&all[0], "C1-steady", &[("loss", 0), ("dup", 0), ("out_of_order", 0)]);
+    assert!(all[0]["figures"]["p99_last_ns"].as_u64().unwrap() > 0, "{all:?}");
+    let left =
+        [("loss", 0), ("dup", 0), ("foreign", 0), ("sessions_left", 0), ("retained_left", 0)];
+    check_figures(&all[1], "C1-churn", &left);
+    assert!(all[1]["figures"]["rounds"].as_u64().unwrap() >= 1, "{all:?}");
 }

@@ -4,7 +4,7 @@
 //! at most the last one can be torn. A torn tail is cut off when the log is opened; damage before
 //! it refuses to open, and so does a log that ends below its [`Watermark`].
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +47,7 @@ pub struct DurableLogConfig {
 /// See the module.
 pub struct DurableLog {
     engine: Engine<Files, FilePipeLog<Files>>,
+    files: Files,
     store: u64,
     watermark: Watermark,
     /// The number of the last write; held while one is written.
@@ -82,13 +83,17 @@ impl DurableLog {
             ..Config::default()
         };
         // What it finds on a damaged disk makes the library panic here and there.
-        let opened = catch_unwind(|| Engine::open_with_file_system(settings, Arc::new(Files)));
+        let files = Files::default();
+        let used = Arc::new(files.clone());
+        let opened =
+            catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(settings, used)));
         let engine = match opened {
             Ok(Ok(engine)) => engine,
             Ok(Err(error)) if is_locked(&error) => return Err(Error::Locked { folder }),
             Ok(Err(error)) => return Err(from_opening(error)),
             Err(panic) => return Err(Error::Corrupt { detail: crate::panic::text(&*panic) }),
         };
+        files.check()?;
         let (store, written) = written(&engine)?.unwrap_or((config.store, 0));
         if store != config.store && !config.is_new {
             let detail =
@@ -110,7 +115,9 @@ impl DurableLog {
         }
         watermark.raise(written);
         watermark.sync()?;
-        Ok(Self { engine, store, watermark, written: Mutex::new(written) })
+        // The library syncs what it writes, not that the first file has a name.
+        std::fs::File::open(&config.folder)?.sync_all()?;
+        Ok(Self { engine, files, store, watermark, written: Mutex::new(written) })
     }
 
     /// Whose it is.
@@ -211,6 +218,7 @@ impl RaftLog for DurableLog {
         record.extend((*number + 1).to_be_bytes());
         written.put(OWN, WRITTEN.to_vec(), record).map_err(from_engine)?;
         self.engine.write(&mut written, true).map_err(from_engine)?;
+        self.files.check()?;
         *number += 1;
         self.watermark.raise(*number);
         Ok(())
@@ -218,6 +226,7 @@ impl RaftLog for DurableLog {
 
     fn purge(&self) -> Result<Vec<GroupId>, Error> {
         let holding = self.engine.purge_expired_files().map_err(from_engine)?;
+        self.files.check()?;
         self.watermark.sync()?;
         Ok(holding.into_iter().filter(|group| *group != OWN).map(GroupId).collect())
     }

@@ -1,25 +1,43 @@
-//! The log's files as its library sees them: the system's, but for one thing.
+//! The log's files as its library sees them: the system's, but for two things.
 //!
 //! When the library opens a log it cuts the last file off behind the last whole write. That is
 //! right for a write that a power loss has torn, and there is but one, for each is synced before
 //! the next begins. If whole writes follow what it cannot read, then the file is damaged: it is left
 //! as it is, and the log is not opened. DUR-005
+//!
+//! When a sync fails the library panics, and again when it is dropped on the way out. So it is told
+//! that all is well, and whoever has the log asks [`Files::check`] before calling anything durable.
 
-use std::io::{Error, ErrorKind, Result};
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission};
+use parking_lot::Mutex;
+use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
+use rustix::fs::{FallocateFlags, fallocate};
 
-type Inner = <DefaultFileSystem as FileSystem>::Handle;
+/// See the module. Clones are the same ones.
+#[derive(Clone, Default)]
+pub(super) struct Files {
+    failed: Failed,
+}
 
-/// See the module.
-pub(super) struct Files;
+/// The first sync that failed.
+type Failed = Arc<Mutex<Option<(ErrorKind, String)>>>;
 
 /// An open file.
 pub(super) struct Held {
-    file: Arc<Inner>,
+    file: File,
     path: PathBuf,
+    failed: Failed,
+}
+
+/// A place in an open file, at which to read or write.
+pub(super) struct Cursor {
+    held: Arc<Held>,
+    offset: u64,
 }
 
 /// Bytes in front of a write's entries: its length and kind, and where its items begin.
@@ -27,35 +45,55 @@ const HEAD_BYTES: usize = 16;
 /// Bytes of a sum.
 const SUM_BYTES: usize = 4;
 
+impl Files {
+    /// That all was synced of which the library says so.
+    ///
+    /// # Errors
+    /// That of the first sync that failed: what the disk has since is unknown.
+    pub(super) fn check(&self) -> Result<()> {
+        match &*self.failed.lock() {
+            None => Ok(()),
+            Some((kind, text)) => Err(Error::new(*kind, text.clone())),
+        }
+    }
+
+    fn open_with(&self, options: &OpenOptions, path: &Path) -> Result<Held> {
+        let file = options.open(path).map_err(|error| named("opening", path, &error))?;
+        Ok(Held { file, path: path.to_owned(), failed: Arc::clone(&self.failed) })
+    }
+}
+
 impl FileSystem for Files {
     type Handle = Held;
-    type Reader = <DefaultFileSystem as FileSystem>::Reader;
-    type Writer = <DefaultFileSystem as FileSystem>::Writer;
+    type Reader = Cursor;
+    type Writer = Cursor;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> Result<Held> {
-        let file = Arc::new(DefaultFileSystem.create(&path)?);
-        Ok(Held { file, path: path.as_ref().to_owned() })
+        let mut options = OpenOptions::new();
+        self.open_with(options.read(true).write(true).create(true).truncate(false), path.as_ref())
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> Result<Held> {
-        let file = Arc::new(DefaultFileSystem.open(&path, permission)?);
-        Ok(Held { file, path: path.as_ref().to_owned() })
+        let is_written = permission == Permission::ReadWrite;
+        self.open_with(OpenOptions::new().read(true).write(is_written), path.as_ref())
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> Result<()> {
-        DefaultFileSystem.delete(path)
+        let path = path.as_ref();
+        std::fs::remove_file(path).map_err(|error| named("removing", path, &error))
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> Result<()> {
-        DefaultFileSystem.rename(from, to)
+        let from = from.as_ref();
+        std::fs::rename(from, to).map_err(|error| named("renaming", from, &error))
     }
 
-    fn new_reader(&self, handle: Arc<Held>) -> Result<Self::Reader> {
-        DefaultFileSystem.new_reader(Arc::clone(&handle.file))
+    fn new_reader(&self, held: Arc<Held>) -> Result<Cursor> {
+        Ok(Cursor { held, offset: 0 })
     }
 
-    fn new_writer(&self, handle: Arc<Held>) -> Result<Self::Writer> {
-        DefaultFileSystem.new_writer(Arc::clone(&handle.file))
+    fn new_writer(&self, held: Arc<Held>) -> Result<Cursor> {
+        Ok(Cursor { held, offset: 0 })
     }
 }
 
@@ -71,16 +109,84 @@ impl Handle for Held {
             );
             return Err(Error::new(ErrorKind::InvalidData, detail));
         }
-        self.file.truncate(offset)
+        self.cut(offset)
     }
 
     fn file_size(&self) -> Result<usize> {
-        self.file.file_size()
+        let size = self.file.metadata().map_err(|error| named("asking for", &self.path, &error))?;
+        usize::try_from(size.len()).map_err(Error::other)
     }
 
     fn sync(&self) -> Result<()> {
-        self.file.sync()
+        if let Err(error) = self.file.sync_data() {
+            let error = named("syncing", &self.path, &error);
+            self.failed.lock().get_or_insert((error.kind(), error.to_string()));
+        }
+        Ok(())
     }
+}
+
+impl Held {
+    fn cut(&self, size: usize) -> Result<()> {
+        let cut = self.file.set_len(size as u64);
+        cut.map_err(|error| named("cutting", &self.path, &error))
+    }
+}
+
+impl Read for Cursor {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        let read = self.held.file.read_at(into, self.offset);
+        let count = read.map_err(|error| named("reading", &self.held.path, &error))?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for Cursor {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let written = self.held.file.write_at(bytes, self.offset);
+        let count = written.map_err(|error| named("writing", &self.held.path, &error))?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64> {
+        let place = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(by) => self.offset.checked_add_signed(by),
+            SeekFrom::End(by) => (self.held.file_size()? as u64).checked_add_signed(by),
+        };
+        self.offset = place.ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
+        Ok(self.offset)
+    }
+}
+
+impl WriteExt for Cursor {
+    fn truncate(&mut self, offset: usize) -> Result<()> {
+        self.held.cut(offset)?;
+        self.offset = offset as u64;
+        Ok(())
+    }
+
+    fn allocate(&mut self, offset: usize, size: usize) -> Result<()> {
+        let Held { file, path, .. } = &*self.held;
+        match fallocate(file, FallocateFlags::empty(), offset as u64, size as u64) {
+            // It only saves the file system from growing the file bit by bit.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(named("making room in", path, &error.into())),
+        }
+    }
+}
+
+/// What the system says, and of what.
+fn named(doing: &str, path: &Path, error: &Error) -> Error {
+    Error::new(error.kind(), format!("{doing} {}: {error}", path.display()))
 }
 
 /// The number in the file's name, with which the sums of its writes are signed.
