@@ -118,9 +118,10 @@ impl Broker {
         }
     }
 
-    /// Memory of what the store has applied and not handed down to the disk.
-    pub(crate) fn overlay_bytes(&self) -> usize {
-        self.store.handle().overlay_bytes()
+    /// Memory of the store: what was applied and not handed down to the engine, and the engine's own.
+    pub(crate) fn store_bytes(&self) -> usize {
+        let store = self.store.handle();
+        store.overlay_bytes() + usize::try_from(store.engine_bytes()).unwrap_or(usize::MAX)
     }
 
     /// What to wait for: it tells why the store can go on no more. The first time only.

@@ -35,6 +35,11 @@ pub(crate) fn register_store(registry: &Registry, store: &Handle) {
             |store| store.overlay_bytes() as u64,
         ),
         (
+            "ratatosk_store_engine_bytes",
+            "Memory of the engine: what is in no table yet, and blocks of tables.",
+            |store| store.engine_bytes(),
+        ),
+        (
             "ratatosk_store_short",
             "1 while disk or memory are so short that nothing is stored, else 0.",
             |store| u64::from(store.is_short()),

@@ -153,7 +153,7 @@ async fn supervise(
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
     // Kept while the node runs: dropping it ends the watch.
     let _watch = broker.and_then(|broker| watch(broker, changed));
-    let mut overlay = accountant.account(NODE_TENANT).hold(Share::Overlay, 0);
+    let mut store = accountant.account(NODE_TENANT).hold(Share::Overlay, 0);
     let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut calm = tokio::time::interval(GIVE_BACK_INTERVAL);
@@ -162,7 +162,7 @@ async fn supervise(
         // All are cancel-safe: a tick or a signal that is not taken comes again.
         tokio::select! {
             _ = ticks.tick() => {
-                overlay.resize(broker.map_or(0, Broker::overlay_bytes));
+                store.resize(broker.map_or(0, Broker::store_bytes));
                 observe_memory(accountant);
             }
             _ = calm.tick() => allocator::give_back(Free::Old),

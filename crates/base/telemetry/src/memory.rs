@@ -33,7 +33,7 @@ pub enum Share {
     Retained,
     /// Raft entries between log and apply.
     RaftEntries,
-    /// Applied and not yet checkpointed.
+    /// Applied and not yet checkpointed, and what the engine below has in memory.
     Overlay,
     /// The process itself, before anybody came: code, stacks, tables.
     Process,

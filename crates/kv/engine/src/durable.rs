@@ -94,6 +94,12 @@ impl DurableEngine {
         opened.map_err(panicked)?.map_err(|error| named(&config.folder, error))?
     }
 
+    /// Bytes of memory: of what was written and is in no table yet, and of blocks of tables.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.database.write_buffer_size() + self.database.cache_size()
+    }
+
     /// As [`open`](Self::open), with the library's errors and our own apart.
     fn open_checked(config: &DurableConfig) -> fjall::Result<Result<Self, Error>> {
         let database = Database::builder(&config.folder)

@@ -120,7 +120,7 @@ impl Node {
             folder: folder.join("engine"),
             spaces,
             cache_bytes: config.cache_bytes,
-            memtable_bytes: sizes.memtable_bytes,
+            memtable_bytes: sizes.memtable_bytes.min(config.checkpoint_bytes as u64),
             journal_bytes: sizes.journal_bytes,
             workers: ENGINE_WORKERS,
         });
@@ -295,6 +295,12 @@ impl Handle {
         let Some((descriptor, space)) = found else { return Ok(()) };
         let boundary: &KeyRange = &descriptor.boundary;
         host::read_range(&*self.shared.overlay, *space, boundary, read)
+    }
+
+    /// Bytes of memory that the engine has.
+    #[must_use]
+    pub fn engine_bytes(&self) -> u64 {
+        self.shared.overlay.engine().memory_bytes()
     }
 
     /// About how many bytes of memory hold what is applied and not on disk.
