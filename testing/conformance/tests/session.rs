@@ -323,3 +323,29 @@ fn reconnects_while_messages_come_lose_none() {
         publisher.join().expect("all were acknowledged");
     }
 }
+
+/// INBOX-017: sessions that return all at once are served, each with all that waits for it; how fast
+/// that is for thousands is what the scenario R1 of the benchmarks measures.
+#[test]
+fn a_storm_of_returning_sessions_is_served() {
+    let broker = Broker::start();
+    let ids: Vec<String> = (0..400).map(|number| format!("sleeper-{number}")).collect();
+    for id in &ids {
+        let mut client = broker.v5(id).persistent().connect();
+        client.subscribe("t", QOS1);
+        client.disconnect(ReasonCode::Success);
+    }
+    let mut publisher = broker.v5("publisher").connect();
+    for number in 0..10 {
+        assert_eq!(publisher.deliver("t", number.to_string(), QOS1), ReasonCode::Success);
+    }
+    // Each has asked before the first reads its answer.
+    let returning: Vec<Client> = ids.iter().map(|id| broker.v5(id).persistent().open()).collect();
+    for mut client in returning {
+        let welcome = client.connack();
+        assert!(welcome.is_present, "{welcome:?}");
+        for number in 0..10 {
+            assert_eq!(client.message().text(), number.to_string());
+        }
+    }
+}
