@@ -6,6 +6,7 @@
 //! is less than what it gives back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fjall::{AbstractTree as _, Keyspace};
 
@@ -14,6 +15,9 @@ use crate::Error;
 
 /// Less than this is not worth the work.
 const WASTE_BYTES_MIN: u64 = 16 << 20;
+/// How often it is looked whether a table was written, and how many times.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSES_MAX: usize = 2_000;
 /// A space is wasteful when so many times the removals are as many as its entries, removals
 /// included: each stands for itself and for what it removed, so half of the space is waste.
 const ENTRIES_PER_REMOVAL: u64 = 4;
@@ -53,7 +57,7 @@ impl DurableEngine {
         // A journal goes when all that it has is in tables, of whatever space it is.
         for (space, removals) in spaces() {
             removals.take();
-            space.rotate_memtable_and_wait().map_err(from_fjall)?;
+            write_table(space)?;
         }
         for space in &self.spaces {
             let has_room = space.disk_space() / 2 <= room_bytes;
@@ -63,6 +67,21 @@ impl DurableEngine {
         }
         Ok(true)
     }
+}
+
+/// Has what a space has in memory written to a table. Waits for it, but not for ever, as the library's
+/// own function does: a table that cannot be written poisons the engine, and nobody is told.
+fn write_table(space: &Keyspace) -> Result<(), Error> {
+    if !space.rotate_memtable().map_err(from_fjall)? {
+        return Ok(());
+    }
+    for _ in 0..PAUSES_MAX {
+        if space.sealed_memtable_count() == 0 {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 fn is_wasteful(space: &Keyspace, removal_count: u64) -> bool {
