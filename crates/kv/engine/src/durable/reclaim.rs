@@ -51,7 +51,9 @@ impl DurableEngine {
         let has_waste = spaces().any(|(space, removals)| {
             is_wasteful(space, removals.count() + space.tree.tombstone_count())
         });
-        if !has_waste || self.database.disk_space().map_err(from_fjall)? < WASTE_BYTES_MIN {
+        // What is in memory, and in a journal, is waste like what is in tables.
+        let held = self.database.disk_space().map_err(from_fjall)?;
+        if !has_waste || held + self.database.write_buffer_size() < WASTE_BYTES_MIN {
             return Ok(false);
         }
         // A journal goes when all that it has is in tables, of whatever space it is.
