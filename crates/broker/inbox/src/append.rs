@@ -57,7 +57,7 @@ impl InboxService {
         reply_to: Option<ReplyTo>,
         (direct, change): (&mut Vec<DirectDelivery>, &mut Change),
     ) -> Result<Call<Settlement>, StaleClaim> {
-        let mut locks = self.lock_targets(targets, exchange);
+        let mut locks = self.lock_targets(targets, exchange, message);
         let mut parcel = Parcel::new(message, self.effects());
         let mut at = InboxId(0);
         if let Some((claim, packet_id)) = exchange {
@@ -72,15 +72,8 @@ impl InboxService {
             let offer = self.offer(partition, route, None, &mut parcel, change);
             conclude(&offer, partition, direct);
         }
-        for SharedRoute { route, group } in targets.shared {
-            let partition = locks.of(route.inbox);
-            match self.offer(partition, route, Some(group), &mut parcel, change) {
-                Offer::Gone => {
-                    let from = member_of(group, route.inbox);
-                    self.give(&mut locks, group, from, &mut parcel, change);
-                }
-                offer => conclude(&offer, partition, direct),
-            }
+        for shared in targets.shared {
+            self.offer_shared(&mut locks, shared, &mut parcel, direct, change);
         }
         let is_pending = self.post(parcel, reply_to, at);
         drop(locks);
@@ -105,24 +98,53 @@ impl InboxService {
             let offer = self.offer(partition, route, None, &mut parcel, change);
             conclude(&offer, partition, direct);
         }
-        for SharedRoute { route, group } in targets.shared {
-            let mut partition = self.partitions.lock_of(route.inbox);
-            match self.offer(&mut partition, route, Some(group), &mut parcel, change) {
-                Offer::Gone => {
-                    drop(partition);
-                    let mut locks = self.partitions.lock(PartitionSet::ALL);
-                    let from = member_of(group, route.inbox);
-                    self.give(&mut locks, group, from, &mut parcel, change);
-                }
-                offer => conclude(&offer, &mut partition, direct),
-            }
+        for shared in targets.shared {
+            let target = Targets { routes: &[], shared: std::slice::from_ref(shared) };
+            let mut locks = self.lock_targets(target, None, message);
+            self.offer_shared(&mut locks, shared, &mut parcel, direct, change);
         }
         Ok(Call::Ready(Settlement::Done))
     }
 
+    /// Gives the message to a member of a group, or to whoever takes its place.
+    fn offer_shared(
+        &self,
+        locks: &mut Locks<'_>,
+        SharedRoute { route, group }: &SharedRoute,
+        parcel: &mut Parcel<'_>,
+        direct: &mut Vec<DirectDelivery>,
+        change: &mut Change,
+    ) {
+        let Message { qos, publisher, .. } = *parcel.message();
+        let detour = match qos {
+            Qos::AtMostOnce => None,
+            _ => self.detour(locks, route, group, publisher, change),
+        };
+        let route = detour.as_ref().unwrap_or(route);
+        let partition = locks.of(route.inbox);
+        match self.offer(partition, route, Some(group), parcel, change) {
+            Offer::Gone => {
+                let from = member_of(group, route.inbox);
+                self.give(locks, group, from, parcel, change);
+            }
+            offer => conclude(&offer, partition, direct),
+        }
+    }
+
     /// The locks of all whom a message concerns. That is everybody if a member of a group is gone,
     /// for another may take its place.
-    fn lock_targets(&self, targets: Targets<'_>, exchange: Option<(Claim, PacketId)>) -> Locks<'_> {
+    fn lock_targets(
+        &self,
+        targets: Targets<'_>,
+        exchange: Option<(Claim, PacketId)>,
+        message: &Message<'_>,
+    ) -> Locks<'_> {
+        let holders = |set: &mut PartitionSet| {
+            for SharedRoute { route, group } in targets.shared {
+                let holder = self.holder(route, group, message.publisher);
+                holder.iter().for_each(|holder| set.insert(partition_number(holder.0)));
+            }
+        };
         let mut set = PartitionSet::default();
         let routes = targets.routes.iter().map(|route| route.inbox);
         let shared = targets.shared.iter().map(|shared| shared.route.inbox);
@@ -130,12 +152,15 @@ impl InboxService {
         for inbox in routes.chain(shared).chain(publisher) {
             set.insert(partition_number(inbox.0));
         }
+        holders(&mut set);
         let mut locks = self.partitions.lock(set);
+        let mut now = set;
+        holders(&mut now);
         let mut is_there = |shared: &SharedRoute| {
             let session = locks.of(shared.route.inbox).sessions.get(&shared.route.inbox);
             session.is_some_and(|session| session.incarnation == shared.route.incarnation)
         };
-        if targets.shared.iter().all(&mut is_there) {
+        if now == set && targets.shared.iter().all(&mut is_there) {
             return locks;
         }
         drop(locks);

@@ -85,9 +85,22 @@ impl<'a> Parcel<'a> {
         Parcel { message: *message, stored: None, effects, queued: SmallVec::new() }
     }
 
-    fn of(stored: &'a Arc<StoredMessage>, effects: Option<Effects>) -> Self {
+    pub(crate) fn of(stored: &'a Arc<StoredMessage>, effects: Option<Effects>) -> Self {
         let message = stored.as_message();
         Parcel { message, stored: Some(Arc::clone(stored)), effects, queued: SmallVec::new() }
+    }
+
+    pub(crate) fn message(&self) -> &Message<'a> {
+        &self.message
+    }
+
+    /// Writes what became of it into a command; returns the entries.
+    pub(crate) fn write(&self, effects: &mut Effects) -> SmallVec<[(InboxId, u64); 2]> {
+        let targets: Vec<_> = self.queued.iter().map(Queued::target).collect();
+        let has_origin = targets.iter().any(|target| target.head.origin.is_some());
+        let message = MessageRecord::of(&self.message, effects.epoch(), has_origin);
+        effects.append(targets, &message);
+        self.queued.iter().map(|queued| (queued.inbox, queued.sequence)).collect()
     }
 
     /// The message as queues share it, charged to their tenant.
@@ -168,6 +181,12 @@ impl InboxService {
         if !displaced.is_queued {
             return Offer::Dropped;
         }
+        if let Some(group) = group.filter(|_| session.owner.is_none() && qos != Qos::AtMostOnce) {
+            let (noted, publisher) = (&mut session.noted, parcel.message.publisher);
+            if self.stranded().note(route.inbox, noted, &Origin::of(group), publisher) {
+                Self::nudge(group, publisher, change);
+            }
+        }
         match sequence {
             // The owner is told when it may have it.
             Some(sequence) => {
@@ -185,15 +204,12 @@ impl InboxService {
     /// Puts what became of a message into the log; false if there is nothing to wait for. Called
     /// with the locks of all who have it.
     pub(crate) fn post(&self, parcel: Parcel<'_>, reply_to: Option<ReplyTo>, at: InboxId) -> bool {
-        let (Some(journal), Some(mut effects)) = (&self.journal, parcel.effects) else {
+        let mut parcel = parcel;
+        let (Some(journal), Some(mut effects)) = (&self.journal, parcel.effects.take()) else {
             return false;
         };
-        let target = |queued: &'_ Queued| (queued.inbox, queued.sequence);
-        let entries: SmallVec<[_; 2]> = parcel.queued.iter().map(target).collect();
-        let targets: Vec<_> = parcel.queued.iter().map(Queued::target).collect();
-        let has_origin = targets.iter().any(|target| target.head.origin.is_some());
+        let entries = parcel.write(&mut effects);
         let at = entries.first().map_or(at, |first| first.0);
-        effects.append(targets, &MessageRecord::of(&parcel.message, journal.epoch, has_origin));
         if effects.is_empty() {
             return false;
         }
@@ -282,7 +298,7 @@ impl InboxService {
         let routes = self.dist.tenant(&session.identity.tenant);
         let me = session.publisher.0;
         let mut known: BTreeMap<(u32, Arc<str>, bool), bool> = BTreeMap::new();
-        let transfers = session.queue.take_shared(|origin| {
+        let transfers = session.queue.take_shared(usize::MAX, |origin, _| {
             let key = (origin.route.generation, Arc::clone(&origin.name), origin.is_ordered);
             *known.entry(key).or_insert_with(|| {
                 let is_other = |group: Arc<Group>| {
@@ -320,7 +336,7 @@ impl Queued {
     }
 }
 
-fn group_of(routes: &dyn TenantRoutes, origin: &Origin) -> Option<Arc<Group>> {
+pub(crate) fn group_of(routes: &dyn TenantRoutes, origin: &Origin) -> Option<Arc<Group>> {
     routes.group(origin.route, &origin.name, origin.is_ordered)
 }
 

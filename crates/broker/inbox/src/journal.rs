@@ -66,6 +66,8 @@ pub(crate) struct Change {
     pub(crate) deliveries: Vec<(SessionRef, Delivery)>,
     /// Sessions whose routes are to be removed.
     pub(crate) ended: Vec<Ended>,
+    /// Members of groups that are to look for what waits at others, if they wait themselves.
+    pub(crate) nudges: Vec<InboxId>,
 }
 
 /// A command as it is written.

@@ -24,7 +24,9 @@ mod schema;
 mod service;
 mod session;
 mod stats;
+mod stranded;
 mod subscribing;
+mod takeover;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -51,6 +53,10 @@ mod queue_test;
 mod restore_test;
 #[cfg(test)]
 mod service_test;
+#[cfg(test)]
+mod takeover_model_test;
+#[cfg(test)]
+mod takeover_test;
 
 pub use coprocessor::InboxCoprocessor;
 pub use service::InboxService;

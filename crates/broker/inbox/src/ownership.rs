@@ -109,6 +109,9 @@ impl InboxService {
                 effects.push(&Effect::Position { inbox: id, position });
             }
             let (tenant, publisher) = (session.identity.tenant.clone(), session.publisher);
+            let filters = session.subscriptions().iter().map(|held| &*held.filter);
+            self.nudge_heirs(&tenant, filters, &mut change);
+            partition.strand(id);
             partition.stats.moved += transfers.len() as u64;
             partition.schedule(id, detach.now);
             let source = Source { tenant: &tenant, publisher, inbox: id, position };

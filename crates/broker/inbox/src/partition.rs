@@ -3,7 +3,10 @@
 //! Invariants: an identity has one session at most; the index of what is due has exactly the `due`
 //! of each session and of its will; a session with an owner has neither.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashTable};
@@ -20,6 +23,7 @@ use crate::{
     queue::Transfer,
     schema::Position,
     session::{PendingWill, Session},
+    stranded::Stranded,
 };
 
 /// The numbers of inboxes of one partition are this far apart, so that the number tells the
@@ -43,6 +47,7 @@ pub(crate) struct Partition {
     pub(crate) ends_under_way: usize,
     /// The last of them.
     pub(crate) ended_last: InboxId,
+    stranded: Arc<Stranded>,
 }
 
 /// What is due. A will goes before the end of its session.
@@ -88,7 +93,7 @@ pub(crate) fn hash(hasher: &RandomState, identity: &SessionIdentity) -> u64 {
 }
 
 impl Partition {
-    pub(crate) fn new(index: usize, hasher: RandomState) -> Self {
+    pub(crate) fn new(index: usize, hasher: RandomState, stranded: Arc<Stranded>) -> Self {
         Partition {
             // Zero names nobody.
             next_id: (index + PARTITION_COUNT) as u64,
@@ -101,6 +106,7 @@ impl Partition {
             stats: InboxStats::default(),
             ends_under_way: 0,
             ended_last: InboxId(0),
+            stranded,
         }
     }
 
@@ -162,6 +168,7 @@ impl Partition {
         let session = self.sessions.get_mut(&id)?;
         let is_present = session.version > 0;
         session.attach(attach);
+        self.stranded.forget_all(id, &mut session.noted);
         let attached = Attached {
             claim: Claim { inbox: id, version: session.version },
             incarnation: session.incarnation,
@@ -172,6 +179,16 @@ impl Partition {
             sent: session.queue.sent(),
         };
         Some((attached, cancelled))
+    }
+
+    /// Notes what other members of its groups may have of a session that has no owner.
+    pub(crate) fn strand(&mut self, id: InboxId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Session { queue, noted, .. } = &mut **session;
+        for (_, origin, message) in queue.shared() {
+            self.stranded.note(id, noted, origin, message.publisher);
+        }
+        session.recharge();
     }
 
     /// Files the times of a session that has no owner.
@@ -218,7 +235,8 @@ impl Partition {
         }
         self.shrink();
         let (position, entries) = (session.queue.position(), session.queue.sequences());
-        let transfers = session.queue.take_shared(|_| true);
+        self.stranded.forget_all(id, &mut session.noted);
+        let transfers = session.queue.take_shared(usize::MAX, |_, _| true);
         self.stats.moved += transfers.len() as u64;
         self.stats.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
         let (subscriptions, ordinals) = session.take_subscriptions();

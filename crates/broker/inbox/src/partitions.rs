@@ -19,12 +19,14 @@ use smallvec::SmallVec;
 use crate::{
     partition::{PARTITION_COUNT, Partition},
     session::Waiting,
+    stranded::Stranded,
 };
 
 /// Every partition, with the live sessions that are told of them.
 pub(crate) struct Partitions {
     locks: Box<[CachePadded<Mutex<Partition>>]>,
     pub(crate) sessions: Arc<dyn Sessions>,
+    pub(crate) stranded: Arc<Stranded>,
 }
 
 /// Some of the partitions.
@@ -61,6 +63,10 @@ impl PartitionSet {
     pub(crate) fn insert(&mut self, number: usize) {
         self.0 |= Self::of(number).0;
     }
+
+    pub(crate) fn has(self, number: usize) -> bool {
+        self.0 & Self::of(number).0 != 0
+    }
 }
 
 impl Locks<'_> {
@@ -72,6 +78,11 @@ impl Locks<'_> {
         &mut self.held[at]
     }
 
+    /// Whether the partition of a session is among them.
+    pub(crate) fn has(&self, inbox: InboxId) -> bool {
+        self.set.has(partition_number(inbox.0))
+    }
+
     /// The partition of a session, which must be among them.
     pub(crate) fn of(&mut self, inbox: InboxId) -> &mut Partition {
         self.at(partition_number(inbox.0))
@@ -81,8 +92,12 @@ impl Locks<'_> {
 impl Partitions {
     pub(crate) fn new(sessions: Arc<dyn Sessions>) -> Self {
         let hasher = RandomState::default();
-        let partition = |index| CachePadded::new(Mutex::new(Partition::new(index, hasher.clone())));
-        Partitions { locks: (0..PARTITION_COUNT).map(partition).collect(), sessions }
+        let stranded = Arc::<Stranded>::default();
+        let partition = |index| {
+            let partition = Partition::new(index, hasher.clone(), Arc::clone(&stranded));
+            CachePadded::new(Mutex::new(partition))
+        };
+        Partitions { locks: (0..PARTITION_COUNT).map(partition).collect(), sessions, stranded }
     }
 
     pub(crate) fn lock(&self, set: PartitionSet) -> Locks<'_> {

@@ -158,6 +158,11 @@ impl Queue {
         self.qos0.len()
     }
 
+    /// Sequences that were not handed out.
+    pub(crate) fn unsent(&self) -> usize {
+        usize::try_from(self.next() - 1 - self.sent).unwrap_or(usize::MAX)
+    }
+
     /// What its tables take, without the messages.
     pub(crate) fn memory_bytes(&self) -> usize {
         /// An entry of a table that is half full, with the name of its group.

@@ -182,9 +182,9 @@ impl InboxService {
         partition.stats.appended += queue.len() as u64;
         if let Some(session) = partition.sessions.get_mut(&inbox) {
             session.queue = queue;
-            session.recharge();
             session.note_room();
         }
+        partition.strand(inbox);
         Ok(())
     }
 

@@ -36,11 +36,12 @@ use crate::{
     InboxStats,
     effect::Effect,
     journal::{Change, Effects, Journal, WillOrder},
-    partition::{DueBudget, PARTITION_COUNT, Partition},
+    partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
     queue::FetchEnd,
     schema::Position,
     session::Waiting,
+    takeover::Wish,
 };
 
 /// Persistent sessions, in memory, and in a log if there is one.
@@ -158,13 +159,18 @@ impl InboxService {
     }
 
     /// Does what is left of a call, without a lock.
-    pub(crate) fn finish(&self, change: Change) {
+    pub(crate) fn finish(&self, mut change: Change) {
         for ended in &change.ended {
             self.count.fetch_sub(1, Ordering::Relaxed);
             for subscription in &ended.subscriptions {
                 self.remove_route(ended, &subscription.filter);
             }
         }
+        for Ended { tenant, subscriptions, .. } in std::mem::take(&mut change.ended) {
+            let filters = subscriptions.iter().map(|held| &*held.filter);
+            self.nudge_heirs(&tenant, filters, &mut change);
+        }
+        self.wake_nudged(&mut change);
         let sessions = &self.partitions.sessions;
         for (session, delivery) in change.deliveries {
             sessions.deliver(session, delivery);
@@ -244,6 +250,7 @@ impl Inbox for InboxService {
     ) -> Result<(), StaleClaim> {
         let mut partition = self.partitions.lock_of(claim.inbox);
         let session = partition.claimed(claim)?;
+        let before = entries.len();
         let fetched = session.queue.fetch(after, &budget, entries);
         session.recharge();
         session.note_room();
@@ -252,9 +259,16 @@ impl Inbox for InboxService {
             FetchEnd::Empty => Waiting::Message,
             FetchEnd::Window => Waiting::PacketId,
         };
+        let is_low = fetched.end == FetchEnd::Empty && !self.stranded().is_empty();
+        let wish = match is_low {
+            true => Wish::of(claim, session, &budget, entries.len() - before),
+            false => None,
+        };
         self.forget(claim.inbox, session.queue.position(), fetched.forgotten);
         partition.stats.dropped.expired += fetched.expired;
         partition.stats.fetched_qos0 += fetched.qos0;
+        drop(partition);
+        wish.iter().for_each(|wish| self.take_over(wish));
         Ok(())
     }
 
@@ -270,7 +284,10 @@ impl Inbox for InboxService {
             let sequences = SmallVec::from_slice(&[sequence.0]);
             self.forget(claim.inbox, session.queue.position(), sequences);
         }
-        let waiting = if has_moved { session.wake(Waiting::PacketId) } else { None };
+        let mut waiting = if has_moved { session.wake(Waiting::PacketId) } else { None };
+        if session.is_short && session.take_relief() && !self.stranded().is_empty() {
+            waiting = waiting.or_else(|| session.wake(Waiting::Message));
+        }
         partition.stats.committed += u64::from(is_committed);
         drop(partition);
         if let Some(owner) = waiting {
@@ -363,5 +380,6 @@ impl InboxService {
         for partition in self.partitions.iter() {
             partition.lock().check_invariants();
         }
+        self.check_stranded();
     }
 }

@@ -11,7 +11,7 @@ use ratatosk_contract::{
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
-use crate::{queue::Queue, schema::SessionRecord};
+use crate::{queue::Queue, schema::SessionRecord, stranded::Noted};
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ pub(crate) struct Session {
     /// Rising.
     inbound: Vec<PacketId>,
     pub(crate) queue: Queue,
+    /// What of the queue others may take over, while there is no connection.
+    pub(crate) noted: Noted,
+    /// More would have been taken over, or given to it, if there had been room.
+    pub(crate) is_short: bool,
     /// Bytes of the filters.
     filter_bytes: usize,
     /// What is charged for the session. Messages have their own, for queues share them.
@@ -104,6 +108,8 @@ impl Session {
             ordinals: Vec::new(),
             inbound: Vec::new(),
             queue: Queue::default(),
+            noted: Noted::default(),
+            is_short: false,
             filter_bytes: 0,
             hold: account.hold(Share::Queues, 0),
         };
@@ -127,7 +133,8 @@ impl Session {
         let inbound = self.inbound.capacity() * size_of::<PacketId>();
         let will = self.will.as_ref().map_or(0, |will| will.message.size_bytes());
         let own = size_of::<Self>() + TABLE_BYTES + identity;
-        self.hold.resize(own + routes + ordinals + inbound + will + self.queue.memory_bytes());
+        let queue = self.queue.memory_bytes() + self.noted.memory_bytes();
+        self.hold.resize(own + routes + ordinals + inbound + will + queue);
     }
 
     /// What is stored of it.
@@ -242,9 +249,23 @@ impl Session {
     }
 
     /// Tells those who choose among the members of a group whether the queue takes more.
-    pub(crate) fn note_room(&self) {
+    pub(crate) fn note_room(&mut self) {
+        let is_full = self.room() == 0;
+        MemberState::note(&self.member.full, is_full);
+        self.is_short |= is_full;
+    }
+
+    /// How many messages of QoS 1 and 2 the queue takes.
+    pub(crate) fn room(&self) -> usize {
         let count_max = usize::try_from(self.limits.messages_max).unwrap_or(usize::MAX);
-        MemberState::note(&self.member.full, self.queue.len() >= count_max);
+        count_max.saturating_sub(self.queue.len())
+    }
+
+    /// Whether there is room again for much of what there was none for: asked once.
+    pub(crate) fn take_relief(&mut self) -> bool {
+        let is_relieved = self.is_short && self.room() >= self.queue.len();
+        self.is_short &= !is_relieved;
+        is_relieved
     }
 
     fn set_offline(&self, is_offline: bool) {

@@ -11,7 +11,13 @@ use ratatosk_contract::{
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{InboxService, effect::Effect, partition::Ended, session::Session};
+use crate::{
+    InboxService,
+    effect::Effect,
+    journal::Change,
+    partition::Ended,
+    session::{Session, Waiting},
+};
 
 impl InboxService {
     /// See [`Inbox::subscribe`](ratatosk_contract::inbox::Inbox::subscribe).
@@ -55,13 +61,19 @@ impl InboxService {
             }
         };
         let ordinal = session.put_subscription(subscription.clone());
+        // Something may wait for the group that has it as a member now.
+        let may_take = filter.share().is_some() && !self.stranded().is_empty();
+        let woken = if may_take { session.wake(Waiting::Message) } else { None };
         let outcome = SubscribeOutcome::Done { route, existed };
         // What is there already may not be durable yet: so the answer waits in any case.
-        self.promise(outcome, claim.inbox, reply_to, |effects| {
+        let promised = self.promise(outcome, claim.inbox, reply_to, |effects| {
             if !is_same {
                 effects.subscription(claim.inbox, ordinal, subscription);
             }
-        })
+        });
+        drop(partition);
+        woken.into_iter().for_each(|owner| self.partitions.sessions.inbox_ready(owner));
+        promised
     }
 
     /// See [`Inbox::unsubscribe`](ratatosk_contract::inbox::Inbox::unsubscribe).
@@ -83,7 +95,14 @@ impl InboxService {
             let _ = self.dist.tenant(&session.identity.tenant).remove(&filter, &key);
         }
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
-        Ok(self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed)))
+        let mut change = Change::default();
+        let tenant = &session.identity.tenant;
+        self.nudge_heirs(tenant, std::iter::once(&*removed.filter), &mut change);
+        let promised =
+            self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed));
+        drop(partition);
+        self.finish(change);
+        Ok(promised)
     }
 
     pub(crate) fn remove_route(&self, ended: &Ended, filter: &str) {

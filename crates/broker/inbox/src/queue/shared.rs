@@ -36,32 +36,39 @@ impl Queue {
         self.origins.is_some()
     }
 
-    /// Takes out the messages of wanted groups that another member may have: the unsent, and QoS 1
-    /// in flight. MQTT-087
+    /// The messages that another member may have, oldest first: the unsent, and QoS 1 in flight.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = (u64, &Origin, &Arc<StoredMessage>)> {
+        let origins = self.origins.iter().flat_map(|origins| {
+            let found = |sequence| Some((sequence, origins.get(&sequence)?));
+            // What lies behind the last of them is not looked at.
+            self.sequences().filter_map(found).take(origins.len())
+        });
+        origins.filter_map(|(sequence, origin)| {
+            let slot = self.slot(sequence)?;
+            // [MQTT-4.8.2-4]
+            let is_exchange = sequence <= self.sent && slot.is_qos2;
+            let message = slot.message.as_ref().filter(|_| !is_exchange)?;
+            Some((sequence, origin, message))
+        })
+    }
+
+    /// Takes out wanted ones of the messages that another member may have, the oldest first.
+    /// MQTT-087
     pub(crate) fn take_shared(
         &mut self,
-        mut is_wanted: impl FnMut(&Origin) -> bool,
+        count_max: usize,
+        mut is_wanted: impl FnMut(&Origin, &StoredMessage) -> bool,
     ) -> Vec<Transfer> {
-        let Some(origins) = &self.origins else {
-            return Vec::new();
-        };
-        let mut sequences: Vec<_> = origins
-            .iter()
-            .filter(|(sequence, origin)| {
-                let slot = self.slot(**sequence);
-                // [MQTT-4.8.2-4]
-                let is_exchange = **sequence <= self.sent && slot.is_none_or(|slot| slot.is_qos2);
-                !is_exchange && is_wanted(origin)
+        let wanted = self.shared().filter(|(_, origin, message)| is_wanted(origin, message));
+        let transfers: Vec<_> = wanted
+            .take(count_max)
+            .map(|(sequence, origin, message)| {
+                let (origin, message) = (origin.clone(), Arc::clone(message));
+                Transfer { sequence, origin, message }
             })
-            .map(|(sequence, _)| *sequence)
             .collect();
-        sequences.sort_unstable();
-        let mut transfers = Vec::with_capacity(sequences.len());
-        for sequence in sequences {
-            let origin = self.origins.as_ref().and_then(|origins| origins.get(&sequence)).cloned();
-            if let (Some(message), Some(origin)) = (self.empty_slot(sequence), origin) {
-                transfers.push(Transfer { sequence, origin, message });
-            }
+        for transfer in &transfers {
+            self.empty_slot(transfer.sequence);
         }
         self.trim();
         transfers
