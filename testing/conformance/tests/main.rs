@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the clock; nothing here ships")]
 
 mod authentication;
+mod away;
 mod cases;
 mod connack;
 mod connect;

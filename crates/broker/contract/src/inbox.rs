@@ -63,7 +63,8 @@ pub trait Inbox: Send + Sync {
     ///
     /// Messages of shared groups that were not sent, or sent at QoS 1 and not acknowledged, go to
     /// another member that is online, if there is one; when the session ends, to any other. QoS 2
-    /// in flight stays. MQTT-087, [MQTT-4.8.2-4], [MQTT-4.8.2-5]
+    /// in flight stays. What nobody is there for waits, and is taken over by whoever
+    /// [fetches](Inbox::fetch). MQTT-087, [MQTT-4.8.2-4], [MQTT-4.8.2-5]
     fn detach(
         &self,
         claim: Claim,
@@ -126,6 +127,10 @@ pub trait Inbox: Send + Sync {
     ///
     /// What is handed out lies within 65,535 sequences of the oldest that is not committed, so
     /// that packet identifiers in flight are unique. [MQTT-2.2.1-3]
+    ///
+    /// If nothing is left and the budget is not used up, the session takes over what waits for
+    /// members of its shared groups that are away, and is told once it may have it. Of an ordered
+    /// group these are all messages of publishers whose member it is. MQTT-087, DIST-011, DIST-012
     fn fetch(
         &self,
         claim: Claim,

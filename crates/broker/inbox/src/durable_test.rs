@@ -337,7 +337,7 @@ fn a_message_that_is_handed_over_is_in_one_queue_at_each_moment() {
     let c = node.bench.attach("c", T0).claim;
     node.keyspace.settle();
     node.bench.detach_as(c, T0, Some(0), None);
-    assert!(node.keyspace.waiting() >= 4);
+    assert!(node.keyspace.waiting() >= 2, "what it hands over, and its end");
     loop {
         let after = node.crash(T0);
         let back = ["c", "d"].map(|client| after.bench.attach(client, T0).claim);

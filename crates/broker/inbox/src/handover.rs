@@ -1,7 +1,7 @@
 //! A message for one session, and for another member when it came through a group whose member
 //! goes.
 //!
-//! Whoever hands over holds the locks of all partitions, so that a message leaves one queue and is
+//! Whoever hands over holds the locks of all partitions, so that messages leave one queue and are
 //! in another at one moment, and in one command. A member that is chosen may be gone all the same,
 //! for its routes are removed later: then the next is asked.
 
@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 
 use crate::{
     InboxService,
-    effect::{Effect, Target},
+    effect::Target,
     journal::{Change, Effects},
     partition::Partition,
     partitions::{Locks, Sequel},
@@ -111,6 +111,20 @@ impl<'a> Parcel<'a> {
 
 /// What the two allocations of a stored message take besides what is in them.
 const BOXES_BYTES: usize = 96;
+
+/// What is handed over together holds about so much, so that a command stays small.
+pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
+
+/// How many go together: one at least.
+fn fitting(transfers: &[Transfer]) -> usize {
+    let mut bytes = 0;
+    let fits = |transfer: &&Transfer| {
+        let has_room = bytes < PART_BYTES_MAX;
+        bytes += transfer.message.size_bytes();
+        has_room
+    };
+    transfers.iter().take_while(fits).count()
+}
 
 /// A copy that is charged once, until the last queue or receiver drops its payload.
 pub(crate) fn keep(message: &Message<'_>, account: &Account) -> StoredMessage {
@@ -229,18 +243,42 @@ impl InboxService {
             return;
         }
         let routes = self.dist.tenant(source.tenant);
-        for Transfer { sequence, origin, message } in transfers {
-            let mut parcel = Parcel::of(message, self.effects());
-            if let Some(effects) = &mut parcel.effects {
-                let (inbox, position) = (source.inbox, source.position);
-                let sequences = SmallVec::from_slice(&[*sequence]);
-                effects.push(&Effect::Removed { inbox, sequences, position });
+        let mut rest = transfers;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(fitting(rest));
+            rest = behind;
+            let mut effects = self.effects();
+            if let Some(effects) = &mut effects {
+                effects.removed(source.inbox, part, source.position);
             }
-            match group_of(&*routes, origin) {
-                Some(group) => self.give(locks, &group, source.publisher.0, &mut parcel, change),
-                None => self.count_without_member(),
+            let mut entries = SmallVec::new();
+            for Transfer { origin, message, .. } in part {
+                let mut parcel = Parcel::of(message, None);
+                match group_of(&*routes, origin) {
+                    Some(group) => {
+                        self.give(locks, &group, source.publisher.0, &mut parcel, change)
+                    }
+                    None => self.count_without_member(),
+                }
+                if let Some(effects) = &mut effects {
+                    entries.extend(parcel.write(effects));
+                }
             }
-            self.post(parcel, None, source.inbox);
+            self.submit_moved(source.inbox, effects, entries);
+        }
+    }
+
+    /// Puts messages that changed queues into the log. Called with the locks of all.
+    pub(crate) fn submit_moved(
+        &self,
+        source: InboxId,
+        effects: Option<Effects>,
+        entries: SmallVec<[(InboxId, u64); 2]>,
+    ) {
+        let (Some(journal), Some(effects)) = (&self.journal, effects) else { return };
+        if !effects.is_empty() {
+            let at = entries.first().map_or(source, |first| first.0);
+            journal.submit(at, effects, Sequel { entries, ..Sequel::default() });
         }
     }
 

@@ -20,7 +20,8 @@ use crate::{
     effect::{Effect, Target, VERSION},
     partition::Ended,
     partitions::{Partitions, Sequel},
-    schema::{EntryRecord, MessageRecord, SessionRecord, SubscriptionRecord, WillRecord},
+    queue::Transfer,
+    schema::{EntryRecord, MessageRecord, Position, SessionRecord, SubscriptionRecord, WillRecord},
 };
 
 /// The log of the inbox.
@@ -112,6 +113,12 @@ impl Effects {
         let mut record = Vec::new();
         SubscriptionRecord::of(held).encode(&mut record);
         self.push(&Effect::Subscription { inbox, ordinal, record: &record });
+    }
+
+    /// Messages that left a queue for others.
+    pub(crate) fn removed(&mut self, inbox: InboxId, transfers: &[Transfer], position: Position) {
+        let sequences = transfers.iter().map(|transfer| transfer.sequence).collect();
+        self.push(&Effect::Removed { inbox, sequences, position });
     }
 
     /// A message in the queues of `targets`, if there are any.

@@ -27,10 +27,9 @@ use smallvec::SmallVec;
 
 use crate::{
     InboxService,
-    effect::Effect,
-    handover::{Parcel, group_of},
-    journal::{Change, Effects},
-    partitions::{Locks, PartitionSet, Sequel, partition_number},
+    handover::{PART_BYTES_MAX, Parcel, group_of},
+    journal::Change,
+    partitions::{Locks, PartitionSet, partition_number},
     queue::{Origin, Queue, Transfer},
     session::{Session, Waiting},
     stranded::{Place, Stranded},
@@ -42,9 +41,6 @@ const TAKE_MAX: usize = 64;
 /// A member with a window takes so many even if less of it is open just now, so that not each
 /// acknowledgement costs a command.
 const BATCH: usize = 16;
-
-/// Once so much was taken nothing more is, so that a command stays small.
-const TAKE_BYTES_MAX: usize = 1 << 20;
 
 /// What a member that found nothing to fetch would take over.
 #[derive(Debug)]
@@ -125,9 +121,8 @@ impl InboxService {
                 continue;
             }
             let me = wish.publisher.0;
-            let is_mine = |publisher| {
-                group.choose(publisher, None).is_some_and(|member| member.id == me)
-            };
+            let is_mine =
+                |publisher| group.choose(publisher, None).is_some_and(|member| member.id == me);
             let taker = Taker { route, group: &group, origin: &origin };
             let mut behind = None;
             while left > 0
@@ -195,8 +190,7 @@ impl InboxService {
         if let Some(effects) = &mut effects
             && !transfers.is_empty()
         {
-            let sequences = transfers.iter().map(|transfer| transfer.sequence).collect();
-            effects.push(&Effect::Removed { inbox: source, sequences, position });
+            effects.removed(source, &transfers, position);
         }
         let partition = locks.of(inbox);
         let mut entries = SmallVec::new();
@@ -210,36 +204,18 @@ impl InboxService {
         if let Some(session) = partition.sessions.get_mut(&inbox) {
             session.is_short |= is_short;
         }
-        self.submit_moved(inbox, effects, entries);
+        self.submit_moved(source, effects, entries);
         transfers.len()
     }
 
-    fn submit_moved(
-        &self,
-        inbox: InboxId,
-        effects: Option<Effects>,
-        entries: SmallVec<[(InboxId, u64); 2]>,
-    ) {
-        let (Some(journal), Some(effects)) = (&self.journal, effects) else { return };
-        if !effects.is_empty() {
-            journal.submit(inbox, effects, Sequel { entries, ..Sequel::default() });
-        }
-    }
-
     /// Takes out of a session what has room elsewhere, and notes what is not there any more.
-    fn take(
-        &self,
-        giver: &mut Session,
-        origin: &Origin,
-        share: &Share<'_>,
-        room: usize,
-    ) -> Taken {
+    fn take(&self, giver: &mut Session, origin: &Origin, share: &Share<'_>, room: usize) -> Taken {
         let (stranded, source) = (self.stranded(), share.at.inbox);
         let Session { queue, noted, .. } = giver;
         if !origin.is_ordered {
             let mut bytes = 0;
             let transfers = queue.take_shared(share.count_max.min(room), |held, message| {
-                let is_wanted = held == origin && bytes < TAKE_BYTES_MAX;
+                let is_wanted = held == origin && bytes < PART_BYTES_MAX;
                 bytes += if is_wanted { message.size_bytes() } else { 0 };
                 is_wanted
             });
@@ -312,10 +288,7 @@ impl InboxService {
         publisher: PublisherId,
     ) -> Option<InboxId> {
         // Whoever wants QoS 0 never takes them over.
-        if !group.is_ordered
-            || self.stranded().is_empty()
-            || route.options.qos == Qos::AtMostOnce
-        {
+        if !group.is_ordered || self.stranded().is_empty() || route.options.qos == Qos::AtMostOnce {
             return None;
         }
         let holder = self.stranded().holder(&Origin::of(group), publisher);
@@ -386,7 +359,7 @@ fn publishers(
     let (mut chosen, mut is_short) = (BTreeMap::new(), false);
     let (mut count_all, mut bytes_all) = (0, 0);
     for (publisher, count, bytes) in order {
-        if count_all >= share.count_max.min(room) || bytes_all >= TAKE_BYTES_MAX {
+        if count_all >= share.count_max.min(room) || bytes_all >= PART_BYTES_MAX {
             is_short |= room == 0;
             break;
         }

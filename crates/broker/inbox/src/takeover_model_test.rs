@@ -30,12 +30,28 @@ const FILTERS: [&str; 2] = ["$share/g/a", "$oshare/h/a"];
 #[derive(Clone, Debug)]
 enum Step {
     /// Of a client that is there, it leaves; with `is_end` its session ends.
-    Turn { client: usize, is_end: bool },
+    Turn {
+        client: usize,
+        is_end: bool,
+    },
     /// Leaves a group, or joins it.
-    Member { client: usize, filter: usize, is_in: bool },
+    Member {
+        client: usize,
+        filter: usize,
+        is_in: bool,
+    },
     /// To the member that is chosen, or to one that was chosen before something changed.
-    Publish { publisher: u64, filter: usize, late: Option<prop::sample::Index>, qos: u8 },
-    Read { client: usize, count: usize, is_confirmed: bool },
+    Publish {
+        publisher: u64,
+        filter: usize,
+        late: Option<prop::sample::Index>,
+        qos: u8,
+    },
+    Read {
+        client: usize,
+        count: usize,
+        is_confirmed: bool,
+    },
     Settle(usize),
     Crash,
 }
@@ -136,8 +152,7 @@ impl Run {
             None => group.choose(publisher, None).unwrap(),
         };
         let shared = shared(group, chosen);
-        let message =
-            Message { publisher, ..message(&text, Qos::try_from(qos).unwrap()) };
+        let message = Message { publisher, ..message(&text, Qos::try_from(qos).unwrap()) };
         let reply_to = Some(ReplyTo { session: owner(99), ticket: Ticket(self.count) });
         let targets = Targets { routes: &[], shared: &[shared] };
         let _ = self.bench.inbox.append(targets, &message, None, reply_to, &mut Vec::new());
@@ -219,11 +234,11 @@ impl Run {
                     continue;
                 };
                 for (origin, place) in self.bench.inbox.stranded().contents() {
-                    let is_its = (&*origin.name, origin.is_ordered)
-                        == (&*group.name, group.is_ordered);
-                    let is_mine = place.publisher.is_none_or(|publisher| {
-                        group.choose(publisher, None).unwrap().id == me.id
-                    });
+                    let is_its =
+                        (&*origin.name, origin.is_ordered) == (&*group.name, group.is_ordered);
+                    let is_mine = place
+                        .publisher
+                        .is_none_or(|publisher| group.choose(publisher, None).unwrap().id == me.id);
                     let is_wanted = is_its && is_mine && has_room(&place);
                     assert!(!is_wanted, "{place:?} waits for {claim:?}");
                 }
@@ -329,8 +344,6 @@ proptest! {
                     for other in 0..CLIENTS.len() {
                         if other == client || run.online[other].is_some() {
                             run.turn(other, false);
-                            // What a member leaves is handed over message by message.
-                            run.keyspace.settle();
                         }
                     }
                 }
