@@ -196,10 +196,7 @@ impl InboxService {
             return Offer::Dropped;
         }
         if let Some(group) = group.filter(|_| session.owner.is_none() && qos != Qos::AtMostOnce) {
-            let (noted, publisher) = (&mut session.noted, parcel.message.publisher);
-            if self.stranded().note(route.inbox, noted, &Origin::of(group), publisher) {
-                Self::nudge(group, publisher, change);
-            }
+            self.note_stranded(route.inbox, session, group, parcel.message.publisher, change);
         }
         match sequence {
             // The owner is told when it may have it.
@@ -256,7 +253,7 @@ impl InboxService {
                 let mut parcel = Parcel::of(message, None);
                 match group_of(&*routes, origin) {
                     Some(group) => {
-                        self.give(locks, &group, source.publisher.0, &mut parcel, change)
+                        self.give(locks, &group, source.publisher.0, &mut parcel, change);
                     }
                     None => self.count_without_member(),
                 }

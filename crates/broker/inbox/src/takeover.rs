@@ -11,7 +11,7 @@
 //! nothing: what waits is to arrive.
 //!
 //! Nobody misses his chance: whoever waits for a message is woken if one comes to a member that is
-//! away ([`InboxService::nudge`]), and if he becomes the one for publishers of others.
+//! away ([`InboxService::note_stranded`]), and if he becomes the one for publishers of others.
 
 use std::collections::BTreeMap;
 
@@ -60,6 +60,7 @@ struct Taker<'a> {
 }
 
 /// How much of what waits in one session is taken.
+#[derive(Copy, Clone)]
 struct Share<'a> {
     count_max: usize,
     /// Of an ordered group: a publisher's messages are taken even if not all have room.
@@ -131,7 +132,7 @@ impl InboxService {
                 behind = Some(place);
                 let share =
                     Share { count_max: left, is_partial: false, is_wanted: &is_mine, at: place };
-                match self.take_from(wish.claim, &taker, share, &mut change) {
+                match self.take_from(wish.claim, &taker, &share, &mut change) {
                     Some(count) => left = left.saturating_sub(count),
                     None => break,
                 }
@@ -145,7 +146,7 @@ impl InboxService {
         &self,
         claim: Claim,
         taker: &Taker<'_>,
-        share: Share<'_>,
+        share: &Share<'_>,
         change: &mut Change,
     ) -> Option<usize> {
         let mut set = PartitionSet::of(partition_number(claim.inbox.0));
@@ -157,7 +158,7 @@ impl InboxService {
         }
         // What cannot go in parts may, once there is nothing else.
         let is_partial = session.queue.len() == 0;
-        Some(self.move_shared(&mut locks, taker, &Share { is_partial, ..share }, change))
+        Some(self.move_shared(&mut locks, taker, &Share { is_partial, ..*share }, change))
     }
 
     /// Moves messages from a session that is away to another; both are locked. Returns how many.
@@ -295,8 +296,18 @@ impl InboxService {
         holder.filter(|holder| *holder != route.inbox)
     }
 
-    /// Something new waits at a member that is away: whoever is there and waits is told.
-    pub(crate) fn nudge(group: &Group, publisher: PublisherId, change: &mut Change) {
+    /// A message waits at a member that is away: if that is new, whoever is there and waits is told.
+    pub(crate) fn note_stranded(
+        &self,
+        inbox: InboxId,
+        session: &mut Session,
+        group: &Group,
+        publisher: PublisherId,
+        change: &mut Change,
+    ) {
+        if !self.stranded().note(inbox, &mut session.noted, &Origin::of(group), publisher) {
+            return;
+        }
         if group.is_ordered {
             let chosen = group.choose(publisher, None);
             change.nudges.extend(chosen.and_then(online_inbox));
