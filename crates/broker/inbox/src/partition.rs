@@ -185,9 +185,7 @@ impl Partition {
     pub(crate) fn strand(&mut self, id: InboxId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Session { queue, noted, .. } = &mut **session;
-        for (_, origin, message) in queue.shared() {
-            self.stranded.note(id, noted, origin, message.publisher);
-        }
+        self.stranded.note_all(id, noted, queue);
         session.recharge();
     }
 

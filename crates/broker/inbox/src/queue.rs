@@ -158,9 +158,11 @@ impl Queue {
         self.qos0.len()
     }
 
-    /// Sequences that were not handed out.
-    pub(crate) fn unsent(&self) -> usize {
-        usize::try_from(self.next() - 1 - self.sent).unwrap_or(usize::MAX)
+    /// Messages of QoS 1 and 2 that were not handed out, as far as that is asked.
+    pub(crate) fn unsent(&self, count_max: usize) -> usize {
+        let unsent = self.sequences().start.max(self.sent + 1)..self.next();
+        let is_there = |sequence: &u64| self.slot(*sequence).is_some_and(|it| it.message.is_some());
+        unsent.filter(is_there).take(count_max).count()
     }
 
     /// What its tables take, without the messages.

@@ -6,7 +6,8 @@
 //!
 //! Invariants: whoever is away and has a message that another member may have is here under the
 //! message's group, of an ordered group also under its publisher; whoever has an owner, or has
-//! ended, is not. An entry whose messages have expired stays until somebody looks there.
+//! ended, is not. An entry whose messages have expired stays until somebody looks there, or there are
+//! many of them.
 //!
 //! Entries change under the lock of their session's partition. The lock here comes after all
 //! others, and nothing is called while it is held but the choice of a member.
@@ -21,7 +22,7 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use ratatosk_contract::{PublisherId, inbox::InboxId};
 
-use crate::queue::Origin;
+use crate::queue::{Origin, Queue};
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -57,10 +58,14 @@ impl Key {
 }
 
 impl Noted {
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |keys| keys.len())
+    }
+
     /// About what it takes, here and in the index.
     pub(crate) fn memory_bytes(&self) -> usize {
         const ENTRY_BYTES: usize = 2 * size_of::<Key>() + 2 * size_of::<Place>();
-        self.0.as_ref().map_or(0, |keys| keys.len() * ENTRY_BYTES)
+        self.len() * ENTRY_BYTES
     }
 }
 
@@ -92,6 +97,14 @@ impl Stranded {
         groups.entry(origin.clone()).or_default().insert(place);
         self.count.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// Notes what waits in a session, and nothing else.
+    pub(crate) fn note_all(&self, inbox: InboxId, noted: &mut Noted, queue: &Queue) {
+        self.forget_all(inbox, noted);
+        for (_, origin, message) in queue.shared() {
+            self.note(inbox, noted, origin, message.publisher);
+        }
     }
 
     /// Nothing of a publisher waits in a session any more, or nothing of an unordered group.

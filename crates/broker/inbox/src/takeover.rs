@@ -89,7 +89,7 @@ impl Wish {
         handed: usize,
     ) -> Option<Wish> {
         let open = budget.messages_max.saturating_sub(handed);
-        let unsent = session.queue.unsent();
+        let unsent = session.queue.unsent(TAKE_MAX);
         let window = open.saturating_add(session.queue.len().saturating_sub(unsent));
         let credit = open.max(window.min(BATCH)).min(TAKE_MAX).saturating_sub(unsent);
         let messages = credit.min(session.room());
@@ -288,8 +288,9 @@ impl InboxService {
         group: &Group,
         publisher: PublisherId,
     ) -> Option<InboxId> {
-        // Whoever wants QoS 0 never takes them over.
-        if !group.is_ordered || self.stranded().is_empty() || route.options.qos == Qos::AtMostOnce {
+        // Whoever wants QoS 0 never takes them over. (No-local and groups exclude each other.)
+        let takes_none = route.options.qos == Qos::AtMostOnce || route.options.no_local;
+        if !group.is_ordered || takes_none || self.stranded().is_empty() {
             return None;
         }
         let holder = self.stranded().holder(&Origin::of(group), publisher);
@@ -305,8 +306,14 @@ impl InboxService {
         publisher: PublisherId,
         change: &mut Change,
     ) {
-        if !self.stranded().note(inbox, &mut session.noted, &Origin::of(group), publisher) {
+        /// So many entries may be of messages that have expired, besides as many as wait.
+        const STALE_MAX: usize = 64;
+        let Session { queue, noted, .. } = session;
+        if !self.stranded().note(inbox, noted, &Origin::of(group), publisher) {
             return;
+        }
+        if noted.len() > STALE_MAX + 2 * queue.len() {
+            self.stranded().note_all(inbox, noted, queue);
         }
         if group.is_ordered {
             let chosen = group.choose(publisher, None);

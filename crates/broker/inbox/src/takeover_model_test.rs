@@ -210,8 +210,7 @@ impl Run {
     fn come_to_rest(&mut self) {
         loop {
             self.keyspace.settle();
-            let read: usize =
-                (0..CLIENTS.len()).map(|client| self.read(client, usize::MAX, false)).sum();
+            let read: usize = (0..CLIENTS.len()).map(|client| self.read(client, 3, false)).sum();
             if read == 0 && self.keyspace.waiting() == 0 {
                 return;
             }

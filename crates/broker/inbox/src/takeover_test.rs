@@ -153,6 +153,47 @@ fn those_that_come_back_share_what_waits() {
     bench.check_conservation();
 }
 
+/// A queue that others emptied, or whose messages expired, has nothing unsent.
+#[test]
+fn a_member_that_lost_its_messages_takes_over_those_of_others() {
+    let bench = bench();
+    all_away(&bench, EVEN);
+    let claim = bench.attach("c", T0).claim;
+    bench.detach(claim, T0);
+    let brief = Message { deadline: Some(seconds(5)), ..message("brief", Qos::AtLeastOnce) };
+    (0..40).for_each(|_| append_to(&bench, claim, &message("taken", Qos::AtLeastOnce)));
+    let mut d = Client::new(&bench, "d");
+    d.read(&bench, 10);
+    assert_eq!(d.got.len(), 40);
+    bench.detach(d.claim, T0);
+    (0..40).for_each(|_| append_to(&bench, claim, &brief));
+    append_to(&bench, d.claim, &message("waits", Qos::AtLeastOnce));
+    let claim = bench.attach("c", seconds(10)).claim;
+    let one = FetchBudget { messages_max: 1, now: seconds(10), ..BUDGET };
+    assert!(bench.fetch(claim, Sequence(0), one).is_empty());
+    assert_eq!(payloads(&bench.fetch(claim, Sequence(0), one)), ["waits"]);
+    bench.check_conservation();
+}
+
+/// DIST-012: publishers that come and go, and whose messages expire, leave nothing behind.
+#[test]
+fn the_index_of_what_waits_is_bounded_by_what_waits() {
+    let mut bench = bench();
+    bench.limits.messages_max = 10;
+    all_away(&bench, ORDERED);
+    let group = group(&bench, true);
+    for number in 0..1_000 {
+        let (publisher, now) = (PublisherId(number), seconds(number));
+        let deadline = Some(now + std::time::Duration::from_secs(5));
+        let message = message("brief", Qos::AtLeastOnce);
+        let message = Message { publisher, accepted: now, deadline, ..message };
+        bench.append_shared(shared(&group, &group.members[0]), &message);
+        bench.inbox.check_invariants();
+    }
+    assert!(bench.inbox.stranded().contents().len() < 100);
+    bench.check_conservation();
+}
+
 /// A client whose window is closed takes nothing that another could have at once.
 #[test]
 fn a_member_with_a_closed_window_takes_nothing() {
