@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
 
-use reclaim::Removals;
+use reclaim::Churn;
+pub use reclaim::Haste;
 
 use crate::{Batch, Change, Engine, Error, KeyRange, SpaceId, View, Visitor};
 
@@ -48,7 +49,7 @@ pub struct DurableEngine {
     database: Database,
     spaces: Vec<Keyspace>,
     /// Of each space.
-    removals: Vec<Removals>,
+    churn: Vec<Churn>,
 }
 
 /// A moment of a [`DurableEngine`].
@@ -123,8 +124,8 @@ impl DurableEngine {
         let space = |name: &String| database.keyspace(name, options);
         let spaces: Result<Vec<Keyspace>, _> = config.spaces.iter().map(space).collect();
         let spaces = spaces?;
-        let removals = spaces.iter().map(|_| Removals::default()).collect();
-        let opened = Self { spaces, removals, database };
+        let churn = spaces.iter().map(|_| Churn::default()).collect();
+        let opened = Self { spaces, churn, database };
         let names = config.spaces.iter().map(|name| format!("{name}\n")).collect::<String>();
         if names != listed {
             let fresh = list.with_extension("new");
@@ -186,10 +187,11 @@ impl Engine for DurableEngine {
         for change in batch {
             match change {
                 Change::Put { space, key, value, .. } => {
+                    self.churn[space.index()].add_written(key.len() + value.len());
                     written.insert(&self.spaces[space.index()], key, value);
                 }
                 Change::Remove { space, key } => {
-                    self.removals[space.index()].add(1);
+                    self.churn[space.index()].add_removal(key.len());
                     written.remove(&self.spaces[space.index()], key);
                 }
             }

@@ -18,7 +18,7 @@ mod range;
 pub mod wire;
 
 pub use batch::{Batch, Change, KEY_BYTES_MAX};
-pub use durable::{DurableConfig, DurableEngine};
+pub use durable::{DurableConfig, DurableEngine, Haste};
 pub use engine::{Engine, Error, SpaceId, View, Visitor};
 pub use memory::MemoryEngine;
 pub use overlay::{Checkpointed, Overlay, OverlayView};

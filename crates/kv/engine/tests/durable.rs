@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use ratatosk_engine::{
-    Batch, DurableConfig, DurableEngine, Engine, Error, KeyRange, SpaceId, View,
+    Batch, DurableConfig, DurableEngine, Engine, Error, Haste, KeyRange, SpaceId, View,
 };
 use ratatosk_testkit::scratch::Scratch;
 
@@ -94,17 +94,46 @@ fn room_is_given_back_when_much_was_removed() {
         engine.write(batch).expect("writes");
     }
     engine.persist().expect("persists");
-    assert!(!engine.reclaim(u64::MAX).expect("looks"), "nothing is waste");
+    assert!(!engine.reclaim(u64::MAX, Haste::Now).expect("looks"), "nothing is waste");
     let full = engine.disk_bytes();
     let mut batch = Batch::new();
     (10..VALUES).for_each(|number| batch.remove(SpaceId(1), key(number)));
     engine.write(batch).expect("writes");
     engine.persist().expect("persists");
-    assert!(engine.reclaim(u64::MAX).expect("reclaims"));
+    assert!(engine.reclaim(u64::MAX, Haste::InTime).expect("reclaims"));
     // What stays is ten values and the journal that is written to.
     let left = engine.disk_bytes();
     assert!(left < full / 2 && left < 70 << 20, "{left} of {full} bytes");
     assert_eq!(count(&engine), 10);
     drop(engine);
     assert_eq!(count(&durable(&scratch)), 10);
+}
+
+/// What is removed little by little is merged once as much was written as half of what there is, or when
+/// nothing is written any more.
+#[test]
+fn merging_is_in_proportion_to_what_is_written() {
+    const VALUES: u32 = 1000;
+    let key = |number: u32| number.to_be_bytes().to_vec();
+    let scratch = Scratch::new("reclaim-proportion");
+    let engine = durable(&scratch);
+    let put = |number: u32| {
+        let mut batch = Batch::new();
+        batch.put(SpaceId(1), key(number), vec![7; 100_000]);
+        engine.write(batch).expect("writes");
+    };
+    (0..VALUES).for_each(put);
+    let remove = |numbers: std::ops::Range<u32>| {
+        let mut batch = Batch::new();
+        numbers.for_each(|number| batch.remove(SpaceId(1), key(number)));
+        engine.write(batch).expect("writes");
+    };
+    remove(0..500);
+    assert!(engine.reclaim(u64::MAX, Haste::InTime).expect("reclaims"), "much was written");
+    remove(500..750);
+    assert!(!engine.reclaim(u64::MAX, Haste::InTime).expect("looks"), "little was written since");
+    assert!(engine.reclaim(u64::MAX, Haste::InTime).expect("reclaims"), "nothing is written");
+    remove(750..900);
+    assert!(engine.reclaim(u64::MAX, Haste::Now).expect("reclaims"), "room is short");
+    assert_eq!(count(&engine), 100);
 }

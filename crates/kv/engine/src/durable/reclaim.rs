@@ -2,8 +2,9 @@
 //!
 //! The library drops what was removed when it merges tables, and it merges them when tables were
 //! added. What is filled and then emptied adds few, so that it would lie there for long. Here it is
-//! told to merge, as soon as a large part of a space is waste: then it writes what is left, which
-//! is less than what it gives back.
+//! told to merge when a large part of a space is waste, and either little of it is left, or much was
+//! written since it was merged last, so that all the merging writes no more than a few times what was
+//! written, or nothing is written any more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,22 +23,47 @@ const PAUSES_MAX: usize = 2_000;
 /// included: each stands for itself and for what it removed, so half of the space is waste.
 const ENTRIES_PER_REMOVAL: u64 = 4;
 
-/// Removals that are in no table yet.
+/// What was done to a space.
 #[derive(Debug, Default)]
-pub(super) struct Removals(AtomicU64);
+pub(super) struct Churn {
+    /// Removals that are in no table yet.
+    removals: AtomicU64,
+    /// Bytes of keys and values that were ever written.
+    written: AtomicU64,
+    /// Of these, when it was merged last, and when it was looked at last.
+    merged_at: AtomicU64,
+    looked_at: AtomicU64,
+}
 
-impl Removals {
-    pub(super) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+impl Churn {
+    pub(super) fn add_removal(&self, bytes: usize) {
+        self.removals.fetch_add(1, Ordering::Relaxed);
+        self.add_written(bytes);
     }
 
-    fn take(&self) -> u64 {
-        self.0.swap(0, Ordering::Relaxed)
+    pub(super) fn add_written(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// Whether it is time to merge a space of so many bytes.
+    fn is_due(&self, disk_bytes: u64) -> bool {
+        let written = self.written.load(Ordering::Relaxed);
+        let is_quiet = self.looked_at.swap(written, Ordering::Relaxed) == written;
+        is_quiet || written - self.merged_at.load(Ordering::Relaxed) >= disk_bytes / 2
     }
+
+    fn note_merged(&self) {
+        self.merged_at.store(self.written.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// When waste is worth the work.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// When it is in proportion to what is written otherwise.
+    InTime,
+    /// At once: room is short.
+    Now,
 }
 
 impl DurableEngine {
@@ -46,25 +72,31 @@ impl DurableEngine {
     ///
     /// # Errors
     /// As for [`write`](crate::Engine::write).
-    pub fn reclaim(&self, room_bytes: u64) -> Result<bool, Error> {
-        let spaces = || self.spaces.iter().zip(&self.removals);
-        let has_waste = spaces().any(|(space, removals)| {
-            is_wasteful(space, removals.count() + space.tree.tombstone_count())
-        });
+    pub fn reclaim(&self, room_bytes: u64, haste: Haste) -> Result<bool, Error> {
+        let spaces = || self.spaces.iter().zip(&self.churn);
+        let is_due = |(space, churn): (&Keyspace, &Churn)| {
+            let removals = churn.removals.load(Ordering::Relaxed) + space.tree.tombstone_count();
+            let is_due = churn.is_due(space.disk_space())
+                || haste == Haste::Now
+                || is_nearly_empty(space, removals);
+            is_due && is_wasteful(space, removals)
+        };
+        let due: Vec<bool> = spaces().map(is_due).collect();
         // What is in memory, and in a journal, is waste like what is in tables.
         let held = self.database.disk_space().map_err(from_fjall)?;
-        if !has_waste || held + self.database.write_buffer_size() < WASTE_BYTES_MIN {
+        if !due.contains(&true) || held + self.database.write_buffer_size() < WASTE_BYTES_MIN {
             return Ok(false);
         }
         // A journal goes when all that it has is in tables, of whatever space it is.
-        for (space, removals) in spaces() {
-            removals.take();
+        for (space, churn) in spaces() {
+            churn.removals.store(0, Ordering::Relaxed);
             write_table(space)?;
         }
-        for space in &self.spaces {
+        for ((space, churn), is_due) in spaces().zip(due) {
             let has_room = space.disk_space() / 2 <= room_bytes;
-            if has_room && is_wasteful(space, space.tree.tombstone_count()) {
+            if is_due && has_room && is_wasteful(space, space.tree.tombstone_count()) {
                 space.major_compact().map_err(from_fjall)?;
+                churn.note_merged();
             }
         }
         Ok(true)
@@ -89,4 +121,10 @@ fn write_table(space: &Keyspace) -> Result<(), Error> {
 fn is_wasteful(space: &Keyspace, removal_count: u64) -> bool {
     removal_count > 0
         && removal_count.saturating_mul(ENTRIES_PER_REMOVAL) >= space.approximate_len() as u64
+}
+
+/// Whether at most an eighth of its entries stands for something.
+fn is_nearly_empty(space: &Keyspace, removal_count: u64) -> bool {
+    let entries = space.approximate_len() as u64;
+    entries.saturating_sub(removal_count.saturating_mul(2)) <= entries / 8
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ratatosk_clock::SystemClock;
-use ratatosk_engine::DurableEngine;
+use ratatosk_engine::{DurableEngine, Haste};
 
 use super::{Reply, Shared};
 use crate::host::{self, Answered, Done, Host};
@@ -99,7 +99,8 @@ pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
 
 pub(super) fn run_reclaim(shared: &Shared) -> Result<(), String> {
     while !shared.alarm.wait(RECLAIM_INTERVAL) {
-        let reclaimed = shared.overlay.engine().reclaim(shared.admission.free_bytes());
+        let haste = if shared.admission.is_short() { Haste::Now } else { Haste::InTime };
+        let reclaimed = shared.overlay.engine().reclaim(shared.admission.free_bytes(), haste);
         reclaimed.map_err(|error| error.to_string())?;
     }
     Ok(())
