@@ -75,7 +75,7 @@ pub(crate) struct Connack {
 }
 
 /// How long a persistent session of MQTT 5 outlives its connection.
-pub(crate) const SESSION_EXPIRY_SECONDS: u32 = 3600;
+pub(crate) const SESSION_EXPIRY_SECONDS: u32 = 24 * 3600;
 
 /// The CONNECT packet. No keep-alive: runs are short and a subscriber that only listens need not ping.
 pub(crate) fn connect(connect: &Connect<'_>) -> Option<Vec<u8>> {
