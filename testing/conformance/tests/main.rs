@@ -5,6 +5,7 @@ mod authentication;
 mod cases;
 mod connack;
 mod connect;
+mod conservation;
 mod durable;
 mod events;
 mod flow;

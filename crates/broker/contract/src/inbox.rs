@@ -17,7 +17,7 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 
 use crate::{
-    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
     call::{Promised, Settlement},
     dist::{InboxRoute, RouteId},
     group::{Group, MemberState},
@@ -303,8 +303,10 @@ pub struct DueWill {
 }
 
 /// Who is to have a message.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug)]
 pub struct Targets<'a> {
+    /// Whose sessions they are.
+    pub tenant: &'a TenantId,
     /// Subscriptions of sessions.
     pub routes: &'a [InboxRoute],
     /// The members that were chosen of shared groups.

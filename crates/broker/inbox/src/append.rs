@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::{
-    Call, Message, ReplyTo,
+    Call, Message, ReplyTo, TenantId,
     call::Settlement,
     group::{Group, Member, MemberTarget},
     inbox::{Claim, DirectDelivery, InboxId, SharedRoute, StaleClaim, Targets},
@@ -70,16 +70,16 @@ impl InboxService {
         for route in targets.routes {
             let partition = locks.of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
-            conclude(&offer, partition, direct);
+            conclude(&offer, partition, targets.tenant, direct);
         }
         for SharedRoute { route, group } in targets.shared {
             let partition = locks.of(route.inbox);
             match self.offer(partition, route, Some(group), &mut parcel, change) {
                 Offer::Gone => {
                     let from = member_of(group, route.inbox);
-                    self.give(&mut locks, group, from, &mut parcel, change);
+                    self.give(&mut locks, (targets.tenant, group), from, &mut parcel, change);
                 }
-                offer => conclude(&offer, partition, direct),
+                offer => conclude(&offer, partition, targets.tenant, direct),
             }
         }
         let is_pending = self.post(parcel, reply_to, at);
@@ -103,7 +103,7 @@ impl InboxService {
         for route in targets.routes {
             let partition = &mut *self.partitions.lock_of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
-            conclude(&offer, partition, direct);
+            conclude(&offer, partition, targets.tenant, direct);
         }
         for SharedRoute { route, group } in targets.shared {
             let mut partition = self.partitions.lock_of(route.inbox);
@@ -112,9 +112,9 @@ impl InboxService {
                     drop(partition);
                     let mut locks = self.partitions.lock(PartitionSet::ALL);
                     let from = member_of(group, route.inbox);
-                    self.give(&mut locks, group, from, &mut parcel, change);
+                    self.give(&mut locks, (targets.tenant, group), from, &mut parcel, change);
                 }
-                offer => conclude(&offer, &mut partition, direct),
+                offer => conclude(&offer, &mut partition, targets.tenant, direct),
             }
         }
         Ok(Call::Ready(Settlement::Done))
@@ -144,13 +144,19 @@ impl InboxService {
 }
 
 /// Counts what is left to count, and notes what goes straight to a connection.
-fn conclude(offer: &Offer, partition: &mut Partition, direct: &mut Vec<DirectDelivery>) {
+fn conclude(
+    offer: &Offer,
+    partition: &mut Partition,
+    tenant: &TenantId,
+    direct: &mut Vec<DirectDelivery>,
+) {
     match offer {
         Offer::Direct(delivery) => direct.push(*delivery),
         Offer::Queued | Offer::Dropped | Offer::NotMeant => {}
         Offer::Gone => {
-            partition.stats.appended += 1;
-            partition.stats.dropped.session_gone += 1;
+            let tally = partition.tallies.of(tenant);
+            tally.appended += 1;
+            tally.dropped.session_gone += 1;
         }
     }
 }

@@ -25,6 +25,7 @@ mod service;
 mod session;
 mod stats;
 mod subscribing;
+mod tally;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -109,7 +109,7 @@ impl InboxService {
                 effects.push(&Effect::Position { inbox: id, position });
             }
             let (tenant, publisher) = (session.identity.tenant.clone(), session.publisher);
-            partition.stats.moved += transfers.len() as u64;
+            partition.tallies.of(&tenant).moved += transfers.len() as u64;
             partition.schedule(id, detach.now);
             let source = Source { tenant: &tenant, publisher, inbox: id, position };
             self.hand_over(&mut locks, &source, &transfers, &mut change);

@@ -20,6 +20,7 @@ use crate::{
     queue::Transfer,
     schema::Position,
     session::{PendingWill, Session},
+    tally::Tallies,
 };
 
 /// The numbers of inboxes of one partition are this far apart, so that the number tells the
@@ -37,8 +38,10 @@ pub(crate) struct Partition {
     wills: VecDeque<DueWill>,
     /// Wills of sessions that went with a crash, which wait.
     late_wills: BTreeMap<(Instant, WillId), DueWill>,
-    /// What happened; what is there is counted when somebody asks.
+    /// What happened to sessions; what is there is counted when somebody asks.
     pub(crate) stats: InboxStats,
+    /// What happened to messages.
+    pub(crate) tallies: Tallies,
     /// Sessions that ended whose end is not durable yet.
     pub(crate) ends_under_way: usize,
     /// The last of them.
@@ -99,6 +102,7 @@ impl Partition {
             wills: VecDeque::new(),
             late_wills: BTreeMap::new(),
             stats: InboxStats::default(),
+            tallies: Tallies::default(),
             ends_under_way: 0,
             ended_last: InboxId(0),
         }
@@ -142,7 +146,8 @@ impl Partition {
     }
 
     /// Files a session under its number, which nobody has.
-    pub(crate) fn put(&mut self, id: InboxId, session: Session) {
+    pub(crate) fn put(&mut self, id: InboxId, mut session: Session) {
+        session.tally = self.tallies.place(&session.identity.tenant);
         let identity_hash = hash(&self.hasher, &session.identity);
         let was_there = self.sessions.insert(id, Box::new(session)).is_some();
         assert!(!was_there, "inbox {id:?} is new");
@@ -219,8 +224,9 @@ impl Partition {
         self.shrink();
         let (position, entries) = (session.queue.position(), session.queue.sequences());
         let transfers = session.queue.take_shared(|_| true);
-        self.stats.moved += transfers.len() as u64;
-        self.stats.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
+        let tally = self.tallies.at(session.tally);
+        tally.moved += transfers.len() as u64;
+        tally.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
         let (subscriptions, ordinals) = session.take_subscriptions();
         let end = End {
             inbox: id,
@@ -286,13 +292,18 @@ impl Partition {
     /// What happened and what is there.
     pub(crate) fn stats(&self) -> InboxStats {
         let mut stats = self.stats;
-        stats.sessions = self.sessions.len();
+        self.tallies.iter().for_each(|tally| stats.add(tally));
         stats.wills_due = self.wills.len();
-        for session in self.sessions.values() {
-            stats.attached += usize::from(session.owner.is_some());
-            stats.queued += session.queue.len() as u64;
-            stats.queued_qos0 += session.queue.qos0_len() as u64;
-        }
+        self.sessions.values().for_each(|session| note_there(&mut stats, session));
+        stats
+    }
+
+    /// What happened to the messages of one tenant, and what it has.
+    pub(crate) fn tenant_stats(&mut self, tenant: &TenantId) -> InboxStats {
+        let Some(place) = self.tallies.find(tenant) else { return InboxStats::default() };
+        let mut stats = *self.tallies.at(place);
+        let its = self.sessions.values().filter(|session| session.tally == place);
+        its.for_each(|session| note_there(&mut stats, session));
         stats
     }
 
@@ -358,4 +369,12 @@ impl Partition {
         let rehash = |id: &InboxId| sessions.get(id).map_or(0, |held| hash(hasher, &held.identity));
         self.by_identity.shrink_to(room, rehash);
     }
+}
+
+/// Counts what a session has.
+fn note_there(stats: &mut InboxStats, session: &Session) {
+    stats.sessions += 1;
+    stats.attached += usize::from(session.owner.is_some());
+    stats.queued += session.queue.len() as u64;
+    stats.queued_qos0 += session.queue.qos0_len() as u64;
 }

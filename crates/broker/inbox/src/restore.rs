@@ -179,7 +179,7 @@ impl InboxService {
             return Err(corrupt(&Key::new(inbox, Place::Position).to_bytes(), Malformed));
         }
         let mut partition = self.partitions.lock_of(inbox);
-        partition.stats.appended += queue.len() as u64;
+        partition.tallies.of(tenant).appended += queue.len() as u64;
         if let Some(session) = partition.sessions.get_mut(&inbox) {
             session.queue = queue;
             session.recharge();

@@ -20,7 +20,7 @@ use ratatosk_client::Keyspace;
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
     call::{Promised, Settlement},
     dist::Dist,
     inbox::{
@@ -54,8 +54,6 @@ pub struct InboxService {
     pub(crate) incarnation: AtomicU64,
     /// At which partition the next look for what is due begins, so that each has its turn.
     turn: AtomicUsize,
-    /// Messages given back for which the group had no other member.
-    pub(crate) without_member: AtomicU64,
 }
 
 impl InboxService {
@@ -70,7 +68,6 @@ impl InboxService {
             count: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
-            without_member: AtomicU64::new(0),
         }
     }
 
@@ -95,9 +92,15 @@ impl InboxService {
         for partition in self.partitions.iter() {
             sum.add(&partition.lock().stats());
         }
-        let without_member = self.without_member.load(Ordering::Relaxed);
-        sum.appended += without_member;
-        sum.dropped.no_member += without_member;
+        sum
+    }
+
+    /// The same of one tenant, without what is counted of sessions only. Looks at every session.
+    pub fn tenant_stats(&self, tenant: &TenantId) -> InboxStats {
+        let mut sum = InboxStats::default();
+        for partition in self.partitions.iter() {
+            sum.add(&partition.lock().tenant_stats(tenant));
+        }
         sum
     }
 
@@ -252,9 +255,11 @@ impl Inbox for InboxService {
             FetchEnd::Empty => Waiting::Message,
             FetchEnd::Window => Waiting::PacketId,
         };
+        let place = session.tally;
         self.forget(claim.inbox, session.queue.position(), fetched.forgotten);
-        partition.stats.dropped.expired += fetched.expired;
-        partition.stats.fetched_qos0 += fetched.qos0;
+        let tally = partition.tallies.at(place);
+        tally.dropped.expired += fetched.expired;
+        tally.fetched_qos0 += fetched.qos0;
         Ok(())
     }
 
@@ -271,7 +276,8 @@ impl Inbox for InboxService {
             self.forget(claim.inbox, session.queue.position(), sequences);
         }
         let waiting = if has_moved { session.wake(Waiting::PacketId) } else { None };
-        partition.stats.committed += u64::from(is_committed);
+        let place = session.tally;
+        partition.tallies.at(place).committed += u64::from(is_committed);
         drop(partition);
         if let Some(owner) = waiting {
             self.partitions.sessions.inbox_ready(owner);

@@ -11,7 +11,7 @@ use ratatosk_contract::{
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
-use crate::{queue::Queue, schema::SessionRecord};
+use crate::{queue::Queue, schema::SessionRecord, tally::TallyPlace};
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Session {
     /// Rising.
     inbound: Vec<PacketId>,
     pub(crate) queue: Queue,
+    /// Where its messages are counted; given when it is filed.
+    pub(crate) tally: TallyPlace,
     /// Bytes of the filters.
     filter_bytes: usize,
     /// What is charged for the session. Messages have their own, for queues share them.
@@ -104,6 +106,7 @@ impl Session {
             ordinals: Vec::new(),
             inbound: Vec::new(),
             queue: Queue::default(),
+            tally: TallyPlace::default(),
             filter_bytes: 0,
             hold: account.hold(Share::Queues, 0),
         };
