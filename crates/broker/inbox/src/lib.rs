@@ -14,6 +14,7 @@ mod append;
 mod coprocessor;
 mod effect;
 mod handover;
+mod inactive;
 mod journal;
 mod ownership;
 mod partition;
@@ -46,6 +47,8 @@ mod fake;
 mod format_test;
 #[cfg(test)]
 mod handover_test;
+#[cfg(test)]
+mod inactive_test;
 #[cfg(test)]
 mod queue_test;
 #[cfg(test)]

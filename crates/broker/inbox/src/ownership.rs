@@ -93,6 +93,7 @@ impl InboxService {
         let session = partition.claimed(claim)?;
         session.expiry_s = detach.expiry_s.or(session.expiry_s);
         session.detach();
+        session.away_since = self.epoch().stamp(detach.now);
         let is_over = session.lifetime().is_some_and(|lifetime| lifetime.is_zero());
         leave_will(session, id, detach, spare, &mut effects);
         session.recharge();

@@ -197,6 +197,14 @@ impl Partition {
         }
     }
 
+    /// Ends the life of a session that has no owner: its time is over from `now` on.
+    pub(crate) fn make_due(&mut self, id: InboxId, now: Instant) {
+        if let Some(due) = self.sessions.get(&id).and_then(|session| session.due) {
+            self.due.remove(&(due, DueKind::Session, id));
+        }
+        self.schedule_at(id, Some(now));
+    }
+
     /// Ends a session whose client is back and starts clean: a will that is not due yet goes with
     /// it, for the client has come within the delay. MQTT-040, [MQTT-3.1.2-8]
     pub(crate) fn replace(&mut self, id: InboxId, now: Instant) -> Option<Ended> {

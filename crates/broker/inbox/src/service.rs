@@ -11,11 +11,16 @@
 //! depends on it waits: entries are handed out once they are durable, and callers are told when
 //! what they were promised is.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use ratatosk_client::Keyspace;
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::PacketId;
@@ -25,7 +30,8 @@ use ratatosk_contract::{
     dist::Dist,
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, WillId,
+        InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
+        WillId,
     },
     sessions::Sessions,
 };
@@ -35,6 +41,7 @@ use smallvec::SmallVec;
 use crate::{
     InboxStats,
     effect::Effect,
+    inactive::Order,
     journal::{Change, Effects, Journal, WillOrder},
     partition::{DueBudget, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
@@ -54,6 +61,8 @@ pub struct InboxService {
     pub(crate) incarnation: AtomicU64,
     /// At which partition the next look for what is due begins, so that each has its turn.
     turn: AtomicUsize,
+    /// What operators ordered to end, in turns.
+    pub(crate) orders: Mutex<VecDeque<Order>>,
 }
 
 impl InboxService {
@@ -68,6 +77,7 @@ impl InboxService {
             count: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            orders: Mutex::default(),
         }
     }
 
@@ -342,6 +352,7 @@ impl Inbox for InboxService {
     }
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
+        self.make_inactive_due(now);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };
         for number in (start..PARTITION_COUNT).chain(0..start) {
@@ -356,6 +367,15 @@ impl Inbox for InboxService {
                 budget.sessions -= usize::from(self.end_over(id, now));
             }
         }
+    }
+
+    fn expire_inactive(
+        &self,
+        tenant: &TenantId,
+        away_min: Duration,
+        now: Instant,
+    ) -> Result<usize, TooManyOrders> {
+        self.order_inactive(tenant, away_min, now)
     }
 
     fn len(&self) -> usize {

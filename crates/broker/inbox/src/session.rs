@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) expiry_s: Option<u32>,
     /// When the session ends, while there is no connection; `None`: never.
     pub(crate) due: Option<Instant>,
+    /// Since when there is no connection, while there is none.
+    pub(crate) away_since: Timestamp,
     pub(crate) will: Option<Box<PendingWill>>,
     /// The will of the connection that is there, where the log has it.
     pub(crate) held_will: Option<WillId>,
@@ -98,6 +100,7 @@ impl Session {
             waiting: Waiting::Not,
             expiry_s: record.expiry_s,
             due: None,
+            away_since: Timestamp::default(),
             will: None,
             held_will: None,
             limits: record.limits,
