@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ratatosk_contract::TenantId;
 
 use super::flow::Flow;
-use crate::tenants::Tenants;
+use crate::tenants::{TenantNumber, Tenants};
 
 /// A struct of counters which can be shown, stored and added up.
 macro_rules! counters {
@@ -154,6 +154,21 @@ impl NodeStats {
         let mut total = Stats::default();
         self.shards.iter().for_each(|shard| total.add(&shard.lock().stats));
         total
+    }
+
+    /// What became of the messages of each tenant, as of the last tick of each shard.
+    pub fn flows(&self) -> Vec<(TenantId, Flow)> {
+        let mut sums: Vec<Flow> = Vec::new();
+        for shard in &self.shards {
+            let counted = shard.lock();
+            let count = sums.len().max(counted.flows.len());
+            sums.resize_with(count, Flow::default);
+            for (sum, flow) in sums.iter_mut().zip(&counted.flows) {
+                flow.iter().for_each(|flow| sum.add(flow));
+            }
+        }
+        let name = |(number, flow)| (self.tenants.name(TenantNumber(number)), flow);
+        (0..).zip(sums).map(name).collect()
     }
 
     /// What became of the messages of one tenant, as of the last tick of each shard.
