@@ -222,8 +222,8 @@ fn settle(broker: &Broker, tenant: &Tenant) -> (Flow, InboxStats) {
 fn drive(setup: Setup, seed: u64) -> (Flow, InboxStats) {
     let settings = TenantSettings {
         session_inbox_size: QUEUE_MAX,
-        queue_qos0_when_offline: seed % 2 == 0,
-        qos0_drop_oldest: seed % 4 == 0,
+        queue_qos0_when_offline: seed.is_multiple_of(2),
+        qos0_drop_oldest: seed.is_multiple_of(4),
         max_topic_levels: 4,
         ..TenantSettings::default()
     };

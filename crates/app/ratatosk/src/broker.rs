@@ -45,13 +45,16 @@ const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 const UNREADABLE: &str =
     "restore the data from a backup, or have `ratatosk recover` set aside what is damaged";
 
+/// Orders that something of a tenant ends: how much that is, or why it is not ordered.
+type Expire = dyn Fn(&str, Expiry) -> Result<usize, String> + Send + Sync;
+
 /// The services at work.
 pub(crate) struct Broker {
     running: Running,
     plugins: Host,
     housekeeping: tokio::task::JoinSet<()>,
     store: Store,
-    expiry: Arc<dyn Fn(&str, Expiry) -> Result<usize, String> + Send + Sync>,
+    expiry: Arc<Expire>,
     /// Told when the store can go on no more.
     failure: Option<oneshot::Receiver<String>>,
 }
@@ -136,9 +139,7 @@ impl Broker {
     }
 
     /// Orders that something of a tenant ends, for the management API.
-    pub(crate) fn expiry(
-        &self,
-    ) -> Arc<dyn Fn(&str, Expiry) -> Result<usize, String> + Send + Sync> {
+    pub(crate) fn expiry(&self) -> Arc<Expire> {
         Arc::clone(&self.expiry)
     }
 

@@ -110,9 +110,7 @@ impl RetainService {
         count
     }
 
-    /// Goes on with orders to end what tenants had
-    /// ([`TenantRetained::expire_all`](ratatosk_contract::retain::TenantRetained::expire_all)):
-    /// removes at most `count_max` messages of all tenants together and returns how many. RET-009
+    /// Goes on with orders to end what tenants had ([`TenantRetained::expire_all`]): removes at most `count_max` messages of all tenants together and returns how many. RET-009
     pub fn expire_ordered(&self, count_max: usize) -> usize {
         let known = self.tenants.read();
         let ordered = known.by_id.values().filter(|tenant| tenant.is_ending());
