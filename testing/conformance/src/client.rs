@@ -365,12 +365,20 @@ impl Client {
         while self.event() != Event::Closed {}
     }
 
+    /// Says no more, and reads on.
+    ///
+    /// # Panics
+    /// If the system does not close the writing half.
+    pub fn half_close(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("the writing half closes");
+    }
+
     /// Goes without a word, as a client that crashed, and waits until the broker noticed.
     ///
     /// # Panics
     /// If the system does not close the writing half.
     pub fn vanish(mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the writing half closes");
+        self.half_close();
         while self.event() != Event::Closed {}
     }
 }

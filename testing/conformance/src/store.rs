@@ -18,7 +18,7 @@ use ratatosk_contract::{
     call::{Promised, Settlement},
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, WillId,
+        Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders, WillId,
     },
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
     sessions::Sessions,
@@ -253,6 +253,15 @@ impl Inbox for InboxBehind {
         self.inbox.expire(now, due_max, wills);
     }
 
+    fn expire_inactive(
+        &self,
+        tenant: &TenantId,
+        away_min: Duration,
+        now: Instant,
+    ) -> Result<usize, TooManyOrders> {
+        self.inbox.expire_inactive(tenant, away_min, now)
+    }
+
     fn len(&self) -> usize {
         self.inbox.len()
     }
@@ -289,6 +298,10 @@ impl TenantRetained for RetainedBehind {
 
     fn set_limits(&self, limits: RetainLimits) {
         self.tenant.set_limits(limits);
+    }
+
+    fn expire_all(&self) -> usize {
+        self.tenant.expire_all()
     }
 
     fn len(&self) -> usize {

@@ -6,6 +6,7 @@ mod away;
 mod cases;
 mod connack;
 mod connect;
+mod conservation;
 mod durable;
 mod events;
 mod flow;

@@ -12,6 +12,7 @@ mod disk;
 mod garbage;
 mod lifecycle;
 mod mosquitto;
+mod operator;
 mod proxy;
 mod readme;
 mod suites;

@@ -48,7 +48,7 @@ impl Simulation {
             accepted: node.now(),
             deadline: deadline_ms.map(|deadline_ms| node.at(deadline_ms)),
         };
-        let targets = Targets { routes: &routes, shared: &[] };
+        let targets = Targets { tenant: &TenantId::new(TENANT), routes: &routes, shared: &[] };
         let is_forgotten = self.plan.planted == Some(Planted::ExchangeForgotten);
         let told = exchange.map(|(_, exchange)| exchange).filter(|_| !is_forgotten);
         let call = node.inbox.append(targets, &message, told, reply_to, &mut Vec::new());

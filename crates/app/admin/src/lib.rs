@@ -1,4 +1,4 @@
-//! Management over HTTP: metrics, health and status of a node.
+//! Management over HTTP: metrics, health and status of a node, and orders to end what a tenant has.
 //!
 //! Guarantees: an address that others can reach has a token, or there is no configuration for it;
 //! the number of connections, the size of a request and the time that an idle connection stays are
@@ -8,11 +8,13 @@
 mod access;
 mod config;
 mod connection;
+mod expiry;
 mod service;
 mod sources;
 mod token;
 
 pub use config::{Config, ConfigError};
+pub use expiry::Expiry;
 pub use service::{Error, Service};
 pub use sources::{Check, Sources};
 pub use token::{Token, TokenError};

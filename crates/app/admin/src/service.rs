@@ -10,12 +10,13 @@ use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use tokio::net::TcpListener;
 
 use crate::access::require_token;
 use crate::config::Config;
 use crate::connection::BoundedListener;
+use crate::expiry;
 use crate::sources::Sources;
 
 /// A request's body; nothing here takes one yet.
@@ -113,6 +114,8 @@ fn router(config: &Config, sources: Sources) -> Router {
     let protected = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/tenants/{tenant}/sessions/inactive", delete(expiry::sessions))
+        .route("/tenants/{tenant}/retained", delete(expiry::retained))
         .layer(middleware::from_fn_with_state(token, require_token));
     Router::new()
         .route("/livez", get(livez))

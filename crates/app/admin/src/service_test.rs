@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Error, Service};
 use crate::connection::BoundedListener;
-use crate::{Check, Config, Sources, Token};
+use crate::{Check, Config, Expiry, Sources, Token};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -46,9 +46,13 @@ impl Running {
     }
 
     fn ask(&self, target: &str, header: &str) -> String {
+        self.say("GET", target, header)
+    }
+
+    fn say(&self, method: &str, target: &str, header: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n")
-            .unwrap();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        write!(stream, "{head}{header}\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -75,6 +79,13 @@ fn sources(ready: &Arc<AtomicBool>) -> Sources {
     Sources::new()
         .with_metrics("text/plain; version=0.0.4", || "ratatosk_up 1\n".to_owned())
         .with_status(|| serde_json::json!({"node": "n1"}))
+        .with_expiry(|tenant, expiry| match expiry {
+            _ if tenant == "busy" => Err("try again later".to_owned()),
+            Expiry::InactiveSessions { away_min } => {
+                Ok(usize::try_from(away_min.as_secs()).unwrap())
+            }
+            Expiry::RetainedMessages => Ok(tenant.len()),
+        })
         .with_checks(move || {
             let done = ready.load(Ordering::Relaxed);
             let store = if done { Ok(()) } else { Err("replaying the log".to_owned()) };
@@ -122,6 +133,27 @@ fn a_token_guards_everything_but_the_health_checks() {
     }
     running.check("/livez", "", 200, "ok\n");
     running.check("/readyz", "", 503, "not ready\n");
+    running.stop();
+}
+
+/// INBOX-016, RET-009: what a tenant has is ordered to end by whoever has the token.
+#[test]
+fn what_a_tenant_has_is_ordered_to_end() {
+    let running = Running::start(Some(Token::parse(TOKEN).unwrap()), None);
+    let check = |target: &str, status: u16, body: &str| {
+        let answer = running.say("DELETE", target, &format!("Authorization: Bearer {TOKEN}\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{body}\n")), "{target}: {answer}");
+    };
+    check("/tenants/t/sessions/inactive", 202, r#"{"sessions":0,"tenant":"t"}"#);
+    check("/tenants/a%20b/sessions/inactive?away=60", 202, r#"{"sessions":60,"tenant":"a b"}"#);
+    check("/tenants/a%2fb/retained", 202, r#"{"messages":3,"tenant":"a/b"}"#);
+    check("/tenants/busy/retained", 503, "try again later");
+    check("/tenants/t/sessions/inactive?away=soon", 400, "away=soon is no number of seconds");
+    check("/tenants/t/sessions/inactive?all", 400, r#""all" is not known here: away=SECONDS is"#);
+    running.check("/tenants/t/retained", &format!("Authorization: Bearer {TOKEN}\r\n"), 405, "");
+    let answer = running.say("DELETE", "/tenants/t/retained", "");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     running.stop();
 }
 

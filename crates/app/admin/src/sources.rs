@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::expiry::Expiry;
+
 /// One condition of readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -12,6 +14,9 @@ pub struct Check {
     pub state: Result<(), String>,
 }
 
+/// Orders that something of a tenant ends; answers how much that is, or why it is not ordered.
+pub(crate) type Expire = dyn Fn(&str, Expiry) -> Result<usize, String> + Send + Sync;
+
 /// Functions that answer for the node. They are called per request and must not block.
 #[derive(Clone)]
 pub struct Sources {
@@ -19,6 +24,7 @@ pub struct Sources {
     pub(crate) metrics_type: &'static str,
     pub(crate) checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
     pub(crate) status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    pub(crate) expire: Option<Arc<Expire>>,
 }
 
 impl Sources {
@@ -30,6 +36,7 @@ impl Sources {
             metrics_type: "text/plain; version=0.0.4; charset=utf-8",
             checks: Arc::new(Vec::new),
             status: Arc::new(|| serde_json::Value::Object(serde_json::Map::new())),
+            expire: None,
         }
     }
 
@@ -59,6 +66,16 @@ impl Sources {
         status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
     ) -> Self {
         self.status = Arc::new(status);
+        self
+    }
+
+    /// What is asked to end something of a tenant: it answers how much that is, or why not.
+    #[must_use]
+    pub fn with_expiry(
+        mut self,
+        expire: impl Fn(&str, Expiry) -> Result<usize, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.expire = Some(Arc::new(expire));
         self
     }
 }

@@ -6,8 +6,14 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use ratatosk_admin::Expiry;
 use ratatosk_clock::SystemClock;
-use ratatosk_contract::{inbox::Inbox as _, retain::RetainLimits, sessions::Sessions as _};
+use ratatosk_contract::{
+    TenantId,
+    inbox::Inbox as _,
+    retain::{Retain as _, RetainLimits},
+    sessions::Sessions as _,
+};
 use ratatosk_dist::DistService;
 use ratatosk_inbox::InboxService;
 use ratatosk_mqtt::{ListenerConfig, Mqtt, Running, Services};
@@ -30,8 +36,17 @@ use crate::{cause, configuration::Configuration};
 const EXPIRE_INTERVAL: Duration = Duration::from_millis(500);
 /// How much of it goes at once, so that others get a turn.
 const EXPIRED_MAX: usize = 10_000;
+/// How many retained messages go at once because an operator ordered it.
+const ORDERED_MAX: usize = 500;
 /// Retained messages are looked through for expired ones this often. RET-004
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What to do when a part of the store opens and cannot be read.
+const UNREADABLE: &str =
+    "restore the data from a backup, or have `ratatosk recover` set aside what is damaged";
+
+/// Orders that something of a tenant ends: how much that is, or why it is not ordered.
+type Expire = dyn Fn(&str, Expiry) -> Result<usize, String> + Send + Sync;
 
 /// The services at work.
 pub(crate) struct Broker {
@@ -39,6 +54,7 @@ pub(crate) struct Broker {
     plugins: Host,
     housekeeping: tokio::task::JoinSet<()>,
     store: Store,
+    expiry: Arc<Expire>,
     /// Told when the store can go on no more.
     failure: Option<oneshot::Receiver<String>>,
 }
@@ -68,8 +84,10 @@ impl Broker {
             clock.epoch(),
         );
         // Before anybody is let in.
-        inbox.restore(clock.now()).context("persistent sessions cannot be read")?;
-        retain.restore().context("retained messages cannot be read")?;
+        inbox
+            .restore(clock.now())
+            .context(format!("persistent sessions cannot be read: {UNREADABLE}"))?;
+        retain.restore().context(format!("retained messages cannot be read: {UNREADABLE}"))?;
         let (inbox, retain) = (Arc::new(inbox), Arc::new(retain));
         let session_dict = Arc::new(DictService::new());
         let services = Services {
@@ -91,9 +109,11 @@ impl Broker {
         metrics::register(registry, &running, &dist, &inbox, &retain, &session_dict, &plugins);
         metrics::register_store(registry, &store.handle());
         let mut housekeeping = tokio::task::JoinSet::new();
+        let expiry = Arc::new(expiry(&inbox, &retain, clock));
         housekeeping.spawn(expire(inbox, post, clock));
+        housekeeping.spawn(expire_retained(Arc::clone(&retain)));
         housekeeping.spawn(collect(retain, clock));
-        Ok(Broker { running, plugins, housekeeping, store, failure: Some(failure) })
+        Ok(Broker { running, plugins, housekeeping, store, expiry, failure: Some(failure) })
     }
 
     /// Takes over what a reload may change.
@@ -116,6 +136,11 @@ impl Broker {
         for problem in self.running.reload() {
             tracing::error!(problem = cause::line(&problem), "not reloaded");
         }
+    }
+
+    /// Orders that something of a tenant ends, for the management API.
+    pub(crate) fn expiry(&self) -> Arc<Expire> {
+        Arc::clone(&self.expiry)
     }
 
     /// Memory of the store: what was applied and not handed down to the engine, and the engine's own.
@@ -190,6 +215,33 @@ async fn expire(inbox: Arc<InboxService>, post: ratatosk_mqtt::Post, clock: Syst
         for due in wills.drain(..) {
             post.publish(due);
         }
+    }
+}
+
+/// Orders that something of a tenant ends.
+fn expiry(
+    inbox: &Arc<InboxService>,
+    retain: &Arc<RetainService>,
+    clock: SystemClock,
+) -> impl Fn(&str, Expiry) -> Result<usize, String> + Send + Sync + use<> {
+    let (inbox, retain) = (Arc::clone(inbox), Arc::clone(retain));
+    move |tenant, expiry| {
+        let tenant = TenantId::new(tenant);
+        match expiry {
+            Expiry::InactiveSessions { away_min } => inbox
+                .expire_inactive(&tenant, away_min, clock.now())
+                .map_err(|refused| refused.to_string()),
+            Expiry::RetainedMessages => Ok(retain.tenant(&tenant).expire_all()),
+        }
+    }
+}
+
+/// Drops retained messages that were ordered to end, little by little. RET-009
+async fn expire_retained(retain: Arc<RetainService>) {
+    let mut ticks = tokio::time::interval(EXPIRE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        retain.expire_ordered(ORDERED_MAX);
     }
 }
 

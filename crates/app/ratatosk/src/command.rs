@@ -8,6 +8,7 @@ mod config;
 mod health;
 mod passwd;
 mod publish;
+mod recover;
 mod start;
 mod subscribe;
 
@@ -34,6 +35,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Starts the node (the default).
     Start(ConfigurationArgs),
+    /// Sets aside what is damaged in the data directory, so that a node can start with the rest.
+    Recover(ConfigurationArgs),
     /// Checks or shows the configuration.
     Config {
         #[command(subcommand)]
@@ -76,6 +79,7 @@ pub(crate) fn run() -> ExitCode {
     let outcome = match cli.command {
         None => start::run(&sources(&[cli.configuration])),
         Some(Command::Start(args)) => start::run(&sources(&[cli.configuration, args])),
+        Some(Command::Recover(args)) => recover::run(&sources(&[cli.configuration, args])),
         Some(Command::Config { command }) => config::run(&command, &cli.configuration),
         Some(Command::Health(args)) => health::run(&args, &cli.configuration),
         Some(Command::Passwd(args)) => passwd::run(&args),

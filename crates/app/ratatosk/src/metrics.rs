@@ -134,6 +134,18 @@ fn register_mqtt(registry: &Registry, running: &Running) {
         }
     });
     let descriptor = Descriptor {
+        name: "ratatosk_mqtt_tenant_messages_total",
+        help: "What became of each tenant's messages and of the copies made for receivers.",
+    };
+    let flows = Arc::clone(&shedding);
+    registry.collect(descriptor, Kind::Counter, &["tenant", "fate"], move |samples| {
+        for (tenant, flow) in flows.flows() {
+            for (fate, count) in flow.each().filter(|(fate, _)| !fate.ends_with("_bytes")) {
+                samples.push(&[tenant.as_str(), fate], count as f64);
+            }
+        }
+    });
+    let descriptor = Descriptor {
         name: "ratatosk_mqtt_shed_actions_total",
         help: "What was given up because memory was short, by step.",
     };

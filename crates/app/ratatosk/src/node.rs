@@ -63,7 +63,7 @@ async fn serve(
         true => Some(Broker::start(&configuration, &registry, &accountant)?),
         false => None,
     };
-    let admin = admin(&configuration, &registry).await?;
+    let admin = admin(&configuration, &registry, broker.as_ref()).await?;
     // What the process takes before anybody comes is nobody's but its own.
     // But what services read back from the store is charged already.
     let before = machine::resident().map_or(0, ByteCount::bytes);
@@ -117,15 +117,19 @@ async fn failed(failure: Option<oneshot::Receiver<String>>) -> String {
 async fn admin(
     configuration: &Configuration,
     registry: &Registry,
+    broker: Option<&Broker>,
 ) -> anyhow::Result<Option<Service>> {
     if !configuration.roles.admin {
         return Ok(None);
     }
     let registry = registry.clone();
-    let sources = AdminSources::new()
+    let mut sources = AdminSources::new()
         .with_metrics(metric::CONTENT_TYPE, move || registry.render())
         .with_checks(|| vec![Check { name: "mqtt".to_owned(), state: Ok(()) }])
         .with_status(|| serde_json::json!({"version": env!("CARGO_PKG_VERSION")}));
+    if let Some(expiry) = broker.map(Broker::expiry) {
+        sources = sources.with_expiry(move |tenant, what| expiry(tenant, what));
+    }
     let service = Service::bind(&configuration.admin, sources).await?;
     tracing::info!(address = %service.address(), "management api listening");
     Ok(Some(service))

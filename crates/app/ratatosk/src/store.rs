@@ -14,6 +14,7 @@ use ratatosk_retain::RetainCoprocessor;
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::Coprocessor;
 use ratatosk_store::node::{Config, Handle, Node};
+use ratatosk_store::recover::{self, Recovered};
 use ratatosk_telemetry::ByteCount;
 use tokio::sync::oneshot;
 
@@ -75,21 +76,9 @@ impl Store {
                 let _ = told.send(reason.to_owned());
             }
         };
-        let share = memory_limit.bytes() / 16;
-        let checkpoint_bytes = share.min(CHECKPOINT_BYTES_MAX);
         let random = || super::broker::random().context("the system gives no random numbers");
-        let config = Config {
-            folder: data_dir.join(FOLDER),
-            keyspaces: Space::ALL
-                .map(|space| (space.name().to_owned(), space.coprocessor()))
-                .into(),
-            cache_bytes: share.clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
-            checkpoint_interval: CHECKPOINT_INTERVAL,
-            checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),
-            random: [random()?, random()?],
-            on_failure: Box::new(on_failure),
-        };
-        let node = Node::open(config)?;
+        let random = [random()?, random()?];
+        let node = Node::open(config(data_dir, memory_limit, random, Box::new(on_failure)))?;
         Ok((Self { node, clock }, failure))
     }
 
@@ -106,6 +95,33 @@ impl Store {
     /// Finishes what was begun, and makes a last checkpoint.
     pub(crate) fn close(self) {
         self.node.stop();
+    }
+}
+
+/// Sees that the store below a data directory opens, and sets aside what keeps it from that.
+pub(crate) fn recover(data_dir: &Path, memory_limit: ByteCount) -> anyhow::Result<Recovered> {
+    let random = || super::broker::random().context("the system gives no random numbers");
+    let random = [random()?, random()?];
+    let make = || config(data_dir, memory_limit, random, Box::new(|_| {}));
+    Ok(recover::recover(&make)?)
+}
+
+fn config(
+    data_dir: &Path,
+    memory_limit: ByteCount,
+    random: [u64; 2],
+    on_failure: Box<dyn Fn(&str) + Send + Sync>,
+) -> Config {
+    let share = memory_limit.bytes() / 16;
+    let checkpoint_bytes = share.min(CHECKPOINT_BYTES_MAX);
+    Config {
+        folder: data_dir.join(FOLDER),
+        keyspaces: Space::ALL.map(|space| (space.name().to_owned(), space.coprocessor())).into(),
+        cache_bytes: share.clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
+        checkpoint_interval: CHECKPOINT_INTERVAL,
+        checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),
+        random,
+        on_failure,
     }
 }
 

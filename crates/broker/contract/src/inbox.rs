@@ -11,13 +11,13 @@
 //! What changes a session holds at once and is durable later: such calls answer with [`Promised`].
 //! They settle with [`Settlement::Done`], or [`Settlement::Unknown`] if the node stops first.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 
 use crate::{
-    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
     call::{Promised, Settlement},
     dist::{InboxRoute, RouteId},
     group::{Group, MemberState},
@@ -183,6 +183,17 @@ pub trait Inbox: Send + Sync {
     /// confirmed by [`Inbox::will_sent`]. INBOX-010, INBOX-011
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>);
 
+    /// Orders that the sessions of a tenant end that have had no connection for `away_min`, as if their
+    /// time were over; answers how many there are now. They go with the next calls of
+    /// [`Inbox::expire`], a bounded number with each. A client that returns before its turn keeps its
+    /// session. The order itself ends with the process; each end is durable. INBOX-016
+    fn expire_inactive(
+        &self,
+        tenant: &TenantId,
+        away_min: Duration,
+        now: Instant,
+    ) -> Result<usize, TooManyOrders>;
+
     /// How many sessions there are, attached or not.
     fn len(&self) -> usize;
 
@@ -196,6 +207,11 @@ pub trait Inbox: Send + Sync {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session was taken over by a newer owner")]
 pub struct StaleClaim;
+
+/// The orders of so many tenants are under way that no more are taken; nothing was ordered.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("orders of too many tenants are under way: try again later")]
+pub struct TooManyOrders;
 
 /// A wish to own a session.
 #[derive(Clone, Debug)]
@@ -308,8 +324,10 @@ pub struct DueWill {
 }
 
 /// Who is to have a message.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug)]
 pub struct Targets<'a> {
+    /// Whose sessions they are.
+    pub tenant: &'a TenantId,
     /// Subscriptions of sessions.
     pub routes: &'a [InboxRoute],
     /// The members that were chosen of shared groups.

@@ -34,6 +34,11 @@ pub trait TenantRetained: Send + Sync {
     /// one, does not mean that nothing follows: only [`Cursor::End`] does.
     fn scan(&self, now: Instant, filter: &TopicFilter<'_>, cursor: &mut Cursor, page: &mut Page);
 
+    /// Orders that all that is retained now ends, as if its time were over; answers how many topics
+    /// that are. They go a bounded number at a time, and are given out until they do. What is stored
+    /// later stays. The order itself ends with the process; each end is durable. RET-009
+    fn expire_all(&self) -> usize;
+
     /// What the tenant may keep from now on. What is there stays, even if it is more. To be set by
     /// whoever asked for the tenant: a tenant that nobody holds and that keeps nothing is
     /// forgotten, its limits with it.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ratatosk_codec::SubscriptionOptions;
 
-use crate::{SessionRef, StoredMessage, Ticket, call::Settlement, group::Group, inbox::DueWill};
+use crate::{
+    SessionRef, StoredMessage, TenantId, Ticket, call::Settlement, group::Group, inbox::DueWill,
+};
 
 /// The live sessions of a node.
 pub trait Sessions: Send + Sync {
@@ -30,6 +32,8 @@ pub trait Sessions: Send + Sync {
 /// A message of a shared group for a live member.
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    /// Whose message it is.
+    pub tenant: TenantId,
     /// Granted options of the member.
     pub options: SubscriptionOptions,
     /// The subscription identifier of the member.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::{
-    Call, Message, ReplyTo,
+    Call, Message, ReplyTo, TenantId,
     call::Settlement,
     group::{Group, Member, MemberTarget},
     inbox::{Claim, DirectDelivery, InboxId, SharedRoute, StaleClaim, Targets},
@@ -70,10 +70,10 @@ impl InboxService {
         for route in targets.routes {
             let partition = locks.of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
-            conclude(&offer, partition, direct);
+            conclude(&offer, partition, targets.tenant, direct);
         }
         for shared in targets.shared {
-            self.offer_shared(&mut locks, shared, &mut parcel, direct, change);
+            self.offer_shared(&mut locks, targets.tenant, shared, &mut parcel, (direct, change));
         }
         let is_pending = self.post(parcel, reply_to, at);
         drop(locks);
@@ -96,12 +96,12 @@ impl InboxService {
         for route in targets.routes {
             let partition = &mut *self.partitions.lock_of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
-            conclude(&offer, partition, direct);
+            conclude(&offer, partition, targets.tenant, direct);
         }
         for shared in targets.shared {
-            let target = Targets { routes: &[], shared: std::slice::from_ref(shared) };
+            let target = Targets { routes: &[], shared: std::slice::from_ref(shared), ..targets };
             let mut locks = self.lock_targets(target, None, message);
-            self.offer_shared(&mut locks, shared, &mut parcel, direct, change);
+            self.offer_shared(&mut locks, targets.tenant, shared, &mut parcel, (direct, change));
         }
         Ok(Call::Ready(Settlement::Done))
     }
@@ -110,10 +110,10 @@ impl InboxService {
     fn offer_shared(
         &self,
         locks: &mut Locks<'_>,
+        tenant: &TenantId,
         SharedRoute { route, group }: &SharedRoute,
         parcel: &mut Parcel<'_>,
-        direct: &mut Vec<DirectDelivery>,
-        change: &mut Change,
+        (direct, change): (&mut Vec<DirectDelivery>, &mut Change),
     ) {
         let Message { qos, publisher, .. } = *parcel.message();
         let detour = match qos {
@@ -125,9 +125,9 @@ impl InboxService {
         match self.offer(partition, route, Some(group), parcel, change) {
             Offer::Gone => {
                 let from = member_of(group, route.inbox);
-                self.give(locks, group, from, parcel, change);
+                self.give(locks, (tenant, group), from, parcel, change);
             }
-            offer => conclude(&offer, partition, direct),
+            offer => conclude(&offer, partition, tenant, direct),
         }
     }
 
@@ -169,13 +169,19 @@ impl InboxService {
 }
 
 /// Counts what is left to count, and notes what goes straight to a connection.
-fn conclude(offer: &Offer, partition: &mut Partition, direct: &mut Vec<DirectDelivery>) {
+fn conclude(
+    offer: &Offer,
+    partition: &mut Partition,
+    tenant: &TenantId,
+    direct: &mut Vec<DirectDelivery>,
+) {
     match offer {
         Offer::Direct(delivery) => direct.push(*delivery),
         Offer::Queued | Offer::Dropped | Offer::NotMeant => {}
         Offer::Gone => {
-            partition.stats.appended += 1;
-            partition.stats.dropped.session_gone += 1;
+            let tally = partition.tallies.of(tenant);
+            tally.appended += 1;
+            tally.dropped.session_gone += 1;
         }
     }
 }

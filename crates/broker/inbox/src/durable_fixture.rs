@@ -14,7 +14,7 @@ use ratatosk_contract::{
 
 use crate::{
     InboxCoprocessor,
-    fake::{Bench, bench_in, owner},
+    fake::{Bench, bench_in, owner, tenant},
     schema::{Key, Place},
 };
 
@@ -80,7 +80,7 @@ impl Node {
         ticket: u64,
     ) -> Call<Settlement> {
         let routes: Vec<_> = claims.iter().map(|claim| self.route(*claim)).collect();
-        let targets = Targets { routes: &routes, shared: &[] };
+        let targets = Targets { tenant: &tenant(), routes: &routes, shared: &[] };
         self.bench.inbox.append(targets, message, None, reply(ticket), &mut Vec::new())
     }
 

@@ -20,7 +20,7 @@ use ratatosk_engine::Error;
 
 use crate::{
     durable_fixture::{DONE, Node, T0, coprocessor, epoch, id, node, reply},
-    fake::{BUDGET, bench_in, bench_on, identity, message, owner, payloads, seconds},
+    fake::{BUDGET, bench_in, bench_on, identity, message, owner, payloads, seconds, tenant},
     schema::{Key, Place},
 };
 
@@ -95,7 +95,7 @@ fn a_busy_store_refuses_messages_and_subscriptions() {
     assert_eq!(refused, Call::Ready(Settlement::Busy));
     assert_eq!(node.bench.subscribe(claim, "x", Qos::AtMostOnce), SubscribeOutcome::Busy);
     let exchange = Some((claim, id(9)));
-    let targets = Targets::default();
+    let targets = Targets { tenant: &tenant(), routes: &[], shared: &[] };
     let qos2 = message("2", Qos::ExactlyOnce);
     let call = node.bench.inbox.append(targets, &qos2, exchange, reply(2), &mut Vec::new());
     assert_eq!(call, Call::Ready(Settlement::Busy));
@@ -117,7 +117,7 @@ fn an_exchange_is_accepted_with_its_message_or_not_at_all() {
     let node = node();
     let (publisher, claim) = (node.session("p"), node.session("c"));
     let routes = [node.route(claim)];
-    let targets = Targets { routes: &routes, shared: &[] };
+    let targets = Targets { tenant: &tenant(), routes: &routes, shared: &[] };
     let qos2 = message("1", Qos::ExactlyOnce);
     let exchange = Some((publisher, id(9)));
     let call = node.bench.inbox.append(targets, &qos2, exchange, reply(1), &mut Vec::new());
@@ -389,7 +389,7 @@ fn what_may_be_lost_is_not_delivered() {
     let claim = bench.attach("c", T0).claim;
     bench.subscribe(claim, "a", Qos::AtLeastOnce);
     let routes = [bench.routes.inboxes.lock()[0].1];
-    let targets = Targets { routes: &routes, shared: &[] };
+    let targets = Targets { tenant: &tenant(), routes: &routes, shared: &[] };
     let qos1 = message("1", Qos::AtLeastOnce);
     let call = bench.inbox.append(targets, &qos1, None, reply(1), &mut Vec::new());
     assert_eq!(call, Call::Pending);

@@ -246,8 +246,12 @@ pub(crate) fn seconds(seconds: u64) -> Instant {
     Instant::from_millis(seconds * 1_000)
 }
 
+pub(crate) fn tenant() -> TenantId {
+    TenantId::new("t")
+}
+
 pub(crate) fn identity(client: &str) -> SessionIdentity {
-    SessionIdentity { tenant: TenantId::new("t"), user: None, client: ClientId::new(client) }
+    SessionIdentity { tenant: tenant(), user: None, client: ClientId::new(client) }
 }
 
 pub(crate) fn owner(slot: u32) -> SessionRef {
@@ -324,7 +328,7 @@ impl Bench {
     pub(crate) fn append_message(&self, message: &Message<'_>) -> Vec<DirectDelivery> {
         let routes: Vec<_> = self.routes.inboxes.lock().iter().map(|held| held.1).collect();
         let mut direct = Vec::new();
-        let targets = Targets { routes: &routes, shared: &[] };
+        let targets = Targets { tenant: &tenant(), routes: &routes, shared: &[] };
         let outcome = self.inbox.append(targets, message, None, None, &mut direct);
         assert!(matches!(outcome, Call::Ready(Settlement::Done) | Call::Pending), "{outcome:?}");
         direct
@@ -333,7 +337,7 @@ impl Bench {
     /// To one member of a group only.
     pub(crate) fn append_shared(&self, shared: SharedRoute, message: &Message<'_>) {
         let mut direct = Vec::new();
-        let targets = Targets { routes: &[], shared: &[shared] };
+        let targets = Targets { tenant: &tenant(), routes: &[], shared: &[shared] };
         let outcome = self.inbox.append(targets, message, None, None, &mut direct);
         assert!(matches!(outcome, Call::Ready(Settlement::Done) | Call::Pending), "{outcome:?}");
         assert!(direct.is_empty());

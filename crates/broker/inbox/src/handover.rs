@@ -5,10 +5,7 @@
 //! in another at one moment, and in one command. A member that is chosen may be gone all the same,
 //! for its routes are removed later: then the next is asked.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
@@ -149,16 +146,18 @@ impl InboxService {
         parcel: &mut Parcel<'_>,
         change: &mut Change,
     ) -> Offer {
-        let Partition { sessions, stats, .. } = partition;
+        let Partition { sessions, tallies, .. } = partition;
         let session = sessions.get_mut(&route.inbox);
         let Some(session) = session.filter(|held| held.incarnation == route.incarnation) else {
             return Offer::Gone;
         };
         let message = &parcel.message;
+        let stats = tallies.at(session.tally);
+        stats.appended += 1;
         if route.options.no_local && message.publisher == session.publisher {
+            stats.dropped.no_local += 1;
             return Offer::NotMeant;
         }
-        stats.appended += 1;
         let qos = message.qos.min(route.options.qos);
         if qos == Qos::AtMostOnce {
             match direct_owner(session) {
@@ -253,9 +252,10 @@ impl InboxService {
                 let mut parcel = Parcel::of(message, None);
                 match group_of(&*routes, origin) {
                     Some(group) => {
-                        self.give(locks, &group, source.publisher.0, &mut parcel, change);
+                        let (of, from) = ((source.tenant, &group), source.publisher.0);
+                        self.give(locks, of, from, &mut parcel, change);
                     }
-                    None => self.count_without_member(),
+                    None => count_without_member(locks, source.tenant),
                 }
                 if let Some(effects) = &mut effects {
                     entries.extend(parcel.write(effects));
@@ -283,17 +283,17 @@ impl InboxService {
     pub(crate) fn give(
         &self,
         locks: &mut Locks<'_>,
-        group: &Arc<Group>,
+        (tenant, group): (&TenantId, &Arc<Group>),
         from: u64,
         parcel: &mut Parcel<'_>,
         change: &mut Change,
     ) {
-        // Of a session that is gone nobody knows the tenant any more.
-        let message = Arc::clone(parcel.stored(&self.memory.account("")));
+        let message = Arc::clone(parcel.stored(&self.memory.account(tenant.as_str())));
         let mut without = from;
         for _ in 0..TRIES_MAX {
             let Some(member) = group.choose(message.publisher, Some(without)) else { break };
             let delivery = || Delivery {
+                tenant: tenant.clone(),
                 options: member.options,
                 subscription_id: member.subscription_id,
                 group: Arc::clone(group),
@@ -301,6 +301,7 @@ impl InboxService {
             };
             let inbox = match member.target {
                 MemberTarget::Session(session) => {
+                    locks.at(0).tallies.of(tenant).passed_on += 1;
                     change.deliveries.push((session, delivery()));
                     return;
                 }
@@ -321,7 +322,7 @@ impl InboxService {
                 }
             }
         }
-        self.count_without_member();
+        count_without_member(locks, tenant);
     }
 
     /// Takes out of a session that lost its connection what another member that is online may have.
@@ -353,10 +354,13 @@ impl InboxService {
         let is_there = self.dist.tenant(tenant).filter_text(group.route, &mut text);
         is_there.then(|| text.into_boxed_str())
     }
+}
 
-    fn count_without_member(&self) {
-        self.without_member.fetch_add(1, Ordering::Relaxed);
-    }
+/// Counts that a group had nobody for a message. All are locked.
+fn count_without_member(locks: &mut Locks<'_>, tenant: &TenantId) {
+    let tally = locks.at(0).tallies.of(tenant);
+    tally.appended += 1;
+    tally.dropped.no_member += 1;
 }
 
 impl Queued {

@@ -14,6 +14,7 @@ mod append;
 mod coprocessor;
 mod effect;
 mod handover;
+mod inactive;
 mod journal;
 mod ownership;
 mod partition;
@@ -27,6 +28,7 @@ mod stats;
 mod stranded;
 mod subscribing;
 mod takeover;
+mod tally;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -47,6 +49,8 @@ mod fake;
 mod format_test;
 #[cfg(test)]
 mod handover_test;
+#[cfg(test)]
+mod inactive_test;
 #[cfg(test)]
 mod queue_test;
 #[cfg(test)]

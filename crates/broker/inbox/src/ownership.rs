@@ -93,6 +93,7 @@ impl InboxService {
         let session = partition.claimed(claim)?;
         session.expiry_s = detach.expiry_s.or(session.expiry_s);
         session.detach();
+        session.away_since = self.epoch().stamp(detach.now);
         let is_over = session.lifetime().is_some_and(|lifetime| lifetime.is_zero());
         leave_will(session, id, detach, spare, &mut effects);
         session.recharge();
@@ -112,7 +113,7 @@ impl InboxService {
             let filters = session.subscriptions().iter().map(|held| &*held.filter);
             self.nudge_heirs(&tenant, filters, &mut change);
             partition.strand(id);
-            partition.stats.moved += transfers.len() as u64;
+            partition.tallies.of(&tenant).moved += transfers.len() as u64;
             partition.schedule(id, detach.now);
             let source = Source { tenant: &tenant, publisher, inbox: id, position };
             self.hand_over(&mut locks, &source, &transfers, &mut change);

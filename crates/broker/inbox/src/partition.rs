@@ -24,6 +24,7 @@ use crate::{
     schema::Position,
     session::{PendingWill, Session},
     stranded::Stranded,
+    tally::Tallies,
 };
 
 /// The numbers of inboxes of one partition are this far apart, so that the number tells the
@@ -41,8 +42,10 @@ pub(crate) struct Partition {
     wills: VecDeque<DueWill>,
     /// Wills of sessions that went with a crash, which wait.
     late_wills: BTreeMap<(Instant, WillId), DueWill>,
-    /// What happened; what is there is counted when somebody asks.
+    /// What happened to sessions; what is there is counted when somebody asks.
     pub(crate) stats: InboxStats,
+    /// What happened to messages.
+    pub(crate) tallies: Tallies,
     /// Sessions that ended whose end is not durable yet.
     pub(crate) ends_under_way: usize,
     /// The last of them.
@@ -104,6 +107,7 @@ impl Partition {
             wills: VecDeque::new(),
             late_wills: BTreeMap::new(),
             stats: InboxStats::default(),
+            tallies: Tallies::default(),
             ends_under_way: 0,
             ended_last: InboxId(0),
             stranded,
@@ -148,7 +152,8 @@ impl Partition {
     }
 
     /// Files a session under its number, which nobody has.
-    pub(crate) fn put(&mut self, id: InboxId, session: Session) {
+    pub(crate) fn put(&mut self, id: InboxId, mut session: Session) {
+        session.tally = self.tallies.place(&session.identity.tenant);
         let identity_hash = hash(&self.hasher, &session.identity);
         let was_there = self.sessions.insert(id, Box::new(session)).is_some();
         assert!(!was_there, "inbox {id:?} is new");
@@ -207,6 +212,14 @@ impl Partition {
         }
     }
 
+    /// Ends the life of a session that has no owner: its time is over from `now` on.
+    pub(crate) fn make_due(&mut self, id: InboxId, now: Instant) {
+        if let Some(due) = self.sessions.get(&id).and_then(|session| session.due) {
+            self.due.remove(&(due, DueKind::Session, id));
+        }
+        self.schedule_at(id, Some(now));
+    }
+
     /// Ends a session whose client is back and starts clean: a will that is not due yet goes with
     /// it, for the client has come within the delay. MQTT-040, [MQTT-3.1.2-8]
     pub(crate) fn replace(&mut self, id: InboxId, now: Instant) -> Option<Ended> {
@@ -235,8 +248,9 @@ impl Partition {
         let (position, entries) = (session.queue.position(), session.queue.sequences());
         self.stranded.forget_all(id, &mut session.noted);
         let transfers = session.queue.take_shared(usize::MAX, |_, _| true);
-        self.stats.moved += transfers.len() as u64;
-        self.stats.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
+        let tally = self.tallies.at(session.tally);
+        tally.moved += transfers.len() as u64;
+        tally.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
         let (subscriptions, ordinals) = session.take_subscriptions();
         let end = End {
             inbox: id,
@@ -302,13 +316,18 @@ impl Partition {
     /// What happened and what is there.
     pub(crate) fn stats(&self) -> InboxStats {
         let mut stats = self.stats;
-        stats.sessions = self.sessions.len();
+        self.tallies.iter().for_each(|tally| stats.add(tally));
         stats.wills_due = self.wills.len();
-        for session in self.sessions.values() {
-            stats.attached += usize::from(session.owner.is_some());
-            stats.queued += session.queue.len() as u64;
-            stats.queued_qos0 += session.queue.qos0_len() as u64;
-        }
+        self.sessions.values().for_each(|session| note_there(&mut stats, session));
+        stats
+    }
+
+    /// What happened to the messages of one tenant, and what it has.
+    pub(crate) fn tenant_stats(&mut self, tenant: &TenantId) -> InboxStats {
+        let Some(place) = self.tallies.find(tenant) else { return InboxStats::default() };
+        let mut stats = *self.tallies.at(place);
+        let its = self.sessions.values().filter(|session| session.tally == place);
+        its.for_each(|session| note_there(&mut stats, session));
         stats
     }
 
@@ -374,4 +393,12 @@ impl Partition {
         let rehash = |id: &InboxId| sessions.get(id).map_or(0, |held| hash(hasher, &held.identity));
         self.by_identity.shrink_to(room, rehash);
     }
+}
+
+/// Counts what a session has.
+fn note_there(stats: &mut InboxStats, session: &Session) {
+    stats.sessions += 1;
+    stats.attached += usize::from(session.owner.is_some());
+    stats.queued += session.queue.len() as u64;
+    stats.queued_qos0 += session.queue.qos0_len() as u64;
 }

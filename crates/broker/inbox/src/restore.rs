@@ -179,7 +179,7 @@ impl InboxService {
             return Err(corrupt(&Key::new(inbox, Place::Position).to_bytes(), Malformed));
         }
         let mut partition = self.partitions.lock_of(inbox);
-        partition.stats.appended += queue.len() as u64;
+        partition.tallies.of(tenant).appended += queue.len() as u64;
         if let Some(session) = partition.sessions.get_mut(&inbox) {
             session.queue = queue;
             session.note_room();
@@ -191,8 +191,9 @@ impl InboxService {
     /// Files when a session ends. Who was connected is noted as detached now.
     fn restore_times(&self, journal: &Journal, inbox: InboxId, found: &FoundSession, now: Instant) {
         let mut partition = self.partitions.lock_of(inbox);
-        let Some(session) = partition.sessions.get(&inbox) else { return };
+        let Some(session) = partition.sessions.get_mut(&inbox) else { return };
         let since = found.record.detached.unwrap_or(journal.epoch.stamp(now));
+        session.away_since = since;
         let due = session.lifetime().map(|lifetime| journal.epoch.instant(after(since, lifetime)));
         if found.record.detached.is_none() {
             let mut effects = Effects::new(journal.epoch);

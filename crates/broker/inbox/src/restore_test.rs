@@ -20,7 +20,7 @@ use ratatosk_contract::{
 
 use crate::{
     durable_fixture::{T0, coprocessor, epoch},
-    fake::{BUDGET, Bench, bench_in, identity, message, owner, seconds},
+    fake::{BUDGET, Bench, bench_in, identity, message, owner, seconds, tenant},
     schema::{Key, Place},
 };
 
@@ -257,7 +257,7 @@ impl Run {
             deadline: is_brief.then_some(seconds(20)),
             ..message(&text, Qos::try_from(qos).unwrap())
         };
-        let targets = Targets { routes: &routes, shared: &[] };
+        let targets = Targets { tenant: &tenant(), routes: &routes, shared: &[] };
         let reply_to = Some(ReplyTo { session: owner(9), ticket });
         let mut direct = Vec::new();
         let call = self.bench.inbox.append(targets, &message, exchange, reply_to, &mut direct);

@@ -11,21 +11,27 @@
 //! depends on it waits: entries are handed out once they are durable, and callers are told when
 //! what they were promised is.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use ratatosk_client::Keyspace;
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
     call::{Promised, Settlement},
     dist::Dist,
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, WillId,
+        InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
+        WillId,
     },
     sessions::Sessions,
 };
@@ -35,6 +41,7 @@ use smallvec::SmallVec;
 use crate::{
     InboxStats,
     effect::Effect,
+    inactive::Order,
     journal::{Change, Effects, Journal, WillOrder},
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
@@ -55,8 +62,8 @@ pub struct InboxService {
     pub(crate) incarnation: AtomicU64,
     /// At which partition the next look for what is due begins, so that each has its turn.
     turn: AtomicUsize,
-    /// Messages given back for which the group had no other member.
-    pub(crate) without_member: AtomicU64,
+    /// What operators ordered to end, in turns.
+    pub(crate) orders: Mutex<VecDeque<Order>>,
 }
 
 impl InboxService {
@@ -71,7 +78,7 @@ impl InboxService {
             count: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
-            without_member: AtomicU64::new(0),
+            orders: Mutex::default(),
         }
     }
 
@@ -96,9 +103,15 @@ impl InboxService {
         for partition in self.partitions.iter() {
             sum.add(&partition.lock().stats());
         }
-        let without_member = self.without_member.load(Ordering::Relaxed);
-        sum.appended += without_member;
-        sum.dropped.no_member += without_member;
+        sum
+    }
+
+    /// The same of one tenant, without what is counted of sessions only. Looks at every session.
+    pub fn tenant_stats(&self, tenant: &TenantId) -> InboxStats {
+        let mut sum = InboxStats::default();
+        for partition in self.partitions.iter() {
+            sum.add(&partition.lock().tenant_stats(tenant));
+        }
         sum
     }
 
@@ -264,9 +277,11 @@ impl Inbox for InboxService {
             true => Wish::of(claim, session, &budget, entries.len() - before),
             false => None,
         };
+        let place = session.tally;
         self.forget(claim.inbox, session.queue.position(), fetched.forgotten);
-        partition.stats.dropped.expired += fetched.expired;
-        partition.stats.fetched_qos0 += fetched.qos0;
+        let tally = partition.tallies.at(place);
+        tally.dropped.expired += fetched.expired;
+        tally.fetched_qos0 += fetched.qos0;
         drop(partition);
         wish.iter().for_each(|wish| self.take_over(wish));
         Ok(())
@@ -288,7 +303,8 @@ impl Inbox for InboxService {
         if session.is_short && session.take_relief() && !self.stranded().is_empty() {
             waiting = waiting.or_else(|| session.wake(Waiting::Message));
         }
-        partition.stats.committed += u64::from(is_committed);
+        let place = session.tally;
+        partition.tallies.at(place).committed += u64::from(is_committed);
         drop(partition);
         if let Some(owner) = waiting {
             self.partitions.sessions.inbox_ready(owner);
@@ -353,6 +369,7 @@ impl Inbox for InboxService {
     }
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
+        self.make_inactive_due(now);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };
         for number in (start..PARTITION_COUNT).chain(0..start) {
@@ -367,6 +384,15 @@ impl Inbox for InboxService {
                 budget.sessions -= usize::from(self.end_over(id, now));
             }
         }
+    }
+
+    fn expire_inactive(
+        &self,
+        tenant: &TenantId,
+        away_min: Duration,
+        now: Instant,
+    ) -> Result<usize, TooManyOrders> {
+        self.order_inactive(tenant, away_min, now)
     }
 
     fn len(&self) -> usize {

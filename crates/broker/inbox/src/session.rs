@@ -11,7 +11,7 @@ use ratatosk_contract::{
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
-use crate::{queue::Queue, schema::SessionRecord, stranded::Noted};
+use crate::{queue::Queue, schema::SessionRecord, stranded::Noted, tally::TallyPlace};
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) expiry_s: Option<u32>,
     /// When the session ends, while there is no connection; `None`: never.
     pub(crate) due: Option<Instant>,
+    /// Since when there is no connection, while there is none.
+    pub(crate) away_since: Timestamp,
     pub(crate) will: Option<Box<PendingWill>>,
     /// The will of the connection that is there, where the log has it.
     pub(crate) held_will: Option<WillId>,
@@ -44,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) noted: Noted,
     /// More would have been taken over, or given to it, if there had been room.
     pub(crate) is_short: bool,
+    /// Where its messages are counted; given when it is filed.
+    pub(crate) tally: TallyPlace,
     /// Bytes of the filters.
     filter_bytes: usize,
     /// What is charged for the session. Messages have their own, for queues share them.
@@ -100,6 +104,7 @@ impl Session {
             waiting: Waiting::Not,
             expiry_s: record.expiry_s,
             due: None,
+            away_since: Timestamp::default(),
             will: None,
             held_will: None,
             limits: record.limits,
@@ -110,6 +115,7 @@ impl Session {
             queue: Queue::default(),
             noted: Noted::default(),
             is_short: false,
+            tally: TallyPlace::default(),
             filter_bytes: 0,
             hold: account.hold(Share::Queues, 0),
         };

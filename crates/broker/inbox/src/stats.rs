@@ -4,8 +4,8 @@ use ratatosk_codec::Qos;
 
 use crate::queue::Displaced;
 
-/// What is there, and what happened so far. Every message that came is committed, queued, moved
-/// or counted under the reason for which it was dropped.
+/// What is there, and what happened so far, of all or of one tenant. Every message that came is
+/// committed, queued, moved or counted under the reason for which it was dropped. DUR-008
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct InboxStats {
     /// Sessions.
@@ -28,6 +28,8 @@ pub struct InboxStats {
     pub committed: u64,
     /// Messages of shared groups given back for another member.
     pub moved: u64,
+    /// Of these, and of those whose member was gone, what went to a transient session.
+    pub passed_on: u64,
     /// Calls refused because a newer owner holds the session.
     pub stale: u64,
     /// Sessions that ended by expiry.
@@ -53,11 +55,13 @@ pub struct Dropped {
     pub session_gone: u64,
     /// The group had no other member to give the message to.
     pub no_member: u64,
+    /// The session had published it and did not want it.
+    pub no_local: u64,
 }
 
 impl InboxStats {
     /// Adds what another counted.
-    pub(crate) fn add(&mut self, other: &InboxStats) {
+    pub fn add(&mut self, other: &InboxStats) {
         self.sessions += other.sessions;
         self.attached += other.attached;
         self.queued += other.queued;
@@ -68,6 +72,7 @@ impl InboxStats {
         self.fetched_qos0 += other.fetched_qos0;
         self.committed += other.committed;
         self.moved += other.moved;
+        self.passed_on += other.passed_on;
         self.stale += other.stale;
         self.expired_sessions += other.expired_sessions;
         self.dropped.overflow += other.dropped.overflow;
@@ -77,6 +82,7 @@ impl InboxStats {
         self.dropped.session_ended += other.dropped.session_ended;
         self.dropped.session_gone += other.dropped.session_gone;
         self.dropped.no_member += other.dropped.no_member;
+        self.dropped.no_local += other.dropped.no_local;
     }
 }
 
@@ -100,5 +106,6 @@ impl Dropped {
             + self.session_ended
             + self.session_gone
             + self.no_member
+            + self.no_local
     }
 }

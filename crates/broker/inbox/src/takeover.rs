@@ -186,7 +186,8 @@ impl InboxService {
         let position = giver.queue.position();
         giver.recharge();
         giver.note_room();
-        partition.stats.moved += transfers.len() as u64;
+        let place = giver.tally;
+        partition.tallies.at(place).moved += transfers.len() as u64;
         let mut effects = self.effects();
         if let Some(effects) = &mut effects
             && !transfers.is_empty()

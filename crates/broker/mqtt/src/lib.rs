@@ -21,4 +21,7 @@ pub use acceptor::ListenError;
 pub use config::{Config, ListenerConfig, default_shards};
 pub use node::{Post, Services};
 pub use service::{Mqtt, Running, StartError};
-pub use shard::stats::{NodeStats, Stats};
+pub use shard::{
+    flow::Flow,
+    stats::{NodeStats, Stats},
+};

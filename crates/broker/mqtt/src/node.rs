@@ -93,8 +93,9 @@ impl Node {
     ) -> Self {
         let shards = mailboxes.len();
         let unknown_account = services.memory.account("");
+        let tenants = Tenants::default();
         Node {
-            stats: Arc::new(NodeStats::new(shards)),
+            stats: Arc::new(NodeStats::new(shards, tenants.clone())),
             dist: services.dist,
             inbox: services.inbox,
             retain: services.retain,
@@ -106,7 +107,7 @@ impl Node {
             memory: services.memory,
             clock: services.clock,
             mailboxes,
-            tenants: Tenants::default(),
+            tenants,
             session: config.session.clone(),
             connect_timeout: config.connect_timeout,
             incarnations: AtomicU64::new(0),

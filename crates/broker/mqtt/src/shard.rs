@@ -12,6 +12,7 @@ mod claim;
 mod close;
 pub(crate) mod connection;
 mod events;
+pub(crate) mod flow;
 mod flush;
 mod hands;
 mod incoming;
@@ -39,7 +40,7 @@ use std::{collections::HashMap, sync::Arc, task::Waker};
 
 use ratatosk_clock::{Instant, Wheel};
 use ratatosk_contract::{
-    SessionRef, ShardId,
+    SessionRef, ShardId, TenantId,
     dist::{Resolution, TenantRoutes},
     inbox::{DirectDelivery, SharedRoute},
     retain::TenantRetained,
@@ -113,6 +114,7 @@ struct Slot {
 
 /// What the shard knows of a tenant.
 struct TenantShard {
+    id: TenantId,
     routes: Arc<dyn TenantRoutes>,
     retained: Arc<dyn TenantRetained>,
     locals: LocalRoutes,
@@ -120,6 +122,7 @@ struct TenantShard {
     account: Account,
     /// What is charged for the cache.
     cache_hold: Hold,
+    flow: flow::Flow,
 }
 
 /// A graceful stop on its way.
@@ -249,6 +252,8 @@ impl Shard {
                 cache: TopicCache::new(self.now),
                 cache_hold: account.hold(Share::Caches, 0),
                 account,
+                flow: flow::Flow::default(),
+                id: name,
             }));
         }
     }

@@ -40,6 +40,11 @@ impl Tenants {
         number
     }
 
+    /// The tenant's number, if it has one.
+    pub(crate) fn find(&self, tenant: &TenantId) -> Option<TenantNumber> {
+        self.0.read().by_name.get(tenant).copied()
+    }
+
     /// The one copy of a tenant's name, for all its sessions to share.
     pub(crate) fn share(&self, tenant: &TenantId) -> TenantId {
         self.name(self.number(tenant))

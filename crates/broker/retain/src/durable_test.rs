@@ -76,6 +76,30 @@ fn a_crash_at_any_point_keeps_what_was_settled() {
     }
 }
 
+/// RET-009, DUR-002: what was ended is gone after a crash; while the log has no room nothing is.
+#[test]
+fn what_was_ordered_to_end_is_ended_durably() {
+    let process = Process::new();
+    for topic in ["a", "b", "c"] {
+        process.store_until("t", topic, "1", None);
+    }
+    process.keyspace.settle();
+    assert_eq!(process.tenant("t").expire_all(), 3);
+    process.keyspace.set_busy(true);
+    assert_eq!(process.service.expire_ordered(2), 0);
+    process.keyspace.set_busy(false);
+    assert_eq!(process.service.expire_ordered(2), 2);
+    assert_eq!(process.crash(0).read("t", Instant::ZERO).len(), 3, "not durable yet");
+    process.keyspace.settle();
+    assert_eq!(process.crash(0).read("t", Instant::ZERO), pairs(&[("c", "1")]));
+    assert_eq!(process.service.expire_ordered(2), 1);
+    process.keyspace.settle();
+    for next in [process.crash(0), process.reopen(0)] {
+        assert_eq!(next.read("t", Instant::ZERO), []);
+    }
+    assert!(process.keyspace.content().is_empty());
+}
+
 /// DUR-002: whoever stores at the same time, the log has the order that memory has.
 #[test]
 fn the_log_has_the_order_of_memory() {

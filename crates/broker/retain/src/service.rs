@@ -110,6 +110,27 @@ impl RetainService {
         count
     }
 
+    /// Goes on with orders to end what tenants had ([`TenantRetained::expire_all`]): removes at most `count_max` messages of all tenants together and returns how many. RET-009
+    pub fn expire_ordered(&self, count_max: usize) -> usize {
+        let known = self.tenants.read();
+        let ordered = known.by_id.values().filter(|tenant| tenant.is_ending());
+        let mut tenants: Vec<_> = ordered.cloned().collect();
+        drop(known);
+        if tenants.is_empty() {
+            return 0;
+        }
+        let start = self.turn.fetch_add(1, Ordering::Relaxed) % tenants.len();
+        tenants.rotate_left(start);
+        let mut left = count_max;
+        for tenant in &tenants {
+            if left == 0 {
+                break;
+            }
+            left -= tenant.end_some(left);
+        }
+        count_max - left
+    }
+
     /// Panics unless every store keeps its invariants.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {

@@ -229,6 +229,40 @@ fn what_is_retained_is_charged_to_its_tenant() {
     assert_eq!(charged(&acme), 0);
 }
 
+/// RET-009: all that is there, in bounded batches; not what comes later, nor another tenant's.
+#[test]
+fn the_retained_messages_of_a_tenant_are_expired_in_batches() {
+    const COUNT: usize = 6_000;
+    let service = RetainService::default();
+    let (retained, other) =
+        (service.tenant(&TenantId::new("t")), service.tenant(&TenantId::new("u")));
+    for number in 0..COUNT {
+        store(&*retained, &number.to_string(), "x");
+    }
+    store(&*other, "1", "x");
+    assert_eq!(service.expire_ordered(10), 0, "nobody ordered it");
+    assert_eq!(retained.expire_all(), COUNT);
+    assert_eq!(retained.len(), COUNT, "an order alone removes nothing");
+    assert_eq!(service.expire_ordered(10), 10);
+    store(&*retained, "1", "later");
+    store(&*retained, "new", "later");
+    let mut count = 10;
+    for _ in 0..COUNT {
+        let ended = service.expire_ordered(7);
+        assert!(ended <= 7, "{ended}");
+        count += ended;
+    }
+    service.check_invariants();
+    assert_eq!(topics(&*retained, "#", 9), ["1", "new"]);
+    assert_eq!(topics(&*other, "#", 9), ["1"]);
+    assert!((COUNT - 1..=COUNT).contains(&count), "{count}");
+    assert_eq!(service.stats().expired, count as u64);
+    // Again, and two at once.
+    assert_eq!((retained.expire_all(), other.expire_all()), (2, 1));
+    assert_eq!((service.expire_ordered(2), service.expire_ordered(9)), (2, 1));
+    assert!(retained.is_empty() && other.is_empty());
+}
+
 #[test]
 fn a_page_ends_at_its_bytes_and_holds_one_message_at_least() {
     let retained = tenant();

@@ -30,10 +30,21 @@ pub(crate) struct Store {
     serial: u64,
     /// What expired before the process began: kept durably, and to be removed there.
     stale: HashSet<TopicHash, RandomState>,
+    /// An operator ordered that what was there ends.
+    ending: Option<Ending>,
     limits: RetainLimits,
     stats: RetainStats,
     alone: usize,
     hold: Hold,
+}
+
+/// How far an order to end is carried out.
+#[derive(Debug)]
+struct Ending {
+    /// What was stored later is not meant.
+    serial: u64,
+    /// The key that was looked at last.
+    after: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -97,6 +108,7 @@ impl Store {
             due: BTreeMap::new(),
             serial: 0,
             stale: HashSet::default(),
+            ending: None,
             limits,
             stats: RetainStats { tenants: 1, ..RetainStats::default() },
             alone: 0,
@@ -225,6 +237,50 @@ impl Store {
             count += 1;
         }
         count
+    }
+
+    /// Orders that all ends that is there; answers how many topics that are.
+    pub(crate) fn order_end(&mut self) -> usize {
+        self.ending = Some(Ending { serial: self.serial, after: Box::default() });
+        self.messages.len()
+    }
+
+    /// Whether an order to end is not carried out yet.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Goes on with an order to end: removes at most `count_max` messages, looking at a bounded
+    /// number, and shows each; returns how many.
+    pub(crate) fn end_some(
+        &mut self,
+        count_max: usize,
+        mut each: impl FnMut(&StoredMessage),
+    ) -> usize {
+        let Some(ending) = self.ending.take() else { return 0 };
+        let mut rest =
+            self.messages.range::<[u8], _>((Bound::Excluded(&*ending.after), Bound::Unbounded));
+        let (mut keys, mut after) = (Vec::new(), None);
+        for (key, held) in rest.by_ref().take(VISITS_MAX) {
+            after = Some(key);
+            if held.serial <= ending.serial {
+                keys.push(key.clone());
+            }
+            if keys.len() == count_max {
+                break;
+            }
+        }
+        if let Some(after) = after.filter(|_| rest.next().is_some()) {
+            self.ending = Some(Ending { after: after.clone(), ..ending });
+        }
+        for key in &keys {
+            if let Some(held) = self.messages.get(key) {
+                each(&held.message);
+            }
+            self.take(key);
+        }
+        self.stats.expired += keys.len() as u64;
+        keys.len()
     }
 
     /// Whether there is something to collect.

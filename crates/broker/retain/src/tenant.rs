@@ -93,6 +93,27 @@ impl Tenant {
         topics.len()
     }
 
+    /// Whether an order to end what was there is not carried out yet.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.store.read().is_ending()
+    }
+
+    /// Goes on with such an order: removes at most `count_max` messages and returns how many. None
+    /// while the journal has no room.
+    pub(crate) fn end_some(&self, count_max: usize) -> usize {
+        let Some(journal) = &self.journal else {
+            return self.store.write().end_some(count_max, |_| {});
+        };
+        if !journal.has_room() {
+            return 0;
+        }
+        let mut store = self.store.write();
+        let mut topics = Vec::new();
+        store.end_some(count_max, |message| topics.push(TopicHash::of(&message.topic)));
+        journal.write_removed(self.id.as_str(), &topics, &self.removals);
+        topics.len()
+    }
+
     /// Changes memory, writes the change, and answers when it is durable.
     fn store_durably(
         &self,
@@ -170,6 +191,10 @@ impl TenantRetained for Tenant {
         };
         let reached = self.store.read().scan(now, &scan, from, page);
         *cursor = reached;
+    }
+
+    fn expire_all(&self) -> usize {
+        self.store.write().order_end()
     }
 
     fn set_limits(&self, limits: RetainLimits) {

@@ -197,21 +197,28 @@ impl Session {
         while self.has_room() {
             let Some((tag, message)) = queue.front() else { break };
             if message.is_expired(now) {
-                self.dropped_expired += 1;
+                self.outbound_mut().late.expired += 1;
             } else {
                 let delivered = self.send_tagged(now, &message, Tag::unpack(tag));
-                self.count_dropped(delivered);
+                self.note_late(delivered, &message);
             }
             queue.pop();
         }
         self.outbound_mut().queue = queue;
     }
 
-    fn count_dropped(&mut self, delivered: Delivered) {
+    fn note_late(&mut self, delivered: Delivered, message: &Message<'_>) {
+        let late = &mut self.outbound_mut().late;
         match delivered {
-            Delivered::Dropped(DropReason::Expired) => self.dropped_expired += 1,
-            Delivered::Dropped(DropReason::Oversize) => self.dropped_oversize += 1,
-            _ => {}
+            Delivered::Sent => {
+                late.sent += 1;
+                let bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
+                late.sent_bytes = late.sent_bytes.saturating_add(bytes);
+            }
+            Delivered::Dropped(DropReason::Expired) => late.expired += 1,
+            Delivered::Dropped(DropReason::Oversize) => late.oversize += 1,
+            // Nothing that is written here waits again, or is given up for another reason.
+            Delivered::Queued | Delivered::Dropped(_) => {}
         }
     }
 
@@ -288,7 +295,7 @@ impl Session {
         } else {
             self.write_publish(now, &message, frame)
         };
-        self.count_dropped(delivered);
+        self.note_late(delivered, &message);
         let is_sent = delivered == Delivered::Sent;
         let keeps_body = is_sent && self.resends();
         let awaited = if is_sent { awaits(entry.qos) } else { Awaits::Nothing };
@@ -324,7 +331,7 @@ impl Session {
         } else {
             self.write_publish(now, &message, frame)
         };
-        self.count_dropped(delivered);
+        self.note_late(delivered, &message);
     }
 
     /// Whether one more QoS 1 or 2 message may go out now.

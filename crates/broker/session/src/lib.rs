@@ -42,5 +42,6 @@ pub use broker::{
 pub use delivery::{Delivered, Delivery, DropReason, Origin};
 pub use ending::{Ending, WillOrder};
 pub use farewell::Farewell;
+pub use load::Late;
 pub use output::{Output, Segment};
 pub use session::{Next, Received, Session, SessionConfig};

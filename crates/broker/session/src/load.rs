@@ -5,10 +5,33 @@
 
 use crate::{Session, delivery::OUTPUT_BYTES_MAX};
 
+/// What became of messages that waited for their client, in its queue or its inbox, and of replies.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// Messages that were sent, again or for the first time.
+    pub sent: u32,
+    /// Their payloads. What is sent in one turn is bounded by the output.
+    pub sent_bytes: u32,
+    /// Messages whose time was over.
+    pub expired: u32,
+    /// Messages that are too large for the client.
+    pub oversize: u32,
+    /// Replies that are too large for the client.
+    pub replies: u32,
+}
+
 impl Session {
-    /// Messages that expired or did not fit since this was last asked: (expired, oversize).
-    pub fn take_dropped(&mut self) -> (u32, u32) {
-        (std::mem::take(&mut self.dropped_expired), std::mem::take(&mut self.dropped_oversize))
+    /// What became of messages that waited, since this was last asked.
+    #[inline]
+    pub fn take_late(&mut self) -> Late {
+        let replies = std::mem::take(&mut self.oversize_replies);
+        let late = self.outbound.as_mut().map(|outbound| std::mem::take(&mut outbound.late));
+        Late { replies, ..late.unwrap_or_default() }
+    }
+
+    /// Messages that wait in the queue of a transient session.
+    pub fn waiting(&self) -> usize {
+        self.outbound.as_ref().map_or(0, |outbound| outbound.queue.len())
     }
 
     /// Whether messages wait because the client does not read or confirm what it has.

@@ -15,7 +15,7 @@ use ratatosk_contract::{
 };
 
 use crate::{
-    Farewell, Session,
+    Farewell, Late, Session,
     alias::OutboundAliases,
     broker::{Broker, Report},
     delivery::{Frame, OUTPUT_BYTES_MAX, Origin},
@@ -43,6 +43,8 @@ pub(crate) struct Outbound {
     /// A buffer for fetches.
     pub(crate) entries: Vec<Entry>,
     pub(crate) resend: Option<Resend>,
+    /// What became of what waited, since somebody asked.
+    pub(crate) late: Late,
 }
 
 /// The timed re-send. MQTT-091
@@ -65,6 +67,7 @@ impl Outbound {
             pace,
             entries: Vec::new(),
             resend: None,
+            late: Late::default(),
         }
     }
 

@@ -93,7 +93,7 @@ impl Session {
         let sent =
             self.output.append(|bytes| encode_within(&packet, version, packet_size_max, bytes));
         if sent.is_err() {
-            self.dropped_oversize += 1;
+            self.oversize_replies += 1;
         }
     }
 }

@@ -72,8 +72,8 @@ pub struct Session {
     pub(crate) rate: Option<Box<Bucket>>,
     /// Seconds that the session outlives its connection, as asked for; `u32::MAX`: for ever.
     pub(crate) expiry_s: u32,
-    pub(crate) dropped_expired: u32,
-    pub(crate) dropped_oversize: u32,
+    /// Replies that were too large for the client, since somebody asked.
+    pub(crate) oversize_replies: u32,
 }
 
 /// Where a connection stands.
@@ -206,8 +206,7 @@ impl Session {
             inbound_aliases: None,
             rate: None,
             expiry_s: 0,
-            dropped_expired: 0,
-            dropped_oversize: 0,
+            oversize_replies: 0,
         }
     }
 

@@ -438,7 +438,7 @@ fn packets_beyond_the_client_s_maximum_are_cut_or_dropped() {
     assert_eq!(peer.out(), ["PUBACK #1 0x87"], "the reason string is left out");
     peer.subscribe(&["f"; 40]);
     assert_eq!(peer.out(), [""; 0], "the SUBACK does not fit");
-    assert_eq!(peer.session.take_dropped(), (0, 1));
+    assert_eq!(peer.take_dropped(), (0, 1));
     peer.publish("a", 1, 2);
     assert_eq!(peer.out(), ["PUBACK #2"], "the session goes on");
     // A client that no accepting CONNACK fits is turned away, in words if they fit.

@@ -254,6 +254,12 @@ pub(crate) fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> 
 }
 
 impl Peer {
+    /// Messages that expired and packets that did not fit, since this was last asked.
+    pub(crate) fn take_dropped(&mut self) -> (u32, u32) {
+        let late = self.session.take_late();
+        (late.expired, late.oversize + late.replies)
+    }
+
     /// A connection on which nothing came yet.
     pub(crate) fn fresh(version: ProtocolVersion) -> Self {
         let now = Instant::from_millis(10_000);

@@ -287,7 +287,7 @@ fn expired_messages_are_not_delivered_and_others_say_what_is_left() {
     assert_eq!(peer.deliver(&dying("w"), 0), expired);
     peer.puback(1);
     assert_eq!(peer.out(), ["PUBLISH a=z q1 #2"]);
-    assert_eq!(peer.session.take_dropped(), (1, 0), "the one that expired in the queue");
+    assert_eq!(peer.take_dropped(), (1, 0), "the one that expired in the queue");
 }
 
 /// MQTT-096: [MQTT-4.3.3-7] [MQTT-4.3.3-13]
@@ -358,7 +358,7 @@ fn a_publish_beyond_the_client_s_maximum_is_dropped() {
     let read = peer.out();
     assert_eq!(read[0], format!("PUBLISH a={} q1 #1", "y".repeat(52)));
     assert_eq!(read[1], format!("PUBLISH a={} q1 #2 alias=1", "x".repeat(49)));
-    assert_eq!(peer.session.take_dropped(), (0, 1));
+    assert_eq!(peer.take_dropped(), (0, 1));
     peer.puback(2);
     peer.deliver(&message("x", 1), 1);
     assert_eq!(peer.out(), ["PUBLISH =x q1 #3 alias=1"]);

@@ -118,7 +118,7 @@ fn expiry_of_queued_messages_spares_those_in_exchange() {
     let mut peer = Peer::resumed(&connect, sent(1), broker.queue, &TenantSettings::default());
     assert_eq!(peer.out()[1..], ["PUBLISH a=x q2 #1 dup expiry=0", "PUBLISH a=fresh q1 #4"]);
     assert_eq!(peer.broker.committed, [2, 3], "the dead are not kept");
-    assert_eq!(peer.session.take_dropped(), (3, 0));
+    assert_eq!(peer.take_dropped(), (3, 0));
 }
 
 /// MQTT-099: what the client cannot take is dropped, counted and forgotten by the inbox.
@@ -129,7 +129,7 @@ fn an_oversize_entry_of_the_inbox_is_dropped() {
     let mut peer = Peer::resumed(&connect, sent(0), queue, &TenantSettings::default());
     assert_eq!(peer.out()[1..], ["PUBLISH a=y q1 #2"]);
     assert_eq!(peer.broker.committed, [1]);
-    assert_eq!(peer.session.take_dropped(), (0, 2));
+    assert_eq!(peer.take_dropped(), (0, 2));
 }
 
 /// MQTT-042, MQTT-046: whatever the inbox is asked, a newer owner ends this one.

@@ -141,6 +141,11 @@ impl DurableEngine {
 /// Sees that nothing is missing whose lack the library would take for a space that was never
 /// finished, or for one that was given up: it removes what is left of such a space.
 fn check(folder: &Path) -> Result<(), Error> {
+    // A version that is newer is none of ours; one that is none at all is damage.
+    let version = folder.join("version");
+    if std::fs::read(&version).is_ok_and(|text| text.len() < 4 || !text.starts_with(b"FJL")) {
+        return Err(Error::Corrupt { detail: format!("{} is damaged", version.display()) });
+    }
     let folder = folder.join("keyspaces");
     // Where there is none there is nothing to remove.
     let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };

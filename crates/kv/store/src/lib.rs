@@ -16,6 +16,7 @@ pub mod node;
 pub mod open;
 mod panic;
 pub mod range;
+pub mod recover;
 mod room;
 mod sum;
 

@@ -43,8 +43,8 @@ pub enum Error {
     },
     /// Files are damaged or missing: what was acknowledged may be lost.
     #[error(
-        "the data in {} is not whole: {detail}. Restore the folder from a backup; or, to start \
-         without what it held, move it away",
+        "the data in {} is not whole: {detail}. Restore the folder from a backup; or have \
+         `ratatosk recover` set aside what is damaged, to start with the rest",
         folder.display()
     )]
     Damaged {
@@ -238,7 +238,9 @@ fn check<E: Engine>(
     Ok(Found { descriptor, group: Opened { state, voters, applied } })
 }
 
-fn read_descriptors<E: Engine>(engine: &E) -> Result<BTreeMap<GroupId, Descriptor>, Trouble> {
+pub(crate) fn read_descriptors<E: Engine>(
+    engine: &E,
+) -> Result<BTreeMap<GroupId, Descriptor>, Trouble> {
     let mut found = BTreeMap::new();
     let mut trouble = None;
     engine.view().scan(META, &KeyRange::all(), &mut |key, value| {

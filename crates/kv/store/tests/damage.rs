@@ -92,7 +92,7 @@ fn killed(folder: &Path, store: u64, is_checkpointed: bool) {
     drop(node);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
@@ -103,7 +103,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn files(folder: &Path, below: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn files(folder: &Path, below: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder.join(below)).expect("a folder") {
         let entry = entry.expect("an entry");
         let path = below.join(entry.file_name());

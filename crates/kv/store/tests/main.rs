@@ -8,3 +8,4 @@ mod machine;
 mod model;
 mod node;
 mod open;
+mod recover;

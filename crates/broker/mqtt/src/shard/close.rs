@@ -49,6 +49,7 @@ impl Shard {
         if connection.state == Flow::Lingering {
             return;
         }
+        self.count_waited(connection);
         let ending = connection.session.end(farewell);
         self.log_end(connection, &ending);
         self.report_ended(session, connection, &ending);
@@ -123,10 +124,15 @@ impl Shard {
             group: known.group,
             hops: 0,
         };
+        let waiting = connection.session.waiting() as u64;
+        let flow = self.flow(tenant);
+        flow.ended += waiting;
+        flow.unqueued += waiting;
         // MQTT-087
         connection.session.unfinished_shared(|origin: Origin, message: &Message<'_>| {
             if let Some(known) = shared.iter().find(|known| known.number == origin.0) {
                 let returned = Returned { by: Some(publisher), reason: DropReason::SessionClosed };
+                self.flow(tenant).copies += 1;
                 self.regroup(tenant, &target(known), returned, message);
             }
         });
@@ -225,7 +231,10 @@ impl Shard {
             let _ = self.retain(tenant, &message, None);
         }
         let resolved = self.resolve(tenant, topic);
-        self.stats.received += 1;
+        let flow = self.flow(tenant);
+        flow.received += 1;
+        flow.wills += 1;
+        flow.unmatched += u64::from(!resolved.is_matched());
         let _ = self.distribute(tenant, &resolved, &message, None, None);
         self.wake_flusher();
     }

@@ -68,6 +68,7 @@ impl Shard {
 
     /// What is due whenever a session was at work.
     pub(super) fn after_session(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
+        self.count_waited(connection);
         if connection.session.farewell().is_some() {
             // The session's own goes first.
             self.end_in_hands(session, connection, Farewell::PeerClosed);
@@ -80,13 +81,19 @@ impl Shard {
             self.mark_dirty(session, connection);
         }
         connection.note_member();
-        let (expired, oversize) = connection.session.take_dropped();
-        self.stats.dropped_expired += u64::from(expired);
-        self.stats.dropped_oversize += u64::from(oversize);
         if let Some(due) = connection.next_deadline() {
             self.file_in_hands(session, connection, due);
         }
         Shard::recharge(connection);
+    }
+
+    /// Counts what became of messages that waited for the client.
+    #[inline]
+    pub(super) fn count_waited(&mut self, connection: &mut Connection) {
+        let late = connection.session.take_late();
+        if let Some(tenant) = connection.local.tenant {
+            self.count_late(tenant, &late, connection.session.is_persistent());
+        }
     }
 
     /// A settled publish of a session: a packet may wait for it; or a change of the session itself.

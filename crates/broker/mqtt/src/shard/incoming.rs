@@ -54,6 +54,7 @@ impl Shard {
                 self.deliver_member(tenant, &member, message);
             }
             Target::Direct { slot, generation, options, subscription_id } => {
+                self.open_tenant(tenant);
                 let session = SessionRef { shard: self.id, slot, generation };
                 let now = self.now;
                 let delivery = Delivery {
@@ -77,7 +78,7 @@ impl Shard {
                     None => Delivered::Dropped(DropReason::SessionClosed),
                 };
                 self.touch(session, delivered);
-                self.count(delivered, message);
+                self.count(tenant, delivered, message);
             }
         }
     }
@@ -90,6 +91,7 @@ impl Shard {
         message: &ratatosk_contract::Message<'_>,
     ) {
         let count = self.tenant(tenant).locals.sessions(route).len();
+        self.flow(tenant).copies += count as u64;
         for index in 0..count {
             let subscription = self.tenant(tenant).locals.sessions(route)[index];
             let id = subscription.subscription_id;
@@ -101,7 +103,10 @@ impl Shard {
                 origin: None,
             };
             let place = &mut self.slots[subscription.slot as usize];
-            let Some(connection) = place.connection.as_deref_mut() else { continue };
+            let Some(connection) = place.connection.as_deref_mut() else {
+                self.flow(tenant).dropped(DropReason::SessionClosed);
+                continue;
+            };
             let qos = message.qos.min(subscription.options.qos);
             let delivered = if Shard::gives_up(&self.node.memory, connection, qos) {
                 Delivered::Dropped(DropReason::ResourceExhausted)
@@ -112,7 +117,7 @@ impl Shard {
                 connection.is_dirty = true;
                 self.dirty.push(subscription.slot);
             }
-            self.count(delivered, message);
+            self.count(tenant, delivered, message);
         }
     }
 
@@ -151,12 +156,13 @@ impl Shard {
     /// A message that another member of a shared group gave back.
     fn deliver_given_back(&mut self, session: SessionRef, given: &GivenBack) {
         let message = given.message.as_message();
+        let tenant = self.node.tenants.number(&given.tenant);
+        self.open_tenant(tenant);
+        let flow = self.flow(tenant);
+        flow.copies += 1;
+        flow.handed_back += 1;
         let Some(connection) = self.connection(session) else {
-            self.stats.dropped(DropReason::SessionClosed);
-            return;
-        };
-        let Some(tenant) = connection.local.tenant else {
-            self.stats.dropped(DropReason::SessionClosed);
+            self.flow(tenant).dropped(DropReason::SessionClosed);
             return;
         };
         if !connection.session.is_persistent() {
@@ -186,7 +192,7 @@ impl Shard {
             connection.session.deliver(now, &delivery)
         };
         self.touch(session, delivered);
-        self.count(delivered, &message);
+        self.count(tenant, delivered, &message);
     }
 
     /// A lane has room again: those who waited for it read on.

@@ -48,9 +48,19 @@ impl Broker for Link<'_> {
         let published = self.route(message, ticket, exchange);
         let is_brought_again =
             matches!(published, Published::Later | Published::Busy | Published::QuotaExceeded);
-        if !is_brought_again {
-            self.shard.stats.received += 1;
-            self.shard.stats.received_bytes += message.payload.len() as u64;
+        if let Some(tenant) = self.local.tenant
+            && !is_brought_again
+        {
+            let flow = self.shard.flow(tenant);
+            flow.received += 1;
+            flow.received_bytes += message.payload.len() as u64;
+            match published {
+                Published::Handed { is_matched } | Published::Pending { is_matched, .. } => {
+                    flow.unmatched += u64::from(!is_matched);
+                }
+                Published::Unknown => {}
+                _ => flow.refused_late += 1,
+            }
         }
         published
     }
@@ -162,7 +172,10 @@ impl Broker for Link<'_> {
         self.shard.report_denied(self.local, &report);
         let line = match report {
             Report::PublishRefused { topic, code, .. } => {
-                self.shard.stats.publish_refused += 1;
+                match self.local.tenant {
+                    Some(tenant) => self.shard.flow(tenant).refused += 1,
+                    None => self.shard.stats.publish_refused += 1,
+                }
                 format!("publish to {topic:?} refused: {code}")
             }
             Report::SubscribeRefused { filter, code, .. } => {

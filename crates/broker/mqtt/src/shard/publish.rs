@@ -124,14 +124,14 @@ impl Shard {
         for group in &resolved.groups {
             match group.choose(message.publisher, None) {
                 Some(member) => sort(group, member, 0, &mut members, &mut shared),
-                None => self.stats.dropped(DropReason::SessionClosed),
+                None => self.flow(number).lost(DropReason::SessionClosed),
             }
         }
-        let targets = Targets { routes: &resolved.inboxes, shared: &shared };
-        let call = self.append(number, targets, message, exchange, reply_to);
+        let call = self.append(number, (&resolved.inboxes, &shared), message, exchange, reply_to);
         shared.clear();
         let is_refused = reply_to.is_some() && refusal(call).is_some();
         if !is_refused {
+            self.flow(number).copies += (resolved.locals.len() + members.len()) as u64;
             for target in &resolved.locals {
                 self.deliver_local(number, target, message);
             }
@@ -179,7 +179,7 @@ impl Shard {
             connection.is_dirty = true;
             self.dirty.push(target.slot);
         }
-        self.count(delivered, message);
+        self.count(number, delivered, message);
     }
 
     /// Gives a message to a member of a shared group that is a transient session.
@@ -246,7 +246,7 @@ impl Shard {
             self.regroup(number, target, returned, message);
             return true;
         }
-        self.count(delivered, message);
+        self.count(number, delivered, message);
         true
     }
 
@@ -262,7 +262,7 @@ impl Shard {
     ) {
         let Returned { by, reason } = returned;
         if target.hops >= HOPS_MAX {
-            self.stats.dropped(reason);
+            self.flow(number).dropped(reason);
             return;
         }
         let is_it = |group: &&Arc<Group>| {
@@ -277,14 +277,16 @@ impl Shard {
             _ => group.choose_with_room(message.publisher, by),
         });
         let (Some(group), Some(member)) = (&group, member) else {
-            self.stats.dropped(reason);
+            self.flow(number).dropped(reason);
             return;
         };
         let (mut members, mut shared) = (Vec::new(), Vec::new());
         sort(group, member, target.hops + 1, &mut members, &mut shared);
+        let flow = self.flow(number);
+        flow.moved += 1;
+        flow.copies += members.len() as u64;
         // Its publisher has its answer already.
-        let targets = Targets { routes: &[], shared: &shared };
-        let _ = self.append(number, targets, message, None, None);
+        let _ = self.append(number, (&[], &shared), message, None, None);
         for (shard, target) in &members {
             self.send_member(number, *shard, target, message);
         }
@@ -295,24 +297,35 @@ impl Shard {
     fn append(
         &mut self,
         number: TenantNumber,
-        targets: Targets<'_>,
+        (routes, shared): (&[InboxRoute], &[SharedRoute]),
         message: &Message<'_>,
         exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
     ) -> Call<Settlement> {
-        let count = targets.routes.len() + targets.shared.len();
+        let count = routes.len() + shared.len();
         if count == 0 && exchange.is_none() {
             return Call::Ready(Settlement::Done);
         }
         let mut direct = std::mem::take(&mut self.direct);
         direct.clear();
+        let targets = Targets { tenant: &self.tenant(number).id, routes, shared };
         let call = self.node.inbox.append(targets, message, exchange, reply_to, &mut direct);
         self.deliver_direct(number, &direct, message);
         self.direct = direct;
-        if reply_to.is_none()
-            && let Some(reason) = refusal(call)
-        {
-            (0..count).for_each(|_| self.stats.dropped(reason));
+        let is_asked_for = reply_to.is_some();
+        let flow = self.flow(number);
+        match (call, refusal(call)) {
+            // The publisher brings it again.
+            (_, Some(_)) if is_asked_for => {}
+            (_, Some(reason)) => (0..count).for_each(|_| flow.lost(reason)),
+            // The publisher's session has another owner, and nobody has it.
+            (Call::Ready(Settlement::Unknown), None) => {
+                (0..count).for_each(|_| flow.lost(DropReason::SessionClosed));
+            }
+            (_, None) => {
+                flow.copies += count as u64;
+                flow.stored += count as u64;
+            }
         }
         call
     }
@@ -324,27 +337,15 @@ impl Shard {
         direct: &[DirectDelivery],
         message: &Message<'_>,
     ) {
+        let flow = self.flow(number);
+        flow.copies += direct.len() as u64;
+        flow.handed_back += direct.len() as u64;
         for delivery in direct {
             let owner = delivery.owner;
             let batch = &mut self.outbound[owner.shard.index()];
             let address = (owner.slot, owner.generation);
             batch.push_direct(number, address, delivery.options, delivery.subscription_id, message);
             self.has_outbound = true;
-        }
-    }
-
-    #[inline]
-    pub(super) fn count(&mut self, delivered: Delivered, message: &Message<'_>) {
-        if is_kept(delivered) {
-            self.given.note(message);
-        }
-        match delivered {
-            Delivered::Sent => {
-                self.stats.sent += 1;
-                self.stats.sent_bytes += message.payload.len() as u64;
-            }
-            Delivered::Queued => self.stats.queued += 1,
-            Delivered::Dropped(reason) => self.stats.dropped(reason),
         }
     }
 }

@@ -100,16 +100,16 @@ impl Shard {
                 continue;
             }
             read.left -= 1;
-            self.deliver_retained(session, connection, read, stored);
+            self.deliver_retained(tenant, session, connection, (read, stored));
         }
     }
 
     fn deliver_retained(
         &mut self,
+        tenant: TenantNumber,
         session: SessionRef,
         connection: &mut Box<Connection>,
-        read: &RetainedRead,
-        stored: &Arc<StoredMessage>,
+        (read, stored): (&RetainedRead, &Arc<StoredMessage>),
     ) {
         let message = stored.as_message();
         let qos = message.qos.min(read.options.qos);
@@ -129,11 +129,17 @@ impl Shard {
                 subscription_id: read.subscription_id,
             };
             let message = Message { retain: true, ..message };
-            let targets = Targets { routes: &[route], shared: &[] };
+            let tenant_id = &self.tenant(tenant).id;
+            let targets = Targets { tenant: tenant_id, routes: &[route], shared: &[] };
             let call = self.node.inbox.append(targets, &message, None, None, &mut Vec::new());
+            let flow = self.flow(tenant);
+            flow.copies += 1;
             match refusal(call) {
-                Some(reason) => self.stats.dropped(reason),
-                None => connection.session.note_appended(),
+                Some(reason) => flow.dropped(reason),
+                None => {
+                    flow.stored += 1;
+                    connection.session.note_appended();
+                }
             }
             return;
         }
@@ -150,6 +156,7 @@ impl Shard {
             self.mark_dirty(session, connection);
         }
         debug_assert_ne!(delivered, Delivered::Dropped(DropReason::NoLocal));
-        self.count(delivered, &message);
+        self.flow(tenant).copies += 1;
+        self.count(tenant, delivered, &message);
     }
 }

@@ -27,8 +27,7 @@ impl Shard {
         self.recheck();
         self.charge_caches();
         self.go_on_draining();
-        self.stats.connections = self.connections as u64;
-        self.node.stats.publish(self.id.index(), &self.stats);
+        self.publish_counters();
         self.wake_flusher();
     }
 
