@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ratatosk_clock::SystemClock;
 use ratatosk_contract::{inbox::Inbox as _, retain::RetainLimits, sessions::Sessions as _};
 use ratatosk_dist::DistService;
-use ratatosk_inbox::InboxService;
+use ratatosk_inbox::{InboxService, Repaired};
 use ratatosk_mqtt::{ListenerConfig, Mqtt, Running, Services};
 use ratatosk_plugin::{
     answer::BoxFuture,
@@ -55,9 +55,9 @@ impl Broker {
         plugins.start()?;
         let mqtt = Mqtt::new(mqtt_config(configuration));
         let post = mqtt.post();
-        let dist = Arc::new(DistService::new());
         let (store, failure) =
             Store::open(&configuration.data_dir, configuration.memory_limit, clock)?;
+        let dist = Arc::new(DistService::new().kept_in(store.keyspace(Space::Dist)));
         let sessions = Arc::new(post.clone());
         let inbox = InboxService::new(dist.clone(), sessions.clone())
             .charged_to(accountant)
@@ -67,8 +67,13 @@ impl Broker {
             sessions,
             clock.epoch(),
         );
-        // Before anybody is let in.
-        inbox.restore(clock.now()).context("persistent sessions cannot be read")?;
+        // Before anybody is let in. Routes first: the sessions correct them.
+        dist.restore().context("routes cannot be read")?;
+        let repaired = inbox.restore(clock.now()).context("persistent sessions cannot be read")?;
+        if repaired != Repaired::default() {
+            let Repaired { added, removed } = repaired;
+            tracing::info!(added, removed, "routes were not as the sessions have them: corrected");
+        }
         retain.restore().context("retained messages cannot be read")?;
         let (inbox, retain) = (Arc::new(inbox), Arc::new(retain));
         let session_dict = Arc::new(DictService::new());

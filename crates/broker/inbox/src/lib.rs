@@ -19,6 +19,7 @@ mod ownership;
 mod partition;
 mod partitions;
 mod queue;
+mod repair;
 mod restore;
 mod schema;
 mod service;
@@ -48,10 +49,13 @@ mod handover_test;
 #[cfg(test)]
 mod queue_test;
 #[cfg(test)]
+mod repair_test;
+#[cfg(test)]
 mod restore_test;
 #[cfg(test)]
 mod service_test;
 
 pub use coprocessor::InboxCoprocessor;
+pub use repair::Repaired;
 pub use service::InboxService;
 pub use stats::{Dropped, InboxStats};

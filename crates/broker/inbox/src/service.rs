@@ -161,9 +161,7 @@ impl InboxService {
     pub(crate) fn finish(&self, change: Change) {
         for ended in &change.ended {
             self.count.fetch_sub(1, Ordering::Relaxed);
-            for subscription in &ended.subscriptions {
-                self.remove_route(ended, &subscription.filter);
-            }
+            self.remove_routes(ended);
         }
         let sessions = &self.partitions.sessions;
         for (session, delivery) in change.deliveries {

@@ -11,7 +11,7 @@ use ratatosk_contract::{
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{InboxService, effect::Effect, partition::Ended, session::Session};
+use crate::{InboxService, effect::Effect, session::Session};
 
 impl InboxService {
     /// See [`Inbox::subscribe`](ratatosk_contract::inbox::Inbox::subscribe).
@@ -85,13 +85,6 @@ impl InboxService {
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         Ok(self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed)))
     }
-
-    pub(crate) fn remove_route(&self, ended: &Ended, filter: &str) {
-        let Ok(filter) = TopicFilter::parse(filter, &TopicLimits::PROTOCOL) else { return };
-        let key = receiver_key(&filter, ended.inbox, ended.publisher.0, ended.incarnation);
-        // That it is not there any more is as good.
-        let _ = self.dist.tenant(&ended.tenant).remove(&filter, &key);
-    }
 }
 
 /// The session as a receiver of `filter`.
@@ -119,7 +112,7 @@ pub(crate) fn receiver(
 }
 
 /// The same receiver, to be removed.
-fn receiver_key(
+pub(crate) fn receiver_key(
     filter: &TopicFilter<'_>,
     inbox: InboxId,
     id: u64,
