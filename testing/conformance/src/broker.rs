@@ -58,6 +58,8 @@ pub struct Setup {
     pub store: Arc<Store>,
     /// Where persistent sessions are kept. If they are, `store` does not stand before them.
     pub sessions_in: Option<Arc<dyn Keyspace>>,
+    /// Where the routes of persistent sessions are kept.
+    pub routes_in: Option<Arc<dyn Keyspace>>,
     /// Where retained messages are kept. If they are, `store` does not stand before them.
     pub retained_in: Option<Arc<dyn Keyspace>>,
     /// The memory that the broker may use.
@@ -76,6 +78,7 @@ impl Default for Setup {
             events: EventCollectors::default(),
             store: Store::new(),
             sessions_in: None,
+            routes_in: None,
             retained_in: None,
             memory_max: ByteCount::mebibytes(4096),
         }
@@ -252,7 +255,12 @@ async fn serve(
         });
     let mqtt = Mqtt::new(Config { listeners: listeners.collect(), ..setup.config });
     let post = mqtt.post();
-    let dist = Arc::new(DistService::new());
+    let mut dist = DistService::new();
+    if let Some(keyspace) = setup.routes_in {
+        dist = dist.kept_in(keyspace);
+        dist.restore().expect("what is kept can be read");
+    }
+    let dist = Arc::new(dist);
     let memory = Accountant::new(setup.memory_max);
     let are_sessions_kept = setup.sessions_in.is_some();
     let mut inbox = InboxService::new(dist.clone(), Arc::new(post.clone())).charged_to(&memory);

@@ -19,6 +19,7 @@ mod pauses;
 mod publish;
 mod refusals;
 mod retain;
+mod routes;
 mod session;
 mod shared;
 mod subscribe;

@@ -16,7 +16,7 @@ use crate::file::{Content, File};
 use crate::planted::Planted;
 
 /// Spaces: the store's own, and one for each keyspace.
-pub(crate) const SPACES: u8 = 3;
+pub(crate) const SPACES: u8 = 4;
 
 /// See the module. Clones are the same one.
 #[derive(Clone)]

@@ -6,7 +6,7 @@
 //! the disk forgets what was not synced (`disk`, `file`, `log`, `engine`). After every crash `probe`
 //! looks at what the disk would bring back, and `history` says whether some decision explains it: none
 //! before the last that was acknowledged, with all before it and nothing after. `ledger` is what was
-//! decided, kept naively; `replay` holds what is applied against the log from its first entry on.
+//! decided, kept naively; `routes` compares the routes with the sessions; `replay` holds what is applied against the log from its first entry on.
 //!
 //! Not here: connections (the services are called as shards call them), shared groups, and the
 //! network, for a node stands alone today. `planted` are faults that the oracles must find.
@@ -24,6 +24,7 @@ mod node;
 mod planted;
 mod probe;
 mod replay;
+mod routes;
 mod schedule;
 mod shelf;
 mod simulation;

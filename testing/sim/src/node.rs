@@ -1,4 +1,4 @@
-//! A node as it runs: the store, two pipes, and the services in front of them.
+//! A node as it runs: the store, three pipes, and the services in front of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,13 @@ use ratatosk_contract::retain::{Retain as _, RetainLimits, TenantRetained};
 use ratatosk_contract::sessions::{Delivery, Sessions};
 use ratatosk_contract::{SessionRef, TenantId, Ticket};
 use ratatosk_dist::DistService;
-use ratatosk_inbox::InboxService;
+use ratatosk_inbox::{InboxService, Repaired};
 use ratatosk_retain::RetainService;
 
 use crate::disk::Disk;
 use crate::planted::Planted;
 use crate::replay::Replay;
+use crate::routes::{self, Forgetful, Routes};
 use crate::store::{KEYSPACES, Stopped, Store};
 
 /// The tenant of everybody.
@@ -29,6 +30,8 @@ const TURNS_MAX: usize = 10_000;
 pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) dist: Arc<DistService>,
+    /// What of the routes was not as the sessions had it.
+    pub(crate) repaired: Repaired,
     pub(crate) inbox: InboxService,
     pub(crate) retain: RetainService,
     pub(crate) retained: Arc<dyn TenantRetained>,
@@ -80,7 +83,12 @@ impl Node {
             Arc::new(Pipe::new(Box::new(store.handle()), keyspace, clock.clone()))
         };
         let epoch = Epoch::new(Instant::ZERO, Timestamp::from_millis(began_ms));
-        let (dist, settled) = (Arc::new(DistService::new()), Arc::new(Settled::default()));
+        let mut routes = pipe(KEYSPACES[2]);
+        if planted == Some(Planted::RouteForgotten) {
+            routes = Arc::new(Forgetful(routes));
+        }
+        let dist = Arc::new(DistService::new().kept_in(routes));
+        let settled = Arc::new(Settled::default());
         let sessions: Arc<dyn Sessions> = settled.clone();
         let inbox = InboxService::new(dist.clone(), Arc::clone(&sessions));
         let inbox = inbox.kept_in(pipe(KEYSPACES[0]), epoch);
@@ -88,10 +96,19 @@ impl Node {
         let retain = retain.kept_in(pipe(KEYSPACES[1]), sessions, epoch);
         let corrupt = |error: ratatosk_engine::Error| Stopped(error.to_string());
         let now = epoch.instant(Timestamp::from_millis(clock.millis()));
-        inbox.restore(now).map_err(corrupt)?;
+        dist.restore().map_err(corrupt)?;
+        let repaired = inbox.restore(now).map_err(corrupt)?;
         retain.restore().map_err(corrupt)?;
         let retained = retain.tenant(&TenantId::new(TENANT));
-        Ok(Node { store, dist, inbox, retain, retained, settled, epoch, clock })
+        Ok(Node { store, dist, repaired, inbox, retain, retained, settled, epoch, clock })
+    }
+
+    /// The routes that the store has.
+    pub(crate) fn stored_routes(&self) -> Result<Routes, Stopped> {
+        let pipe = Pipe::new(Box::new(self.store.handle()), KEYSPACES[2], self.clock.clone());
+        let dist = DistService::new().kept_in(Arc::new(pipe));
+        dist.restore().map_err(|error| Stopped(error.to_string()))?;
+        Ok(routes::of(&dist))
     }
 
     /// The time of the process now.

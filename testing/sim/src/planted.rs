@@ -15,4 +15,6 @@ pub enum Planted {
     WillLate,
     /// A message of QoS 2 is queued, that it was accepted is not noted.
     ExchangeForgotten,
+    /// A route that is removed stays in the store.
+    RouteForgotten,
 }

@@ -19,6 +19,7 @@ use crate::history::History;
 use crate::ledger::{CLIENTS, FILTERS, Ledger, Queued, Session};
 use crate::node::{Node, SimClock, Start};
 use crate::replay::Replay;
+use crate::routes::{self, Routes};
 use crate::store::Stopped;
 
 /// Messages by topic.
@@ -31,6 +32,8 @@ pub(crate) struct Seen {
     /// At each moment, how many sessions are left and which wills were handed out.
     course: Vec<(u64, usize, BTreeSet<String>)>,
     pub(crate) retained: Shelf,
+    /// The routes in memory, and those in the store.
+    pub(crate) routes: [Routes; 2],
     /// The number of each will.
     pub(crate) wills: BTreeMap<String, u64>,
 }
@@ -51,6 +54,7 @@ pub(crate) fn look(disk: &Disk, now_ms: u64, moments: &BTreeSet<u64>) -> Result<
     };
     let clock = SimClock::at(now_ms);
     let node = open(&mut disk.copy(), &clock)?;
+    let routes = [routes::of(&node.dist), node.stored_routes()?];
     let sessions = (0..CLIENTS.len()).filter_map(|client| Some((client, session(&node, client)?)));
     let sessions = sessions.collect();
     let retained = shelf(&*node.retained, Instant::ZERO);
@@ -64,7 +68,7 @@ pub(crate) fn look(disk: &Disk, now_ms: u64, moments: &BTreeSet<u64>) -> Result<
         out.extend(due.iter().map(|will| text(&will.message.payload)));
         course.push((at_ms, node.inbox.len(), out.clone()));
     }
-    Ok(Seen { sessions, course, retained, wills })
+    Ok(Seen { sessions, course, retained, routes, wills })
 }
 
 /// The latest decision that explains what was seen.

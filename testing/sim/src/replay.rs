@@ -57,7 +57,8 @@ impl Replay {
         space: SpaceId,
         applied: u64,
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
-        let overlay = Arc::new(Overlay::new(MemoryEngine::new(crate::engine::SPACES), 3));
+        let spaces = crate::engine::SPACES;
+        let overlay = Arc::new(Overlay::new(MemoryEngine::new(spaces), spaces));
         let mut host = Host::new(Arc::clone(&overlay));
         let fresh = crate::store::coprocessor(&descriptor.keyspace);
         host.open(descriptor.clone(), space, fresh).map_err(|error| error.to_string())?;

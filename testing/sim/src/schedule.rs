@@ -150,6 +150,7 @@ impl Simulation {
             self.trace.note(&format!("apply: {count}"));
         }
         self.survive(stepped)?;
+        self.check_routes()?;
         self.settle()
     }
 

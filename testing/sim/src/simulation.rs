@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::{ReplyTo, SessionRef, ShardId, Ticket};
+use ratatosk_inbox::Repaired;
 use ratatosk_testkit::dice::Dice;
 
 use crate::clients::Link;
@@ -42,6 +43,8 @@ pub struct Outcome {
     pub crashes: u32,
     /// How many callers were told that what they asked for is durable.
     pub acknowledged: u64,
+    /// How many routes were not as the sessions had them, after a crash.
+    pub repaired: u64,
 }
 
 /// Something that must not be.
@@ -168,6 +171,7 @@ impl Simulation {
         self.ledgers.acknowledge(self.ledgers.last());
         self.topics.acknowledge(self.topics.last());
         self.check_replay()?;
+        self.check_routes()?;
         self.crash(Crash::Machine)
     }
 
@@ -266,8 +270,12 @@ impl Simulation {
             let start = Start { clock, began_ms, is_hasty, planted };
             match Node::open(&mut self.disk, start, &mut self.replay) {
                 Ok(node) => {
+                    let Repaired { added, removed } = node.repaired;
+                    self.outcome.repaired += (added + removed) as u64;
+                    self.trace.note(&format!("  routes: {added} added, {removed} removed"));
                     self.node = Some(node);
                     self.note_restored();
+                    self.check_routes()?;
                     return self.check_replay();
                 }
                 Err(Stopped(reason)) if self.disk.power.is_gone() => {
@@ -298,6 +306,10 @@ impl Simulation {
             ));
         };
         self.ledgers.return_to(number);
+        let expected = self.ledgers.now().routes();
+        if let Some(routes) = seen.routes.iter().find(|routes| **routes != expected) {
+            return Err(format!("the routes are {routes:?}, the sessions have {expected:?}"));
+        }
         // Nobody was told of what is gone, or came and went: its numbers may be given again.
         let (floor, ledger) = (self.ledgers.floor(), self.ledgers.now());
         let is_there = |inbox| ledger.sessions.values().any(|session| session.inbox == inbox);

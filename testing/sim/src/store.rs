@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_client::{Ranges, Read};
 use ratatosk_clock::Instant;
+use ratatosk_dist::DistCoprocessor;
 use ratatosk_engine::{Error, Overlay, SpaceId};
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
@@ -33,7 +34,7 @@ use crate::replay::Replay;
 /// The store's number.
 const STORE: u64 = 7;
 /// The keyspaces, in the order of their spaces.
-pub(crate) const KEYSPACES: [&str; 2] = ["inbox", "retain"];
+pub(crate) const KEYSPACES: [&str; 3] = ["inbox", "retain", "dist"];
 
 /// See the module.
 pub(crate) struct Store {
@@ -66,6 +67,7 @@ pub(crate) struct Stopped(pub(crate) String);
 /// The coprocessor of a keyspace, as it is before it has seen anything.
 pub(crate) fn coprocessor(keyspace: &str) -> Box<dyn Coprocessor> {
     match keyspace {
+        "dist" => Box::new(DistCoprocessor::new()),
         "inbox" => Box::new(InboxCoprocessor::new()),
         _ => Box::new(RetainCoprocessor::new()),
     }
@@ -73,7 +75,8 @@ pub(crate) fn coprocessor(keyspace: &str) -> Box<dyn Coprocessor> {
 
 /// The space of a keyspace.
 pub(crate) fn space(keyspace: &str) -> SpaceId {
-    SpaceId(if keyspace == KEYSPACES[0] { 1 } else { 2 })
+    let place = (1..).zip(KEYSPACES).find(|(_, known)| *known == keyspace);
+    SpaceId(place.map_or(0, |(place, _)| place))
 }
 
 impl Store {

@@ -42,3 +42,9 @@ fn a_will_that_is_kept_late_is_found() {
 fn an_exchange_that_is_forgotten_is_found() {
     is_found(Planted::ExchangeForgotten);
 }
+
+/// DIST-014: a repair at the next start would hide it.
+#[test]
+fn a_route_that_is_forgotten_is_found() {
+    is_found(Planted::RouteForgotten);
+}

@@ -36,6 +36,14 @@ fn what_is_applied_is_the_whole_log_however_it_was_cut() {
     sum(2_000..2_060);
 }
 
+/// DIST-014, DUR-002: routes are in a range of their own, which a crash may leave behind that of the
+/// sessions, or before it.
+#[test]
+fn routes_follow_the_sessions_whatever_a_crash_left_of_both() {
+    let repaired: u64 = (3_000..3_060).map(|seed| outcome(seed, STEPS).repaired).sum();
+    assert!(repaired > 20, "{repaired} routes were repaired");
+}
+
 #[test]
 fn a_seed_is_one_history() {
     for seed in 0..5 {

@@ -15,7 +15,7 @@ use ratatosk_contract::{
     sessions::Sessions as _,
 };
 use ratatosk_dist::DistService;
-use ratatosk_inbox::InboxService;
+use ratatosk_inbox::{InboxService, Repaired};
 use ratatosk_mqtt::{ListenerConfig, Mqtt, Running, Services};
 use ratatosk_plugin::{
     answer::BoxFuture,
@@ -71,9 +71,9 @@ impl Broker {
         plugins.start()?;
         let mqtt = Mqtt::new(mqtt_config(configuration));
         let post = mqtt.post();
-        let dist = Arc::new(DistService::new());
         let (store, failure) =
             Store::open(&configuration.data_dir, configuration.memory_limit, clock)?;
+        let dist = Arc::new(DistService::new().kept_in(store.keyspace(Space::Dist)));
         let sessions = Arc::new(post.clone());
         let inbox = InboxService::new(dist.clone(), sessions.clone())
             .charged_to(accountant)
@@ -83,10 +83,15 @@ impl Broker {
             sessions,
             clock.epoch(),
         );
-        // Before anybody is let in.
-        inbox
+        // Before anybody is let in. Routes first: the sessions correct them.
+        dist.restore().context(format!("routes cannot be read: {UNREADABLE}"))?;
+        let repaired = inbox
             .restore(clock.now())
             .context(format!("persistent sessions cannot be read: {UNREADABLE}"))?;
+        if repaired != Repaired::default() {
+            let Repaired { added, removed } = repaired;
+            tracing::info!(added, removed, "routes were not as the sessions have them: corrected");
+        }
         retain.restore().context(format!("retained messages cannot be read: {UNREADABLE}"))?;
         let (inbox, retain) = (Arc::new(inbox), Arc::new(retain));
         let session_dict = Arc::new(DictService::new());

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use ratatosk_client::{Keyspace, Pipe};
 use ratatosk_clock::SystemClock;
+use ratatosk_dist::DistCoprocessor;
 use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
@@ -38,15 +39,17 @@ pub(crate) struct Store {
 /// Which keyspace.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
+    Dist,
     Inbox,
     Retain,
 }
 
 impl Space {
-    const ALL: [Self; 2] = [Self::Inbox, Self::Retain];
+    const ALL: [Self; 3] = [Self::Dist, Self::Inbox, Self::Retain];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Dist => "dist.route",
             Self::Inbox => "inbox.session",
             Self::Retain => "retain.message",
         }
@@ -54,6 +57,7 @@ impl Space {
 
     fn coprocessor(self) -> Box<dyn Coprocessor> {
         match self {
+            Self::Dist => Box::<DistCoprocessor>::default(),
             Self::Inbox => Box::<InboxCoprocessor>::default(),
             Self::Retain => Box::<RetainCoprocessor>::default(),
         }

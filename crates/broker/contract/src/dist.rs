@@ -32,10 +32,16 @@ pub struct RouteId {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteEpoch(pub u64);
 
+/// The incarnation of every session that an earlier process left: older than every life of this one.
+pub const RESTORED_LIFE: u64 = 1;
+
 /// The routing service of a node.
 pub trait Dist: Send + Sync {
     /// The routes of one tenant; made when first asked for.
     fn tenant(&self, tenant: &TenantId) -> Arc<dyn TenantRoutes>;
+
+    /// The tenants that have routes.
+    fn tenants(&self) -> Vec<TenantId>;
 }
 
 /// The routes of one tenant.
@@ -59,6 +65,18 @@ pub trait TenantRoutes: Send + Sync {
     /// Takes a receiver from the filter of `route`, as [`TenantRoutes::remove`] does. A route does
     /// not name a group: members are removed by their filter, here the answer is false.
     fn remove_route(&self, route: RouteId, receiver: &ReceiverKey) -> Call<bool>;
+
+    /// Takes each receiver from its filter, as [`TenantRoutes::remove`] does, and answers how many
+    /// were there. What is stored of them goes together.
+    fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize;
+
+    /// Adds a receiver that a session's record says is there, whatever the limits and the room in
+    /// the store. For the start, before anybody is let in. DIST-014
+    fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored;
+
+    /// Appends routes of persistent sessions to `found`, from the place `from` on; answers where to
+    /// go on, `None` at the end. What comes or goes meanwhile may be missing.
+    fn stored(&self, from: usize, found: &mut Vec<StoredRoute>) -> Option<usize>;
 
     /// The route of a filter, without its share prefix, if it has one.
     fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId>;
@@ -141,6 +159,37 @@ pub struct InboxRoute {
     pub options: SubscriptionOptions,
     /// The subscription identifier, if the client gave one.
     pub subscription_id: Option<u32>,
+}
+
+/// What became of a receiver that a session's record has.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The route was stored just so, or nothing is stored.
+    Known,
+    /// It was not, and is again.
+    Repaired,
+}
+
+/// A route of a persistent session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRoute {
+    /// The filter as the client wrote it, with its share prefix.
+    pub filter: Box<str>,
+    /// The session and what it asked for.
+    pub route: InboxRoute,
+    /// The session's number as a member, if the filter is shared.
+    pub member: Option<u64>,
+}
+
+impl StoredRoute {
+    /// The receiver, to be removed.
+    pub fn key(&self) -> ReceiverKey {
+        let InboxRoute { inbox, incarnation, .. } = self.route;
+        match self.member {
+            None => ReceiverKey::Inbox { inbox, incarnation },
+            Some(id) => ReceiverKey::Member { id, incarnation },
+        }
+    }
 }
 
 /// One route's transient receivers.

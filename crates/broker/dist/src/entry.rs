@@ -15,12 +15,14 @@ use std::{
 };
 
 use ratatosk_contract::{
-    dist::{AddError, InboxRoute, RouteId},
-    group::{Group, Member},
+    dist::{AddError, InboxRoute, Receiver, RouteId},
+    group::{Group, Member, MemberTarget},
     identity::ShardSet,
     inbox::InboxId,
 };
 use ratatosk_topic::{FilterId, Share};
+
+use crate::schema::Kept;
 
 /// One place of the table beside the filter index.
 #[derive(Debug)]
@@ -48,8 +50,8 @@ struct Rare {
 pub(crate) enum Added {
     /// It was there, just so, or in a later life.
     Nothing,
-    /// What was known of it was replaced.
-    Replaced,
+    /// What was known of it was replaced; of that, this was kept.
+    Replaced(Option<Kept>),
     /// It is new.
     New,
 }
@@ -59,10 +61,10 @@ pub(crate) enum Added {
 pub(crate) enum Removed {
     /// It was not there, or only in a later life.
     Nothing,
-    /// It is gone.
-    Receiver,
+    /// It is gone; of it, this was kept.
+    Receiver(Option<Kept>),
     /// It is gone, and its group with it.
-    Group,
+    Group(Option<Kept>),
 }
 
 impl Entry {
@@ -84,10 +86,38 @@ impl Entry {
         self.rare.as_ref().map_or(&[], |rare| &rare.groups)
     }
 
+    /// The routes of persistent sessions, each with the group and the number of a member.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = (InboxRoute, Option<(&Group, u64)>)> {
+        let plain = self.inboxes().iter().map(|route| (*route, None));
+        let members = self.groups().iter().flat_map(|group| {
+            let of =
+                move |member: &Member| Some((stored_route(member)?, Some((&**group, member.id))));
+            group.members.iter().filter_map(of)
+        });
+        plain.chain(members)
+    }
+
     /// The group `share`, if it has members.
     pub(crate) fn group(&self, share: Share<'_>) -> Option<&Arc<Group>> {
         let at = group_position(self.groups(), share).ok()?;
         self.groups().get(at)
+    }
+
+    /// Whether adding the receiver would change nothing.
+    pub(crate) fn has(&self, share: Option<Share<'_>>, receiver: &Receiver) -> bool {
+        match receiver {
+            Receiver::Shard(shard) => self.shards.contains(*shard),
+            Receiver::Inbox(route) => {
+                let found = inbox_position(self.inboxes(), route.inbox);
+                found.is_ok_and(|at| !is_route_replaced(&self.inboxes()[at], route))
+            }
+            Receiver::Member { member, .. } => {
+                let members = share.and_then(|share| Some(&self.group(share)?.members[..]));
+                let members = members.unwrap_or_default();
+                let found = member_position(members, member.id);
+                found.is_ok_and(|at| !is_replaced(&members[at], member))
+            }
+        }
     }
 
     /// DIST-001
@@ -100,11 +130,11 @@ impl Entry {
             }
             Ok(at) => at,
         };
-        if inboxes[at].incarnation > route.incarnation || inboxes[at] == route {
+        if !is_route_replaced(&inboxes[at], &route) {
             return Added::Nothing;
         }
-        inboxes[at] = route;
-        Added::Replaced
+        let before = mem::replace(&mut inboxes[at], route);
+        Added::Replaced(Some(Kept::of(&before)))
     }
 
     /// DIST-002
@@ -118,10 +148,10 @@ impl Entry {
         if rare.inboxes[at].incarnation > incarnation {
             return Removed::Nothing;
         }
-        rare.inboxes.remove(at);
+        let kept = Kept::of(&rare.inboxes.remove(at));
         shrink_lean(&mut rare.inboxes);
         self.drop_empty();
-        Removed::Receiver
+        Removed::Receiver(Some(kept))
     }
 
     /// Nothing is changed on an error. MQTT-086
@@ -162,8 +192,9 @@ impl Entry {
                 Ok((Added::Nothing, IsNewGroup::No))
             }
             Ok(at) => {
+                let before = Kept::of_member(&group.members[at]);
                 change_members(group, |members| members[at] = member);
-                Ok((Added::Replaced, IsNewGroup::No))
+                Ok((Added::Replaced(before), IsNewGroup::No))
             }
         }
     }
@@ -183,16 +214,17 @@ impl Entry {
         if group.members[at].incarnation > incarnation {
             return Removed::Nothing;
         }
+        let kept = Kept::of_member(&group.members[at]);
         if group.members.len() > 1 {
             change_members(group, |members| {
                 members.remove(at);
             });
-            return Removed::Receiver;
+            return Removed::Receiver(kept);
         }
         rare.groups.remove(group_at);
         shrink_lean(&mut rare.groups);
         self.drop_empty();
-        Removed::Group
+        Removed::Group(kept)
     }
 
     /// Panics unless the invariants of the file's head hold.
@@ -240,8 +272,20 @@ fn group_position(groups: &[Arc<Group>], share: Share<'_>) -> Result<usize, usiz
     })
 }
 
+/// The route of a member that is a persistent session.
+fn stored_route(member: &Member) -> Option<InboxRoute> {
+    let MemberTarget::Inbox(inbox) = member.target else { return None };
+    let Member { incarnation, options, subscription_id, .. } = *member;
+    Some(InboxRoute { inbox, incarnation, options, subscription_id })
+}
+
 fn member_position(members: &[Member], id: u64) -> Result<usize, usize> {
     members.binary_search_by_key(&id, |member| member.id)
+}
+
+/// As [`is_replaced`], for a session of its own.
+fn is_route_replaced(old: &InboxRoute, new: &InboxRoute) -> bool {
+    new.incarnation >= old.incarnation && old != new
 }
 
 /// Whether `new` says anything that `old` does not, and is not of an earlier life.

@@ -9,15 +9,20 @@ use std::sync::{
 };
 
 use ratatosk_contract::{
-    dist::{AddError, Receiver, ReceiverKey, Resolution, RouteId, TransientRoute},
+    dist::{AddError, Receiver, ReceiverKey, Resolution, RouteId, StoredRoute, TransientRoute},
     group::Group,
 };
-use ratatosk_topic::{FilterId, FilterIndex, Share, TopicFilter, TopicName};
+use ratatosk_topic::{
+    FilterId, FilterIndex, ORDERED_SHARE_PREFIX, SHARE_PREFIX, Share, TopicFilter, TopicName,
+};
 
 use crate::{
     DistStats,
     entry::{Added, Entry, IsNewGroup, Removed},
 };
+
+/// How many filters are looked at for a page of [`Table::stored`].
+const STORED_FILTERS: usize = 4_096;
 
 /// The routes of one tenant, for one writer or many readers.
 pub(crate) struct Table {
@@ -94,7 +99,7 @@ impl Table {
         &mut self,
         filter: &TopicFilter<'_>,
         receiver: Receiver,
-    ) -> (Result<RouteId, AddError>, Changed) {
+    ) -> (Result<(RouteId, Added), AddError>, Changed) {
         let share = filter.share();
         let is_member = matches!(receiver, Receiver::Member { .. });
         assert!(share.is_some() || !is_member, "filter {filter} of a member names its group");
@@ -108,24 +113,24 @@ impl Table {
             Receiver::Shard(shard) => {
                 let is_added = entry.shards.insert(shard);
                 self.shards += usize::from(is_added);
-                Ok(Changed::when(is_added))
+                Ok(if is_added { Added::New } else { Added::Nothing })
             }
             Receiver::Inbox(inbox) => {
                 let added = entry.add_inbox(inbox);
                 self.inboxes += usize::from(added == Added::New);
-                Ok(Changed::when(added != Added::Nothing))
+                Ok(added)
             }
             Receiver::Member { member, members_max } => {
                 let share = share.unwrap_or(Share { group: "", ordered: false });
                 entry.add_member(share, route, member, members_max).map(|(added, group)| {
                     self.members += usize::from(added == Added::New);
                     self.groups += usize::from(group == IsNewGroup::Yes);
-                    Changed::when(added != Added::Nothing)
+                    added
                 })
             }
         };
         match outcome {
-            Ok(changed) => (Ok(route), changed),
+            Ok(added) => (Ok((route, added)), Changed::when(added != Added::Nothing)),
             Err(refused) => {
                 self.drop_if_empty(number);
                 (Err(refused), Changed::No)
@@ -138,10 +143,10 @@ impl Table {
         &mut self,
         filter: &TopicFilter<'_>,
         receiver: &ReceiverKey,
-    ) -> (bool, Changed) {
+    ) -> (Removed, Changed) {
         match self.index.find(filter.filter()) {
             Some(number) => self.remove_receiver(number, filter.share(), receiver),
-            None => (false, Changed::No),
+            None => (Removed::Nothing, Changed::No),
         }
     }
 
@@ -150,11 +155,33 @@ impl Table {
         &mut self,
         route: RouteId,
         receiver: &ReceiverKey,
-    ) -> (bool, Changed) {
+    ) -> (Removed, Changed) {
         match self.entry_of(route) {
             Some(entry) => self.remove_receiver(entry.filter, None, receiver),
-            None => (false, Changed::No),
+            None => (Removed::Nothing, Changed::No),
         }
+    }
+
+    /// Whether adding the receiver would change nothing.
+    pub(crate) fn has(&self, filter: &TopicFilter<'_>, receiver: &Receiver) -> bool {
+        let found = self.index.find(filter.filter()).and_then(|number| self.entry(number));
+        found.is_some_and(|entry| entry.has(filter.share(), receiver))
+    }
+
+    /// Appends the routes of persistent sessions of some filters; answers where the next begin.
+    pub(crate) fn stored(&self, from: usize, found: &mut Vec<StoredRoute>) -> Option<usize> {
+        let end = self.entries.len().min(from.saturating_add(STORED_FILTERS));
+        for entry in self.entries.get(from..end)? {
+            let Some(text) = self.index.text(entry.filter).filter(|_| !entry.is_empty()) else {
+                continue;
+            };
+            found.extend(entry.stored().map(|(route, member)| StoredRoute {
+                filter: member.map_or_else(|| text.into(), |(group, _)| shared(group, text)),
+                route,
+                member: member.map(|(_, id)| id),
+            }));
+        }
+        (end < self.entries.len()).then_some(end)
     }
 
     pub(crate) fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId> {
@@ -174,31 +201,32 @@ impl Table {
         number: FilterId,
         share: Option<Share<'_>>,
         receiver: &ReceiverKey,
-    ) -> (bool, Changed) {
+    ) -> (Removed, Changed) {
         let entry = &mut self.entries[number.index()];
-        let is_removed = match *receiver {
+        let removed = match *receiver {
             ReceiverKey::Shard(shard) => {
                 let is_removed = entry.shards.remove(shard);
                 self.shards -= usize::from(is_removed);
-                is_removed
+                if is_removed { Removed::Receiver(None) } else { Removed::Nothing }
             }
             ReceiverKey::Inbox { inbox, incarnation } => {
-                let is_removed = entry.remove_inbox(inbox, incarnation) != Removed::Nothing;
-                self.inboxes -= usize::from(is_removed);
-                is_removed
+                let removed = entry.remove_inbox(inbox, incarnation);
+                self.inboxes -= usize::from(removed != Removed::Nothing);
+                removed
             }
             ReceiverKey::Member { id, incarnation } => {
                 let removed = share
                     .map_or(Removed::Nothing, |share| entry.remove_member(share, id, incarnation));
                 self.members -= usize::from(removed != Removed::Nothing);
-                self.groups -= usize::from(removed == Removed::Group);
-                removed != Removed::Nothing
+                self.groups -= usize::from(matches!(removed, Removed::Group(_)));
+                removed
             }
         };
+        let is_removed = removed != Removed::Nothing;
         if is_removed {
             self.drop_if_empty(number);
         }
-        (is_removed, Changed::when(is_removed))
+        (removed, Changed::when(is_removed))
     }
 
     fn make_entry(&mut self, filter: FilterId) {
@@ -252,6 +280,12 @@ impl Table {
         assert_eq!((shards, inboxes), (self.shards, self.inboxes));
         assert_eq!((groups, members), (self.groups, self.members));
     }
+}
+
+/// The filter as a member of the group wrote it.
+fn shared(group: &Group, filter: &str) -> Box<str> {
+    let prefix = if group.is_ordered { ORDERED_SHARE_PREFIX } else { SHARE_PREFIX };
+    [prefix, &group.name, "/", filter].concat().into()
 }
 
 fn route_of(entry: &Entry) -> RouteId {

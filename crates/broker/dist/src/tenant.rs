@@ -1,4 +1,8 @@
 //! The routes of one tenant: a table behind a lock that readers do not contend for, and the epoch.
+//!
+//! Where routes of persistent sessions are kept, whoever changes one has his turn: the table changes,
+//! and what came of it is submitted, before the next one's turn. Readers do not wait for that, and
+//! routes of transient sessions neither.
 
 use std::sync::{
     Arc, PoisonError,
@@ -6,33 +10,65 @@ use std::sync::{
 };
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard};
+use parking_lot::Mutex;
 use ratatosk_contract::{
-    Call,
-    dist::{AddError, Receiver, ReceiverKey, Resolution, RouteEpoch, RouteId, TenantRoutes},
+    Call, TenantId,
+    dist::{
+        AddError, Receiver, ReceiverKey, Resolution, Restored, RouteEpoch, RouteId, StoredRoute,
+        TenantRoutes,
+    },
     group::Group,
 };
-use ratatosk_topic::{TopicFilter, TopicName};
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use crate::{
     DistStats,
+    entry::Removed,
+    journal::Journal,
+    schema::Kept,
     table::{Changed, Table},
 };
 
 /// The routes of one tenant.
 pub(crate) struct Tenant {
+    id: TenantId,
     /// Readers are on the packet path: each thread has its own part of the lock.
     table: ShardedLock<Table>,
     /// Written under the write lock only, after the change and before the lock is given up. So a
     /// resolution, made under the read lock, knows exactly which changes it has seen.
     epoch: AtomicU64,
+    /// `None` also if the tenant's name is too long for it: then persistent sessions are refused.
+    journal: Option<Arc<Journal>>,
+    is_unfit: bool,
+    /// The turn of whoever changes what the journal keeps.
+    turn: Mutex<()>,
 }
 
 impl Tenant {
-    pub(crate) fn new(hash_seed: u64, generations: Arc<AtomicU32>) -> Self {
+    pub(crate) fn new(
+        id: TenantId,
+        hash_seed: u64,
+        generations: Arc<AtomicU32>,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
+        let takes = Journal::takes(id.as_str());
         Tenant {
+            id,
             table: ShardedLock::new(Table::new(hash_seed, generations)),
             epoch: AtomicU64::new(0),
+            is_unfit: journal.is_some() && !takes,
+            journal: journal.filter(|_| takes),
+            turn: Mutex::new(()),
         }
+    }
+
+    pub(crate) fn id(&self) -> &TenantId {
+        &self.id
+    }
+
+    /// Adds a receiver that the journal has.
+    pub(crate) fn load(&self, filter: &TopicFilter<'_>, receiver: Receiver) {
+        let _ = self.change(|table| table.add(filter, receiver));
     }
 
     pub(crate) fn stats(&self) -> DistStats {
@@ -74,17 +110,88 @@ impl TenantRoutes for Tenant {
     }
 
     fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>> {
-        Call::Ready(self.change(|table| table.add(filter, receiver)))
+        let (member, kept) = kept_of(&receiver);
+        let journal = match &self.journal {
+            Some(journal) if !matches!(receiver, Receiver::Shard(_)) => journal,
+            None if self.is_unfit && kept.is_some() => return Call::Ready(Err(AddError::Busy)),
+            _ => {
+                let added = self.change(|table| table.add(filter, receiver));
+                return Call::Ready(added.map(|(route, _)| route));
+            }
+        };
+        let _turn = self.turn.lock();
+        // Who asks for what he has is not refused. MQTT-077, DUR-006
+        if kept.is_some() && !journal.has_room() && !self.read().has(filter, &receiver) {
+            return Call::Ready(Err(AddError::Busy));
+        }
+        Call::Ready(self.change(|table| table.add(filter, receiver)).map(|(route, added)| {
+            let mut writing = journal.write(self.id.as_str());
+            writing.added(*filter, member, added, kept);
+            writing.finish();
+            route
+        }))
     }
 
     // [MQTT-3.10.4-1] The filter that is equal, byte by byte; [MQTT-3.10.4-2] no later resolution
     // has it.
     fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool> {
-        Call::Ready(self.change(|table| table.remove(filter, receiver)))
+        Call::Ready(self.remove_each(&[(*filter, *receiver)]) > 0)
     }
 
     fn remove_route(&self, route: RouteId, receiver: &ReceiverKey) -> Call<bool> {
-        Call::Ready(self.change(|table| table.remove_route(route, receiver)))
+        let journal = self.journal.as_ref().filter(|_| !matches!(receiver, ReceiverKey::Shard(_)));
+        let Some(journal) = journal else {
+            let removed = self.change(|table| table.remove_route(route, receiver));
+            return Call::Ready(removed != Removed::Nothing);
+        };
+        let _turn = self.turn.lock();
+        let mut text = String::new();
+        self.filter_text(route, &mut text);
+        let removed = self.change(|table| table.remove_route(route, receiver));
+        let filter = TopicFilter::parse(&text, &TopicLimits::PROTOCOL);
+        if let (true, Ok(filter)) = (removed != Removed::Nothing, filter) {
+            let mut writing = journal.write(self.id.as_str());
+            writing.removed(filter, None, removed);
+            writing.finish();
+        }
+        Call::Ready(removed != Removed::Nothing)
+    }
+
+    fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize {
+        let is_stored = |key: &ReceiverKey| !matches!(key, ReceiverKey::Shard(_));
+        let has_stored = receivers.iter().any(|(_, key)| is_stored(key));
+        let journal = self.journal.as_ref().filter(|_| has_stored);
+        let _turn = journal.map(|_| self.turn.lock());
+        let mut writing = journal.map(|journal| journal.write(self.id.as_str()));
+        let mut count = 0;
+        for (filter, key) in receivers {
+            let removed = self.change(|table| table.remove(filter, key));
+            count += usize::from(removed != Removed::Nothing);
+            if let Some(writing) = &mut writing {
+                writing.removed(*filter, member_of(key), removed);
+            }
+        }
+        if let Some(writing) = writing {
+            writing.finish();
+        }
+        count
+    }
+
+    fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {
+        let (member, kept) = kept_of(&receiver);
+        let _turn = self.turn.lock();
+        let added = self.change(|table| table.add(filter, receiver));
+        let (Some(journal), Ok((_, added))) = (&self.journal, added) else {
+            return Restored::Known;
+        };
+        let mut writing = journal.write(self.id.as_str());
+        let is_known = writing.added(*filter, member, added, kept);
+        writing.finish();
+        if is_known { Restored::Known } else { Restored::Repaired }
+    }
+
+    fn stored(&self, from: usize, found: &mut Vec<StoredRoute>) -> Option<usize> {
+        self.read().stored(from, found)
     }
 
     fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId> {
@@ -104,5 +211,21 @@ impl TenantRoutes for Tenant {
 
     fn len(&self) -> usize {
         self.read().len()
+    }
+}
+
+/// The number as a member, and what the journal keeps of a receiver.
+fn kept_of(receiver: &Receiver) -> (Option<u64>, Option<Kept>) {
+    match receiver {
+        Receiver::Shard(_) => (None, None),
+        Receiver::Inbox(route) => (None, Some(Kept::of(route))),
+        Receiver::Member { member, .. } => (Some(member.id), Kept::of_member(member)),
+    }
+}
+
+fn member_of(key: &ReceiverKey) -> Option<u64> {
+    match *key {
+        ReceiverKey::Member { id, .. } => Some(id),
+        ReceiverKey::Shard(_) | ReceiverKey::Inbox { .. } => None,
     }
 }

@@ -18,7 +18,7 @@ use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 use crate::{DistService, tenant::Tenant};
 
 fn tenant() -> Tenant {
-    Tenant::new(7, Arc::new(AtomicU32::new(0)))
+    Tenant::new(TenantId::new("t"), 7, Arc::new(AtomicU32::new(0)), None)
 }
 
 fn filter(text: &str) -> TopicFilter<'_> {

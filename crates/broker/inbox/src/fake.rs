@@ -13,10 +13,10 @@ use ratatosk_contract::{
     Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId, Ticket,
     call::Settlement,
     dist::{
-        AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, RouteEpoch, RouteId,
-        TenantRoutes,
+        AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, Restored, RouteEpoch,
+        RouteId, StoredRoute, TenantRoutes,
     },
-    group::{Group, Member},
+    group::{Group, Member, MemberTarget},
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
         QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
@@ -42,6 +42,10 @@ pub(crate) struct FakeDist(pub(crate) Arc<FakeRoutes>);
 impl Dist for FakeDist {
     fn tenant(&self, _: &TenantId) -> Arc<dyn TenantRoutes> {
         Arc::clone(&self.0) as Arc<dyn TenantRoutes>
+    }
+
+    fn tenants(&self) -> Vec<TenantId> {
+        vec![TenantId::new("t")]
     }
 }
 
@@ -139,6 +143,44 @@ impl TenantRoutes for FakeRoutes {
         unreachable!("the inbox removes by filter")
     }
 
+    fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize {
+        let is_removed = |filter, key| self.remove(filter, key) == Call::Ready(true);
+        receivers.iter().filter(|(filter, key)| is_removed(filter, key)).count()
+    }
+
+    fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {
+        let stored = || {
+            let mut found = Vec::new();
+            assert_eq!(self.stored(0, &mut found), None);
+            found
+        };
+        let before = stored();
+        let added = self.add(filter, receiver);
+        assert!(matches!(added, Call::Ready(Ok(_))), "{added:?}");
+        let is_known = stored().iter().all(|held| before.contains(held));
+        if is_known { Restored::Known } else { Restored::Repaired }
+    }
+
+    fn stored(&self, _: usize, found: &mut Vec<StoredRoute>) -> Option<usize> {
+        let filters = self.filters.lock();
+        let text = |route: RouteId| &*filters[route.index as usize];
+        for (route, inbox) in self.inboxes.lock().iter() {
+            found.push(StoredRoute { filter: text(*route).into(), route: *inbox, member: None });
+        }
+        for group in self.groups.lock().iter() {
+            let share = if group.is_ordered { "$oshare" } else { "$share" };
+            let filter = format!("{share}/{}/{}", group.name, text(group.route));
+            for member in &group.members {
+                let MemberTarget::Inbox(inbox) = member.target else { continue };
+                let Member { incarnation, options, subscription_id, .. } = *member;
+                let route = InboxRoute { inbox, incarnation, options, subscription_id };
+                let (filter, member) = (filter.as_str().into(), Some(member.id));
+                found.push(StoredRoute { filter, route, member });
+            }
+        }
+        None
+    }
+
     fn find(&self, filter: &TopicFilter<'_>) -> Option<RouteId> {
         Some(self.route(filter))
     }
@@ -231,15 +273,8 @@ pub(crate) fn bench_on(keyspace: Arc<dyn Keyspace>, epoch: Epoch, now: Instant) 
 fn bench_of(make: impl FnOnce(InboxService) -> InboxService) -> Bench {
     let (dist, sessions) = (FakeDist::default(), Arc::new(FakeSessions::default()));
     let routes = Arc::clone(&dist.0);
-    let limits = QueueLimits {
-        messages_max: 100,
-        filters_max: 10,
-        members_max: 10,
-        qos0_drop_oldest: false,
-        qos0_when_offline: true,
-    };
     let inbox = InboxService::new(Arc::new(dist), Arc::clone(&sessions) as Arc<dyn Sessions>);
-    Bench { inbox: make(inbox), routes, sessions, limits, owners: AtomicU32::new(0) }
+    Bench::around(make(inbox), routes, sessions)
 }
 
 pub(crate) fn seconds(seconds: u64) -> Instant {
@@ -281,6 +316,21 @@ pub(crate) fn payloads(entries: &[Entry]) -> Vec<&str> {
 }
 
 impl Bench {
+    pub(crate) fn around(
+        inbox: InboxService,
+        routes: Arc<FakeRoutes>,
+        sessions: Arc<FakeSessions>,
+    ) -> Self {
+        let limits = QueueLimits {
+            messages_max: 100,
+            filters_max: 10,
+            members_max: 10,
+            qos0_drop_oldest: false,
+            qos0_when_offline: true,
+        };
+        Bench { inbox, routes, sessions, limits, owners: AtomicU32::new(0) }
+    }
+
     /// Attaches at `now` with a session that lives for 100 s.
     pub(crate) fn attach(&self, client: &str, now: Instant) -> Attached {
         self.attach_as(client, now, false, Some(100))

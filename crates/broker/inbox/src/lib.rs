@@ -20,6 +20,7 @@ mod ownership;
 mod partition;
 mod partitions;
 mod queue;
+mod repair;
 mod restore;
 mod schema;
 mod service;
@@ -54,6 +55,8 @@ mod inactive_test;
 #[cfg(test)]
 mod queue_test;
 #[cfg(test)]
+mod repair_test;
+#[cfg(test)]
 mod restore_test;
 #[cfg(test)]
 mod service_test;
@@ -63,5 +66,6 @@ mod takeover_model_test;
 mod takeover_test;
 
 pub use coprocessor::InboxCoprocessor;
+pub use repair::Repaired;
 pub use service::InboxService;
 pub use stats::{Dropped, InboxStats};

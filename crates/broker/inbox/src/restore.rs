@@ -17,8 +17,8 @@ use hashbrown::HashMap;
 use ratatosk_clock::{Epoch, Instant, Timestamp};
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::{
-    Call, Message, StoredMessage,
-    dist::TenantRoutes,
+    Message, StoredMessage,
+    dist::{RESTORED_LIFE, Restored, TenantRoutes},
     inbox::{DueWill, InboxId, Subscription, WillId},
 };
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};
@@ -34,6 +34,7 @@ use crate::{
     journal::{Effects, Journal, WillOrder},
     partitions::{Sequel, number_of, partition_number, partition_of},
     queue::{Item, Origin, Queue},
+    repair::Repaired,
     schema::{
         EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
         WillRecord,
@@ -44,9 +45,6 @@ use crate::{
 
 /// A command of what is to be corrected holds about so much.
 const COMMAND_BYTES: usize = 64 * 1024;
-
-/// The incarnation of what was restored: older than every life of this process.
-const LIFE: u64 = 1;
 
 /// What was found.
 #[derive(Default)]
@@ -74,12 +72,14 @@ struct Body {
 }
 
 impl InboxService {
-    /// Takes over what the keyspace has. To be called once, before anything else.
+    /// Takes over what the keyspace has, and corrects the routes that dist took over before; answers
+    /// which. To be called once, before anything else.
     ///
     /// # Errors
     /// The keyspace's, or [`Error::Corrupt`] if its data is not what was written.
-    pub fn restore(&self, now: Instant) -> Result<(), Error> {
-        let Some(journal) = &self.journal else { return Ok(()) };
+    pub fn restore(&self, now: Instant) -> Result<Repaired, Error> {
+        let mut repaired = Repaired::default();
+        let Some(journal) = &self.journal else { return Ok(repaired) };
         let mut found = Found::default();
         journal.keyspace.read(&mut |reader| {
             scan_all(reader, &KeyRange::all(), |key, value| {
@@ -89,11 +89,11 @@ impl InboxService {
                 found.add(parsed, value).map_err(|malformed| corrupt(key, malformed))
             })
         })?;
-        self.incarnation.fetch_max(LIFE, Ordering::Relaxed);
+        self.incarnation.fetch_max(RESTORED_LIFE, Ordering::Relaxed);
         let mut sessions = std::mem::take(&mut found.sessions);
         // Of two sessions of one identity the later is right.
         for (inbox, session) in sessions.iter().rev() {
-            self.restore_session(*inbox, session)?;
+            repaired.added += self.restore_session(*inbox, session)?;
         }
         sessions.retain(|inbox, session| {
             let is_there = self.partitions.lock_of(*inbox).sessions.contains_key(inbox);
@@ -102,6 +102,7 @@ impl InboxService {
             }
             is_there
         });
+        repaired.removed = self.remove_stale_routes();
         // Groups are known once all their members are.
         for (inbox, session) in &sessions {
             self.restore_queue(*inbox, session, &mut found.bodies)?;
@@ -117,40 +118,39 @@ impl InboxService {
         }
         self.count.store(sessions.len(), Ordering::Relaxed);
         sweep(journal, &found);
-        Ok(())
+        Ok(repaired)
     }
 
-    /// Makes a session with its subscriptions and their routes.
-    fn restore_session(&self, inbox: InboxId, found: &FoundSession) -> Result<(), Error> {
+    /// Makes a session with its subscriptions; answers how many of their routes were not as they
+    /// should be.
+    fn restore_session(&self, inbox: InboxId, found: &FoundSession) -> Result<usize, Error> {
         let record = &found.record;
         if partition_of(&record.identity) != partition_number(inbox.0) {
             return Err(corrupt(&Key::new(inbox, Place::Session).to_bytes(), Malformed));
         }
         let mut partition = self.partitions.lock_of(inbox);
         if partition.find(&record.identity).is_some() {
-            return Ok(());
+            return Ok(0);
         }
         let account = self.memory.account(record.identity.tenant.as_str());
-        let mut session = Session::restored(record.clone(), LIFE, &account);
+        let mut session = Session::restored(record.clone(), RESTORED_LIFE, &account);
         session.detach();
         let routes = self.dist.tenant(&record.identity.tenant);
+        let mut count = 0;
         for (ordinal, subscription) in &found.subscriptions {
             let key = || Key::new(inbox, Place::Subscription(*ordinal)).to_bytes();
             let filter = TopicFilter::parse(&subscription.filter, &TopicLimits::PROTOCOL);
             let filter = filter.map_err(|_| corrupt(&key(), Malformed))?;
             // Whoever was in a group stays in it, also if the tenant has a lower limit now.
             let receiver = receiver(&session, inbox, &filter, subscription, u32::MAX);
-            if !matches!(routes.add(&filter, receiver), Call::Ready(Ok(_))) {
-                let detail = format!("inbox: the route of {filter} cannot be added");
-                return Err(Error::Corrupt { detail });
-            }
+            count += usize::from(routes.restore(&filter, receiver) == Restored::Repaired);
             session.restore_subscription(*ordinal, subscription.clone());
         }
         for packet_id in &found.inbound {
             session.note_inbound(*packet_id, false);
         }
         partition.put(inbox, session);
-        Ok(())
+        Ok(count)
     }
 
     fn restore_queue(

@@ -175,9 +175,7 @@ impl InboxService {
     pub(crate) fn finish(&self, mut change: Change) {
         for ended in &change.ended {
             self.count.fetch_sub(1, Ordering::Relaxed);
-            for subscription in &ended.subscriptions {
-                self.remove_route(ended, &subscription.filter);
-            }
+            self.remove_routes(ended);
         }
         for Ended { tenant, subscriptions, .. } in std::mem::take(&mut change.ended) {
             let filters = subscriptions.iter().map(|held| &*held.filter);

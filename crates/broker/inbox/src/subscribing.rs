@@ -104,13 +104,6 @@ impl InboxService {
         self.finish(change);
         Ok(promised)
     }
-
-    pub(crate) fn remove_route(&self, ended: &Ended, filter: &str) {
-        let Ok(filter) = TopicFilter::parse(filter, &TopicLimits::PROTOCOL) else { return };
-        let key = receiver_key(&filter, ended.inbox, ended.publisher.0, ended.incarnation);
-        // That it is not there any more is as good.
-        let _ = self.dist.tenant(&ended.tenant).remove(&filter, &key);
-    }
 }
 
 /// The session as a receiver of `filter`.
@@ -138,7 +131,7 @@ pub(crate) fn receiver(
 }
 
 /// The same receiver, to be removed.
-fn receiver_key(
+pub(crate) fn receiver_key(
     filter: &TopicFilter<'_>,
     inbox: InboxId,
     id: u64,

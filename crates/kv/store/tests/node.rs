@@ -136,3 +136,19 @@ fn a_newer_format_is_refused_by_name() {
     assert!(matches!(refused, OpenError::Version { .. }), "{refused}");
     assert!(refused.to_string().contains("use a newer version"), "{refused}");
 }
+
+/// A folder of an earlier build: the keyspace that it lacks is made, the others are as they were.
+#[test]
+fn a_keyspace_that_is_missing_is_made_beside_the_others() {
+    let scratch = Scratch::new("node-keyspace");
+    let node = open(scratch.path());
+    assert_eq!(count(&node, &["a", "b"]), [1, 2]);
+    node.stop();
+    for expected in [3, 4] {
+        let mut config = config(scratch.path());
+        config.keyspaces.insert(0, ("another".to_owned(), Box::<Counter>::default()));
+        let node = Node::open(config).expect("the store opens");
+        assert_eq!(node.handle().ranges("another").len(), 1);
+        assert_eq!(count(&node, &["a"]), [expected]);
+    }
+}

@@ -17,8 +17,8 @@ const FLAG_DROP_OLDEST: u8 = 0x08;
 const FLAG_WHEN_OFFLINE: u8 = 0x10;
 const FLAGS: u8 = 0x1F;
 
-/// A session without its subscriptions and its queue. Not its incarnation: routes, which have it, do
-/// not outlive the process, and its number is never given again.
+/// A session without its subscriptions and its queue. Not its incarnation, which is counted by the
+/// clock of a process: on disk its number is its life, for it is never given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionRecord {
     pub(crate) identity: SessionIdentity,

@@ -1,0 +1,113 @@
+//! How commands change the data of a range of routes.
+//!
+//! What a command says was decided when it was submitted; here it is carried into the data, unless
+//! what is there is of a later life: so whatever is late, or repeated, harms no successor. A session
+//! of its own needs no such look, for each life has a key of its own; a member has one key in all
+//! its lives. DIST-001, DIST-002
+//!
+//! A range may end between any two routes. A command goes to the range of its first; effects that
+//! lie outside it are left out, and the answer says so.
+
+use bytes::Bytes;
+use ratatosk_engine::{Error, KeyRange, wire::Malformed};
+use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Writer};
+
+use crate::{
+    effect::{Command, Effect, Name},
+    schema::{member_inbox, record},
+};
+
+/// The part of a range that knows the routes of persistent sessions. Keeps nothing beside the data.
+#[derive(Debug, Default)]
+pub struct DistCoprocessor {
+    boundary: KeyRange,
+}
+
+impl DistCoprocessor {
+    /// One for a range without data that has every key, until it is told otherwise.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Coprocessor for DistCoprocessor {
+    fn reset(&mut self, boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+        self.boundary = boundary.clone();
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _position: Position,
+        command: &Bytes,
+        writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error> {
+        // Read to its end before any of it takes effect.
+        let Ok(Command { tenant, effects }) = Command::decode(command) else {
+            return Ok(Answer::Malformed.encode());
+        };
+        let mut answer = Answer::Done;
+        for effect in effects {
+            let key = effect.key(tenant);
+            if !self.boundary.contains(&key) {
+                answer = Answer::Outside;
+                continue;
+            }
+            if is_overtaken(&effect.name(), &key, writer)? {
+                continue;
+            }
+            match effect {
+                Effect::Added { filter, kept, .. } => writer.put(key, record(filter, &kept)),
+                Effect::Removed(_) => writer.remove(key),
+            }
+        }
+        Ok(answer.encode())
+    }
+
+    /// No questions are asked: the service reads the data itself.
+    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
+        Ok(Answer::Malformed.encode())
+    }
+}
+
+/// Whether a later life of the receiver has the route.
+fn is_overtaken(name: &Name<'_>, key: &[u8], writer: &Writer<'_>) -> Result<bool, Error> {
+    if name.member.is_none() {
+        return Ok(false);
+    }
+    let Some(value) = writer.get(key)? else { return Ok(false) };
+    let held = member_inbox(&value).map_err(|malformed| corrupt(key, malformed))?;
+    Ok(held > name.inbox)
+}
+
+/// What is on disk is not what was written.
+pub(crate) fn corrupt(key: &[u8], malformed: Malformed) -> Error {
+    Error::Corrupt { detail: format!("route {}: {malformed}", key.escape_ascii()) }
+}
+
+/// What the submitter of a command is told.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// All effects are in the data, or were overtaken.
+    Done,
+    /// Those within the range are.
+    Outside,
+    /// Nothing was changed: the command could not be read.
+    Malformed,
+}
+
+impl Answer {
+    fn encode(self) -> Bytes {
+        Bytes::from_static(match self {
+            Answer::Done => &[0],
+            Answer::Outside => &[1],
+            Answer::Malformed => &[2],
+        })
+    }
+
+    /// Whether the bytes say that all was carried out.
+    pub(crate) fn is_done(bytes: &[u8]) -> bool {
+        bytes == &Answer::Done.encode()[..]
+    }
+}

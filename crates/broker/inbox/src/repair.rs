@@ -1,0 +1,75 @@
+//! Routes against the sessions that they follow from.
+//!
+//! The records of sessions are the truth. A crash may have kept a record and lost its route, or the
+//! other way round, for they are in two ranges: so what dist took over at the start is compared. What
+//! is as it should be is not written again. DIST-014
+
+use ratatosk_contract::{
+    TenantId,
+    dist::{ReceiverKey, StoredRoute},
+};
+use ratatosk_topic::{TopicFilter, TopicLimits};
+
+use crate::{InboxService, partition::Ended, subscribing::receiver_key};
+
+/// How many routes were not as the sessions have them.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// They were missing, or said something else.
+    pub added: usize,
+    /// No session has them.
+    pub removed: usize,
+}
+
+impl InboxService {
+    /// Removes the routes that no session has, when all sessions are there; answers how many.
+    pub(crate) fn remove_stale_routes(&self) -> usize {
+        let mut count = 0;
+        for tenant in self.dist.tenants() {
+            let routes = self.dist.tenant(&tenant);
+            let (mut found, mut next) = (Vec::new(), Some(0));
+            while let Some(from) = next {
+                found.clear();
+                next = routes.stored(from, &mut found);
+                found.retain(|stored| !self.has_subscription(&tenant, stored));
+                let stale = found.iter().map(|stored| (&*stored.filter, stored.key()));
+                count += routes.remove_each(&parsed(stale));
+            }
+        }
+        count
+    }
+
+    fn has_subscription(&self, tenant: &TenantId, stored: &StoredRoute) -> bool {
+        let inbox = stored.route.inbox;
+        let mut partition = self.partitions.lock_of(inbox);
+        let session = partition.sessions.get(&inbox);
+        let has_it = session.is_some_and(|session| {
+            session.identity.tenant == *tenant
+                && stored.member.is_none_or(|id| id == session.publisher.0)
+                && session.subscription(&stored.filter).is_some()
+        });
+        // Its session went with a crash: the number is not given again, wherever it occurs.
+        partition.note_number(inbox.0);
+        has_it
+    }
+
+    /// Removes what a session that ended leaves in dist. What is not there any more is as good.
+    pub(crate) fn remove_routes(&self, ended: &Ended) {
+        let routes = ended.subscriptions.iter().filter_map(|held| {
+            let filter = TopicFilter::parse(&held.filter, &TopicLimits::PROTOCOL).ok()?;
+            let id = ended.publisher.0;
+            Some((filter, receiver_key(&filter, ended.inbox, id, ended.incarnation)))
+        });
+        let routes: Vec<_> = routes.collect();
+        if !routes.is_empty() {
+            self.dist.tenant(&ended.tenant).remove_each(&routes);
+        }
+    }
+}
+
+fn parsed<'a>(
+    routes: impl Iterator<Item = (&'a str, ReceiverKey)>,
+) -> Vec<(TopicFilter<'a>, ReceiverKey)> {
+    let parse = |text| TopicFilter::parse(text, &TopicLimits::PROTOCOL).ok();
+    routes.filter_map(|(text, key)| Some((parse(text)?, key))).collect()
+}
