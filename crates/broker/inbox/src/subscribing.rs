@@ -15,7 +15,6 @@ use crate::{
     InboxService,
     effect::Effect,
     journal::Change,
-    partition::Ended,
     session::{Session, Waiting},
 };
 

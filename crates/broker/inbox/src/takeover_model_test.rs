@@ -19,7 +19,7 @@ use ratatosk_contract::{
 
 use crate::{
     durable_fixture::{T0, coprocessor, epoch},
-    fake::{BUDGET, Bench, bench_in, message, owner, payloads},
+    fake::{BUDGET, Bench, bench_in, message, owner, payloads, tenant},
     queue::Origin,
     stranded::Place,
 };
@@ -154,7 +154,7 @@ impl Run {
         let shared = shared(group, chosen);
         let message = Message { publisher, ..message(&text, Qos::try_from(qos).unwrap()) };
         let reply_to = Some(ReplyTo { session: owner(99), ticket: Ticket(self.count) });
-        let targets = Targets { routes: &[], shared: &[shared] };
+        let targets = Targets { tenant: &tenant(), routes: &[], shared: &[shared] };
         let _ = self.bench.inbox.append(targets, &message, None, reply_to, &mut Vec::new());
         // Where all are full it is dropped, and counted.
         if !self.queued().contains_key(&text) {
