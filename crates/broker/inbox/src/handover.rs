@@ -173,13 +173,8 @@ impl InboxService {
                 None => {}
             }
         }
-        let item = Item {
-            qos,
-            retain: message.retain && route.options.retain_as_published,
-            subscription_id: route.subscription_id.filter(|number| *number != 0),
-            origin: group.filter(|_| qos != Qos::AtMostOnce).map(Origin::of),
-            message: Arc::clone(parcel.stored(session.account())),
-        };
+        let stored = Arc::clone(parcel.stored(session.account()));
+        let item = item_of(stored, qos, route, group);
         let (retain, subscription_id) = (item.retain, item.subscription_id);
         let displaced = session.queue.push(item, &session.limits);
         session.recharge();
@@ -377,6 +372,22 @@ impl Queued {
 
 pub(crate) fn group_of(routes: &dyn TenantRoutes, origin: &Origin) -> Option<Arc<Group>> {
     routes.group(origin.route, &origin.name, origin.is_ordered)
+}
+
+/// A message as the queue of a session has it.
+fn item_of(
+    message: Arc<StoredMessage>,
+    qos: Qos,
+    route: &InboxRoute,
+    group: Option<&Group>,
+) -> Item {
+    Item {
+        qos,
+        retain: message.retain && route.options.retain_as_published,
+        subscription_id: route.subscription_id.filter(|number| *number != 0),
+        origin: group.filter(|_| qos != Qos::AtMostOnce).map(Origin::of),
+        message,
+    }
 }
 
 /// The connection that a QoS 0 message may go to at once: not past others that are queued.
