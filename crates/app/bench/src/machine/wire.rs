@@ -307,7 +307,7 @@ mod tests {
             password: None,
         })
         .unwrap();
-        assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\0\x0e\x10\0\x01a");
+        assert_eq!(packet, b"\x10\x13\0\x04MQTT\x05\0\0\0\x05\x11\0\x01\x51\x80\0\x01a");
     }
 
     /// [MQTT-3.1.2-4]
