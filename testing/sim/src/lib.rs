@@ -8,10 +8,12 @@
 //! before the last that was acknowledged, with all before it and nothing after. `ledger` is what was
 //! decided, kept naively; `routes` compares the routes with the sessions; `replay` holds what is applied against the log from its first entry on.
 //!
-//! Not here: connections (the services are called as shards call them), shared groups, and the
-//! network, for a node stands alone today. `planted` are faults that the oracles must find.
+//! Not here: connections (the services are called as shards call them) and shared groups. A node has
+//! no network; several stores have, in `cluster`, which runs what is below the services. `planted` are
+//! faults that the oracles must find.
 
 mod clients;
+pub mod cluster;
 mod concern;
 mod disk;
 mod engine;

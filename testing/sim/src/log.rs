@@ -22,6 +22,7 @@ use crate::planted::Planted;
 pub(crate) struct SimLog {
     power: Arc<Power>,
     is_sync_skipped: bool,
+    planted: Option<Planted>,
     file: Mutex<File<MemoryLog>>,
 }
 
@@ -29,7 +30,8 @@ impl SimLog {
     /// An empty one.
     pub(crate) fn new(power: Arc<Power>, planted: Option<Planted>) -> Self {
         let is_sync_skipped = planted == Some(Planted::FsyncSkipped);
-        SimLog { power, is_sync_skipped, file: Mutex::new(File::new(MemoryLog::default())) }
+        let file = Mutex::new(File::new(MemoryLog::default()));
+        SimLog { power, is_sync_skipped, planted, file }
     }
 
     /// As [`File::lose`].
@@ -37,10 +39,26 @@ impl SimLog {
         self.file.lock().lose(dice)
     }
 
+    /// What of a batch is written.
+    fn written(&self, batch: LogBatch) -> LogBatch {
+        let mut written = LogBatch::new();
+        for (group, change) in batch {
+            match (change, self.planted) {
+                (LogChange::Replica(_), Some(Planted::ReplicaForgotten)) => {}
+                (LogChange::HardState(mut state), Some(Planted::CommitForgotten)) => {
+                    state.commit = 0;
+                    written.push(group, LogChange::HardState(state));
+                }
+                (change, _) => written.push(group, change),
+            }
+        }
+        written
+    }
+
     /// Another file with the same content.
     pub(crate) fn copy(&self, power: Arc<Power>) -> Self {
         let file = Mutex::new(self.file.lock().copy());
-        SimLog { power, is_sync_skipped: false, file }
+        SimLog { power, is_sync_skipped: false, planted: None, file }
     }
 }
 
@@ -59,12 +77,22 @@ impl RaftLog for SimLog {
             return Err(failed().into());
         }
         let mut file = self.file.lock();
-        file.write(batch);
+        file.write(self.written(batch));
         if fate == Fate::Torn {
             return Err(failed().into());
         }
         if sync == Sync::Wait && !self.is_sync_skipped {
             file.sync();
+        }
+        Ok(())
+    }
+
+    fn persist(&self) -> Result<(), Error> {
+        if self.power.spend() != Fate::Done {
+            return Err(failed().into());
+        }
+        if !self.is_sync_skipped && self.planted != Some(Planted::FoundUnsynced) {
+            self.file.lock().sync();
         }
         Ok(())
     }
@@ -88,7 +116,8 @@ impl Content for MemoryLog {
     fn copy(&self) -> Self {
         let copied = MemoryLog::default();
         for state in self.groups().unwrap_or_default() {
-            let GroupState { group, hard_state, truncated, last_index, durable_applied } = state;
+            let GroupState { group, replica, hard_state, truncated, last_index, durable_applied } =
+                state;
             let mut entries = Vec::new();
             let span = Span { group, low: truncated.index + 1, high: last_index + 1 };
             if span.low < span.high {
@@ -96,7 +125,8 @@ impl Content for MemoryLog {
                     .unwrap_or_else(|error| unreachable!("in memory: {error}"));
             }
             let mut batch = LogBatch::new();
-            batch.push(group, LogChange::Truncate(truncated));
+            batch.push(group, LogChange::Restart(truncated));
+            batch.push(group, LogChange::Replica(replica));
             batch.push(group, LogChange::Append(entries));
             batch.push(group, LogChange::HardState(hard_state));
             batch.push(group, LogChange::DurableApplied(durable_applied));

@@ -17,4 +17,10 @@ pub enum Planted {
     ExchangeForgotten,
     /// A route that is removed stays in the store.
     RouteForgotten,
+    /// What an earlier process wrote and did not wait for counts as durable.
+    FoundUnsynced,
+    /// How far a group is committed is not written with a change of its members.
+    CommitForgotten,
+    /// Which replica a store is is not written.
+    ReplicaForgotten,
 }

@@ -12,7 +12,9 @@ use ratatosk_engine::{MemoryEngine, Overlay, SpaceId};
 use ratatosk_store::host::{Done, Host};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{Committed, Event};
-use ratatosk_store::range::Descriptor;
+use ratatosk_store::range::{BEGIN_INDEX, Descriptor};
+
+use crate::store::Alone;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -39,7 +41,7 @@ impl Replay {
         }
         let known = self.entries.entry(group).or_default();
         for (entry, _) in entries {
-            let place = usize::try_from(entry.index - 1).unwrap_or(usize::MAX);
+            let place = usize::try_from(entry.index - BEGIN_INDEX - 1).unwrap_or(usize::MAX);
             match known.get(place) {
                 None if place == known.len() => known.push(entry.clone()),
                 None => return Err(format!("entry {} follows none", entry.index)),
@@ -59,18 +61,17 @@ impl Replay {
     ) -> Result<Vec<(Bytes, Bytes)>, String> {
         let spaces = crate::engine::SPACES;
         let overlay = Arc::new(Overlay::new(MemoryEngine::new(spaces), spaces));
-        let mut host = Host::new(Arc::clone(&overlay));
-        let fresh = crate::store::coprocessor(&descriptor.keyspace);
-        host.open(descriptor.clone(), space, fresh).map_err(|error| error.to_string())?;
+        let mut host = Host::new(0, Arc::clone(&overlay), crate::store::keyspaces());
+        host.open(descriptor.clone()).map_err(|error| error.to_string())?;
         let group = descriptor.group;
         let known = self.entries.get(&group).map(Vec::as_slice).unwrap_or_default();
         let entries = known.iter().take_while(|entry| entry.index <= applied);
         let entries: Vec<_> = entries.map(|entry| (entry.clone(), None::<()>)).collect();
-        if entries.len() as u64 != applied {
+        if entries.len() as u64 + BEGIN_INDEX != applied {
             return Err(format!("{applied} entries were applied, {} committed", entries.len()));
         }
         let committed = Committed { group, entries, lost: Vec::new() };
-        let run = host.run([Event::Committed(committed)], &mut Done::default());
+        let run = host.run([Event::Committed(committed)], &Alone, &mut Done::default());
         run.map_err(|error| error.to_string())?;
         Ok(crate::engine::content(&overlay.view(), space))
     }

@@ -16,13 +16,13 @@ use ratatosk_dist::DistCoprocessor;
 use ratatosk_engine::{Error, Overlay, SpaceId};
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
-use ratatosk_store::command;
-use ratatosk_store::coprocessor::Coprocessor;
-use ratatosk_store::host::{self, Answered, Done, Host};
-use ratatosk_store::log::GroupId;
+use ratatosk_store::command::{self, Order};
+use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
+use ratatosk_store::host::{self, Answered, Arrivals, Done, Host};
+use ratatosk_store::log::{GroupId, Truncated};
 use ratatosk_store::machine::{Event, Input, Machine, Output};
 use ratatosk_store::node::Reply;
-use ratatosk_store::open::{self, Found};
+use ratatosk_store::open;
 use ratatosk_store::range::Descriptor;
 
 use crate::disk::Disk;
@@ -73,6 +73,26 @@ pub(crate) fn coprocessor(keyspace: &str) -> Box<dyn Coprocessor> {
     }
 }
 
+/// What carries the commands of each out.
+pub(crate) fn keyspaces() -> Keyspaces {
+    let factory = |name: &'static str| -> Factory { Box::new(move || coprocessor(name)) };
+    Keyspaces::new(KEYSPACES.map(|name| (name.to_owned(), factory(name))).into())
+}
+
+/// A node that stands alone gets no snapshots.
+pub(crate) struct Alone;
+
+impl Arrivals for Alone {
+    fn read(
+        &self,
+        group: GroupId,
+        at: Truncated,
+        _visit: &mut dyn FnMut(Bytes, Bytes),
+    ) -> Result<(), Error> {
+        Err(Error::Corrupt { detail: format!("no snapshot of {group:?} at {at:?} has come") })
+    }
+}
+
 /// The space of a keyspace.
 pub(crate) fn space(keyspace: &str) -> SpaceId {
     let place = (1..).zip(KEYSPACES).find(|(_, known)| *known == keyspace);
@@ -88,19 +108,17 @@ impl Store {
         let found = open::find(&*disk.log, &engine, asked).map_err(stopped)?;
         disk.has_identity = true;
         let overlay = Arc::new(Overlay::new(engine, crate::engine::SPACES));
-        let mut host = Host::new(Arc::clone(&overlay));
-        let (mut ranges, mut groups) = (Vec::new(), Vec::new());
+        let mut host = Host::new(STORE, Arc::clone(&overlay), keyspaces());
+        let mut ranges = Vec::new();
         let mut applied = BTreeMap::new();
-        for Found { descriptor, group } in found {
-            let keyspace = &descriptor.keyspace;
-            let space = space(keyspace);
-            let index =
-                host.open(descriptor.clone(), space, coprocessor(keyspace)).map_err(stopped)?;
-            applied.insert(descriptor.group, index);
-            ranges.push((descriptor, space));
-            groups.push(group);
+        for opened in &found.groups {
+            let Some(descriptor) = &opened.descriptor else { continue };
+            host.open(descriptor.clone()).map_err(stopped)?;
+            applied.insert(descriptor.group, opened.applied);
+            ranges.push((descriptor.clone(), space(&descriptor.keyspace)));
         }
-        let machine = Machine::open(Arc::clone(&disk.log), STORE, groups).map_err(stopped)?;
+        let machine = Machine::open(Arc::clone(&disk.log), STORE, found.groups, found.left);
+        let machine = machine.map_err(stopped)?;
         let inputs = Mutex::default();
         let is_short = AtomicBool::new(false);
         let shared = Arc::new(Shared { overlay, ranges, inputs, is_short });
@@ -158,15 +176,17 @@ impl Store {
             }
         }
         let mut done = Done::default();
-        self.host.run(events, &mut done).map_err(stopped)?;
+        self.host.run(events, &Alone, &mut done).map_err(stopped)?;
         for Answered { ticket, answers } in done.answered {
             ticket(answers);
         }
         self.leads += done.leads.len();
-        for (group, index) in done.applied {
-            self.applied.insert(group, index);
-            self.shared.inputs.lock().push_back(Input::Applied { group, index });
+        for input in &done.inputs {
+            if let Input::Applied { group, index } = input {
+                self.applied.insert(*group, *index);
+            }
         }
+        self.shared.inputs.lock().extend(done.inputs);
         Ok(count)
     }
 
@@ -245,7 +265,10 @@ impl Ranges for Handle {
 /// The same proposal, of which the caller was told.
 fn answered(input: Input<Reply>) -> Input<Reply> {
     let Input::Propose { group, data, ticket } = input else { return input };
-    let commands = command::parse(&Bytes::from(data.clone())).map_or(0, |parsed| parsed.1.len());
+    let commands = match command::parse(&Bytes::from(data.clone())) {
+        Ok((_, Order::Commands(commands))) => commands.len(),
+        _ => 0,
+    };
     ticket(Ok(vec![Bytes::from_static(&[0]); commands]));
     Input::Propose { group, data, ticket: Box::new(|_| {}) }
 }

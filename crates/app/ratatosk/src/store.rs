@@ -13,7 +13,7 @@ use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
 use ratatosk_store::OpenError;
-use ratatosk_store::coprocessor::Coprocessor;
+use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
 use ratatosk_store::node::{Config, Handle, Node};
 use ratatosk_store::recover::{self, Recovered};
 use ratatosk_telemetry::ByteCount;
@@ -62,6 +62,11 @@ impl Space {
             Self::Retain => Box::<RetainCoprocessor>::default(),
         }
     }
+}
+
+/// A keyspace's name, with what carries its commands out.
+fn keyspace(space: Space) -> (String, Factory) {
+    (space.name().to_owned(), Box::new(move || space.coprocessor()))
 }
 
 impl Store {
@@ -120,7 +125,7 @@ fn config(
     let checkpoint_bytes = share.min(CHECKPOINT_BYTES_MAX);
     Config {
         folder: data_dir.join(FOLDER),
-        keyspaces: Space::ALL.map(|space| (space.name().to_owned(), space.coprocessor())).into(),
+        keyspaces: Keyspaces::new(Space::ALL.map(keyspace).into()),
         cache_bytes: share.clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
         checkpoint_interval: CHECKPOINT_INTERVAL,
         checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),

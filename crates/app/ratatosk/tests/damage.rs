@@ -41,7 +41,7 @@ fn what_is_missing_is_named_and_the_exit_code_is_4() {
     let log = after(|store| fs::remove_dir_all(store.join("log")).unwrap());
     refuses(&log, 4, "d/store/log ends at write 0");
     let engine = after(|store| fs::remove_dir_all(store.join("engine")).unwrap());
-    refuses(&engine, 4, "has a log and no data");
+    refuses(&engine, 4, "the engine is empty");
     assert!(engine.err.contains("Restore the folder from a backup"), "{}", engine.err);
 }
 

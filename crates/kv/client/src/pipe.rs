@@ -168,7 +168,8 @@ impl Shared {
                 }
             }
             Err(Refusal::Version(_)) => returned = Some(calls),
-            Err(Refusal::Lost | Refusal::NotLeader) => {
+            // The last two are not for commands.
+            Err(Refusal::Lost | Refusal::NotLeader | Refusal::Split | Refusal::Step(_)) => {
                 calls.into_iter().for_each(|call| (call.done)(Fate::Unknown));
             }
         }

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_clock::SystemClock;
 use ratatosk_engine::{Error, KeyRange};
+use ratatosk_store::command::{Order, parse};
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
+use ratatosk_store::membership::Membership;
 use ratatosk_store::node::Reply;
 use ratatosk_store::range::{Descriptor, Version};
 
@@ -47,9 +49,22 @@ impl Ranges for Fake {
     }
 }
 
+fn commands_of(data: Vec<u8>) -> Vec<Bytes> {
+    match parse(&data.into()) {
+        Ok((_, Order::Commands(commands))) => commands,
+        other => panic!("not what was proposed: {other:?}"),
+    }
+}
+
 fn descriptor(group: GroupId, boundary: KeyRange, version: u64) -> Descriptor {
     let version = Version { boundary: version, config: 0 };
-    Descriptor { group, keyspace: "k".to_owned(), boundary, version, voters: vec![1] }
+    Descriptor {
+        group,
+        keyspace: "k".to_owned(),
+        boundary,
+        version,
+        membership: Membership::alone(1),
+    }
 }
 
 struct Fixture {
@@ -77,7 +92,7 @@ impl Fixture {
     fn on_their_way(&self) -> Vec<(GroupId, Vec<String>)> {
         let state = self.fake.0.lock();
         let entry = |(group, data, _): &(GroupId, Vec<u8>, Reply)| {
-            let (_, commands) = ratatosk_store::command::parse(&data.clone().into()).expect("ours");
+            let commands = commands_of(data.clone());
             let text = |command: &Bytes| String::from_utf8_lossy(command).into_owned();
             (*group, commands.iter().map(text).collect())
         };
@@ -87,7 +102,7 @@ impl Fixture {
     /// Answers the oldest entry: each command by its own text.
     fn answer(&self) {
         let (_, data, reply) = self.fake.0.lock().proposed.pop_front().expect("one on its way");
-        let (_, commands) = ratatosk_store::command::parse(&data.into()).expect("ours");
+        let commands = commands_of(data);
         reply(Ok(commands));
     }
 

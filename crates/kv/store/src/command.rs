@@ -1,13 +1,23 @@
-//! What an entry of a range's log says: commands for its coprocessor, and for which version of the
-//! range they were meant. Described in `docs/formats/store.md`.
+//! What an entry of a range's log says: commands for its coprocessor, or an order to the range
+//! itself, and for which version of the range it was meant. Described in `docs/formats/store.md`.
 
 use bytes::Bytes;
 use ratatosk_engine::wire::{self, Malformed, Parser};
 
 use crate::range::Version;
 
-/// The first byte of every entry that is not empty.
-const FORMAT: u8 = 1;
+/// The first byte of an entry says what it is.
+const COMMANDS: u8 = 1;
+const SPLIT: u8 = 2;
+
+/// What an entry says that has data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// For the coprocessor, one after the other.
+    Commands(Vec<Bytes>),
+    /// The keys from this one on become a range of their own. KV-013
+    Split(Bytes),
+}
 
 /// Commands that are written together: one entry, one fsync, each with an answer of its own.
 #[derive(Debug)]
@@ -20,10 +30,7 @@ impl Commands {
     /// None yet, for a range that is believed to have this version.
     #[must_use]
     pub fn new(version: Version) -> Self {
-        let mut data = vec![FORMAT];
-        wire::put_u64(&mut data, version.boundary);
-        wire::put_u64(&mut data, version.config);
-        Self { data, count: 0 }
+        Self { data: begun(COMMANDS, version), count: 0 }
     }
 
     /// Adds a command.
@@ -57,21 +64,41 @@ impl Commands {
     }
 }
 
-/// Reads an entry that has data: the version, and each command in its order.
+/// The data of an entry that splits a range of this version at a key.
+#[must_use]
+pub fn split(version: Version, key: &[u8]) -> Vec<u8> {
+    let mut data = begun(SPLIT, version);
+    wire::put_bytes(&mut data, key);
+    data
+}
+
+/// Reads an entry that has data: for which version it was meant, and what it says.
 ///
 /// # Errors
-/// [`Malformed`] if it is not what [`Commands`] wrote, or of a later format.
-pub fn parse(data: &Bytes) -> Result<(Version, Vec<Bytes>), Malformed> {
+/// [`Malformed`] if it is not what [`Commands`] or [`split`] wrote, or of a later format.
+pub fn parse(data: &Bytes) -> Result<(Version, Order), Malformed> {
     let mut parser = Parser::new(data);
-    if parser.take_u8()? != FORMAT {
-        return Err(Malformed);
-    }
+    let kind = parser.take_u8()?;
     let version = Version { boundary: parser.take_u64()?, config: parser.take_u64()? };
-    let mut commands = Vec::new();
-    while !parser.is_at_end() {
-        commands.push(data.slice_ref(parser.take_bytes()?));
-    }
-    Ok((version, commands))
+    let order = match kind {
+        COMMANDS => {
+            let mut commands = Vec::new();
+            while !parser.is_at_end() {
+                commands.push(data.slice_ref(parser.take_bytes()?));
+            }
+            Order::Commands(commands)
+        }
+        SPLIT => Order::Split(data.slice_ref(parser.take_bytes()?)),
+        _ => return Err(Malformed),
+    };
+    if parser.is_at_end() { Ok((version, order)) } else { Err(Malformed) }
+}
+
+fn begun(kind: u8, version: Version) -> Vec<u8> {
+    let mut data = vec![kind];
+    wire::put_u64(&mut data, version.boundary);
+    wire::put_u64(&mut data, version.config);
+    data
 }
 
 #[cfg(test)]
@@ -89,7 +116,15 @@ mod tests {
             let data = Bytes::from(written.into_data());
             let (found, parsed) = parse(&data).expect("well formed");
             prop_assert_eq!(found, version);
+            let Order::Commands(parsed) = parsed else { panic!("{parsed:?}") };
             prop_assert!(parsed.iter().eq(commands.iter()));
+        }
+
+        #[test]
+        fn a_split_comes_back(key: Vec<u8>, boundary: u64, config: u64) {
+            let version = Version { boundary, config };
+            let data = Bytes::from(split(version, &key));
+            prop_assert_eq!(parse(&data), Ok((version, Order::Split(Bytes::from(key)))));
         }
 
         #[test]

@@ -44,6 +44,41 @@ pub trait Coprocessor: Send + Sync {
     }
 }
 
+/// Makes a keyspace's coprocessor for a range.
+pub type Factory = Box<dyn Fn() -> Box<dyn Coprocessor> + Send + Sync>;
+
+/// The services' keyspaces: the space of the engine that has the data of each, and what carries its
+/// commands out.
+pub struct Keyspaces(Vec<(String, Factory)>);
+
+impl Keyspaces {
+    /// In this order, which is that of the spaces. At most 254.
+    #[must_use]
+    pub fn new(keyspaces: Vec<(String, Factory)>) -> Self {
+        Self(keyspaces)
+    }
+
+    /// Their names, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The space of a keyspace, if this version knows it.
+    #[must_use]
+    pub fn space(&self, keyspace: &str) -> Option<SpaceId> {
+        let place = self.0.iter().position(|(name, _)| name == keyspace)?;
+        // The first is the store's own.
+        u8::try_from(place + 1).ok().map(SpaceId)
+    }
+
+    /// A coprocessor for a range of a keyspace.
+    #[must_use]
+    pub fn coprocessor(&self, keyspace: &str) -> Option<Box<dyn Coprocessor>> {
+        self.0.iter().find(|(name, _)| name == keyspace).map(|(_, factory)| factory())
+    }
+}
+
 /// Where a command stands: the same on every replica, and never used twice in a range.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -196,4 +231,10 @@ pub fn scan_all(
         }
     })?;
     outcome
+}
+
+impl std::fmt::Debug for Keyspaces {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }

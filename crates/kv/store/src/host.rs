@@ -4,56 +4,57 @@
 //! order, all that came together as one change of the overlay, with how far each range came: a
 //! checkpoint that takes the one takes the other, so after a crash nothing is applied twice.
 
+mod range;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use raft::eraftpb::{Entry, EntryType};
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeV2, Entry};
+use ratatosk_engine::wire::Parser;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View};
 
-use crate::command;
-use crate::coprocessor::{Coprocessor, Position, Reader, SpaceReader, Writer};
-use crate::log::GroupId;
-use crate::machine::{Committed, Event};
-use crate::range::{Applied, Descriptor, META};
+use crate::command::{self, Order};
+use crate::coprocessor::{Keyspaces, Reader, SpaceReader};
+use crate::log::{GroupId, Truncated};
+use crate::machine::{Committed, Event, Input, changes_members};
+use crate::membership::{Membership, NoStep};
+use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Tombstone, Version};
+use range::{Range, clear};
 
 /// See the module.
 pub struct Host<E> {
+    store: u64,
     overlay: Arc<Overlay<E>>,
+    keyspaces: Keyspaces,
     ranges: BTreeMap<GroupId, Range>,
 }
-
-struct Range {
-    descriptor: Descriptor,
-    space: SpaceId,
-    coprocessor: Shared,
-    applied: Applied,
-    /// Leads once the entry of this index is applied.
-    leads_from: Option<u64>,
-    is_leader: bool,
-}
-
-type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
 
 /// What became of a proposal.
 #[derive(Debug)]
 pub struct Answered<T> {
     /// The proposal's.
     pub ticket: T,
-    /// What the coprocessor answers to each of its commands, or why none was carried out.
+    /// What the coprocessor answers to each of its commands, or why none was carried out. An order to
+    /// the range itself has no answers.
     pub answers: Result<Vec<Bytes>, Refusal>,
 }
 
-/// Why the commands of a proposal were not carried out. Nothing of them was.
+/// Why a proposal was not carried out. Nothing of it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// This store does not lead the group.
     NotLeader,
     /// Another entry took its place in the log.
     Lost,
-    /// They were meant for an older version of the range, which is this now. KV-002
+    /// It was meant for an older version of the range, which is this now. KV-002
     Version(Descriptor),
+    /// The key does not part the range, or its members are changing.
+    Split,
+    /// The members do not change.
+    Step(NoStep),
 }
 
 /// What a host did.
@@ -61,76 +62,94 @@ pub enum Refusal {
 pub struct Done<T> {
     /// Proposals of this store, in the order of their entries.
     pub answered: Vec<Answered<T>>,
-    /// How far each group came.
-    pub applied: Vec<(GroupId, u64)>,
+    /// What the machine has to know, in this order.
+    pub inputs: Vec<Input<T>>,
     /// Groups that this store leads from now on, with all before applied.
     pub leads: Vec<GroupId>,
 }
 
+/// Where the data of snapshots is that have arrived.
+pub trait Arrivals {
+    /// Shows every key and value that came with a snapshot of a group, in the order of the keys.
+    ///
+    /// # Errors
+    /// The disk's; or [`Error::Corrupt`] if it is not there.
+    fn read(
+        &self,
+        group: GroupId,
+        at: Truncated,
+        visit: &mut dyn FnMut(Bytes, Bytes),
+    ) -> Result<(), Error>;
+}
+
+/// What a call of the host has changed and not yet made visible.
+#[derive(Default)]
+struct Turn {
+    changes: Batch,
+    touched: BTreeSet<GroupId>,
+}
+
 impl<T> Default for Done<T> {
     fn default() -> Self {
-        Self { answered: Vec::new(), applied: Vec::new(), leads: Vec::new() }
+        Self { answered: Vec::new(), inputs: Vec::new(), leads: Vec::new() }
     }
 }
 
 impl<E: Engine> Host<E> {
-    /// Above an overlay, without a range.
-    pub fn new(overlay: Arc<Overlay<E>>) -> Self {
-        Self { overlay, ranges: BTreeMap::new() }
+    /// The host of a store, above an overlay, without a range.
+    pub fn new(store: u64, overlay: Arc<Overlay<E>>, keyspaces: Keyspaces) -> Self {
+        Self { store, overlay, keyspaces, ranges: BTreeMap::new() }
     }
 
     /// Takes in a range as the overlay has it, and lets its coprocessor derive what it needs.
-    /// Answers the last entry whose effects are there.
     ///
     /// # Errors
-    /// The engine's and the coprocessor's.
-    pub fn open(
-        &mut self,
-        descriptor: Descriptor,
-        space: SpaceId,
-        mut coprocessor: Box<dyn Coprocessor>,
-    ) -> Result<u64, Error> {
+    /// The engine's and the coprocessor's; [`Error::Corrupt`] for a keyspace that is not known.
+    pub fn open(&mut self, descriptor: Descriptor) -> Result<(), Error> {
+        let keyspace = &descriptor.keyspace;
+        let place = self.keyspaces.space(keyspace).zip(self.keyspaces.coprocessor(keyspace));
+        let Some((space, mut coprocessor)) = place else {
+            let detail = format!("there is a range of {keyspace:?}, which is not known here");
+            return Err(Error::Corrupt { detail });
+        };
         let view = self.overlay.view();
         let applied = read_applied(&view, descriptor.group)?;
-        coprocessor
-            .reset(&descriptor.boundary, &SpaceReader::new(&view, space, &descriptor.boundary))?;
+        let reader = SpaceReader::new(&view, space, &descriptor.boundary);
+        coprocessor.reset(&descriptor.boundary, &reader)?;
         drop(view);
-        let range = Range {
-            space,
-            coprocessor: Arc::new(RwLock::new(coprocessor)),
-            applied,
-            leads_from: None,
-            is_leader: false,
-            descriptor,
-        };
+        let coprocessor = Arc::new(RwLock::new(coprocessor));
+        let (leads_from, is_leader) = (None, false);
+        let range = Range { descriptor, space, coprocessor, applied, leads_from, is_leader };
         self.ranges.insert(range.descriptor.group, range);
-        Ok(applied.index)
+        Ok(())
+    }
+
+    /// The ranges that are here, as they are now.
+    pub fn ranges(&self) -> impl Iterator<Item = &Descriptor> {
+        self.ranges.values().map(|range| &range.descriptor)
     }
 
     /// Carries out what the machine says, in its order.
     ///
     /// # Errors
-    /// The engine's; nothing of this call is visible, and nothing may be applied any more.
+    /// The engine's; nothing may be applied any more, and what this call did may be visible.
     pub fn run<T>(
         &mut self,
         events: impl IntoIterator<Item = Event<T>>,
+        arrivals: &impl Arrivals,
         done: &mut Done<T>,
     ) -> Result<(), Error> {
-        let mut changes = Batch::new();
-        let mut touched = BTreeSet::new();
+        let mut turn = Turn::default();
         for event in events {
             match event {
-                Event::Committed(committed) => {
-                    touched.insert(committed.group);
-                    self.commit(committed, &mut changes, done)?;
+                Event::Committed(committed) => self.commit(committed, &mut turn, done)?,
+                Event::Refused { ticket, refusal } => {
+                    done.answered.push(Answered { ticket, answers: Err(refusal) });
                 }
-                Event::Refused { ticket } => {
-                    done.answered.push(Answered { ticket, answers: Err(Refusal::NotLeader) });
-                }
-                Event::Leads { group, index } => {
+                Event::Leads { group, index, .. } => {
                     if let Some(range) = self.ranges.get_mut(&group) {
                         range.leads_from = Some(index);
-                        touched.insert(group);
+                        turn.touched.insert(group);
                     }
                 }
                 Event::Follows { group } => {
@@ -141,12 +160,28 @@ impl<E: Engine> Host<E> {
                         }
                     }
                 }
+                Event::Install { descriptor, at } => {
+                    self.show(&mut turn, done);
+                    self.install(*descriptor, at, arrivals, done)?;
+                }
+                Event::Remove { group, replica } => {
+                    self.show(&mut turn, done);
+                    self.remove(group, replica, done)?;
+                }
             }
         }
+        self.show(&mut turn, done);
+        Ok(())
+    }
+
+    /// Makes what was changed visible, all at once.
+    fn show<T>(&mut self, turn: &mut Turn, done: &mut Done<T>) {
+        let Turn { mut changes, touched } = std::mem::take(turn);
         for group in &touched {
             let Some(range) = self.ranges.get(group) else { continue };
             changes.put(META, Applied::key(*group), range.applied.encode());
-            done.applied.push((*group, range.applied.index));
+            let index = range.applied.index;
+            done.inputs.push(Input::Applied { group: *group, index });
         }
         self.overlay.apply(changes);
         // Visible now: a leader may act on it.
@@ -158,7 +193,6 @@ impl<E: Engine> Host<E> {
                 done.leads.push(group);
             }
         }
-        Ok(())
     }
 
     /// Answers a question to a range from what was applied; `None` if it is not here.
@@ -175,60 +209,193 @@ impl<E: Engine> Host<E> {
     fn commit<T>(
         &mut self,
         committed: Committed<T>,
-        changes: &mut Batch,
+        turn: &mut Turn,
         done: &mut Done<T>,
     ) -> Result<(), Error> {
         let Committed { group, entries, lost } = committed;
         let answered = |ticket| Answered { ticket, answers: Err(Refusal::Lost) };
         done.answered.extend(lost.into_iter().map(answered));
-        let Some(range) = self.ranges.get_mut(&group) else {
-            let corrupt = format!("group {} has entries and no range", group.0);
-            return Err(Error::Corrupt { detail: corrupt });
-        };
         for (entry, ticket) in entries {
-            let answers = range.apply(&self.overlay, &entry, changes)?;
+            let Some(range) = self.ranges.get_mut(&group) else {
+                // It was told to leave, or has just read in the log that it does.
+                done.answered.extend(ticket.map(answered));
+                continue;
+            };
+            range.reach(&entry)?;
+            turn.touched.insert(group);
+            let answers = if changes_members(&entry) {
+                self.configure(group, &entry, turn, done)?
+            } else if entry.data.is_empty() {
+                // A new leader's first entry says nothing.
+                Ok(Vec::new())
+            } else {
+                self.obey(group, &entry, turn, done)?
+            };
             done.answered.extend(ticket.map(|ticket| Answered { ticket, answers }));
         }
         Ok(())
     }
+
+    /// Carries out an entry that says something.
+    fn obey<T>(
+        &mut self,
+        group: GroupId,
+        entry: &Entry,
+        turn: &mut Turn,
+        done: &mut Done<T>,
+    ) -> Result<Result<Vec<Bytes>, Refusal>, Error> {
+        let Some(range) = self.ranges.get(&group) else { return Ok(Err(Refusal::Lost)) };
+        let Ok((version, order)) = command::parse(&entry.data) else {
+            return Err(range.corrupt(entry, "is of a newer format, or damaged"));
+        };
+        if version != range.descriptor.version {
+            return Ok(Err(Refusal::Version(range.descriptor.clone())));
+        }
+        match order {
+            Order::Commands(commands) => {
+                range.apply(&self.overlay, entry, &commands, &mut turn.changes).map(Ok)
+            }
+            Order::Split(key) => {
+                let Some((left, right)) = range.descriptor.split(&key, entry.index) else {
+                    return Ok(Err(Refusal::Split));
+                };
+                self.split(left, right, turn, done)?;
+                Ok(Ok(Vec::new()))
+            }
+        }
+    }
+
+    /// Two ranges take the place of one. Their data stays where it is. KV-013
+    fn split<T>(
+        &mut self,
+        left: Descriptor,
+        right: Descriptor,
+        turn: &mut Turn,
+        done: &mut Done<T>,
+    ) -> Result<(), Error> {
+        let group = left.group;
+        turn.changes.put(META, Descriptor::key(group), left.encode());
+        let me = right.membership.of_store(self.store).map_or(0, |replica| replica.id);
+        let stays = me > read_tombstone(&self.overlay.view(), right.group)?;
+        if stays {
+            let applied = Applied { index: BEGIN_INDEX, term: BEGIN_TERM, installed: BEGIN_INDEX };
+            turn.changes.put(META, Descriptor::key(right.group), right.encode());
+            turn.changes.put(META, Applied::key(right.group), applied.encode());
+        }
+        if let Some(range) = self.ranges.get_mut(&group) {
+            range.descriptor = left.clone();
+        }
+        let boundary = right.boundary.clone();
+        let told = stays.then(|| Box::new(right.clone()));
+        done.inputs.push(Input::Split { left: Box::new(left), right: told });
+        self.show(turn, done);
+        if let Some(range) = self.ranges.get_mut(&group) {
+            range.reset(&self.overlay)?;
+        }
+        if stays {
+            self.open(right)?;
+        } else if let Some(space) = self.keyspaces.space(&right.keyspace) {
+            clear(&self.overlay.view(), space, &boundary, &mut turn.changes)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out an entry that changes who keeps the range. KV-008
+    fn configure<T>(
+        &mut self,
+        group: GroupId,
+        entry: &Entry,
+        turn: &mut Turn,
+        done: &mut Done<T>,
+    ) -> Result<Result<Vec<Bytes>, Refusal>, Error> {
+        let Some(range) = self.ranges.get_mut(&group) else { return Ok(Err(Refusal::Lost)) };
+        let Ok(change) = ConfChangeV2::parse_from_bytes(&entry.data) else {
+            return Err(range.corrupt(entry, "is of a newer format, or damaged"));
+        };
+        let descriptor = &mut range.descriptor;
+        let membership = match change.changes.is_empty() {
+            true => descriptor.membership.left(),
+            false => {
+                let mut parser = Parser::new(&entry.context);
+                let read = read_change(&mut parser);
+                let Some((version, membership)) = read.filter(|_| parser.is_at_end()) else {
+                    return Err(range.corrupt(entry, "is of a newer format, or damaged"));
+                };
+                if version != descriptor.version {
+                    return Ok(Err(Refusal::Version(descriptor.clone())));
+                }
+                membership
+            }
+        };
+        let me = descriptor.membership.of_store(self.store);
+        descriptor.membership = membership;
+        descriptor.version.config += 1;
+        turn.changes.put(META, Descriptor::key(group), descriptor.encode());
+        let is_member = descriptor.membership.of_store(self.store).is_some();
+        let (change, told) = (Box::new(change), Box::new(descriptor.clone()));
+        done.inputs.push(Input::Configured { change, descriptor: told });
+        if let Some(me) = me.filter(|_| !is_member) {
+            self.show(turn, done);
+            self.remove(group, me.id, done)?;
+        }
+        Ok(Ok(Vec::new()))
+    }
+
+    /// The data of another store takes the place of what is there, and is durable then. KV-011
+    fn install<T>(
+        &mut self,
+        descriptor: Descriptor,
+        at: Truncated,
+        arrivals: &impl Arrivals,
+        done: &mut Done<T>,
+    ) -> Result<(), Error> {
+        let group = descriptor.group;
+        let Some(space) = self.keyspaces.space(&descriptor.keyspace) else {
+            let keyspace = &descriptor.keyspace;
+            let detail = format!("there is a range of {keyspace:?}, which is not known here");
+            return Err(Error::Corrupt { detail });
+        };
+        // From here on the overlay has nothing of the range that could hide what comes.
+        self.overlay.checkpoint()?;
+        let mut batch = Batch::new();
+        if let Some(old) = self.ranges.remove(&group) {
+            clear(&self.overlay.view(), space, &old.descriptor.boundary, &mut batch)?;
+        }
+        arrivals.read(group, at, &mut |key, value| batch.put(space, key, value))?;
+        let applied = Applied { index: at.index, term: at.term, installed: at.index };
+        batch.put(META, Descriptor::key(group), descriptor.encode());
+        batch.put(META, Applied::key(group), applied.encode());
+        self.overlay.engine().write(batch)?;
+        self.overlay.engine().persist()?;
+        self.open(descriptor.clone())?;
+        done.inputs.push(Input::Installed { descriptor: Box::new(descriptor) });
+        Ok(())
+    }
+
+    /// Removes what is there of a group, durably, and leaves the mark that it was here. KV-019
+    fn remove<T>(&mut self, group: GroupId, replica: u64, done: &mut Done<T>) -> Result<(), Error> {
+        let mut changes = Batch::new();
+        if let Some(range) = self.ranges.remove(&group) {
+            if range.is_leader {
+                range.coprocessor.write().lead(false);
+            }
+            clear(&self.overlay.view(), range.space, &range.descriptor.boundary, &mut changes)?;
+        }
+        changes.remove(META, Descriptor::key(group));
+        changes.remove(META, Applied::key(group));
+        let highest = replica.max(read_tombstone(&self.overlay.view(), group)?);
+        changes.put(META, Tombstone::key(group), Tombstone(highest).encode());
+        self.overlay.apply(changes);
+        self.overlay.checkpoint()?;
+        done.inputs.push(Input::Removed { group, replica });
+        Ok(())
+    }
 }
 
-impl Range {
-    fn apply<E: Engine>(
-        &mut self,
-        overlay: &Overlay<E>,
-        entry: &Entry,
-        changes: &mut Batch,
-    ) -> Result<Result<Vec<Bytes>, Refusal>, Error> {
-        let corrupt = |what: &str| Error::Corrupt {
-            detail: format!("entry {} of group {} {what}", entry.index, self.descriptor.group.0),
-        };
-        if entry.index <= self.applied.index {
-            return Err(corrupt("was applied already"));
-        }
-        self.applied = Applied { index: entry.index, term: entry.term };
-        if entry.get_entry_type() != EntryType::EntryNormal {
-            return Err(corrupt("changes the members of a group, which this version does not do"));
-        }
-        // A new leader's first entry says nothing.
-        if entry.data.is_empty() {
-            return Ok(Ok(Vec::new()));
-        }
-        let Ok((version, commands)) = command::parse(&entry.data) else {
-            return Err(corrupt("is of a newer format, or damaged"));
-        };
-        if version != self.descriptor.version {
-            return Ok(Err(Refusal::Version(self.descriptor.clone())));
-        }
-        let mut coprocessor = self.coprocessor.write();
-        let mut answers = Vec::with_capacity(commands.len());
-        for (number, command) in (0..).zip(&commands) {
-            let position = Position { index: entry.index, number };
-            let mut writer = Writer::new(overlay, self.space, &self.descriptor.boundary, changes);
-            answers.push(coprocessor.apply(position, command, &mut writer)?);
-        }
-        Ok(Ok(answers))
-    }
+/// For which version a change of members was meant, and what it makes of them.
+fn read_change(parser: &mut Parser<'_>) -> Option<(Version, Membership)> {
+    let version = Version { boundary: parser.take_u64().ok()?, config: parser.take_u64().ok()? };
+    Some((version, Membership::decode(parser).ok()?))
 }
 
 /// Makes durable what was applied so far; answers how far that is, group by group.
@@ -252,6 +419,16 @@ pub(crate) fn read_applied(view: &impl View, group: GroupId) -> Result<Applied, 
     Applied::decode(&found).map_err(|_| Error::Corrupt {
         detail: format!("how far group {} came is not readable", group.0),
     })
+}
+
+/// The highest number of a replica of a group that this store has left; 0 if it never had one.
+pub(crate) fn read_tombstone(view: &impl View, group: GroupId) -> Result<u64, Error> {
+    let Some(found) = view.get(META, &Tombstone::key(group))? else { return Ok(0) };
+    let Ok(Tombstone(replica)) = Tombstone::decode(&found) else {
+        let detail = format!("which replica of group {} was here is not readable", group.0);
+        return Err(Error::Corrupt { detail });
+    };
+    Ok(replica)
 }
 
 impl<E> std::fmt::Debug for Host<E> {

@@ -4,7 +4,8 @@
 //! groups, [`host`] carries out what they commit, [`node`] puts the two on threads and disks. A
 //! service brings a [`coprocessor`] and reaches its ranges through the client.
 //!
-//! Today a group has one voter, this store: membership, split and merge come with the cluster.
+//! A range is kept by the members of its group ([`membership`]), which may be on many stores; how
+//! messages reach them is for whoever drives the machine. [`node`] has no other stores yet.
 
 pub mod command;
 pub mod coprocessor;
@@ -12,12 +13,14 @@ pub mod host;
 mod identity;
 pub mod log;
 pub mod machine;
+pub mod membership;
 pub mod node;
 pub mod open;
 mod panic;
 pub mod range;
 pub mod recover;
 mod room;
+pub mod snapshot;
 mod sum;
 
 pub use identity::Identity;

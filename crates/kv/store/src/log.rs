@@ -20,9 +20,33 @@ pub use durable::{DurableLog, DurableLogConfig};
 pub use group::GroupLog;
 pub use memory::MemoryLog;
 
+/// Set in the numbers of groups that were made by an entry of another.
+const BORN: u64 = 1 << 62;
+
 /// A Raft group of the node; never reused for another range.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u64);
+
+impl GroupId {
+    /// The group that is made by an entry of this one's log: the same on every store. That two are
+    /// the same is as unlikely as that two random numbers of 64 bits are.
+    #[must_use]
+    pub(crate) fn born(self, index: u64) -> Self {
+        let mut mixed = self.0.rotate_left(32) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // The finalizer of SplitMix64: one bit of what goes in changes half of the bits.
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        // Neither one of the first, which count from 1, nor what the log calls itself.
+        Self((mixed | BORN) & !(1 << 63))
+    }
+
+    /// Whether it was there from the first, and not made by an entry of another group.
+    #[must_use]
+    pub(crate) fn is_first(self) -> bool {
+        self.0 & BORN == 0
+    }
+}
 
 /// The last entry that was given up, because it is durably applied.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +62,8 @@ pub struct Truncated {
 pub struct GroupState {
     /// The group.
     pub group: GroupId,
+    /// The number of the replica that this store is in it.
+    pub replica: u64,
     /// Its term, vote and commit.
     pub hard_state: HardState,
     /// Where its entries begin.
@@ -46,6 +72,28 @@ pub struct GroupState {
     pub last_index: u64,
     /// Up to where its state was durable at the last checkpoint: an engine that has less lost data.
     pub durable_applied: u64,
+}
+
+impl GroupState {
+    /// One of which nothing is known.
+    #[must_use]
+    pub fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            replica: 0,
+            hard_state: HardState::default(),
+            truncated: Truncated::default(),
+            last_index: 0,
+            durable_applied: 0,
+        }
+    }
+
+    /// Has a log say what is known of a group that has no entries yet.
+    pub(crate) fn push_beginning(&self, batch: &mut LogBatch) {
+        batch.push(self.group, LogChange::Replica(self.replica));
+        batch.push(self.group, LogChange::Restart(self.truncated));
+        batch.push(self.group, LogChange::HardState(self.hard_state.clone()));
+    }
 }
 
 /// What is written together: all of it or nothing.
@@ -59,10 +107,15 @@ pub struct LogBatch {
 pub enum LogChange {
     /// Entries in a row; not empty.
     Append(Vec<Entry>),
+    /// The number of the replica that this store is.
+    Replica(u64),
     /// Term, vote, commit.
     HardState(HardState),
-    /// Gives up entries.
+    /// Gives up entries up to here; all of them were there.
     Truncate(Truncated),
+    /// Gives up all entries, and begins anew behind this one: the data came from another store, with
+    /// the effects of all up to here. In a batch the first of its group.
+    Restart(Truncated),
     /// The state up to here is durable in the engine.
     DurableApplied(u64),
     /// The group leaves this node; nothing of it stays.
@@ -103,6 +156,13 @@ pub trait RaftLog {
     /// # Panics
     /// If the disk does not take an fsync: what it has then is unknown.
     fn write(&self, batch: LogBatch, sync: Sync) -> Result<(), Error>;
+
+    /// Makes durable whatever is there, also what an earlier process wrote and did not wait for. To be
+    /// called before what was found is taken for granted.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    fn persist(&self) -> Result<(), Error>;
 
     /// Gives back the room of what was truncated, as far as whole files of it have become free.
     /// Answers the groups whose old entries hold files back.

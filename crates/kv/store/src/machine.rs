@@ -6,52 +6,50 @@
 //! thread, a simulation from a seed.
 //!
 //! What is committed goes to a [`Host`](crate::host::Host), which may be on another thread; it says
-//! by [`Input::Applied`] how far it came.
+//! by inputs how far it came, and what became of the groups.
+//!
+//! A store may be told of a group by others before it knows the range: it keeps what it promises them,
+//! in the log, and waits for the range, which comes with a split or with a snapshot.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod group;
+mod input;
+mod output;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Message};
-use raft::{RawNode, Ready, StateRole};
+use raft::Ready;
+use raft::eraftpb::{Message, MessageType};
 use ratatosk_clock::Instant;
 
-use crate::log::{GroupId, GroupLog, GroupState, LogBatch, LogChange, RaftLog, Sync};
+use crate::host::Refusal;
+use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
+use crate::range::{BEGIN_INDEX, BEGIN_TERM, Descriptor};
+pub(crate) use group::changes_members;
+use group::{Group, described, introduces};
+pub use input::{Envelope, Input};
+pub use output::{Committed, Event, Output};
 
 /// Time between two ticks of a group.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Ticks without a word from the leader before an election; at most half as many more.
-const ELECTION_TICKS: usize = 10;
-/// Ticks between two words of the leader.
-const HEARTBEAT_TICKS: usize = 2;
-/// Bytes of entries that are read from the log at once, after a restart.
-const REPLAY_BYTES: u64 = 4 << 20;
-/// Bytes of applied entries that a group keeps in memory.
-const CACHE_BYTES: usize = 1 << 20;
+
+/// See [`Machine::keep_entries`].
+const KEPT_ENTRIES: u64 = 4096;
 
 /// Every group of a node; `T` is what a proposal carries to be answered.
 pub struct Machine<L: RaftLog, T> {
     log: Arc<L>,
     store: u64,
     groups: BTreeMap<GroupId, Group<L, T>>,
+    /// Groups that this store has left, with the highest number of its replicas.
+    left: BTreeMap<GroupId, u64>,
     /// Those that may have something to do.
     dirty: BTreeSet<GroupId>,
+    /// Those whose snapshot the host has taken in.
+    installed: Vec<GroupId>,
     next_tick: Instant,
-}
-
-struct Group<L: RaftLog, T> {
-    raft: RawNode<GroupLog<L>>,
-    is_leader: bool,
-    /// How far its data is durable without the log, as the log knows.
-    durable_applied: u64,
-    /// What was proposed here, rising by index.
-    proposals: VecDeque<Proposal<T>>,
-}
-
-struct Proposal<T> {
-    index: u64,
-    term: u64,
-    ticket: T,
+    kept_entries: u64,
 }
 
 /// A group as it is opened.
@@ -59,89 +57,10 @@ struct Proposal<T> {
 pub struct Opened {
     /// What the log has of it.
     pub state: GroupState,
-    /// The stores that vote, as its applied entries made them.
-    pub voters: Vec<u64>,
+    /// What the engine has of its range; `None` if that is still to come.
+    pub descriptor: Option<Descriptor>,
     /// The last entry whose effects are in the data.
     pub applied: u64,
-}
-
-/// What a step works on.
-#[derive(Debug)]
-pub enum Input<T> {
-    /// Write this to a group's log.
-    Propose {
-        /// The group.
-        group: GroupId,
-        /// What [`Commands::into_data`](crate::command::Commands::into_data) gave.
-        data: Vec<u8>,
-        /// Comes back with the entry, or refused.
-        ticket: T,
-    },
-    /// A message of another store.
-    Message {
-        /// The group.
-        group: GroupId,
-        /// What the library sent.
-        message: Box<Message>,
-    },
-    /// A group's entries up to here are in the data that readers see.
-    Applied {
-        /// The group.
-        group: GroupId,
-        /// The last of them.
-        index: u64,
-    },
-    /// A group's data up to here is durable without the log.
-    Checkpointed {
-        /// The group.
-        group: GroupId,
-        /// The last entry in it.
-        index: u64,
-    },
-}
-
-/// What came of a step.
-#[derive(Debug)]
-pub struct Output<T> {
-    /// For other stores.
-    pub messages: Vec<(GroupId, Message)>,
-    /// For the host, in this order.
-    pub events: Vec<Event<T>>,
-}
-
-/// What a host is told.
-#[derive(Debug)]
-pub enum Event<T> {
-    /// Entries are durable on a majority of the group's voters: apply them.
-    Committed(Committed<T>),
-    /// A proposal is not in the log and never will be: this store does not lead the group.
-    Refused {
-        /// The proposal's.
-        ticket: T,
-    },
-    /// This store leads the group, from when the entry of `index` is applied.
-    Leads {
-        /// The group.
-        group: GroupId,
-        /// Its first entry as the leader.
-        index: u64,
-    },
-    /// This store leads the group no longer.
-    Follows {
-        /// The group.
-        group: GroupId,
-    },
-}
-
-/// Entries of a group in a row.
-#[derive(Debug)]
-pub struct Committed<T> {
-    /// The group.
-    pub group: GroupId,
-    /// The entries, each with the ticket of a proposal of this store.
-    pub entries: Vec<(Entry, Option<T>)>,
-    /// Tickets of proposals in whose place another entry was committed.
-    pub lost: Vec<T>,
 }
 
 /// A group cannot work as the library and the log have it.
@@ -175,15 +94,9 @@ pub enum Error {
     },
 }
 
-impl<T> Default for Output<T> {
-    fn default() -> Self {
-        Self { messages: Vec::new(), events: Vec::new() }
-    }
-}
-
 impl<L: RaftLog, T> Machine<L, T> {
-    /// The groups of store number `store`, of which none leads yet. The time is that of the first
-    /// step.
+    /// The groups of store number `store`, of which none leads yet, and those that it has left, with
+    /// the highest number of its replicas. The time is that of the first step.
     ///
     /// # Errors
     /// [`Error::Lost`], and what the log and the library answer. Nothing was written.
@@ -191,13 +104,17 @@ impl<L: RaftLog, T> Machine<L, T> {
         log: Arc<L>,
         store: u64,
         groups: impl IntoIterator<Item = Opened>,
+        left: impl IntoIterator<Item = (GroupId, u64)>,
     ) -> Result<Self, Error> {
         let mut machine = Self {
             log,
             store,
             groups: BTreeMap::new(),
+            left: left.into_iter().collect(),
             dirty: BTreeSet::new(),
+            installed: Vec::new(),
             next_tick: Instant::ZERO,
+            kept_entries: KEPT_ENTRIES,
         };
         for opened in groups {
             machine.open_group(opened)?;
@@ -205,40 +122,17 @@ impl<L: RaftLog, T> Machine<L, T> {
         Ok(machine)
     }
 
+    /// Keeps so many entries at least that are durable without the log, in groups with other replicas:
+    /// one that was away for a while is sent these, not all the data.
+    #[must_use]
+    pub fn keep_entries(self, count: u64) -> Self {
+        Self { kept_entries: count, ..self }
+    }
+
     fn open_group(&mut self, opened: Opened) -> Result<(), Error> {
-        let Opened { mut state, voters, applied } = opened;
-        let id = state.group;
-        let durable_applied = state.durable_applied;
-        if state.last_index < applied || state.last_index < state.hard_state.commit {
-            let applied = applied.max(state.hard_state.commit);
-            return Err(Error::Lost { group: id, last: state.last_index, applied });
-        }
-        // A commit that nothing but itself would have written is not: what was applied was committed.
-        state.hard_state.commit = state.hard_state.commit.max(applied);
-        let is_alone = voters == [self.store];
-        let config = raft::Config {
-            id: self.store,
-            election_tick: ELECTION_TICKS,
-            heartbeat_tick: HEARTBEAT_TICKS,
-            applied,
-            check_quorum: true,
-            pre_vote: true,
-            max_size_per_msg: 1 << 20,
-            max_committed_size_per_ready: REPLAY_BYTES,
-            ..raft::Config::default()
-        };
-        let raft_error = |source| Error::Raft { group: id, source };
-        let conf_state = ConfState { voters, ..ConfState::default() };
-        let log = GroupLog::open(Arc::clone(&self.log), state, conf_state, CACHE_BYTES)?;
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let mut raft = RawNode::new(&config, log, &logger).map_err(raft_error)?;
-        settle_timeout(&mut raft, id);
-        if is_alone {
-            // Nobody else can lead: why wait for a timeout.
-            raft.campaign().map_err(raft_error)?;
-        }
-        let proposals = VecDeque::new();
-        self.groups.insert(id, Group { raft, is_leader: false, durable_applied, proposals });
+        let id = opened.state.group;
+        let group = Group::open(&self.log, self.store, opened)?;
+        self.groups.insert(id, group);
         self.dirty.insert(id);
         Ok(())
     }
@@ -261,7 +155,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             for (id, group) in &mut self.groups {
-                if group.waits() && group.raft.tick() {
+                if group.tick(output) {
                     self.dirty.insert(*id);
                 }
             }
@@ -282,6 +176,11 @@ impl<L: RaftLog, T> Machine<L, T> {
         !self.dirty.is_empty()
     }
 
+    /// The ranges of the node, as far as they are known.
+    pub fn ranges(&self) -> impl Iterator<Item = &Descriptor> {
+        self.groups.values().filter_map(|group| group.descriptor.as_ref())
+    }
+
     /// Gives back the disk room of what was truncated.
     ///
     /// # Errors
@@ -300,176 +199,285 @@ impl<L: RaftLog, T> Machine<L, T> {
         output: &mut Output<T>,
     ) -> Result<(), Error> {
         match input {
-            Input::Propose { group, data, ticket } => self.propose(group, data, ticket, output),
-            Input::Message { group, message } => {
-                if let Some(held) = self.groups.get_mut(&group) {
-                    // Of a peer that is none any more, or older than what is known: as if it was
-                    // lost on its way.
-                    let _ = held.raft.step(*message);
-                    settle_timeout(&mut held.raft, group);
-                    self.dirty.insert(group);
+            Input::Propose { group, data, ticket } => match self.at_work(group) {
+                Some(held) => held.propose(data, ticket, output),
+                None => output.refuse(ticket, Refusal::NotLeader),
+            },
+            Input::Change { group, target, ticket } => match self.at_work(group) {
+                Some(held) => held.change(&target, ticket, output),
+                None => output.refuse(ticket, Refusal::NotLeader),
+            },
+            Input::Message { from, envelope } => self.receive(from, *envelope, batch, output)?,
+            Input::Asked { from, group, replica } => {
+                let held = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
+                if held.is_some_and(|held| held.membership.has_removed(replica)) {
+                    output.gone.push((from, group, replica));
                 }
             }
-            Input::Applied { group, index } => {
-                if let Some(held) = self.groups.get_mut(&group) {
-                    held.raft.advance_apply_to(index);
-                    held.raft.mut_store().release(index);
-                    self.dirty.insert(group);
+            Input::Gone { group, replica } => self.leave(group, replica, output),
+            Input::Split { left, right } => self.split(*left, right, batch, output)?,
+            Input::Installed { descriptor } => {
+                if let Some(held) = self.groups.get_mut(&descriptor.group) {
+                    self.installed.push(descriptor.group);
+                    held.note_installed(*descriptor);
                 }
             }
-            Input::Checkpointed { group, index } => {
-                // A checkpoint of what did not change says nothing new.
-                let held = self.groups.get_mut(&group);
-                if let Some(held) = held.filter(|held| held.durable_applied < index) {
-                    held.durable_applied = index;
-                    batch.push(group, LogChange::DurableApplied(index));
-                    if let Some(truncated) = held.raft.mut_store().truncate(index)? {
-                        batch.push(group, LogChange::Truncate(truncated));
+            Input::Removed { group, replica } => {
+                let highest = self.left.entry(group).or_default();
+                *highest = replica.max(*highest);
+                if self.groups.get(&group).is_some_and(|held| held.replica <= replica) {
+                    if let Some(held) = self.groups.remove(&group) {
+                        held.give_up(output);
                     }
+                    self.dirty.remove(&group);
+                    batch.push(group, LogChange::Destroy);
                 }
             }
+            Input::Checkpointed { group, index } => self.checkpointed(group, index, batch)?,
+            known => self.take_of_group(known)?,
         }
         Ok(())
     }
 
-    fn propose(&mut self, group: GroupId, data: Vec<u8>, ticket: T, output: &mut Output<T>) {
-        let held = self.groups.get_mut(&group);
-        // The library would pass it on to the leader, and nobody here would hear of it.
-        let Some(held) = held.filter(|held| held.raft.raft.state == StateRole::Leader) else {
-            output.events.push(Event::Refused { ticket });
-            return;
-        };
-        match held.raft.propose(Vec::new(), data) {
-            Ok(()) => {
-                let (index, term) = (held.raft.raft.raft_log.last_index(), held.raft.raft.term);
-                held.proposals.push_back(Proposal { index, term, ticket });
-                self.dirty.insert(group);
+    /// What concerns one group, if it is still there.
+    fn take_of_group(&mut self, input: Input<T>) -> Result<(), Error> {
+        match input {
+            Input::Transfer { group, to } => {
+                if let Some(held) = self.at_work(group) {
+                    held.transfer(to);
+                }
             }
-            Err(_) => output.events.push(Event::Refused { ticket }),
+            Input::Snapshot { group, snapshot } => {
+                if let Some(held) = self.at_work(group) {
+                    held.raft.store().offer(*snapshot);
+                }
+            }
+            Input::SnapshotSent { group, to, arrived } => {
+                if let Some(held) = self.at_work(group) {
+                    held.snapshot_sent(to, arrived);
+                }
+            }
+            Input::Applied { group, index } => {
+                if let Some(held) = self.at_work(group) {
+                    held.raft.advance_apply_to(index);
+                    held.raft.mut_store().release(index);
+                    held.leave_joint();
+                }
+            }
+            Input::Configured { change, descriptor } => {
+                if let Some(held) = self.at_work(descriptor.group) {
+                    held.configured(&change, *descriptor)?;
+                }
+            }
+            _ => {}
         }
+        Ok(())
+    }
+
+    /// A group that is not about to become another, or to go; it may have something to do then.
+    fn at_work(&mut self, group: GroupId) -> Option<&mut Group<L, T>> {
+        let held = self.groups.get_mut(&group).filter(|held| held.is_at_work())?;
+        self.dirty.insert(group);
+        Some(held)
+    }
+
+    fn receive(
+        &mut self,
+        from: u64,
+        envelope: Envelope,
+        batch: &mut LogBatch,
+        output: &mut Output<T>,
+    ) -> Result<(), Error> {
+        let Envelope { group, message } = envelope;
+        match self.groups.get(&group) {
+            Some(held) if message.to > held.replica => {
+                // Whoever sent it knows that the one that this is was removed.
+                self.leave(group, message.to - 1, output);
+                return Ok(());
+            }
+            Some(held) if message.to < held.replica => return Ok(()),
+            Some(_) => {}
+            None => {
+                let was_here = self.left.get(&group).is_some_and(|left| *left >= message.to);
+                if was_here || !introduces(&message) {
+                    return Ok(());
+                }
+                self.meet(group, message.to, batch)?;
+            }
+        }
+        if message.get_msg_type() == MessageType::MsgSnapshot && !self.fits(group, &message) {
+            return Ok(());
+        }
+        if let Some(held) = self.at_work(group) {
+            held.step(from, message);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a group that others have this store in.
+    fn meet(&mut self, id: GroupId, replica: u64, batch: &mut LogBatch) -> Result<(), Error> {
+        let state = GroupState { replica, ..GroupState::new(id) };
+        batch.push(id, LogChange::Replica(replica));
+        self.open_group(Opened { state, descriptor: None, applied: 0 })
+    }
+
+    /// Whether a snapshot's range has room beside the others. It may come before a split that makes
+    /// that room, and comes again. KV-018
+    fn fits(&self, group: GroupId, message: &Message) -> bool {
+        let Some(descriptor) = described(group, message.get_snapshot()) else { return false };
+        let replica = descriptor.membership.of_store(self.store).map(|replica| replica.id);
+        let mut others = self.ranges().filter(|held| held.group != group);
+        replica == Some(message.to) && !others.any(|held| held.overlaps(&descriptor))
+    }
+
+    /// Has the host remove a group of which this store is no member any more.
+    fn leave(&mut self, group: GroupId, replica: u64, output: &mut Output<T>) {
+        let held = self.groups.get_mut(&group).filter(|held| held.replica <= replica);
+        if let Some(held) = held.filter(|held| held.is_at_work()) {
+            held.is_leaving = true;
+            output.events.push(Event::Remove { group, replica: held.replica });
+        }
+    }
+
+    fn split(
+        &mut self,
+        left: Descriptor,
+        right: Option<Box<Descriptor>>,
+        batch: &mut LogBatch,
+        output: &mut Output<T>,
+    ) -> Result<(), Error> {
+        let held = self.groups.get_mut(&left.group);
+        let leads = held.as_ref().is_some_and(|held| held.leads());
+        if let Some(held) = held {
+            held.descriptor = Some(left);
+        }
+        let Some(right) = right else { return Ok(()) };
+        let Some(replica) = right.membership.of_store(self.store) else { return Ok(()) };
+        let id = right.group;
+        let mut state = GroupState { replica: replica.id, ..GroupState::new(id) };
+        if let Some(known) = self.groups.remove(&id) {
+            if known.replica > replica.id {
+                // The one that the split makes here was removed before, and another came.
+                self.groups.insert(id, known);
+                output.events.push(Event::Remove { group: id, replica: replica.id });
+                return Ok(());
+            }
+            if known.replica == replica.id {
+                // What it promised others counts, and so does what it wrote before a crash.
+                state = known.state();
+            }
+        }
+        if state.truncated.index < BEGIN_INDEX {
+            begin(&mut state, Truncated { index: BEGIN_INDEX, term: BEGIN_TERM });
+            state.push_beginning(batch);
+        }
+        self.open_group(Opened { state, descriptor: Some(*right), applied: BEGIN_INDEX })?;
+        if leads && let Some(held) = self.groups.get_mut(&id) {
+            // Whoever led both leads both: the others would wait for a timeout.
+            let campaign = held.raft.campaign();
+            campaign.map_err(|source| Error::Raft { group: id, source })?;
+        }
+        Ok(())
+    }
+
+    fn checkpointed(
+        &mut self,
+        group: GroupId,
+        index: u64,
+        batch: &mut LogBatch,
+    ) -> Result<(), Error> {
+        let Some(held) = self.groups.get_mut(&group).filter(|held| held.is_at_work()) else {
+            return Ok(());
+        };
+        // A checkpoint of what did not change says nothing new.
+        if held.raft.mut_store().note_durable(index) {
+            batch.push(group, LogChange::DurableApplied(index));
+        }
+        let unneeded = held.may_give_up(index, self.kept_entries);
+        if let Some(truncated) = held.raft.mut_store().truncate(unneeded)? {
+            batch.push(group, LogChange::Truncate(truncated));
+        }
+        Ok(())
     }
 
     /// Writes what the dirty groups have for the log, and goes on with what that makes possible.
     fn write(&mut self, mut batch: LogBatch, output: &mut Output<T>) -> Result<(), Error> {
         let mut sync = Sync::Later;
         let mut written: Vec<(GroupId, Ready)> = Vec::new();
+        let mut arrived = Vec::new();
+        for id in std::mem::take(&mut self.installed) {
+            let held = self.groups.get_mut(&id);
+            let Some((ready, at)) = held.and_then(Group::take_installed) else { continue };
+            batch.push(id, LogChange::Restart(at));
+            batch.push(id, LogChange::DurableApplied(at.index));
+            arrived.push((id, at.index));
+            self.put(id, ready, &mut batch, &mut written);
+            sync = Sync::Wait;
+        }
         for id in std::mem::take(&mut self.dirty) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            if !group.raft.has_ready() {
+            let is_written = written.iter().any(|(known, _)| *known == id);
+            if is_written || !group.is_at_work() || !group.raft.has_ready() {
                 continue;
             }
-            let mut ready = group.raft.ready();
-            if !ready.snapshot().is_empty() {
-                let source = raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable);
-                return Err(Error::Raft { group: id, source });
-            }
-            group.note_role(id, output);
-            // A leader's messages need not wait for its own disk.
-            send(id, ready.take_messages(), output);
-            group.commit(id, ready.take_committed_entries(), output);
-            let entries = ready.take_entries();
-            if !entries.is_empty() {
-                group.raft.mut_store().append(&entries);
-                batch.push(id, LogChange::Append(entries));
-            }
-            if let Some(hard_state) = ready.hs() {
-                group.raft.mut_store().set_hard_state(hard_state.clone());
-                batch.push(id, LogChange::HardState(hard_state.clone()));
-            }
+            let Some(ready) = group.ready(output)? else { continue };
             if ready.must_sync() {
                 sync = Sync::Wait;
             }
-            written.push((id, ready));
+            self.put(id, ready, &mut batch, &mut written);
         }
         if !batch.is_empty() {
             self.log.write(batch, sync)?;
         }
-        for (id, mut ready) in written {
+        for (id, ready) in written {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            send(id, ready.take_persisted_messages(), output);
-            let mut light = group.raft.advance_append(ready);
-            if let Some(commit) = light.commit_index() {
-                group.note_commit(commit);
+            group.advance(ready, self.store, output);
+            if let Some((_, index)) = arrived.iter().find(|(known, _)| *known == id) {
+                group.raft.advance_apply_to(*index);
             }
-            send(id, light.take_messages(), output);
-            group.commit(id, light.take_committed_entries(), output);
-            settle_timeout(&mut group.raft, id);
             if group.raft.has_ready() {
                 self.dirty.insert(id);
             }
         }
         Ok(())
     }
-}
 
-impl<L: RaftLog, T> Group<L, T> {
-    /// Whether time matters to it: a leader that is the only member waits for nobody.
-    fn waits(&self) -> bool {
-        let is_alone = self.raft.raft.prs().conf().voters().ids().len() == 1;
-        !(is_alone && self.is_leader)
-    }
-
-    fn note_role(&mut self, id: GroupId, output: &mut Output<T>) {
-        let is_leader = self.raft.raft.state == StateRole::Leader;
-        if is_leader == self.is_leader {
-            return;
+    /// Puts what a group has for the log into the batch.
+    fn put(
+        &mut self,
+        id: GroupId,
+        mut ready: Ready,
+        batch: &mut LogBatch,
+        written: &mut Vec<(GroupId, Ready)>,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let entries = ready.take_entries();
+        let changes_members = entries.iter().any(changes_members);
+        if !entries.is_empty() {
+            group.raft.mut_store().append(&entries);
+            batch.push(id, LogChange::Append(entries));
         }
-        self.is_leader = is_leader;
-        output.events.push(match is_leader {
-            true => Event::Leads { group: id, index: self.raft.raft.raft_log.last_index() },
-            false => Event::Follows { group: id },
-        });
-    }
-
-    /// The commit goes to the disk with the next change of the term or the vote, and is found again
-    /// by an election; in memory it has to be right.
-    fn note_commit(&mut self, commit: u64) {
-        let raft = &self.raft.raft;
-        let hard_state =
-            HardState { term: raft.term, vote: raft.vote, commit, ..HardState::default() };
-        self.raft.mut_store().set_hard_state(hard_state);
-    }
-
-    /// Joins committed entries and the tickets of those that were proposed here.
-    fn commit(&mut self, id: GroupId, entries: Vec<Entry>, output: &mut Output<T>) {
-        if entries.is_empty() {
-            return;
+        // A change of the members is appended by a leader that has applied the one before, which is
+        // therefore committed. Whoever comes back has to know that, or it would commit what follows by a
+        // majority of those that were members before. Otherwise a commit alone is not written.
+        let hard_state = match ready.hs() {
+            Some(hard_state) => Some(hard_state.clone()),
+            None => changes_members.then(|| group.raft.raft.hard_state()),
+        };
+        if let Some(hard_state) = hard_state {
+            group.raft.mut_store().set_hard_state(hard_state.clone());
+            batch.push(id, LogChange::HardState(hard_state));
         }
-        let mut lost = Vec::new();
-        let mut joined = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let mut ticket = None;
-            while let Some(first) = self.proposals.front() {
-                if first.index > entry.index {
-                    break;
-                }
-                let is_it = first.index == entry.index && first.term == entry.term;
-                let Some(proposal) = self.proposals.pop_front() else { break };
-                match is_it {
-                    true => ticket = Some(proposal.ticket),
-                    false => lost.push(proposal.ticket),
-                }
-            }
-            joined.push((entry, ticket));
-        }
-        output.events.push(Event::Committed(Committed { group: id, entries: joined, lost }));
+        written.push((id, ready));
     }
 }
 
-fn send<T>(group: GroupId, messages: Vec<Message>, output: &mut Output<T>) {
-    output.messages.extend(messages.into_iter().map(|message| (group, message)));
-}
-
-/// Gives a group an election timeout that follows from who it is and when: the library draws a
-/// random one, which no simulation could repeat.
-fn settle_timeout<L: RaftLog>(raft: &mut RawNode<GroupLog<L>>, group: GroupId) {
-    let seed = raft.raft.id ^ group.0.rotate_left(21) ^ raft.raft.term.rotate_left(42);
-    // The finalizer of SplitMix64: one bit of the seed changes half of the bits.
-    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    let spread = (ELECTION_TICKS / 2) as u64;
-    let more = usize::try_from((mixed ^ (mixed >> 31)) % spread).unwrap_or(0);
-    raft.raft.set_randomized_election_timeout(ELECTION_TICKS + more);
+/// Lets a group without entries begin behind `at`.
+pub(crate) fn begin(state: &mut GroupState, at: Truncated) {
+    state.truncated = at;
+    state.last_index = at.index;
+    state.hard_state.commit = at.index;
+    state.hard_state.term = state.hard_state.term.max(at.term);
 }
 
 impl<L: RaftLog, T> std::fmt::Debug for Machine<L, T> {

@@ -25,12 +25,12 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use ratatosk_engine::{DurableConfig, DurableEngine, KeyRange, Overlay, SpaceId};
 
-use crate::coprocessor::{Coprocessor, Reader};
+use crate::coprocessor::{Keyspaces, Reader};
 use crate::host::{self, Host, Refusal};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
 use crate::machine::{Event, Input, Machine, Opened};
-use crate::open::{self, Asked, Error, Found};
+use crate::open::{self, Asked, Error};
 use crate::range::Descriptor;
 use crate::room::{self, Sizes};
 use admission::Admission;
@@ -40,8 +40,8 @@ use queue::{Alarm, Queue};
 pub struct Config {
     /// Its own folder; made if it is missing.
     pub folder: PathBuf,
-    /// The services' keyspaces, each with what carries its commands out. At most 254.
-    pub keyspaces: Vec<(String, Box<dyn Coprocessor>)>,
+    /// The services' keyspaces.
+    pub keyspaces: Keyspaces,
     /// Bytes of the engine's blocks that are kept in memory.
     pub cache_bytes: u64,
     /// How often a checkpoint is made, at least.
@@ -112,7 +112,7 @@ impl Node {
         let mut identity =
             known.unwrap_or(Identity { store: random[0].max(1), cluster: random[1] });
         let log = Arc::new(open_log(&folder, identity.store, known.is_none(), sizes)?);
-        let names: Vec<String> = keyspaces.iter().map(|(name, _)| name.clone()).collect();
+        let names = keyspaces.names();
         let mut spaces = vec!["meta".to_owned()];
         spaces.extend(names.iter().cloned());
         identity.store = log.store();
@@ -135,11 +135,12 @@ impl Node {
         }
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
         let overlay = Arc::new(Overlay::new(engine, space_count));
-        let mut host = Host::new(Arc::clone(&overlay));
-        let opened = open_ranges(&mut host, found, keyspaces, &folder)?;
-        let (ranges, groups) = opened.into_iter().unzip();
-        let groups: Vec<Opened> = groups;
-        let machine = Machine::open(log, identity.store, groups)
+        let ranges = located(&found.groups, &keyspaces, &folder)?;
+        let mut host = Host::new(identity.store, Arc::clone(&overlay), keyspaces);
+        for (descriptor, _) in &ranges {
+            host.open(descriptor.clone()).map_err(engine_error)?;
+        }
+        let machine = Machine::open(log, identity.store, found.groups, found.left)
             .map_err(|error| Error::of_machine(folder.clone(), error))?;
         let shared = Arc::new(Shared {
             identity,
@@ -328,31 +329,18 @@ fn open_log(folder: &Path, store: u64, is_new: bool, sizes: Sizes) -> Result<Dur
     Ok(log)
 }
 
-/// Has the host take in what was found, each range with its keyspace's coprocessor.
-fn open_ranges(
-    host: &mut Host<DurableEngine>,
-    found: Vec<Found>,
-    keyspaces: Vec<(String, Box<dyn Coprocessor>)>,
-    folder: &Path,
-) -> Result<Vec<(Located, Opened)>, Error> {
-    let mut places: Vec<_> = keyspaces.into_iter().map(|(name, held)| (name, Some(held))).collect();
-    let mut opened = Vec::new();
-    for Found { descriptor, group } in found {
+/// The ranges that were found, each with the space of its keyspace.
+fn located(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> Result<Vec<Located>, Error> {
+    let located = |descriptor: &Descriptor| {
         let keyspace = &descriptor.keyspace;
-        let place = places.iter().position(|(name, _)| name == keyspace);
-        // Today a keyspace is one range.
-        let coprocessor = place.and_then(|place| places[place].1.take());
-        let (Some(place), Some(coprocessor)) = (place, coprocessor) else {
+        let space = keyspaces.space(keyspace).ok_or_else(|| {
             let detail =
                 format!("it holds a range of {keyspace:?} that this version does not know");
-            return Err(Error::Version { folder: folder.to_owned(), detail });
-        };
-        let space = SpaceId(u8::try_from(place + 1).unwrap_or(u8::MAX));
-        host.open(descriptor.clone(), space, coprocessor)
-            .map_err(|error| Error::of_engine(folder.join("engine"), error))?;
-        opened.push(((descriptor, space), group));
-    }
-    Ok(opened)
+            Error::Version { folder: folder.to_owned(), detail }
+        })?;
+        Ok((descriptor.clone(), space))
+    };
+    groups.iter().filter_map(|opened| opened.descriptor.as_ref()).map(located).collect()
 }
 
 impl Shared {

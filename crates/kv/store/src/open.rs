@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use raft::eraftpb::HardState;
 use ratatosk_engine::{Batch, Engine, KeyRange, View as _};
 
 use crate::host::read_applied;
-use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync};
-use crate::machine::{self, Opened};
-use crate::range::{Descriptor, META, Version};
+use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
+use crate::machine::{self, Opened, begin};
+use crate::membership::Membership;
+use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Owner, Tombstone, Version};
 
 /// A store cannot be opened. Nothing was changed that was there.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +55,14 @@ pub enum Error {
     },
 }
 
-/// A range with what is needed to open its group.
-#[derive(Clone, Debug)]
+/// What a store has.
+#[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// What the range is.
-    pub descriptor: Descriptor,
-    /// Its group, for [`Machine::open`](crate::machine::Machine::open).
-    pub group: Opened,
+    /// Its groups, for [`Machine::open`](crate::machine::Machine::open), those with a range for
+    /// [`Host::open`](crate::host::Host::open), too.
+    pub groups: Vec<Opened>,
+    /// Groups that it has left, with the highest number of its replicas.
+    pub left: Vec<(GroupId, u64)>,
 }
 
 /// Why what was found is not whole, in words that follow "is not whole:".
@@ -83,15 +84,17 @@ pub enum Trouble {
 pub struct Asked<'a> {
     /// The store's number.
     pub store: u64,
-    /// The keyspaces that it is to have.
+    /// The keyspaces that it is to have a range of, unless it is one of a cluster; none where it is to
+    /// join others. KV-017
     pub keyspaces: &'a [String],
     /// The store was never whole before.
     pub is_new: bool,
 }
 
-/// Finds the ranges of the keyspaces, and makes those that are missing: each has one range, of all
-/// keys. [`Node::open`](crate::node::Node::open) does this with what is on a disk, a simulation with
-/// what it made up.
+/// Finds the groups of a store, and, where it stands alone, makes a range of all keys for each keyspace
+/// that has none.
+/// [`Node::open`](crate::node::Node::open) does this with what is on a disk, a simulation with what
+/// it made up.
 ///
 /// # Errors
 /// See [`Trouble`]. What was there is as it was.
@@ -99,67 +102,55 @@ pub fn find<L: RaftLog, E: Engine>(
     log: &L,
     engine: &E,
     asked: Asked<'_>,
-) -> Result<Vec<Found>, Trouble> {
-    let Asked { store, keyspaces, is_new } = asked;
+) -> Result<Found, Trouble> {
     // An earlier process may have gone down between a write and its sync. What is read here is told to
-    // the log as durable by the next checkpoint, whether that has something to write or not.
+    // the log as durable by the next checkpoint, and to other stores by the first answer, whether there
+    // is something to write or not.
     engine.persist()?;
+    log.persist()?;
     let mut states: BTreeMap<GroupId, GroupState> =
         log.groups()?.into_iter().map(|state| (state.group, state)).collect();
-    let mut descriptors = read_descriptors(engine)?;
-    if is_new && states.values().any(|state| state.last_index > 0) {
-        let lost = "there is a log of a store whose identity file is missing";
-        return Err(Trouble::Lost(lost.to_owned()));
+    let mut records = Records::read(engine)?;
+    let store = asked.store;
+    let mut batch = LogBatch::new();
+    match asked.is_new {
+        true => records.begin_anew(engine, &mut states, store, &mut batch)?,
+        false => records.check_owner(store)?,
     }
-    for descriptor in descriptors.values_mut() {
-        if is_new {
-            // Of a start that came no further: nothing was ever proposed.
-            descriptor.voters = vec![store];
+    let Records { mut descriptors, left, .. } = records;
+    let numbers = descriptors.keys().chain(states.keys()).filter(|group| group.is_first());
+    let last = numbers.max().map_or(0, |group| group.0);
+    let is_shared = |held: &Descriptor| held.membership != Membership::alone(asked.store);
+    let is_member = !left.is_empty() || descriptors.values().any(is_shared);
+    // A store that has or had others beside it is one of a cluster, which has these ranges already.
+    let keyspaces = if is_member { &[] } else { asked.keyspaces };
+    make(engine, &mut descriptors, last, Asked { keyspaces, ..asked })?;
+    let mut found = Found { groups: Vec::new(), left: left.into_iter().collect() };
+    for (group, descriptor) in descriptors {
+        let applied = read_applied(&engine.view(), group)?;
+        let replica = descriptor.membership.of_store(store).map_or(0, |replica| replica.id);
+        let state = states.remove(&group);
+        let state = state.unwrap_or(GroupState { replica, ..GroupState::new(group) });
+        if state.replica != replica {
+            let lost = format!("group {} has the log of replica {}", group.0, state.replica);
+            return Err(Trouble::Lost(format!("{lost} and the data of replica {replica}")));
         }
-        if !descriptor.voters.contains(&store) {
-            let voters = &descriptor.voters;
-            let lost = format!("the engine is that of store {voters:x?}, and this is {store:x}");
-            return Err(Trouble::Lost(lost));
-        }
+        let state = check(&descriptor, applied, state, &mut batch)?;
+        found.groups.push(Opened { state, descriptor: Some(descriptor), applied: applied.index });
     }
-    let mut last = descriptors.keys().chain(states.keys()).max().map_or(0, |group| group.0);
-    for keyspace in keyspaces {
-        if descriptors.values().any(|descriptor| descriptor.keyspace == *keyspace) {
-            continue;
-        }
-        last += 1;
-        let descriptor = Descriptor {
-            group: GroupId(last),
-            keyspace: keyspace.clone(),
-            boundary: KeyRange::all(),
-            version: Version::default(),
-            voters: vec![store],
-        };
-        descriptors.insert(descriptor.group, descriptor);
-    }
-    let missing = |group: &GroupId| is_new || !states.contains_key(group);
-    let fresh: Vec<_> = descriptors.values().filter(|held| missing(&held.group)).cloned().collect();
-    for descriptor in &fresh {
-        let applied = read_applied(&engine.view(), descriptor.group)?;
-        if applied.index > 0 {
-            return Err(Trouble::Lost(format!(
-                "the log of {} is missing, of which {} entries were applied",
-                descriptor.keyspace, applied.index
-            )));
-        }
-        states.insert(descriptor.group, first_state(descriptor.group, store));
-    }
-    make(log, engine, store, &fresh)?;
-    let mut found = Vec::new();
     for (group, state) in states {
-        let Some(descriptor) = descriptors.remove(&group) else {
-            if state.last_index == 0 {
-                // It was to be made when the node went down, and is made under another number.
-                continue;
-            }
+        let was_left = found.left.iter().any(|(id, last)| *id == group && *last >= state.replica);
+        if was_left {
+            // It went down before the log was told.
+            batch.push(group, LogChange::Destroy);
+        } else if had_data(&state) {
             return Err(Trouble::Lost(format!("group {} has a log and no data", group.0)));
-        };
-        found.push(check(engine, descriptor, state)?);
+        } else {
+            found.groups.push(Opened { state, descriptor: None, applied: 0 });
+        }
+    }
+    if !batch.is_empty() {
+        log.write(batch, Sync::Wait)?;
     }
     Ok(found)
 }
@@ -174,91 +165,173 @@ pub(crate) fn sync_above(folder: &Path) {
     }
 }
 
-/// Makes groups durable: first what they are, then that they exist.
-fn make<L: RaftLog, E: Engine>(
-    log: &L,
+/// Whether the engine must have had the range of a group. It need not if all that is known is the
+/// replica's number, nor if a split that it came of is to be applied again.
+fn had_data(state: &GroupState) -> bool {
+    let begin = if state.group.is_first() { 0 } else { BEGIN_INDEX };
+    state.durable_applied > 0 || state.truncated.index > begin
+}
+
+/// Makes the ranges durable that are missing, under numbers above `last`.
+fn make<E: Engine>(
     engine: &E,
-    store: u64,
-    descriptors: &[Descriptor],
+    descriptors: &mut BTreeMap<GroupId, Descriptor>,
+    mut last: u64,
+    asked: Asked<'_>,
 ) -> Result<(), Trouble> {
-    if descriptors.is_empty() {
-        return Ok(());
-    }
     let mut changes = Batch::new();
-    let mut batch = LogBatch::new();
-    for descriptor in descriptors {
+    if asked.is_new {
+        changes.put(META, Owner::key(), Owner(asked.store).encode());
+        // They may be those of a store that never came to be.
+        for (group, descriptor) in &*descriptors {
+            changes.put(META, Descriptor::key(*group), descriptor.encode());
+        }
+    }
+    for keyspace in asked.keyspaces {
+        if descriptors.values().any(|held| held.keyspace == *keyspace) {
+            continue;
+        }
+        last += 1;
+        let descriptor = Descriptor {
+            group: GroupId(last),
+            keyspace: keyspace.clone(),
+            boundary: KeyRange::all(),
+            version: Version::default(),
+            membership: Membership::alone(asked.store),
+        };
+        let applied = Applied { index: BEGIN_INDEX, term: BEGIN_TERM, installed: BEGIN_INDEX };
         changes.put(META, Descriptor::key(descriptor.group), descriptor.encode());
-        let state = first_state(descriptor.group, store);
-        batch.push(descriptor.group, LogChange::HardState(state.hard_state));
+        changes.put(META, Applied::key(descriptor.group), applied.encode());
+        descriptors.insert(descriptor.group, descriptor);
+    }
+    if changes.is_empty() {
+        return Ok(());
     }
     engine.write(changes)?;
     engine.persist()?;
-    log.write(batch, Sync::Wait)?;
     Ok(())
 }
 
-/// A group that never had an entry. It has voted for itself, so that it is known to exist.
-fn first_state(group: GroupId, store: u64) -> GroupState {
-    GroupState {
-        group,
-        hard_state: HardState { term: 1, vote: store, ..HardState::default() },
-        truncated: crate::log::Truncated::default(),
-        last_index: 0,
-        durable_applied: 0,
+/// Holds what the log has of a range against what the engine has of it.
+fn check(
+    descriptor: &Descriptor,
+    applied: Applied,
+    mut state: GroupState,
+    batch: &mut LogBatch,
+) -> Result<GroupState, Trouble> {
+    let Descriptor { keyspace, group, .. } = descriptor;
+    if state.truncated.index < applied.installed {
+        // The engine has what came by a snapshot or a split, which is durable first.
+        if applied.index > applied.installed {
+            return Err(Trouble::Lost(format!(
+                "the log of {keyspace} is missing, of which {} entries were applied",
+                applied.index - applied.installed
+            )));
+        }
+        begin(&mut state, Truncated { index: applied.index, term: applied.term });
+        state.push_beginning(batch);
+        if applied.installed > BEGIN_INDEX {
+            state.durable_applied = applied.index;
+            batch.push(*group, LogChange::DurableApplied(applied.index));
+        }
     }
-}
-
-fn check<E: Engine>(
-    engine: &E,
-    descriptor: Descriptor,
-    state: GroupState,
-) -> Result<Found, Trouble> {
-    let applied = read_applied(&engine.view(), descriptor.group)?.index;
-    if applied < state.durable_applied {
+    if applied.index < state.durable_applied {
         return Err(Trouble::Lost(format!(
-            "the engine's {} ends at entry {applied}, and was at {} once",
-            descriptor.keyspace, state.durable_applied
+            "the engine's {keyspace} ends at entry {}, and was at {} once",
+            applied.index, state.durable_applied
         )));
     }
-    if applied < state.truncated.index {
+    if applied.index < state.truncated.index {
         return Err(Trouble::Lost(format!(
-            "{} lacks the entries {} to {}, which the log gave up",
-            descriptor.keyspace,
-            applied + 1,
+            "{keyspace} lacks the entries {} to {}, which the log gave up",
+            applied.index + 1,
             state.truncated.index
         )));
     }
-    if state.last_index < applied {
+    if state.last_index < applied.index {
         return Err(Trouble::Lost(format!(
-            "the log of {} ends at entry {}, and {applied} were applied",
-            descriptor.keyspace, state.last_index
+            "the log of {keyspace} ends at entry {}, and {} were applied",
+            state.last_index, applied.index
         )));
     }
-    let voters = descriptor.voters.clone();
-    Ok(Found { descriptor, group: Opened { state, voters, applied } })
+    Ok(state)
 }
 
-pub(crate) fn read_descriptors<E: Engine>(
-    engine: &E,
-) -> Result<BTreeMap<GroupId, Descriptor>, Trouble> {
-    let mut found = BTreeMap::new();
-    let mut trouble = None;
-    engine.view().scan(META, &KeyRange::all(), &mut |key, value| {
-        let Some(group) = Descriptor::group_of(key) else { return ControlFlow::Continue(()) };
-        match Descriptor::decode(group, value) {
-            Ok(descriptor) => {
-                found.insert(group, descriptor);
-                ControlFlow::Continue(())
+/// What the engine has of the store itself.
+#[derive(Default)]
+pub(crate) struct Records {
+    pub(crate) descriptors: BTreeMap<GroupId, Descriptor>,
+    /// Groups that were left, with the highest number of a replica here.
+    left: BTreeMap<GroupId, u64>,
+    pub(crate) owner: Option<u64>,
+}
+
+impl Records {
+    pub(crate) fn read<E: Engine>(engine: &E) -> Result<Self, Trouble> {
+        let (mut found, mut trouble) = (Self::default(), None);
+        engine.view().scan(META, &KeyRange::all(), &mut |key, value| {
+            let taken = found.take(key, value);
+            trouble = taken.err();
+            if trouble.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match trouble {
+            Some(group) => {
+                Err(Trouble::Lost(format!("what range {} is, is not readable", group.0)))
             }
-            Err(_) => {
-                trouble = Some(group);
-                ControlFlow::Break(())
-            }
+            None => Ok(found),
         }
-    })?;
-    match trouble {
-        Some(group) => Err(Trouble::Lost(format!("what range {} is, is not readable", group.0))),
-        None => Ok(found),
+    }
+
+    /// Whether it is what a store wrote under this number.
+    fn check_owner(&self, store: u64) -> Result<(), Trouble> {
+        let lost = match self.owner {
+            Some(owner) if owner == store => return Ok(()),
+            Some(owner) => format!("the engine is that of store {owner:x}, and this is {store:x}"),
+            None => "the engine is empty: it does not say whose it is".to_owned(),
+        };
+        Err(Trouble::Lost(lost))
+    }
+
+    /// Takes over what a start left that came no further: nothing was ever proposed.
+    fn begin_anew<E: Engine>(
+        &mut self,
+        engine: &E,
+        states: &mut BTreeMap<GroupId, GroupState>,
+        store: u64,
+        batch: &mut LogBatch,
+    ) -> Result<(), Trouble> {
+        if states.values().any(|state| state.last_index > BEGIN_INDEX) {
+            let lost = "there is a log of a store whose identity file is missing";
+            return Err(Trouble::Lost(lost.to_owned()));
+        }
+        states.keys().for_each(|group| batch.push(*group, LogChange::Destroy));
+        states.clear();
+        for (group, descriptor) in &mut self.descriptors {
+            let applied = read_applied(&engine.view(), *group)?;
+            if applied.index > BEGIN_INDEX {
+                let (keyspace, entries) = (&descriptor.keyspace, applied.index - BEGIN_INDEX);
+                return Err(Trouble::Lost(format!(
+                    "the log of {keyspace} is missing, of which {entries} entries were applied"
+                )));
+            }
+            descriptor.membership = Membership::alone(store);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), GroupId> {
+        if let Some(group) = Descriptor::group_of(key) {
+            let descriptor = Descriptor::decode(group, value).map_err(|_| group)?;
+            self.descriptors.insert(group, descriptor);
+        }
+        if key == Owner::key() {
+            self.owner = Some(Owner::decode(value).map_err(|_| GroupId(0))?.0);
+        }
+        if let Some(group) = Tombstone::group_of(key) {
+            let Tombstone(replica) = Tombstone::decode(value).map_err(|_| group)?;
+            self.left.insert(group, replica);
+        }
+        Ok(())
     }
 }
 

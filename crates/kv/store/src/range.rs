@@ -5,14 +5,25 @@ use ratatosk_engine::wire::{self, Malformed, Parser};
 use ratatosk_engine::{KeyRange, SpaceId};
 
 use crate::log::GroupId;
+use crate::membership::Membership;
 
 /// The space of the engine that is the store's own.
 pub(crate) const META: SpaceId = SpaceId(0);
 
 /// The first byte of every record in [`META`].
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const DESCRIPTOR: u8 = b'd';
 const APPLIED: u8 = b'a';
+const TOMBSTONE: u8 = b't';
+/// The one key that is not a group's.
+const OWNER: &[u8] = b"o";
+
+/// Where the log of a group begins: its first entry is behind this one, which nobody has. So whoever
+/// knows nothing of the range cannot be sent entries alone, and gets a snapshot. Groups that come of a
+/// split begin here, too, on every replica.
+pub const BEGIN_INDEX: u64 = 5;
+/// The term of what lies before the first entry.
+pub(crate) const BEGIN_TERM: u64 = 5;
 
 /// What a caller believes of a range, and what is true. A command for another version changes
 /// nothing. KV-002
@@ -35,8 +46,8 @@ pub struct Descriptor {
     pub boundary: KeyRange,
     /// Its version.
     pub version: Version,
-    /// The stores that vote.
-    pub voters: Vec<u64>,
+    /// Who keeps it.
+    pub membership: Membership,
 }
 
 /// The last entry whose effects are in the data.
@@ -44,7 +55,18 @@ pub struct Descriptor {
 pub(crate) struct Applied {
     pub(crate) index: u64,
     pub(crate) term: u64,
+    /// The entry that the data came with, where it came from another store; its log begins behind it.
+    pub(crate) installed: u64,
 }
+
+/// The store that an engine is of.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(pub(crate) u64);
+
+/// Of a group that this store has had a part in and has no more: the highest number of its replicas
+/// here. None of them comes back, whatever messages are still on their way.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone(pub(crate) u64);
 
 impl Descriptor {
     pub(crate) fn key(group: GroupId) -> Bytes {
@@ -64,8 +86,7 @@ impl Descriptor {
         }
         wire::put_u64(&mut into, self.version.boundary);
         wire::put_u64(&mut into, self.version.config);
-        wire::put_u64(&mut into, self.voters.len() as u64);
-        self.voters.iter().for_each(|voter| wire::put_u64(&mut into, *voter));
+        self.membership.encode(&mut into);
         into.into()
     }
 
@@ -79,21 +100,41 @@ impl Descriptor {
             _ => return Err(Malformed),
         };
         let version = Version { boundary: parser.take_u64()?, config: parser.take_u64()? };
-        let count = parser.take_u64()?;
-        let voters: Result<_, _> = (0..count).map(|_| parser.take_u64()).collect();
-        let voters = voters?;
+        let membership = Membership::decode(&mut parser)?;
+        let boundary = KeyRange { start, end };
         match parser.is_at_end() {
-            true => {
-                Ok(Self { group, keyspace, boundary: KeyRange { start, end }, version, voters })
-            }
+            true => Ok(Self { group, keyspace, boundary, version, membership }),
             false => Err(Malformed),
         }
     }
 
+    /// What a split at `key` makes of it by entry `index` of its log: the range with the keys before,
+    /// which is still this one, and a new one with the others. `None` if the key does not part it.
+    /// KV-013
+    #[must_use]
+    pub(crate) fn split(&self, key: &Bytes, index: u64) -> Option<(Self, Self)> {
+        let is_within = self.boundary.contains(key) && *key != self.boundary.start;
+        // Who keeps the new range has to be one answer.
+        if !is_within || self.membership.is_joint() {
+            return None;
+        }
+        let version = Version { boundary: self.version.boundary + 1, ..self.version };
+        let part = |group, boundary| Self { group, boundary, version, ..self.clone() };
+        let (start, end) = (self.boundary.start.clone(), self.boundary.end.clone());
+        let left = part(self.group, KeyRange { start, end: Some(key.clone()) });
+        let right = part(self.group.born(index), KeyRange { start: key.clone(), end });
+        Some((left, right))
+    }
+
+    /// Whether the two have a key in common.
+    #[must_use]
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.keyspace == other.keyspace && !self.boundary.intersection(&other.boundary).is_empty()
+    }
+
     /// The group of a key of [`META`] that is a descriptor's.
     pub(crate) fn group_of(key: &[u8]) -> Option<GroupId> {
-        let group = key.strip_prefix(&[DESCRIPTOR])?;
-        Some(GroupId(u64::from_be_bytes(group.try_into().ok()?)))
+        group_of(DESCRIPTOR, key)
     }
 }
 
@@ -106,19 +147,74 @@ impl Applied {
         let mut into = vec![FORMAT];
         wire::put_u64(&mut into, self.index);
         wire::put_u64(&mut into, self.term);
+        wire::put_u64(&mut into, self.installed);
         into.into()
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, Malformed> {
         let mut parser = started(data)?;
-        let applied = Self { index: parser.take_u64()?, term: parser.take_u64()? };
+        let applied = Self {
+            index: parser.take_u64()?,
+            term: parser.take_u64()?,
+            installed: parser.take_u64()?,
+        };
         if parser.is_at_end() { Ok(applied) } else { Err(Malformed) }
     }
+}
+
+impl Owner {
+    pub(crate) fn key() -> Bytes {
+        Bytes::from_static(OWNER)
+    }
+
+    pub(crate) fn encode(self) -> Bytes {
+        one_number(self.0)
+    }
+
+    pub(crate) fn decode(data: &[u8]) -> Result<Self, Malformed> {
+        the_number(data).map(Self)
+    }
+}
+
+impl Tombstone {
+    pub(crate) fn key(group: GroupId) -> Bytes {
+        meta_key(TOMBSTONE, group)
+    }
+
+    /// The group of a key of [`META`] that is a tombstone's.
+    pub(crate) fn group_of(key: &[u8]) -> Option<GroupId> {
+        group_of(TOMBSTONE, key)
+    }
+
+    pub(crate) fn encode(self) -> Bytes {
+        one_number(self.0)
+    }
+
+    pub(crate) fn decode(data: &[u8]) -> Result<Self, Malformed> {
+        the_number(data).map(Self)
+    }
+}
+
+fn one_number(number: u64) -> Bytes {
+    let mut into = vec![FORMAT];
+    wire::put_u64(&mut into, number);
+    into.into()
+}
+
+fn the_number(data: &[u8]) -> Result<u64, Malformed> {
+    let mut parser = started(data)?;
+    let number = parser.take_u64()?;
+    if parser.is_at_end() { Ok(number) } else { Err(Malformed) }
 }
 
 fn started(data: &[u8]) -> Result<Parser<'_>, Malformed> {
     let mut parser = Parser::new(data);
     if parser.take_u8()? == FORMAT { Ok(parser) } else { Err(Malformed) }
+}
+
+fn group_of(kind: u8, key: &[u8]) -> Option<GroupId> {
+    let group = key.strip_prefix(&[kind])?;
+    Some(GroupId(u64::from_be_bytes(group.try_into().ok()?)))
 }
 
 fn meta_key(kind: u8, group: GroupId) -> Bytes {
@@ -140,7 +236,7 @@ mod tests {
                 end: Some(Bytes::from_static(b"m")),
             },
             version: Version { boundary: 2, config: 300 },
-            voters: vec![7],
+            membership: Membership::alone(7),
         }
     }
 
@@ -148,11 +244,16 @@ mod tests {
     #[test]
     fn records_have_the_bytes_that_the_format_says() {
         let written = descriptor().encode();
-        assert_eq!(&written[..], b"\x01\x03x.y\x01a\x01\x01m\x02\xAC\x02\x01\x07");
+        assert_eq!(&written[..], b"\x02\x03x.y\x01a\x01\x01m\x02\xAC\x02\x02\x01\x01\x07\0");
         assert_eq!(&Descriptor::key(GroupId(0x0102))[..], b"d\0\0\0\0\0\0\x01\x02");
-        let applied = Applied { index: 128, term: 3 };
-        assert_eq!(&applied.encode()[..], b"\x01\x80\x01\x03");
+        let applied = Applied { index: 128, term: 3, installed: 100 };
+        assert_eq!(&applied.encode()[..], b"\x02\x80\x01\x03\x64");
         assert_eq!(&Applied::key(GroupId(1))[..], b"a\0\0\0\0\0\0\0\x01");
+        assert_eq!(&Owner(9).encode()[..], b"\x02\x09");
+        assert_eq!(&Owner::key()[..], b"o");
+        assert_eq!(&Tombstone(9).encode()[..], b"\x02\x09");
+        assert_eq!(&Tombstone::key(GroupId(1))[..], b"t\0\0\0\0\0\0\0\x01");
+        assert_eq!(Tombstone::decode(&Tombstone(9).encode()), Ok(Tombstone(9)));
     }
 
     #[test]
@@ -166,5 +267,27 @@ mod tests {
         assert!(Descriptor::decode(GroupId(1), &longer).is_err());
         assert_eq!(Descriptor::group_of(&Descriptor::key(GroupId(9))), Some(GroupId(9)));
         assert_eq!(Descriptor::group_of(&Applied::key(GroupId(9))), None);
+    }
+
+    /// KV-002, KV-013: each key is in one of the two, and whoever believes in the old one is told.
+    #[test]
+    fn a_split_parts_the_keys_and_raises_the_version() {
+        let whole = descriptor();
+        let (left, right) = whole.split(&Bytes::from_static(b"f"), 9).expect("it parts");
+        assert_eq!(
+            (&left.boundary.start[..], left.boundary.end.as_deref()),
+            (&b"a"[..], Some(&b"f"[..]))
+        );
+        assert_eq!(
+            (&right.boundary.start[..], right.boundary.end.as_deref()),
+            (&b"f"[..], Some(&b"m"[..]))
+        );
+        assert_eq!(left.version, Version { boundary: 3, config: 300 });
+        assert_eq!((left.version, &left.membership), (right.version, &right.membership));
+        assert_eq!(left.group, whole.group);
+        assert!(whole.overlaps(&left) && whole.overlaps(&right) && !left.overlaps(&right));
+        for key in ["a", "m", "z", "A"] {
+            assert_eq!(whole.split(&Bytes::from_static(key.as_bytes()), 9), None, "{key}");
+        }
     }
 }

@@ -16,19 +16,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use raft::eraftpb::HardState;
 use ratatosk_engine::{
     Batch, DurableConfig, DurableEngine, Engine as _, KeyRange, SpaceId, View as _,
 };
 
 use crate::host::read_applied;
 use crate::identity::{self, Identity};
-use crate::log::{
-    DurableLog, DurableLogConfig, LogBatch, LogChange, RaftLog as _, Sync, Truncated,
-};
+use crate::log::{DurableLog, DurableLogConfig, RaftLog as _};
+use crate::membership::Membership;
 use crate::node::{Config, Node};
-use crate::open::{Error, read_descriptors};
-use crate::range::{Applied, Descriptor, META};
+use crate::open::{Error, Records};
+use crate::range::{Applied, BEGIN_INDEX, Descriptor, META, Owner};
 use crate::room;
 
 /// What was done to a store so that it opens.
@@ -61,7 +59,7 @@ type Make<'a> = dyn Fn() -> Config + 'a;
 /// [`Error::Locked`], [`Error::Io`] and [`Error::Version`]: nothing is known to be damaged.
 pub fn recover(make: &Make<'_>) -> Result<Recovered, Error> {
     let Config { folder, keyspaces, random, .. } = make();
-    let keyspaces: Vec<String> = keyspaces.into_iter().map(|(name, _)| name).collect();
+    let keyspaces = keyspaces.names();
     let mut work = Work { folder, keyspaces, random, done: Recovered::default() };
     if !work.folder.try_exists().map_err(|source| work.io(source))? {
         return Ok(work.done);
@@ -103,7 +101,7 @@ pub fn recover(make: &Make<'_>) -> Result<Recovered, Error> {
 fn attempt(make: &Make<'_>) -> Result<(), Error> {
     let config = make();
     let folder = config.folder.clone();
-    let names: Vec<String> = config.keyspaces.iter().map(|(name, _)| name.clone()).collect();
+    let names = config.keyspaces.names();
     let node = Node::open(config)?;
     let handle = node.handle();
     for range in names.iter().flat_map(|name| handle.ranges(name)) {
@@ -207,21 +205,18 @@ impl Work {
         let store = self.random[0].max(1);
         self.write(Identity { store, ..before })?;
         let engine = self.open_engine(ENGINE)?;
-        let (mut changes, mut batch) = (Batch::new(), LogBatch::new());
+        let mut changes = Batch::new();
+        changes.put(META, Owner::key(), Owner(store).encode());
         for descriptor in known {
             let of_engine = |error| Error::of_engine(self.folder.join(ENGINE), error);
             let applied = read_applied(&engine.view(), descriptor.group).map_err(of_engine)?;
-            let (index, term) = (applied.index, applied.term.max(1));
-            let group = descriptor.group;
-            let renewed = Descriptor { voters: vec![store], ..descriptor };
+            let (index, group) = (applied.index, descriptor.group);
+            let renewed = Descriptor { membership: Membership::alone(store), ..descriptor };
             changes.put(META, Descriptor::key(group), renewed.encode());
-            let hard_state = HardState { term, vote: store, commit: index, ..HardState::default() };
-            batch.push(group, LogChange::HardState(hard_state));
-            if index > 0 {
-                batch.push(group, LogChange::Truncate(Truncated { index, term }));
-                batch.push(group, LogChange::DurableApplied(index));
-            }
-            if !is_all && index > 0 {
+            // As if the data had come from another store: the log begins behind it.
+            let applied = Applied { installed: index, ..applied };
+            changes.put(META, Applied::key(group), applied.encode());
+            if !is_all && index > BEGIN_INDEX {
                 self.done.lost.push(format!(
                     "of {} what came after entry {index} is lost, the last that a checkpoint has",
                     renewed.keyspace
@@ -231,8 +226,7 @@ impl Work {
         let written = engine.write(changes).and_then(|()| engine.persist());
         written.map_err(|error| Error::of_engine(self.folder.join(ENGINE), error))?;
         let log = self.open_log(store, true)?;
-        log.write(batch, Sync::Wait)
-            .map_err(|error| Error::of_log(self.folder.join(LOG), error))?;
+        log.persist().map_err(|error| Error::of_log(self.folder.join(LOG), error))?;
         Ok(true)
     }
 
@@ -247,10 +241,10 @@ impl Work {
             Err(Error::Damaged { .. }) => return Ok(None),
             Err(other) => return Err(other),
         };
-        let Ok(found) = read_descriptors(&engine) else { return Ok(None) };
-        let mut known: Vec<Descriptor> = found.into_values().collect();
-        let is_ours = |held: &Descriptor| held.voters.contains(&store);
-        if known.is_empty() || !known.iter().all(is_ours) {
+        let Ok(found) = Records::read(&engine) else { return Ok(None) };
+        let mut known: Vec<Descriptor> = found.descriptors.into_values().collect();
+        let is_alone = |held: &Descriptor| held.membership == Membership::alone(store);
+        if found.owner != Some(store) || known.is_empty() || !known.iter().all(is_alone) {
             return Ok(None);
         }
         let unreadable: Vec<String> =

@@ -14,7 +14,7 @@ use ratatosk_store::OpenError;
 use ratatosk_store::node::{Config, Node};
 use ratatosk_testkit::scratch::Scratch;
 
-use crate::fixture::Counter;
+use crate::fixture::keyspaces;
 use crate::node::{count, counts};
 
 const CASES: usize = 1;
@@ -52,7 +52,7 @@ enum Outcome {
 fn config(folder: &Path, store: u64, checkpoint_interval: Duration) -> Config {
     Config {
         folder: folder.to_owned(),
-        keyspaces: vec![("counter".to_owned(), Box::<Counter>::default())],
+        keyspaces: keyspaces(),
         cache_bytes: 1 << 20,
         checkpoint_interval,
         checkpoint_bytes: usize::MAX,

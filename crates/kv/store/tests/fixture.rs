@@ -6,10 +6,14 @@ use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_engine::{Batch, Engine as _, Error, KeyRange, MemoryEngine, Overlay, SpaceId};
 use ratatosk_store::command::Commands;
-use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Writer, scan_all};
-use ratatosk_store::host::{Answered, Done, Host, checkpoint, read_range};
-use ratatosk_store::log::{GroupId, MemoryLog, RaftLog as _};
-use ratatosk_store::machine::{Input, Machine, Opened, Output};
+use ratatosk_store::coprocessor::{
+    Coprocessor, Factory, Keyspaces, Position, Reader, Writer, scan_all,
+};
+use ratatosk_store::host::{Answered, Arrivals, Done, Host, checkpoint, read_range};
+use ratatosk_store::log::{GroupId, MemoryLog, Truncated};
+use ratatosk_store::machine::{Input, Machine, Output};
+use ratatosk_store::membership::Membership;
+use ratatosk_store::open;
 use ratatosk_store::range::{Descriptor, Version};
 
 pub(crate) const STORE: u64 = 7;
@@ -65,7 +69,31 @@ pub(crate) fn descriptor() -> Descriptor {
         keyspace: "counter".to_owned(),
         boundary: KeyRange::all(),
         version: Version::default(),
-        voters: vec![STORE],
+        membership: Membership::alone(STORE),
+    }
+}
+
+pub(crate) fn keyspaces() -> Keyspaces {
+    counters(&["counter"])
+}
+
+/// Keyspaces that count.
+pub(crate) fn counters(names: &[&str]) -> Keyspaces {
+    let factory = || -> Factory { Box::new(|| Box::<Counter>::default()) };
+    Keyspaces::new(names.iter().map(|name| ((*name).to_owned(), factory())).collect())
+}
+
+/// Nobody is there from whom a snapshot could come.
+struct Alone;
+
+impl Arrivals for Alone {
+    fn read(
+        &self,
+        group: GroupId,
+        at: Truncated,
+        _visit: &mut dyn FnMut(Bytes, Bytes),
+    ) -> Result<(), Error> {
+        panic!("a snapshot of {group:?} at {at:?} is not expected")
     }
 }
 
@@ -80,24 +108,20 @@ pub(crate) struct Small {
 
 impl Small {
     pub(crate) fn new() -> Self {
-        Self::open(Arc::new(MemoryLog::default()), MemoryEngine::new(2))
+        Self::open(Arc::new(MemoryLog::default()), MemoryEngine::new(2), true)
     }
 
-    fn open(log: Arc<MemoryLog>, engine: MemoryEngine) -> Self {
+    fn open(log: Arc<MemoryLog>, engine: MemoryEngine, is_new: bool) -> Self {
+        let names = keyspaces().names();
+        let asked = open::Asked { store: STORE, keyspaces: &names, is_new };
+        let found = open::find(&*log, &engine, asked).expect("whole");
         let overlay = Arc::new(Overlay::new(engine, 2));
-        let mut host = Host::new(Arc::clone(&overlay));
-        let applied = host.open(descriptor(), SPACE, Box::<Counter>::default()).expect("memory");
-        let states = log.groups().expect("memory");
-        let state = states.into_iter().find(|state| state.group == GROUP);
-        let state = state.unwrap_or(ratatosk_store::log::GroupState {
-            group: GROUP,
-            hard_state: raft::eraftpb::HardState::default(),
-            truncated: ratatosk_store::log::Truncated::default(),
-            last_index: 0,
-            durable_applied: 0,
-        });
-        let opened = Opened { state, voters: vec![STORE], applied };
-        let machine = Machine::open(Arc::clone(&log), STORE, [opened]).expect("whole");
+        let mut host = Host::new(STORE, Arc::clone(&overlay), keyspaces());
+        for opened in &found.groups {
+            host.open(opened.descriptor.clone().expect("no others")).expect("memory");
+        }
+        let machine = Machine::open(Arc::clone(&log), STORE, found.groups, found.left);
+        let machine = machine.expect("whole");
         let mut small = Self { log, overlay, machine, host, now: Instant::ZERO };
         let done = small.run(Vec::new());
         assert_eq!(done.leads, [GROUP], "alone, it leads at once");
@@ -119,7 +143,7 @@ impl Small {
             scanned.expect("memory");
         }
         engine.write(copied).expect("memory");
-        Self::open(log, engine)
+        Self::open(log, engine, false)
     }
 
     pub(crate) fn propose(&mut self, data: Vec<u8>, ticket: u64) -> Vec<Answered<u64>> {
@@ -158,9 +182,8 @@ impl Small {
             self.now = self.now + std::time::Duration::from_millis(1);
             self.machine.step(self.now, inputs.drain(..), &mut output).expect("memory");
             let is_idle = output.events.is_empty() && !self.machine.is_dirty();
-            self.host.run(output.events, &mut done).expect("memory");
-            let applied = done.applied.drain(..);
-            inputs.extend(applied.map(|(group, index)| Input::Applied { group, index }));
+            self.host.run(output.events, &Alone, &mut done).expect("memory");
+            inputs.append(&mut done.inputs);
             if is_idle && inputs.is_empty() {
                 return done;
             }

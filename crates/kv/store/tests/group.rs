@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use raft::eraftpb::ConfState;
 use raft::{GetEntriesContext, Storage as _};
 use ratatosk_store::log::{
-    GroupId, GroupLog, GroupState, LogBatch, LogChange, MemoryLog, RaftLog, Sync, Truncated,
+    GroupId, GroupLog, GroupState, LogBatch, LogChange, MemoryLog, RaftLog, Sync,
 };
 
 use crate::model::{Group, Step, step};
@@ -21,13 +21,7 @@ fn written(log: &MemoryLog, change: LogChange) {
 
 fn open(log: &Arc<MemoryLog>, cache_bytes_max: usize) -> GroupLog<MemoryLog> {
     let known = log.groups().expect("reads").into_iter().next();
-    let state = known.unwrap_or(GroupState {
-        group: GROUP,
-        hard_state: raft::eraftpb::HardState::default(),
-        truncated: Truncated::default(),
-        last_index: 0,
-        durable_applied: 0,
-    });
+    let state = known.unwrap_or(GroupState::new(GROUP));
     GroupLog::open(Arc::clone(log), state, ConfState::default(), cache_bytes_max).expect("opens")
 }
 
@@ -88,6 +82,10 @@ proptest! {
                     prop_assert_eq!(told, Some(truncated));
                     prop_assert_eq!(group_log.truncate(truncated.index).expect("reads"), None);
                     written(&log, LogChange::Truncate(truncated));
+                }
+                Some(LogChange::Restart(truncated)) => {
+                    group_log.restart(truncated);
+                    written(&log, LogChange::Restart(truncated));
                 }
                 _ => {}
             }

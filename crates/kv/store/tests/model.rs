@@ -1,6 +1,6 @@
 //! The naive model of a log, and what is done to it and to the real ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, HardState};
@@ -11,6 +11,7 @@ pub(crate) const GROUPS: u64 = 3;
 /// A group as a list.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
+    pub(crate) replica: u64,
     pub(crate) hard_state: HardState,
     pub(crate) truncated: Truncated,
     pub(crate) durable_applied: u64,
@@ -33,6 +34,12 @@ pub(crate) enum Step {
     Truncate {
         count: u8,
     },
+    /// Begins anew behind an entry, so many further than where it began.
+    Restart {
+        ahead: u8,
+    },
+    /// Becomes another replica.
+    Meet,
     Destroy,
 }
 
@@ -43,6 +50,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         // Who votes does so in a term.
         2 => (1..=u8::MAX).prop_map(|term| Step::Vote { term }),
         2 => (1..6_u8).prop_map(|count| Step::Truncate { count }),
+        1 => (0..9_u8).prop_map(|ahead| Step::Restart { ahead }),
+        1 => Just(Step::Meet),
         1 => Just(Step::Destroy),
     ]
 }
@@ -88,6 +97,16 @@ impl Group {
                 self.truncated = Truncated { index: last.index, term: last.term };
                 Some(LogChange::Truncate(self.truncated))
             }
+            Step::Restart { ahead } => {
+                let index = self.truncated.index + 1 + u64::from(ahead);
+                self.truncated = Truncated { index, term: self.last_term() + 1 };
+                self.entries.clear();
+                Some(LogChange::Restart(self.truncated))
+            }
+            Step::Meet => {
+                self.replica += 1;
+                Some(LogChange::Replica(self.replica))
+            }
             Step::Destroy => {
                 *self = Self::default();
                 Some(LogChange::Destroy)
@@ -96,7 +115,7 @@ impl Group {
     }
 
     fn is_known(&self) -> bool {
-        self.last_index() > 0 || self.hard_state != HardState::default()
+        self.replica > 0 || self.last_index() > 0 || self.hard_state != HardState::default()
     }
 }
 
@@ -108,8 +127,12 @@ impl Model {
     /// Does the steps; answers the batch that says the same.
     pub(crate) fn steps(&mut self, steps: &[(u64, Step)]) -> LogBatch {
         let mut batch = LogBatch::new();
+        let mut seen = BTreeSet::new();
         for (group, step) in steps {
             let group = GroupId(*group + 1);
+            if !seen.insert(group) && matches!(step, Step::Restart { .. }) {
+                continue;
+            }
             if let Some(change) = self.0.entry(group).or_default().step(step) {
                 batch.push(group, change);
             }
@@ -121,6 +144,7 @@ impl Model {
         let known = self.0.iter().filter(|(_, group)| group.is_known());
         let state = |(id, group): (&GroupId, &Group)| GroupState {
             group: *id,
+            replica: group.replica,
             hard_state: group.hard_state.clone(),
             truncated: group.truncated,
             last_index: group.last_index(),

@@ -12,12 +12,12 @@ use ratatosk_store::coprocessor::scan_all;
 use ratatosk_store::node::{Config, Node};
 use ratatosk_testkit::scratch::Scratch;
 
-use crate::fixture::{Counter, commands, number};
+use crate::fixture::{commands, counters, keyspaces, number};
 
 fn config(folder: &Path) -> Config {
     Config {
         folder: folder.to_owned(),
-        keyspaces: vec![("counter".to_owned(), Box::<Counter>::default())],
+        keyspaces: keyspaces(),
         cache_bytes: 1 << 20,
         checkpoint_interval: Duration::from_hours(1),
         checkpoint_bytes: usize::MAX,
@@ -121,7 +121,7 @@ fn a_store_that_lost_a_part_says_so_and_does_not_start() {
         refused.to_string()
     };
     assert!(lose("log").contains("ends at write 0 and was on disk up to write"));
-    assert!(lose("engine").contains("has a log and no data"));
+    assert!(lose("engine").contains("the engine is empty"));
     assert!(lose("identity").contains("identity file is missing"));
 }
 
@@ -146,7 +146,7 @@ fn a_keyspace_that_is_missing_is_made_beside_the_others() {
     node.stop();
     for expected in [3, 4] {
         let mut config = config(scratch.path());
-        config.keyspaces.insert(0, ("another".to_owned(), Box::<Counter>::default()));
+        config.keyspaces = counters(&["another", "counter"]);
         let node = Node::open(config).expect("the store opens");
         assert_eq!(node.handle().ranges("another").len(), 1);
         assert_eq!(count(&node, &["a"]), [expected]);

@@ -15,7 +15,7 @@ use ratatosk_store::recover::{Recovered, recover};
 use ratatosk_testkit::{dice::Dice, scratch::Scratch};
 
 use crate::damage::{copy, files};
-use crate::fixture::{Counter, commands, number};
+use crate::fixture::{commands, counters, number};
 
 const KEYSPACES: [&str; 2] = ["first", "second"];
 const HOUR: Duration = Duration::from_hours(1);
@@ -25,10 +25,9 @@ const CHECKPOINT_BYTES: usize = 64 << 10;
 type Counts = Vec<(String, u64)>;
 
 fn config(folder: &Path, store: u64, checkpoint_interval: Duration) -> Config {
-    let keyspace = |name: &str| (name.to_owned(), Box::<Counter>::default() as _);
     Config {
         folder: folder.to_owned(),
-        keyspaces: KEYSPACES.map(keyspace).into(),
+        keyspaces: counters(&KEYSPACES),
         cache_bytes: 1 << 20,
         checkpoint_interval,
         checkpoint_bytes: CHECKPOINT_BYTES,

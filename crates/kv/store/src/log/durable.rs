@@ -19,6 +19,7 @@ use super::watermark::Watermark;
 use super::{Error, GroupId, GroupState, LogBatch, LogChange, RaftLog, Span, Sync, Truncated};
 
 /// Keys of a group's small records.
+const REPLICA: &[u8] = b"replica";
 const HARD_STATE: &[u8] = b"hard-state";
 const TRUNCATED: &[u8] = b"truncated";
 const DURABLE_APPLIED: &[u8] = b"durable-applied";
@@ -138,6 +139,34 @@ impl DurableLog {
         Ok(Truncated { index: number(index, "truncated")?, term: number(term, "truncated")? })
     }
 
+    /// Writes a batch, as the next one, and waits for the disk.
+    fn append(&self, mut batch: raft_engine::LogBatch) -> Result<(), Error> {
+        let mut number = self.written.lock();
+        let mut record = self.store.to_be_bytes().to_vec();
+        record.extend((*number + 1).to_be_bytes());
+        batch.put(OWN, WRITTEN.to_vec(), record).map_err(from_engine)?;
+        self.engine.write(&mut batch, true).map_err(from_engine)?;
+        self.files.check()?;
+        *number += 1;
+        self.watermark.raise(*number);
+        Ok(())
+    }
+
+    fn put_restart(
+        &self,
+        written: &mut raft_engine::LogBatch,
+        group: u64,
+        truncated: Truncated,
+    ) -> raft_engine::Result<()> {
+        let Truncated { index, term } = truncated;
+        // What lies behind goes only if something else takes the place.
+        if self.engine.last_index(group).is_some_and(|last| last > index) {
+            let place = Entry { index, term, ..Entry::default() };
+            written.add_entries::<Indexed>(group, &[place])?;
+        }
+        put_truncated(written, group, truncated)
+    }
+
     fn state(&self, group: u64) -> Result<GroupState, Error> {
         let truncated = self.truncated(group)?;
         let hard_state = match self.engine.get(group, HARD_STATE) {
@@ -145,6 +174,10 @@ impl DurableLog {
                 HardState::parse_from_bytes(&bytes).map_err(|_| damaged("hard-state"))?
             }
             None => HardState::default(),
+        };
+        let replica = match self.engine.get(group, REPLICA) {
+            Some(bytes) => number(&bytes, "replica")?,
+            None => 0,
         };
         let durable_applied = match self.engine.get(group, DURABLE_APPLIED) {
             Some(bytes) => number(&bytes, "durable-applied")?,
@@ -158,7 +191,8 @@ impl DurableLog {
                 format!("the entries {first} to {} of group {group} are missing", first_index - 1);
             return Err(Error::Corrupt { detail });
         }
-        Ok(GroupState { group: GroupId(group), hard_state, truncated, last_index, durable_applied })
+        let group = GroupId(group);
+        Ok(GroupState { group, replica, hard_state, truncated, last_index, durable_applied })
     }
 }
 
@@ -194,15 +228,14 @@ impl RaftLog for DurableLog {
         for (GroupId(group), change) in batch {
             let result = match change {
                 LogChange::Append(entries) => written.add_entries::<Indexed>(group, &entries),
+                LogChange::Replica(replica) => {
+                    written.put(group, REPLICA.to_vec(), replica.to_be_bytes().to_vec())
+                }
                 LogChange::HardState(state) => {
                     written.put_message(group, HARD_STATE.to_vec(), &state)
                 }
-                LogChange::Truncate(truncated) => {
-                    let mut bytes = truncated.index.to_be_bytes().to_vec();
-                    bytes.extend(truncated.term.to_be_bytes());
-                    written.add_command(group, Command::Compact { index: truncated.index + 1 });
-                    written.put(group, TRUNCATED.to_vec(), bytes)
-                }
+                LogChange::Truncate(truncated) => put_truncated(&mut written, group, truncated),
+                LogChange::Restart(truncated) => self.put_restart(&mut written, group, truncated),
                 LogChange::DurableApplied(index) => {
                     written.put(group, DURABLE_APPLIED.to_vec(), index.to_be_bytes().to_vec())
                 }
@@ -213,15 +246,11 @@ impl RaftLog for DurableLog {
             };
             result.map_err(from_engine)?;
         }
-        let mut number = self.written.lock();
-        let mut record = self.store.to_be_bytes().to_vec();
-        record.extend((*number + 1).to_be_bytes());
-        written.put(OWN, WRITTEN.to_vec(), record).map_err(from_engine)?;
-        self.engine.write(&mut written, true).map_err(from_engine)?;
-        self.files.check()?;
-        *number += 1;
-        self.watermark.raise(*number);
-        Ok(())
+        self.append(written)
+    }
+
+    fn persist(&self) -> Result<(), Error> {
+        self.append(raft_engine::LogBatch::default())
     }
 
     fn purge(&self) -> Result<Vec<GroupId>, Error> {
@@ -240,6 +269,17 @@ impl std::fmt::Debug for DurableLog {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("DurableLog").field("folder", &self.engine.path()).finish()
     }
+}
+
+fn put_truncated(
+    written: &mut raft_engine::LogBatch,
+    group: u64,
+    truncated: Truncated,
+) -> raft_engine::Result<()> {
+    let mut bytes = truncated.index.to_be_bytes().to_vec();
+    bytes.extend(truncated.term.to_be_bytes());
+    written.add_command(group, Command::Compact { index: truncated.index + 1 });
+    written.put(group, TRUNCATED.to_vec(), bytes)
 }
 
 /// Who made the last write, and its number.

@@ -4,6 +4,7 @@
 //! disk; older ones come from the log. What is appended here has to be written to the log by the
 //! same caller, in the same turn: `cache ⊆ log`, and the cache is its end.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use super::{Error, GroupId, GroupState, RaftLog, Span, Truncated, entry_bytes, f
 pub struct GroupLog<L> {
     log: Arc<L>,
     group: GroupId,
+    replica: u64,
+    durable_applied: u64,
     hard_state: HardState,
     conf_state: ConfState,
     truncated: Truncated,
@@ -25,6 +28,10 @@ pub struct GroupLog<L> {
     cache: VecDeque<Entry>,
     cache_bytes: usize,
     cache_bytes_max: usize,
+    /// The library asked for a snapshot.
+    is_wanted: Cell<bool>,
+    /// One that was made, until it is asked for.
+    offered: RefCell<Option<Snapshot>>,
 }
 
 impl<L: RaftLog> GroupLog<L> {
@@ -39,10 +46,13 @@ impl<L: RaftLog> GroupLog<L> {
         conf_state: ConfState,
         cache_bytes_max: usize,
     ) -> Result<Self, Error> {
-        let GroupState { group, hard_state, truncated, last_index, .. } = state;
+        let GroupState { group, replica, hard_state, truncated, last_index, durable_applied } =
+            state;
         let mut opened = Self {
             log,
             group,
+            replica,
+            durable_applied,
             hard_state,
             conf_state,
             truncated,
@@ -51,6 +61,8 @@ impl<L: RaftLog> GroupLog<L> {
             cache: VecDeque::new(),
             cache_bytes: 0,
             cache_bytes_max,
+            is_wanted: Cell::new(false),
+            offered: RefCell::new(None),
         };
         if last_index > truncated.index {
             opened.last_term = opened.entry_of_log(last_index)?.term;
@@ -103,6 +115,49 @@ impl<L: RaftLog> GroupLog<L> {
         self.truncated = Truncated { index, term };
         self.drop_front(|first, _| first.index <= index);
         Ok(Some(self.truncated))
+    }
+
+    /// Begins anew behind an entry that another store's data came with; to be written to the log in
+    /// this turn.
+    pub fn restart(&mut self, truncated: Truncated) {
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.truncated = truncated;
+        (self.last_index, self.last_term) = (truncated.index, truncated.term);
+    }
+
+    /// What is known of the group, as the log has it after this turn.
+    pub fn state(&self) -> GroupState {
+        GroupState {
+            group: self.group,
+            replica: self.replica,
+            hard_state: self.hard_state.clone(),
+            truncated: self.truncated,
+            last_index: self.last_index,
+            durable_applied: self.durable_applied,
+        }
+    }
+
+    /// Where the entries begin.
+    pub fn truncated(&self) -> Truncated {
+        self.truncated
+    }
+
+    /// The group's data up to here is durable without the log; false if that is nothing new.
+    pub fn note_durable(&mut self, index: u64) -> bool {
+        let is_new = self.durable_applied < index;
+        self.durable_applied = self.durable_applied.max(index);
+        is_new
+    }
+
+    /// Whether the library has asked for a snapshot since the last call.
+    pub fn take_wish(&self) -> bool {
+        self.is_wanted.take()
+    }
+
+    /// Hands over a snapshot that the library will ask for again.
+    pub fn offer(&self, snapshot: Snapshot) {
+        *self.offered.borrow_mut() = Some(snapshot);
     }
 
     /// Lets go of the memory of entries that are applied, as far as there are too many of them.
@@ -212,9 +267,15 @@ impl<L: RaftLog> Storage for GroupLog<L> {
         Ok(self.last_index)
     }
 
-    /// None is at hand: it is made aside and handed to the library when it is there.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// It is made aside, and handed over when it is there. One that others have cut the log behind is
+    /// of no use any more.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let least = request_index.max(self.truncated.index);
+        let offered = self.offered.take().filter(|held| held.get_metadata().index >= least);
+        offered.ok_or_else(|| {
+            self.is_wanted.set(true);
+            StorageError::SnapshotTemporarilyUnavailable.into()
+        })
     }
 }
 

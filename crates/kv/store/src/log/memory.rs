@@ -17,6 +17,7 @@ pub struct MemoryLog {
 
 #[derive(Debug, Default)]
 struct Group {
+    replica: u64,
     hard_state: HardState,
     truncated: Truncated,
     durable_applied: u64,
@@ -39,11 +40,16 @@ impl Group {
                 assert_eq!(first.index, expected, "entries are appended without a gap");
                 self.entries.extend(entries);
             }
+            LogChange::Replica(replica) => self.replica = replica,
             LogChange::HardState(hard_state) => self.hard_state = hard_state,
             LogChange::Truncate(truncated) => {
                 while self.entries.front().is_some_and(|first| first.index <= truncated.index) {
                     self.entries.pop_front();
                 }
+                self.truncated = truncated;
+            }
+            LogChange::Restart(truncated) => {
+                self.entries.clear();
                 self.truncated = truncated;
             }
             LogChange::DurableApplied(index) => self.durable_applied = index,
@@ -57,6 +63,7 @@ impl RaftLog for MemoryLog {
         let groups = self.groups.lock();
         let state = |(id, group): (&GroupId, &Group)| GroupState {
             group: *id,
+            replica: group.replica,
             hard_state: group.hard_state.clone(),
             truncated: group.truncated,
             last_index: group.last_index(),
@@ -91,6 +98,10 @@ impl RaftLog for MemoryLog {
                 change => groups.entry(id).or_default().change(change),
             }
         }
+        Ok(())
+    }
+
+    fn persist(&self) -> Result<(), Error> {
         Ok(())
     }
 

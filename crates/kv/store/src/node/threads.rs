@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use ratatosk_clock::SystemClock;
-use ratatosk_engine::{DurableEngine, Haste};
+use ratatosk_engine::{DurableEngine, Error, Haste};
 
 use super::{Reply, Shared};
-use crate::host::{self, Answered, Done, Host};
-use crate::log::DurableLog;
+use crate::host::{self, Answered, Arrivals, Done, Host};
+use crate::log::{DurableLog, GroupId, Truncated};
 use crate::machine::{Input, Machine, Output};
 
 /// How often the log is cut.
@@ -17,6 +18,21 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the engine is asked whether much of it is waste.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One store has nobody from whom a snapshot could come.
+struct Alone;
+
+impl Arrivals for Alone {
+    fn read(
+        &self,
+        group: GroupId,
+        at: Truncated,
+        _visit: &mut dyn FnMut(Bytes, Bytes),
+    ) -> Result<(), Error> {
+        let detail = format!("no snapshot of group {} at entry {} has come", group.0, at.index);
+        Err(Error::Corrupt { detail })
+    }
+}
 
 pub(super) fn run_log(
     shared: &Shared,
@@ -64,12 +80,11 @@ pub(super) fn run_apply(shared: &Shared, mut host: Host<DurableEngine>) -> Resul
         if is_closed && events.is_empty() {
             return Ok(());
         }
-        host.run(events.drain(..), &mut done).map_err(|error| error.to_string())?;
+        host.run(events.drain(..), &Alone, &mut done).map_err(|error| error.to_string())?;
         for Answered { ticket, answers } in done.answered.drain(..) {
             ticket(answers);
         }
-        let applied = done.applied.drain(..).map(|(group, index)| Input::Applied { group, index });
-        shared.inbox.add_quietly(applied);
+        shared.inbox.add_quietly(done.inputs.drain(..));
         if !done.leads.is_empty() {
             shared.leads.lock().append(&mut done.leads);
             shared.is_led.notify_all();

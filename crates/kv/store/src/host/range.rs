@@ -1,0 +1,77 @@
+//! A range as the host has it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use raft::eraftpb::Entry;
+use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View};
+
+use crate::coprocessor::{Coprocessor, Position, SpaceReader, Writer};
+use crate::range::{Applied, Descriptor};
+
+/// See the module.
+pub(super) struct Range {
+    pub(super) descriptor: Descriptor,
+    pub(super) space: SpaceId,
+    pub(super) coprocessor: Shared,
+    pub(super) applied: Applied,
+    /// Leads once the entry of this index is applied.
+    pub(super) leads_from: Option<u64>,
+    pub(super) is_leader: bool,
+}
+
+pub(super) type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
+
+impl Range {
+    pub(super) fn corrupt(&self, entry: &Entry, what: &str) -> Error {
+        let (index, group) = (entry.index, self.descriptor.group.0);
+        Error::Corrupt { detail: format!("entry {index} of group {group} {what}") }
+    }
+
+    pub(super) fn reach(&mut self, entry: &Entry) -> Result<(), Error> {
+        if entry.index <= self.applied.index {
+            return Err(self.corrupt(entry, "was applied already"));
+        }
+        self.applied = Applied { index: entry.index, term: entry.term, ..self.applied };
+        Ok(())
+    }
+
+    /// Derives anew what the coprocessor has of the data.
+    pub(super) fn reset<E: Engine>(&mut self, overlay: &Overlay<E>) -> Result<(), Error> {
+        let (boundary, view) = (&self.descriptor.boundary, overlay.view());
+        let reader = SpaceReader::new(&view, self.space, boundary);
+        self.coprocessor.write().reset(boundary, &reader)
+    }
+
+    pub(super) fn apply<E: Engine>(
+        &self,
+        overlay: &Overlay<E>,
+        entry: &Entry,
+        commands: &[Bytes],
+        changes: &mut Batch,
+    ) -> Result<Vec<Bytes>, Error> {
+        let mut coprocessor = self.coprocessor.write();
+        let mut answers = Vec::with_capacity(commands.len());
+        for (number, command) in (0..).zip(commands) {
+            let position = Position { index: entry.index, number };
+            let mut writer = Writer::new(overlay, self.space, &self.descriptor.boundary, changes);
+            answers.push(coprocessor.apply(position, command, &mut writer)?);
+        }
+        Ok(answers)
+    }
+}
+
+/// Removes every key of an interval.
+pub(super) fn clear(
+    view: &impl View,
+    space: SpaceId,
+    keys: &KeyRange,
+    changes: &mut Batch,
+) -> Result<(), Error> {
+    view.scan(space, keys, &mut |key, _| {
+        changes.remove(space, Bytes::copy_from_slice(key));
+        ControlFlow::Continue(())
+    })
+}

@@ -1,0 +1,441 @@
+//! One Raft group of the node: the library's state, and who waits for what.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, Snapshot};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use ratatosk_engine::wire;
+
+use super::{Committed, Envelope, Error, Event, Opened, Output};
+use crate::host::Refusal;
+use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
+use crate::membership::{Membership, Target};
+use crate::range::Descriptor;
+
+/// Ticks without a word from the leader before an election; at most half as many more.
+const ELECTION_TICKS: usize = 10;
+/// Ticks between two words of the leader.
+const HEARTBEAT_TICKS: usize = 2;
+/// Bytes of entries that are read from the log at once, after a restart.
+const REPLAY_BYTES: u64 = 4 << 20;
+/// Bytes of applied entries that a group keeps in memory.
+const CACHE_BYTES: usize = 1 << 20;
+/// Bytes of proposals that may wait for their commit: with more the leader refuses.
+const UNCOMMITTED_BYTES: u64 = 64 << 20;
+/// Ticks without a leader's word after which a replica asks whether it is a member still, and ticks
+/// until it asks again.
+const QUIET_TICKS: usize = 2 * ELECTION_TICKS;
+const ASK_TICKS: usize = ELECTION_TICKS;
+/// Ticks after which a replica that waits for a split asks for a snapshot instead.
+const WAITING_TICKS: usize = 5 * ELECTION_TICKS;
+
+/// See the module.
+pub(super) struct Group<L: RaftLog, T> {
+    id: GroupId,
+    pub(super) raft: RawNode<GroupLog<L>>,
+    /// Which replica this store is.
+    pub(super) replica: u64,
+    /// `None` while nothing but that is known: the range comes with a split or a snapshot.
+    pub(super) descriptor: Option<Descriptor>,
+    is_leader: bool,
+    /// What was proposed here, rising by index.
+    proposals: VecDeque<Proposal<T>>,
+    /// Where replicas are that wrote and are not known to be members.
+    peers: BTreeMap<u64, u64>,
+    /// What the library waits for while the host takes in a snapshot. It is told nothing else until then.
+    installing: Option<Ready>,
+    /// The host has taken it in.
+    installed: Option<Descriptor>,
+    /// It waits for the host to remove the data.
+    pub(super) is_leaving: bool,
+    /// Ticks without a word of a leader.
+    quiet_ticks: usize,
+    /// Ticks that it waits for its range and has entries of it.
+    waiting_ticks: usize,
+}
+
+struct Proposal<T> {
+    index: u64,
+    term: u64,
+    ticket: T,
+}
+
+impl<L: RaftLog, T> Group<L, T> {
+    pub(super) fn open(log: &Arc<L>, store: u64, opened: Opened) -> Result<Self, Error> {
+        let Opened { mut state, descriptor, applied } = opened;
+        let (id, replica) = (state.group, state.replica);
+        if state.last_index < applied || state.last_index < state.hard_state.commit {
+            let applied = applied.max(state.hard_state.commit);
+            return Err(Error::Lost { group: id, last: state.last_index, applied });
+        }
+        // A commit that nothing but itself would have written is not: what was applied was committed.
+        state.hard_state.commit = state.hard_state.commit.max(applied);
+        let members = descriptor.as_ref().map(|descriptor| &descriptor.membership);
+        let conf_state = members.map_or_else(ConfState::default, Membership::conf_state);
+        let is_alone = conf_state.voters == [replica] && conf_state.voters_outgoing.is_empty();
+        let config = raft::Config {
+            id: replica,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied,
+            check_quorum: true,
+            pre_vote: true,
+            max_size_per_msg: 1 << 20,
+            max_committed_size_per_ready: REPLAY_BYTES,
+            max_uncommitted_size: UNCOMMITTED_BYTES,
+            ..raft::Config::default()
+        };
+        let raft_error = |source| Error::Raft { group: id, source };
+        let log = GroupLog::open(Arc::clone(log), state, conf_state, CACHE_BYTES)?;
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut raft = RawNode::new(&config, log, &logger).map_err(raft_error)?;
+        if is_alone {
+            // Nobody else can lead: why wait for a timeout.
+            raft.campaign().map_err(raft_error)?;
+        }
+        let mut group = Self {
+            id,
+            raft,
+            replica,
+            descriptor,
+            is_leader: false,
+            proposals: VecDeque::new(),
+            peers: BTreeMap::new(),
+            installing: None,
+            installed: None,
+            is_leaving: false,
+            quiet_ticks: 0,
+            waiting_ticks: 0,
+        };
+        group.settle_timeout(store);
+        Ok(group)
+    }
+
+    /// What is known of it, to open it again as another.
+    pub(super) fn state(&self) -> GroupState {
+        self.raft.store().state()
+    }
+
+    /// Whether it can take messages and time now.
+    pub(super) fn is_at_work(&self) -> bool {
+        !self.is_leaving && self.installing.is_none()
+    }
+
+    /// Whether it has entries of a range that a split is to bring, which is to be applied again.
+    fn waits_for_split(&self) -> bool {
+        self.descriptor.is_none() && self.raft.store().truncated().index > 0
+    }
+
+    /// Whether time matters to it: a leader that is the only member waits for nobody. Whoever does not
+    /// know the range yet needs it, too: it lends its ear to a leader for a while only.
+    pub(super) fn waits(&self) -> bool {
+        let is_alone = self.raft.raft.prs().conf().voters().ids().len() == 1;
+        let has_learners = !self.raft.raft.prs().conf().learners().is_empty();
+        self.is_at_work() && !(is_alone && self.leads() && !has_learners)
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// The library draws a random election timeout, which no simulation could repeat: it gets one that
+    /// follows from who it is and when.
+    pub(super) fn settle_timeout(&mut self, store: u64) {
+        let raft = &mut self.raft.raft;
+        let seed = store ^ self.id.0.rotate_left(21) ^ raft.term.rotate_left(42);
+        // The finalizer of SplitMix64: one bit of the seed changes half of the bits.
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let spread = (ELECTION_TICKS / 2) as u64;
+        let more = usize::try_from((mixed ^ (mixed >> 31)) % spread).unwrap_or(0);
+        raft.set_randomized_election_timeout(ELECTION_TICKS + more);
+    }
+
+    pub(super) fn step(&mut self, from: u64, message: Message) {
+        let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership);
+        if members.is_none_or(|members| members.replica(message.from).is_none()) {
+            self.peers.insert(message.from, from);
+        }
+        use raft::eraftpb::MessageType as Kind;
+        if matches!(
+            message.get_msg_type(),
+            Kind::MsgAppend | Kind::MsgHeartbeat | Kind::MsgSnapshot
+        ) && message.term >= self.raft.raft.term
+        {
+            self.quiet_ticks = 0;
+        }
+        // Of a peer that is none any more, or older than what is known: as if it was lost on its way.
+        let _ = self.raft.step(message);
+    }
+
+    pub(super) fn propose(&mut self, data: Vec<u8>, ticket: T, output: &mut Output<T>) {
+        // The library would pass it on to the leader, and nobody here would hear of it.
+        if !self.leads() || self.is_leaving || self.raft.propose(Vec::new(), data).is_err() {
+            output.refuse(ticket, Refusal::NotLeader);
+            return;
+        }
+        self.note_proposal(ticket);
+    }
+
+    /// Proposes the next step to a target.
+    pub(super) fn change(&mut self, target: &Target, ticket: T, output: &mut Output<T>) {
+        let descriptor = self.descriptor.as_ref().filter(|_| self.leads() && !self.is_leaving);
+        let Some(descriptor) = descriptor else {
+            output.refuse(ticket, Refusal::NotLeader);
+            return;
+        };
+        let step = match descriptor.membership.toward(target) {
+            // The library would take an entry that says nothing in its place.
+            Ok(_) if self.raft.raft.has_pending_conf() => Err(crate::membership::NoStep::Underway),
+            step => step,
+        };
+        match step {
+            Err(reason) => output.refuse(ticket, Refusal::Step(reason)),
+            Ok(step) => {
+                let mut context = Vec::new();
+                wire::put_u64(&mut context, descriptor.version.boundary);
+                wire::put_u64(&mut context, descriptor.version.config);
+                step.membership.encode(&mut context);
+                match self.raft.propose_conf_change(context, step.change) {
+                    Ok(()) => self.note_proposal(ticket),
+                    Err(_) => output.refuse(ticket, Refusal::NotLeader),
+                }
+            }
+        }
+    }
+
+    fn note_proposal(&mut self, ticket: T) {
+        let (index, term) = (self.raft.raft.raft_log.last_index(), self.raft.raft.term);
+        self.proposals.push_back(Proposal { index, term, ticket });
+    }
+
+    /// Time passes; true if that gave it something to do.
+    pub(super) fn tick(&mut self, output: &mut Output<T>) -> bool {
+        if !self.waits() {
+            return false;
+        }
+        let has_work = self.raft.tick();
+        self.leave_joint();
+        self.quiet_ticks = if self.leads() { 0 } else { self.quiet_ticks + 1 };
+        self.waiting_ticks = if self.waits_for_split() { self.waiting_ticks + 1 } else { 0 };
+        if self.waiting_ticks > 0 && self.waiting_ticks.is_multiple_of(WAITING_TICKS) {
+            // The range that was to be split may have been replaced by a snapshot, without its other
+            // part. Where there is no leader to ask it is asked again later.
+            let _ = self.raft.request_snapshot();
+        }
+        if self.quiet_ticks > QUIET_TICKS && self.quiet_ticks.is_multiple_of(ASK_TICKS) {
+            output.asks.push((self.id, self.replica));
+        }
+        has_work || self.raft.has_ready()
+    }
+
+    /// A leader ends a joint configuration once it is applied.
+    pub(super) fn leave_joint(&mut self) {
+        let is_joint = self.descriptor.as_ref().is_some_and(|held| held.membership.is_joint());
+        if is_joint && self.leads() && self.is_at_work() && !self.raft.raft.has_pending_conf() {
+            // A leader that hands over its office now takes none: the next one will.
+            let _ = self.raft.propose_conf_change(Vec::new(), ConfChangeV2::default());
+        }
+    }
+
+    pub(super) fn configured(
+        &mut self,
+        change: &ConfChangeV2,
+        descriptor: Descriptor,
+    ) -> Result<(), Error> {
+        let conf_state = descriptor.membership.conf_state();
+        let votes = [&conf_state.voters, &conf_state.voters_outgoing];
+        if self.leads() && votes.iter().all(|voters| !voters.contains(&self.replica)) {
+            // The library would go on leading, and fall over its own absence.
+            let term = self.raft.raft.term;
+            self.raft.raft.become_follower(term, raft::INVALID_ID);
+        }
+        let applied = self.raft.apply_conf_change(change);
+        let conf_state = applied.map_err(|source| Error::Raft { group: self.id, source })?;
+        self.raft.mut_store().set_conf_state(conf_state);
+        self.descriptor = Some(descriptor);
+        self.peers.clear();
+        Ok(())
+    }
+
+    /// How far the log may be given up, where the data is durable up to `durable`.
+    /// Of those beyond it keeps `kept` for others.
+    pub(super) fn may_give_up(&self, durable: u64, kept: u64) -> u64 {
+        let progress = self.raft.raft.prs();
+        if progress.iter().len() < 2 {
+            return durable;
+        }
+        let behind = durable.saturating_sub(kept);
+        if !self.leads() {
+            return behind;
+        }
+        let matched = progress.iter().map(|(_, held)| held.matched).min().unwrap_or(0);
+        matched.min(durable).max(behind)
+    }
+
+    pub(super) fn transfer(&mut self, store: u64) {
+        let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership);
+        if let Some(replica) = members.and_then(|members| members.of_store(store)) {
+            self.raft.transfer_leader(replica.id);
+        }
+    }
+
+    pub(super) fn snapshot_sent(&mut self, to: u64, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raft.report_snapshot(to, status);
+    }
+
+    /// Takes what the library has for the log, for others and for the host. `None` if the host has to
+    /// take in a snapshot first.
+    pub(super) fn ready(&mut self, output: &mut Output<T>) -> Result<Option<Ready>, Error> {
+        let mut ready = self.raft.ready();
+        self.note_role(output);
+        // A leader's messages need not wait for its own disk.
+        self.send(ready.take_messages(), output);
+        if !ready.snapshot().is_empty() {
+            self.install(ready, output)?;
+            return Ok(None);
+        }
+        self.commit(ready.take_committed_entries(), output);
+        if self.raft.store().take_wish() {
+            output.snapshots.push(self.id);
+        }
+        Ok(Some(ready))
+    }
+
+    /// Goes on with what is in the log now.
+    pub(super) fn advance(&mut self, mut ready: Ready, store: u64, output: &mut Output<T>) {
+        self.send(ready.take_persisted_messages(), output);
+        let mut light = self.raft.advance_append(ready);
+        if let Some(commit) = light.commit_index() {
+            self.note_commit(commit);
+        }
+        self.send(light.take_messages(), output);
+        self.commit(light.take_committed_entries(), output);
+        if self.raft.store().take_wish() {
+            output.snapshots.push(self.id);
+        }
+        self.settle_timeout(store);
+    }
+
+    fn install(&mut self, ready: Ready, output: &mut Output<T>) -> Result<(), Error> {
+        let snapshot = ready.snapshot();
+        let descriptor = described(self.id, snapshot)
+            .ok_or(Error::Raft { group: self.id, source: raft::Error::ProposalDropped })?;
+        let metadata = snapshot.get_metadata();
+        let at = Truncated { index: metadata.index, term: metadata.term };
+        output.events.push(Event::Install { descriptor: Box::new(descriptor), at });
+        self.installing = Some(ready);
+        Ok(())
+    }
+
+    /// The host has the data of a snapshot.
+    pub(super) fn note_installed(&mut self, descriptor: Descriptor) {
+        self.installed = Some(descriptor);
+    }
+
+    /// If the host has the data of a snapshot: what the library waits for, and where the log begins.
+    pub(super) fn take_installed(&mut self) -> Option<(Ready, Truncated)> {
+        let descriptor = self.installed.take()?;
+        let ready = self.installing.take()?;
+        let metadata = ready.snapshot().get_metadata();
+        let at = Truncated { index: metadata.index, term: metadata.term };
+        let log = self.raft.mut_store();
+        log.set_conf_state(descriptor.membership.conf_state());
+        log.restart(at);
+        log.note_durable(at.index);
+        self.descriptor = Some(descriptor);
+        self.peers.clear();
+        Some((ready, at))
+    }
+
+    /// Nobody who waits is answered by this replica any more.
+    pub(super) fn give_up(self, output: &mut Output<T>) {
+        for proposal in self.proposals {
+            output.refuse(proposal.ticket, Refusal::Lost);
+        }
+    }
+
+    fn note_role(&mut self, output: &mut Output<T>) {
+        let is_leader = self.leads();
+        if is_leader == self.is_leader {
+            return;
+        }
+        self.is_leader = is_leader;
+        let (group, raft) = (self.id, &self.raft.raft);
+        output.events.push(match is_leader {
+            true => Event::Leads { group, term: raft.term, index: raft.raft_log.last_index() },
+            false => Event::Follows { group },
+        });
+    }
+
+    /// The commit goes to the disk with the next change of the term or the vote, and is found again
+    /// by an election; in memory it has to be right.
+    fn note_commit(&mut self, commit: u64) {
+        let raft = &self.raft.raft;
+        let hard_state =
+            HardState { term: raft.term, vote: raft.vote, commit, ..HardState::default() };
+        self.raft.mut_store().set_hard_state(hard_state);
+    }
+
+    /// Joins committed entries and the tickets of those that were proposed here.
+    fn commit(&mut self, entries: Vec<Entry>, output: &mut Output<T>) {
+        // Whoever waits for its range takes them from the log again then.
+        if entries.is_empty() || self.descriptor.is_none() {
+            return;
+        }
+        let mut lost = Vec::new();
+        let mut joined = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let mut ticket = None;
+            while let Some(first) = self.proposals.front() {
+                if first.index > entry.index {
+                    break;
+                }
+                let is_it = first.index == entry.index && first.term == entry.term;
+                let Some(proposal) = self.proposals.pop_front() else { break };
+                match is_it {
+                    true => ticket = Some(proposal.ticket),
+                    false => lost.push(proposal.ticket),
+                }
+            }
+            joined.push((entry, ticket));
+        }
+        output.events.push(Event::Committed(Committed { group: self.id, entries: joined, lost }));
+    }
+
+    /// Addresses messages. Who is known to nobody is sent nothing.
+    fn send(&self, messages: Vec<Message>, output: &mut Output<T>) {
+        let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership);
+        for message in messages {
+            let member = members.and_then(|members| members.replica(message.to));
+            let store = member.map(|replica| replica.store);
+            let Some(to) = store.or_else(|| self.peers.get(&message.to).copied()) else { continue };
+            output.messages.push((to, Envelope { group: self.id, message }));
+        }
+    }
+}
+
+/// Which range a snapshot is of; `None` if it does not say so.
+pub(super) fn described(group: GroupId, snapshot: &Snapshot) -> Option<Descriptor> {
+    Descriptor::decode(group, snapshot.get_data()).ok()
+}
+
+/// Whether a message may be the first that a store hears of a group.
+pub(super) fn introduces(message: &Message) -> bool {
+    use raft::eraftpb::MessageType as Kind;
+    matches!(
+        message.get_msg_type(),
+        Kind::MsgAppend
+            | Kind::MsgHeartbeat
+            | Kind::MsgSnapshot
+            | Kind::MsgRequestVote
+            | Kind::MsgRequestPreVote
+    )
+}
+
+/// Whether an entry changes the members of a group.
+pub(crate) fn changes_members(entry: &Entry) -> bool {
+    entry.get_entry_type() != EntryType::EntryNormal
+}

@@ -1,0 +1,126 @@
+//! What a machine is told: by callers, by other stores, by the host, by checkpoints.
+
+use raft::eraftpb::{ConfChangeV2, Message, Snapshot};
+
+use crate::log::GroupId;
+use crate::membership::Target;
+use crate::range::Descriptor;
+
+/// A message of one store for another.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// The group.
+    pub group: GroupId,
+    /// What the library says; it addresses replicas.
+    pub message: Message,
+}
+
+/// What a step works on.
+#[derive(Debug)]
+pub enum Input<T> {
+    /// Write this to a group's log.
+    Propose {
+        /// The group.
+        group: GroupId,
+        /// What [`Commands::into_data`](crate::command::Commands::into_data) or
+        /// [`split`](crate::command::split) gave.
+        data: Vec<u8>,
+        /// Comes back with the entry, or refused.
+        ticket: T,
+    },
+    /// Take the next step to these members.
+    Change {
+        /// The group.
+        group: GroupId,
+        /// Who is to keep the range.
+        target: Target,
+        /// Comes back with the entry, or refused.
+        ticket: T,
+    },
+    /// Let another store lead, if it can.
+    Transfer {
+        /// The group.
+        group: GroupId,
+        /// The store.
+        to: u64,
+    },
+    /// A message of another store.
+    Message {
+        /// The store that sent it.
+        from: u64,
+        /// What it says.
+        envelope: Box<Envelope>,
+    },
+    /// A replica that hears of no leader asks whether it is a member still.
+    Asked {
+        /// Its store.
+        from: u64,
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: u64,
+    },
+    /// A member says that this replica is none any more. KV-019
+    Gone {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: u64,
+    },
+    /// A snapshot that was wished for is at hand.
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// Where it stands and, as its data, what the range is.
+        snapshot: Box<Snapshot>,
+    },
+    /// A snapshot has arrived with its data, or got lost.
+    SnapshotSent {
+        /// The group.
+        group: GroupId,
+        /// The replica that it was for.
+        to: u64,
+        /// Whether it arrived.
+        arrived: bool,
+    },
+    /// A group's entries up to here are in the data that readers see.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// The last of them.
+        index: u64,
+    },
+    /// An entry has changed the members of a group.
+    Configured {
+        /// What the library has to be told.
+        change: Box<ConfChangeV2>,
+        /// The range from then on.
+        descriptor: Box<Descriptor>,
+    },
+    /// An entry has split a range.
+    Split {
+        /// The range with the keys before.
+        left: Box<Descriptor>,
+        /// The one with the others; `None` if this store has left it already.
+        right: Option<Box<Descriptor>>,
+    },
+    /// The host has taken in a snapshot, durably.
+    Installed {
+        /// The range.
+        descriptor: Box<Descriptor>,
+    },
+    /// The host has removed what it had of a group, durably.
+    Removed {
+        /// The group.
+        group: GroupId,
+        /// The replica that it was.
+        replica: u64,
+    },
+    /// A group's data up to here is durable without the log.
+    Checkpointed {
+        /// The group.
+        group: GroupId,
+        /// The last entry in it.
+        index: u64,
+    },
+}

@@ -1,0 +1,90 @@
+//! What a machine says: to other stores, and to the host.
+
+use raft::eraftpb::Entry;
+
+use super::Envelope;
+use crate::host::Refusal;
+use crate::log::{GroupId, Truncated};
+use crate::range::Descriptor;
+
+/// What came of a step.
+#[derive(Debug)]
+pub struct Output<T> {
+    /// For other stores, each with the store.
+    pub messages: Vec<(u64, Envelope)>,
+    /// Replicas of this store that hear of no leader: whoever may have a part in the group is to be
+    /// asked.
+    pub asks: Vec<(GroupId, u64)>,
+    /// Those that asked and are members no more: the store, the group, the replica.
+    pub gone: Vec<(u64, GroupId, u64)>,
+    /// Groups of which a snapshot is wished for: what a checkpoint has will do.
+    pub snapshots: Vec<GroupId>,
+    /// For the host, in this order.
+    pub events: Vec<Event<T>>,
+}
+
+/// What a host is told.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// Entries are durable on a majority of the group's voters: apply them.
+    Committed(Committed<T>),
+    /// A proposal is not in the log and never will be.
+    Refused {
+        /// The proposal's.
+        ticket: T,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// This store leads the group, from when the entry of `index` is applied.
+    Leads {
+        /// The group.
+        group: GroupId,
+        /// Since when it does.
+        term: u64,
+        /// Its first entry as the leader.
+        index: u64,
+    },
+    /// This store leads the group no longer.
+    Follows {
+        /// The group.
+        group: GroupId,
+    },
+    /// The data of another store takes the place of what is there.
+    Install {
+        /// The range.
+        descriptor: Box<Descriptor>,
+        /// The last entry whose effects are in the data.
+        at: Truncated,
+    },
+    /// This store is no member of the group any more: what it has of it goes.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// The replica that it was.
+        replica: u64,
+    },
+}
+
+/// Entries of a group in a row.
+#[derive(Debug)]
+pub struct Committed<T> {
+    /// The group.
+    pub group: GroupId,
+    /// The entries, each with the ticket of a proposal of this store.
+    pub entries: Vec<(Entry, Option<T>)>,
+    /// Tickets of proposals in whose place another entry was committed.
+    pub lost: Vec<T>,
+}
+
+impl<T> Default for Output<T> {
+    fn default() -> Self {
+        let (messages, asks, gone) = (Vec::new(), Vec::new(), Vec::new());
+        Self { messages, asks, gone, snapshots: Vec::new(), events: Vec::new() }
+    }
+}
+
+impl<T> Output<T> {
+    pub(super) fn refuse(&mut self, ticket: T, refusal: Refusal) {
+        self.events.push(Event::Refused { ticket, refusal });
+    }
+}

@@ -1,0 +1,405 @@
+//! Several stores under one seed: real machines, hosts, logs and engines, with a made-up network,
+//! disks, clock and threads.
+//!
+//! `run` draws what happens: callers write and read keys (`callers`), stores crash and come back, the
+//! network loses, repeats, delays and parts (`network`), ranges split, change their members and their
+//! leaders (`orders`). `store` is one of them, moved turn by turn; `register` is what its ranges do.
+//! Then the faults end and everything must come to work again within a bound.
+//!
+//! The oracles, each in its file: `linear` (every key as if one caller had come after the other, and
+//! nothing acknowledged lost), `agreement` (replicas carry out the same entries and come to the same
+//! data; one leader a term), `cover` (the ranges have every key once).
+
+mod agreement;
+mod callers;
+mod cover;
+mod faults;
+mod linear;
+mod network;
+mod orders;
+mod register;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use ratatosk_clock::Instant;
+use ratatosk_store::range::Descriptor;
+use ratatosk_testkit::dice::Dice;
+
+use crate::cluster::agreement::Agreement;
+use crate::cluster::callers::Callers;
+use crate::cluster::network::{Network, Packet};
+use crate::cluster::store::{Store, Work};
+use crate::disk::Disk;
+use crate::planted::Planted;
+use crate::simulation::{Checked, Violation, panic_text};
+use crate::trace::Trace;
+
+/// What is run.
+#[derive(Copy, Clone, Debug)]
+pub struct ClusterPlan {
+    /// Decides everything.
+    pub seed: u64,
+    /// How long faults last, in simulated time; then the same again without.
+    pub span: Duration,
+    /// How many stores.
+    pub stores: u64,
+    /// What is wrong on purpose.
+    pub planted: Option<Planted>,
+}
+
+/// What came of a run without a violation.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterOutcome {
+    /// The same for the same plan.
+    pub trace_hash: u64,
+    /// Reads and writes that were begun.
+    pub operations: u64,
+    /// Those that were answered.
+    pub answered: u64,
+    /// Crashes, failing disks and partings of the network.
+    pub faults: u64,
+    /// Splits and changes of members that were carried out.
+    pub changes: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+}
+
+/// How long everything may take to work again after the last fault.
+const RECOVERY: Duration = Duration::from_secs(30);
+/// Whoever does not hear for so long that a snapshot has come sends another.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1_500);
+/// Each has a stream of its own; the numbers belong to the seeds that are known.
+const NETWORK: u64 = 11;
+const SCHEDULE: u64 = 12;
+const CALLERS: u64 = 13;
+const FAULTS: u64 = 14;
+const ORDERS: u64 = 15;
+
+/// See the module.
+struct Cluster {
+    plan: ClusterPlan,
+    now: Instant,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    number: u64,
+    stores: BTreeMap<u64, Place>,
+    network: Network,
+    callers: Callers,
+    /// The ranges, as callers believe.
+    ranges: Vec<Descriptor>,
+    agreement: Agreement,
+    schedule: Dice,
+    faults: Dice,
+    orders: Dice,
+    is_faulty: bool,
+    trace: Trace,
+    outcome: ClusterOutcome,
+}
+
+/// A store's disk, and what runs on it.
+struct Place {
+    disk: Disk,
+    store: Option<Store>,
+    /// Rises with every crash: what was on its way inside is gone.
+    life: u64,
+    /// Work that is due already, so that it is not twice.
+    due: BTreeSet<Work>,
+}
+
+/// What is to come.
+enum Happening {
+    Arrives { to: u64, from: u64, packet: Box<Packet> },
+    Works { store: u64, life: u64, work: Work },
+    Starts { store: u64 },
+    Calls { caller: usize },
+    Fails,
+    Mends,
+    Orders,
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// The first violation; a panic is one.
+pub fn run(plan: ClusterPlan) -> Result<ClusterOutcome, Box<Violation>> {
+    let mut cluster = Cluster::new(plan);
+    let ran = catch_unwind(AssertUnwindSafe(|| cluster.run()));
+    let what = match ran {
+        Ok(Ok(())) => {
+            let (trace_hash, simulated_ms) = (cluster.trace.hash(), cluster.millis());
+            return Ok(ClusterOutcome { trace_hash, simulated_ms, ..cluster.outcome });
+        }
+        Ok(Err(what)) => what,
+        Err(panic) => format!("a panic: {}", panic_text(&*panic)),
+    };
+    let step = u32::try_from(cluster.millis()).unwrap_or(u32::MAX);
+    Err(Box::new(Violation { seed: plan.seed, step, what, trace: cluster.trace.lines() }))
+}
+
+impl Cluster {
+    fn new(plan: ClusterPlan) -> Self {
+        let place =
+            |_| Place { disk: Disk::new(plan.planted), store: None, life: 0, due: BTreeSet::new() };
+        let stores = (1..=plan.stores).map(|number| (number, place(number))).collect();
+        Cluster {
+            plan,
+            now: Instant::from_millis(1_000),
+            queue: BTreeMap::new(),
+            number: 0,
+            stores,
+            network: Network::new(Dice::new(plan.seed, NETWORK)),
+            callers: Callers::new(Dice::new(plan.seed, CALLERS)),
+            ranges: Vec::new(),
+            agreement: Agreement::default(),
+            schedule: Dice::new(plan.seed, SCHEDULE),
+            faults: Dice::new(plan.seed, FAULTS),
+            orders: Dice::new(plan.seed, ORDERS),
+            is_faulty: true,
+            trace: Trace::new(),
+            outcome: ClusterOutcome::default(),
+        }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.now.since(Instant::from_millis(1_000)).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn run(&mut self) -> Checked {
+        // The first makes the cluster, the others are to be joined to it. KV-017
+        for number in 1..=self.plan.stores {
+            self.start(number)?;
+        }
+        for caller in 0..self.callers.len() {
+            self.after(Duration::from_millis(500), Happening::Calls { caller });
+        }
+        self.after(Duration::from_millis(300), Happening::Orders);
+        self.after(Duration::from_millis(1_500), Happening::Fails);
+        let end = self.now + self.plan.span;
+        self.until(end, |_| false)?;
+        self.heal()?;
+        self.recover()?;
+        self.check_end()
+    }
+
+    fn after(&mut self, span: Duration, happening: Happening) {
+        self.number += 1;
+        self.queue.insert((self.now + span, self.number), happening);
+    }
+
+    /// Lets things happen until a moment, or until `is_done`.
+    fn until(&mut self, end: Instant, is_done: impl Fn(&Self) -> bool) -> Checked {
+        while let Some((&(at, number), _)) = self.queue.first_key_value() {
+            if at > end || is_done(self) {
+                break;
+            }
+            self.now = at;
+            self.trace.step = u32::try_from(self.millis()).unwrap_or(u32::MAX);
+            if let Some(happening) = self.queue.remove(&(at, number)) {
+                self.happen(happening)?;
+            }
+        }
+        self.now = self.now.max(end.min(self.now));
+        Ok(())
+    }
+
+    fn happen(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Arrives { to, from, packet } => self.arrive(to, from, *packet),
+            Happening::Works { store, life, work } => self.work(store, life, work),
+            Happening::Starts { store } => self.start(store),
+            Happening::Calls { caller } => self.call(caller),
+            Happening::Fails => self.fail(),
+            Happening::Mends => {
+                self.network.mend();
+                self.trace.note("the network is whole");
+                Ok(())
+            }
+            Happening::Orders => self.order(),
+        }
+    }
+
+    /// Has a store do some work soon; what is due already is not due twice.
+    fn wake(&mut self, number: u64, work: Work) {
+        let span = Duration::from_micros(self.schedule.below(3_000) as u64);
+        self.wake_after(number, work, span);
+    }
+
+    fn wake_after(&mut self, number: u64, work: Work, span: Duration) {
+        let Some(place) = self.stores.get_mut(&number) else { return };
+        if place.store.is_some() && place.due.insert(work) {
+            let life = place.life;
+            self.after(span, Happening::Works { store: number, life, work });
+        }
+    }
+
+    fn arrive(&mut self, to: u64, from: u64, packet: Packet) -> Checked {
+        let Some(place) = self.stores.get_mut(&to) else { return Ok(()) };
+        let Some(store) = &mut place.store else { return Ok(()) };
+        if let Some(told) = store.receive(from, packet) {
+            // The one who sent a snapshot hears that it has come.
+            self.send(to, from, &told);
+        }
+        self.wake(to, Work::Log);
+        Ok(())
+    }
+
+    fn send(&mut self, from: u64, to: u64, packet: &Packet) {
+        if let Packet::Snapshot { envelope, .. } = packet {
+            let (group, replica) = (envelope.group, envelope.message.to);
+            let packet = Box::new(Packet::Missed { group, replica });
+            self.after(SNAPSHOT_PATIENCE, Happening::Arrives { to: from, from: to, packet });
+        }
+        for span in self.network.carry(from, to, packet, self.is_faulty) {
+            let packet = Box::new(packet.clone());
+            self.after(span, Happening::Arrives { to, from, packet });
+        }
+    }
+
+    fn work(&mut self, number: u64, life: u64, work: Work) -> Checked {
+        let now = self.now;
+        let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
+        if place.life != life {
+            return Ok(());
+        }
+        place.due.remove(&work);
+        let Some(store) = &mut place.store else { return Ok(()) };
+        let did = match work {
+            Work::Log => store.log(now),
+            Work::Apply => {
+                let count = 1 + self.schedule.below(6);
+                store.apply(count, &mut self.agreement)
+            }
+            Work::Checkpoint => store.checkpoint(),
+        };
+        let did = match did {
+            Ok(did) => did,
+            Err(stopped) if place.disk.power.is_gone() => {
+                self.trace.note(&format!("{number}: stops: {}", stopped.0));
+                return self.crash(number);
+            }
+            Err(stopped) => return Err(format!("store {number} stops: {}", stopped.0)),
+        };
+        for (to, packet) in did.packets {
+            self.send(number, to, &packet);
+        }
+        for line in did.notes {
+            self.trace.note(&format!("{number}: {line}"));
+        }
+        self.outcome.changes += did.changes;
+        for (ticket, answers) in did.answered {
+            self.answered(ticket, answers)?;
+        }
+        if work == Work::Checkpoint {
+            let span = Duration::from_millis(300 + self.schedule.below(2_500) as u64);
+            self.wake_after(number, Work::Checkpoint, span);
+        }
+        self.go_on(number);
+        Ok(())
+    }
+
+    /// Has a store go on with what it has to do.
+    fn go_on(&mut self, number: u64) {
+        let now = self.now;
+        let Some(store) = self.stores.get(&number).and_then(|place| place.store.as_ref()) else {
+            return;
+        };
+        let (has_events, has_inputs, next) =
+            (store.has_events(), store.has_inputs(), store.next_tick());
+        if has_events {
+            self.wake(number, Work::Apply);
+        }
+        if has_inputs {
+            self.wake(number, Work::Log);
+        } else if let Some(next) = next {
+            self.wake_after(number, Work::Log, next.since(now));
+        }
+    }
+
+    fn start(&mut self, number: u64) -> Checked {
+        let ClusterPlan { planted, stores, .. } = self.plan;
+        let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
+        place.due.clear();
+        match Store::open(number, stores, &mut place.disk, planted) {
+            Ok(store) => {
+                place.store = Some(store);
+                self.trace.note(&format!("{number}: up"));
+                self.wake(number, Work::Log);
+                self.wake_after(number, Work::Checkpoint, Duration::from_millis(700));
+                Ok(())
+            }
+            Err(stopped) if place.disk.power.is_gone() => {
+                self.trace.note(&format!("{number}: does not start: {}", stopped.0));
+                self.crash(number)
+            }
+            Err(stopped) => Err(format!("store {number} does not open: {}", stopped.0)),
+        }
+    }
+
+    /// Whether everything works: each key can be written, and nothing is on its way.
+    fn recover(&mut self) -> Checked {
+        let end = self.now + RECOVERY;
+        self.callers.finish();
+        self.until(end, |cluster| cluster.callers.is_finished())?;
+        if !self.callers.is_finished() {
+            let left = self.callers.left();
+            let state: Vec<_> = self.states();
+            return Err(format!(
+                "{RECOVERY:?} after the last fault these keys cannot be written: {left:?}\n{state:#?}"
+            ));
+        }
+        // Whoever is behind catches up.
+        let end = self.now + RECOVERY;
+        self.until(end, Self::is_even)?;
+        if self.is_even() {
+            Ok(())
+        } else {
+            Err(format!("replicas stay behind: {:#?}", self.states()))
+        }
+    }
+
+    fn states(&self) -> Vec<String> {
+        let stores = self.stores.values().filter_map(|place| place.store.as_ref());
+        stores.flat_map(Store::states).collect()
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Store> {
+        self.stores.values().filter_map(|place| place.store.as_ref())
+    }
+
+    /// Whether all members of every range are as far as its leader.
+    fn is_even(&self) -> bool {
+        let ranges = cover::ranges(self.live());
+        ranges.iter().all(|descriptor| {
+            let members = descriptor.membership.replicas();
+            let reached = |store: u64| {
+                let held = self.stores.get(&store).and_then(|place| place.store.as_ref());
+                held.and_then(|held| held.applied(descriptor.group))
+            };
+            let mut all = members.iter().map(|replica| reached(replica.store));
+            let first = all.next().flatten();
+            !descriptor.membership.is_joint() && first.is_some() && all.all(|other| other == first)
+        })
+    }
+
+    fn check_end(&mut self) -> Checked {
+        let ranges = cover::check(self.live())?;
+        let mut contents = VecDeque::new();
+        for descriptor in &ranges {
+            let mut first = None;
+            for replica in descriptor.membership.replicas() {
+                let place = self.stores.get(&replica.store);
+                let Some(store) = place.and_then(|place| place.store.as_ref()) else { continue };
+                let content = store.content(&descriptor.boundary);
+                match &first {
+                    None => first = Some(content),
+                    Some(known) if *known == content => {}
+                    Some(_) => return Err(format!("replicas of {descriptor:?} differ")),
+                }
+            }
+            contents.extend(first.into_iter().flatten());
+        }
+        linear::check(self.callers.history(), &register::lists(contents)?)
+    }
+}

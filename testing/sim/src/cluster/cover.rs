@@ -1,0 +1,40 @@
+//! The oracle of the keyspace: each key is in one range. KV-013, KV-018
+
+use std::collections::BTreeMap;
+
+use ratatosk_store::range::Descriptor;
+
+use super::store::Store;
+
+/// The ranges as the stores know them, each as whoever knows it best.
+pub(super) fn ranges<'a>(stores: impl Iterator<Item = &'a Store>) -> Vec<Descriptor> {
+    let mut known: BTreeMap<_, Descriptor> = BTreeMap::new();
+    for descriptor in stores.flat_map(Store::ranges) {
+        let version = |held: &Descriptor| (held.version.boundary, held.version.config);
+        let held = known.get(&descriptor.group);
+        if held.is_none_or(|held| version(held) < version(descriptor)) {
+            known.insert(descriptor.group, descriptor.clone());
+        }
+    }
+    let mut ranges: Vec<_> = known.into_values().collect();
+    ranges.sort_by(|one, two| one.boundary.start.cmp(&two.boundary.start));
+    ranges
+}
+
+/// Whether the ranges follow each other without a gap, from the first key to the last.
+pub(super) fn check<'a>(
+    stores: impl Iterator<Item = &'a Store>,
+) -> Result<Vec<Descriptor>, String> {
+    let ranges = ranges(stores);
+    let mut next = Some(bytes::Bytes::new());
+    for range in &ranges {
+        if next.as_ref() != Some(&range.boundary.start) {
+            return Err(format!("after {next:?} comes {range:?}"));
+        }
+        next.clone_from(&range.boundary.end);
+    }
+    match next {
+        None if !ranges.is_empty() => Ok(ranges),
+        _ => Err(format!("the ranges end at {next:?}")),
+    }
+}

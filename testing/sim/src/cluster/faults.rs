@@ -1,0 +1,95 @@
+//! What goes wrong, and how it ends.
+
+use std::time::Duration;
+
+use super::store::Work;
+use super::{Cluster, Happening};
+use crate::disk::Crash;
+use crate::simulation::Checked;
+
+impl Cluster {
+    /// One thing goes wrong, or a part of the network is mended.
+    pub(super) fn fail(&mut self) -> Checked {
+        if !self.is_faulty {
+            return Ok(());
+        }
+        let number = 1 + self.faults.below(self.stores.len()) as u64;
+        self.outcome.faults += 1;
+        match self.faults.below(6) {
+            0..=1 => self.crash(number)?,
+            2 => {
+                let count = self.faults.below(6);
+                if let Some(place) = self.stores.get(&number) {
+                    place.disk.power.arm(count);
+                    self.trace.note(&format!("{number}: a write fails soon"));
+                }
+            }
+            3..=4 => self.part(number),
+            _ => {
+                let rate = 3 + self.faults.below(20);
+                self.network.lose(rate);
+                self.trace.note(&format!("one packet in {rate} is lost"));
+            }
+        }
+        // Most are over before anybody is elected, some are not.
+        let span = self.fault_span();
+        self.after(span, Happening::Mends);
+        let span = Duration::from_millis(100 + self.faults.below(800) as u64);
+        self.after(span, Happening::Fails);
+        Ok(())
+    }
+
+    fn fault_span(&mut self) -> Duration {
+        let most = if self.faults.once_in(6) { 3_000 } else { 300 };
+        Duration::from_millis(20 + self.faults.below(most) as u64)
+    }
+
+    /// Parts a store, or some, from the others, one way or both.
+    fn part(&mut self, number: u64) {
+        let all: Vec<u64> = self.stores.keys().copied().collect();
+        let (mut one, mut two) = (vec![number], Vec::new());
+        for other in all.into_iter().filter(|other| *other != number) {
+            if self.faults.once_in(4) { one.push(other) } else { two.push(other) }
+        }
+        let ways = self.faults.below(3);
+        if ways != 1 {
+            self.network.cut(&one, &two);
+        }
+        if ways != 2 {
+            self.network.cut(&two, &one);
+        }
+        self.trace.note(&format!("{one:?} and {two:?} are parted, {ways}"));
+    }
+
+    /// A store goes down, and comes back later.
+    pub(super) fn crash(&mut self, number: u64) -> Checked {
+        let crash = if self.faults.once_in(2) { Crash::Process } else { Crash::Machine };
+        let span = match self.is_faulty {
+            true => self.fault_span(),
+            false => Duration::from_millis(20),
+        };
+        let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
+        place.life += 1;
+        if place.store.take().is_none() && !place.disk.power.is_gone() {
+            return Ok(());
+        }
+        let lost = place.disk.crash(crash, &mut self.faults);
+        self.trace.note(&format!("{number}: down: {crash:?}{lost}"));
+        self.after(span, Happening::Starts { store: number });
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more, and whoever is down comes back.
+    pub(super) fn heal(&mut self) -> Checked {
+        self.is_faulty = false;
+        self.network.mend();
+        self.trace.note("all is mended");
+        for number in 1..=self.plan.stores {
+            if let Some(place) = self.stores.get_mut(&number) {
+                place.disk.power.mend();
+            }
+            self.wake(number, Work::Log);
+        }
+        Ok(())
+    }
+}

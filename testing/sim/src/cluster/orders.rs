@@ -1,0 +1,76 @@
+//! What is asked of the ranges themselves: to split, to have other members, another leader.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ratatosk_store::command;
+use ratatosk_store::machine::Input;
+use ratatosk_store::membership::Target;
+
+use super::callers::{KEYS, ORDER};
+use super::register;
+use super::store::Work;
+use super::{Cluster, Happening, cover};
+use crate::simulation::Checked;
+
+/// So many ranges at most.
+const RANGES_MAX: usize = 8;
+/// Members that vote, of any number of stores.
+const VOTERS_MAX: usize = 3;
+
+impl Cluster {
+    /// One order, to whoever may lead.
+    pub(super) fn order(&mut self) -> Checked {
+        if self.callers.is_finished() {
+            return Ok(());
+        }
+        let ranges = cover::ranges(self.live());
+        if let Some(range) = self.orders.pick(&ranges).cloned() {
+            let group = range.group;
+            let input = match self.orders.below(6) {
+                0 if ranges.len() < RANGES_MAX && self.is_faulty => {
+                    let key = self.orders.pick(&KEYS).map_or(&b""[..], |key| register::place(key));
+                    let data = command::split(range.version, key);
+                    Input::Propose { group, data, ticket: ORDER }
+                }
+                1 => {
+                    let to = 1 + self.orders.below(self.stores.len()) as u64;
+                    Input::Transfer { group, to }
+                }
+                _ if self.is_faulty => {
+                    Input::Change { group, target: self.target(), ticket: ORDER }
+                }
+                _ => Input::Change { group, target: range.membership.target(), ticket: ORDER },
+            };
+            // Whoever does not lead refuses.
+            let replicas = range.membership.replicas().iter().map(|replica| replica.store);
+            let replicas: Vec<_> = replicas.collect();
+            let known = self.callers.leader(group).filter(|_| !self.orders.once_in(4));
+            let store = known.or_else(|| self.orders.pick(&replicas).copied());
+            let place = store.and_then(|store| self.stores.get_mut(&store));
+            if let (Some(store), Some(held)) = (store, place.and_then(|held| held.store.as_mut())) {
+                held.ask(input);
+                self.wake(store, Work::Log);
+            }
+        }
+        let span = Duration::from_millis(30 + self.orders.below(200) as u64);
+        self.after(span, Happening::Orders);
+        Ok(())
+    }
+
+    /// Some stores as voters, perhaps others as learners.
+    fn target(&mut self) -> Target {
+        let mut stores: Vec<u64> = self.stores.keys().copied().collect();
+        let mut take = |count: usize, orders: &mut ratatosk_testkit::dice::Dice| {
+            let mut taken = BTreeSet::new();
+            while taken.len() < count && !stores.is_empty() {
+                taken.insert(stores.swap_remove(orders.below(stores.len())));
+            }
+            taken
+        };
+        let voters = 1 + self.orders.below(VOTERS_MAX);
+        let voters = take(voters, &mut self.orders);
+        let learners = self.orders.below(2);
+        Target { voters, learners: take(learners, &mut self.orders) }
+    }
+}

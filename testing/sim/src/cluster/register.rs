@@ -1,0 +1,96 @@
+//! What ranges do here: each key is a list that grows, so that what is there tells who came when.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ratatosk_engine::{Error, KeyRange};
+use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces, Position, Reader, Writer};
+
+/// The keyspace.
+pub(super) const KEYSPACE: &str = "register";
+/// Between a key and the number of one of its values: no key has it.
+const MARK: u8 = b'/';
+
+/// What a command does to a key.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// Adds this value.
+    Add(u64),
+    /// Says how many there are.
+    Count,
+}
+
+/// See the module.
+struct Register;
+
+pub(super) fn keyspaces() -> Keyspaces {
+    let factory: Factory = Box::new(|| Box::new(Register));
+    Keyspaces::new(vec![(KEYSPACE.to_owned(), factory)])
+}
+
+/// A command; its answer is how many values there were before.
+pub(super) fn command(key: &str, deed: Deed) -> Vec<u8> {
+    let value = match deed {
+        Deed::Add(value) => value,
+        Deed::Count => 0,
+    };
+    [&value.to_be_bytes(), key.as_bytes()].concat()
+}
+
+/// The answer of a command.
+pub(super) fn answer(answer: &Bytes) -> Option<u64> {
+    answer[..].try_into().map(u64::from_be_bytes).ok()
+}
+
+/// Where a key is in its range.
+pub(super) fn place(key: &str) -> &[u8] {
+    key.as_bytes()
+}
+
+/// The values of each key, in their order.
+///
+/// # Errors
+/// What cannot be.
+pub(super) fn lists(
+    content: impl IntoIterator<Item = (Bytes, Bytes)>,
+) -> Result<BTreeMap<String, Vec<u64>>, String> {
+    let mut lists: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (key, value) in content {
+        let Some(mark) = key.iter().position(|byte| *byte == MARK) else { continue };
+        let name = String::from_utf8_lossy(&key[..mark]).into_owned();
+        let value = answer(&value).ok_or_else(|| format!("{key:?} has no number"))?;
+        let list = lists.entry(name).or_default();
+        let number = answer(&key.slice(mark + 1..));
+        if number != Some(list.len() as u64) {
+            return Err(format!("{key:?} is not value {}", list.len()));
+        }
+        list.push(value);
+    }
+    Ok(lists)
+}
+
+impl Coprocessor for Register {
+    fn reset(&mut self, _boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _position: Position,
+        command: &Bytes,
+        writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error> {
+        let (value, key) = command.split_at(8);
+        let count = writer.get(key)?.and_then(|count| answer(&count)).unwrap_or(0);
+        if value != [0; 8] {
+            let place = [key, &[MARK], &count.to_be_bytes()].concat();
+            writer.put(place, value.to_vec());
+            writer.put(key.to_vec(), (count + 1).to_be_bytes().to_vec());
+        }
+        Ok(Bytes::from(count.to_be_bytes().to_vec()))
+    }
+
+    fn query(&self, question: &Bytes, reader: &dyn Reader) -> Result<Bytes, Error> {
+        Ok(reader.get(question)?.unwrap_or_default())
+    }
+}

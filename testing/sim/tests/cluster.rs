@@ -1,0 +1,99 @@
+//! Several stores, drawn from seeds: whatever they and the network do, callers see one order, and
+//! afterwards everything works.
+
+use std::time::Duration;
+
+use ratatosk_sim::Planted;
+use ratatosk_sim::cluster::{ClusterOutcome, ClusterPlan, run};
+
+const SPAN: Duration = Duration::from_secs(20);
+
+fn outcome(seed: u64, stores: u64) -> ClusterOutcome {
+    match run(ClusterPlan { seed, span: SPAN, stores, planted: None }) {
+        Ok(outcome) => outcome,
+        Err(violation) => panic!("{violation}"),
+    }
+}
+
+/// Each seed has to see enough to mean something.
+fn check(seeds: std::ops::Range<u64>, stores: u64) {
+    let (count, mut sum) = (seeds.end - seeds.start, 0);
+    for seed in seeds {
+        let ClusterOutcome { operations, answered, faults, changes, .. } = outcome(seed, stores);
+        assert!(operations >= 2_000 && faults >= 30, "{seed}: {operations}, {faults} faults");
+        assert!(changes >= 5, "{seed}: {changes} changes");
+        sum += answered;
+    }
+    assert!(sum > 200 * count, "{sum} answers of {count} seeds");
+}
+
+/// KV-003, KV-005, KV-009: one leader a term, nothing acknowledged lost with a minority, and no read
+/// older than a write that was done.
+#[test]
+fn callers_see_one_order_whatever_fails() {
+    check(0..40, 3);
+}
+
+/// KV-006, KV-008, KV-016: members come and go, and stores go down at every step of it.
+#[test]
+fn a_range_keeps_what_it_has_while_its_members_change() {
+    check(1_000..1_040, 5);
+}
+
+/// KV-013, KV-014, KV-018: each key is in one range, and found there.
+#[test]
+fn split_ranges_have_every_key_once() {
+    check(2_000..2_040, 4);
+}
+
+/// KV-007, KV-011, KV-019: leaders hand over, whoever is behind is sent the data, and whoever is no
+/// member any more goes.
+#[test]
+fn replicas_come_to_the_same_data_or_go() {
+    check(3_000..3_040, 5);
+}
+
+/// KV-017: a store alone makes the ranges, those that join it never do, also after it has left them all.
+#[test]
+fn a_cluster_is_made_once() {
+    check(4_000..4_020, 2);
+}
+
+#[test]
+fn a_seed_is_one_history() {
+    for seed in 0..3 {
+        assert_eq!(outcome(seed, 3), outcome(seed, 3));
+    }
+    assert_ne!(outcome(1, 3).trace_hash, outcome(2, 3).trace_hash);
+}
+
+/// So many histories at most until a fault is found.
+const SEEDS_MAX: u64 = 200;
+
+fn is_found(planted: Planted) {
+    let plan = |seed| ClusterPlan { seed, span: SPAN, stores: 3, planted: Some(planted) };
+    let found = (0..SEEDS_MAX).find_map(|seed| run(plan(seed)).err());
+    let violation =
+        found.unwrap_or_else(|| panic!("{planted:?} is not found by {SEEDS_MAX} seeds"));
+    assert!(!violation.trace.is_empty(), "it says what happened");
+}
+
+#[test]
+fn an_fsync_that_a_replica_skips_is_found() {
+    is_found(Planted::FsyncSkipped);
+}
+
+#[test]
+fn entries_that_were_never_synced_and_count_are_found() {
+    is_found(Planted::FoundUnsynced);
+}
+
+#[test]
+fn a_commit_that_is_forgotten_with_a_change_of_members_is_found() {
+    is_found(Planted::CommitForgotten);
+}
+
+#[test]
+fn a_store_that_forgets_which_replica_it_is_is_found() {
+    is_found(Planted::ReplicaForgotten);
+}
