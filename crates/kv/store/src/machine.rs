@@ -276,7 +276,8 @@ impl<L: RaftLog, T> Machine<L, T> {
 
     /// A group that is not about to become another, or to go; it may have something to do then.
     fn at_work(&mut self, group: GroupId) -> Option<&mut Group<L, T>> {
-        let held = self.groups.get_mut(&group).filter(|held| held.is_at_work())?;
+        let is_at_work = |held: &&mut Group<L, T>| held.is_at_work() && !held.has_snapshot();
+        let held = self.groups.get_mut(&group).filter(is_at_work)?;
         self.dirty.insert(group);
         Some(held)
     }
@@ -386,14 +387,13 @@ impl<L: RaftLog, T> Machine<L, T> {
         index: u64,
         batch: &mut LogBatch,
     ) -> Result<(), Error> {
-        let Some(held) = self.groups.get_mut(&group).filter(|held| held.is_at_work()) else {
-            return Ok(());
-        };
+        let kept = self.kept_entries;
+        let Some(held) = self.at_work(group) else { return Ok(()) };
         // A checkpoint of what did not change says nothing new.
         if held.raft.mut_store().note_durable(index) {
             batch.push(group, LogChange::DurableApplied(index));
         }
-        let unneeded = held.may_give_up(index, self.kept_entries);
+        let unneeded = held.may_give_up(index, kept);
         if let Some(truncated) = held.raft.mut_store().truncate(unneeded)? {
             batch.push(group, LogChange::Truncate(truncated));
         }

@@ -122,6 +122,12 @@ impl<L: RaftLog, T> Group<L, T> {
         !self.is_leaving && self.installing.is_none()
     }
 
+    /// Whether the library has taken in a snapshot of which nothing is done yet. What the host says of
+    /// entries before it comes too late.
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.raft.snap().is_some()
+    }
+
     /// Whether it has entries of a range that a split is to bring, which is to be applied again.
     fn waits_for_split(&self) -> bool {
         self.descriptor.is_none() && self.raft.store().truncated().index > 0
