@@ -327,8 +327,8 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn fits(&self, group: GroupId, message: &Message) -> bool {
         let Some(descriptor) = described(group, message.get_snapshot()) else { return false };
         let replica = descriptor.membership.of_store(self.store).map(|replica| replica.id);
-        let mut others = self.ranges().filter(|held| held.group != group);
-        replica == Some(message.to) && !others.any(|held| held.overlaps(&descriptor))
+        let mut others = self.groups.iter().filter(|(id, _)| **id != group);
+        replica == Some(message.to) && !others.any(|(_, held)| held.is_in_the_way_of(&descriptor))
     }
 
     /// Has the host remove a group of which this store is no member any more.

@@ -45,6 +45,8 @@ pub(super) struct Group<L: RaftLog, T> {
     peers: BTreeMap<u64, u64>,
     /// What the library waits for while the host takes in a snapshot. It is told nothing else until then.
     installing: Option<Ready>,
+    /// The range as it will be then.
+    incoming: Option<Descriptor>,
     /// The host has taken it in.
     installed: Option<Descriptor>,
     /// It waits for the host to remove the data.
@@ -103,6 +105,7 @@ impl<L: RaftLog, T> Group<L, T> {
             proposals: VecDeque::new(),
             peers: BTreeMap::new(),
             installing: None,
+            incoming: None,
             installed: None,
             is_leaving: false,
             quiet_ticks: 0,
@@ -120,6 +123,11 @@ impl<L: RaftLog, T> Group<L, T> {
     /// Whether it can take messages and time now.
     pub(super) fn is_at_work(&self) -> bool {
         !self.is_leaving && self.installing.is_none()
+    }
+
+    /// Whether it has, or is about to have, a key that a range has, too.
+    pub(super) fn is_in_the_way_of(&self, range: &Descriptor) -> bool {
+        self.descriptor.iter().chain(&self.incoming).any(|held| held.overlaps(range))
     }
 
     /// Whether the library has taken in a snapshot of which nothing is done yet. What the host says of
@@ -172,7 +180,11 @@ impl<L: RaftLog, T> Group<L, T> {
             self.quiet_ticks = 0;
         }
         // Of a peer that is none any more, or older than what is known: as if it was lost on its way.
+        let incoming = described(self.id, message.get_snapshot());
         let _ = self.raft.step(message);
+        if self.has_snapshot() {
+            self.incoming = incoming;
+        }
     }
 
     pub(super) fn propose(&mut self, data: Vec<u8>, ticket: T, output: &mut Output<T>) {
@@ -344,6 +356,7 @@ impl<L: RaftLog, T> Group<L, T> {
     /// If the host has the data of a snapshot: what the library waits for, and where the log begins.
     pub(super) fn take_installed(&mut self) -> Option<(Ready, Truncated)> {
         let descriptor = self.installed.take()?;
+        self.incoming = None;
         let ready = self.installing.take()?;
         let metadata = ready.snapshot().get_metadata();
         let at = Truncated { index: metadata.index, term: metadata.term };
