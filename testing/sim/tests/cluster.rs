@@ -84,11 +84,6 @@ fn an_fsync_that_a_replica_skips_is_found() {
 }
 
 #[test]
-fn entries_that_were_never_synced_and_count_are_found() {
-    is_found(Planted::FoundUnsynced);
-}
-
-#[test]
 fn a_commit_that_is_forgotten_with_a_change_of_members_is_found() {
     is_found(Planted::CommitForgotten);
 }
