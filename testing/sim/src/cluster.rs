@@ -200,7 +200,6 @@ impl Cluster {
                 self.happen(happening)?;
             }
         }
-        self.now = self.now.max(end.min(self.now));
         Ok(())
     }
 

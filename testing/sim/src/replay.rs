@@ -9,12 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft::eraftpb::Entry;
 use ratatosk_engine::{MemoryEngine, Overlay, SpaceId};
-use ratatosk_store::host::{Done, Host};
+use ratatosk_store::host::{Alone, Done, Host};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{Committed, Event};
 use ratatosk_store::range::{BEGIN_INDEX, Descriptor};
-
-use crate::store::Alone;
 
 /// See the module.
 #[derive(Debug, Default)]

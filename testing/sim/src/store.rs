@@ -18,8 +18,8 @@ use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
 use ratatosk_store::command::{self, Order};
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
-use ratatosk_store::host::{self, Answered, Arrivals, Done, Host};
-use ratatosk_store::log::{GroupId, Truncated};
+use ratatosk_store::host::{self, Alone, Answered, Done, Host};
+use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{Event, Input, Machine, Output};
 use ratatosk_store::node::Reply;
 use ratatosk_store::open;
@@ -77,20 +77,6 @@ pub(crate) fn coprocessor(keyspace: &str) -> Box<dyn Coprocessor> {
 pub(crate) fn keyspaces() -> Keyspaces {
     let factory = |name: &'static str| -> Factory { Box::new(move || coprocessor(name)) };
     Keyspaces::new(KEYSPACES.map(|name| (name.to_owned(), factory(name))).into())
-}
-
-/// A node that stands alone gets no snapshots.
-pub(crate) struct Alone;
-
-impl Arrivals for Alone {
-    fn read(
-        &self,
-        group: GroupId,
-        at: Truncated,
-        _visit: &mut dyn FnMut(Bytes, Bytes),
-    ) -> Result<(), Error> {
-        Err(Error::Corrupt { detail: format!("no snapshot of {group:?} at {at:?} has come") })
-    }
 }
 
 /// The space of a keyspace.

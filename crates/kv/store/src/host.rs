@@ -82,6 +82,22 @@ pub trait Arrivals {
     ) -> Result<(), Error>;
 }
 
+/// Nobody is there from whom a snapshot could come: for a store that stands alone.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Alone;
+
+impl Arrivals for Alone {
+    fn read(
+        &self,
+        group: GroupId,
+        at: Truncated,
+        _visit: &mut dyn FnMut(Bytes, Bytes),
+    ) -> Result<(), Error> {
+        let detail = format!("no snapshot of group {} at entry {} has come", group.0, at.index);
+        Err(Error::Corrupt { detail })
+    }
+}
+
 /// What a call of the host has changed and not yet made visible.
 #[derive(Default)]
 struct Turn {
@@ -108,10 +124,7 @@ impl<E: Engine> Host<E> {
     pub fn open(&mut self, descriptor: Descriptor) -> Result<(), Error> {
         let keyspace = &descriptor.keyspace;
         let place = self.keyspaces.space(keyspace).zip(self.keyspaces.coprocessor(keyspace));
-        let Some((space, mut coprocessor)) = place else {
-            let detail = format!("there is a range of {keyspace:?}, which is not known here");
-            return Err(Error::Corrupt { detail });
-        };
+        let Some((space, mut coprocessor)) = place else { return Err(unknown(&descriptor)) };
         let view = self.overlay.view();
         let applied = read_applied(&view, descriptor.group)?;
         let reader = SpaceReader::new(&view, space, &descriptor.boundary);
@@ -351,9 +364,7 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Error> {
         let group = descriptor.group;
         let Some(space) = self.keyspaces.space(&descriptor.keyspace) else {
-            let keyspace = &descriptor.keyspace;
-            let detail = format!("there is a range of {keyspace:?}, which is not known here");
-            return Err(Error::Corrupt { detail });
+            return Err(unknown(&descriptor));
         };
         // From here on the overlay has nothing of the range that could hide what comes.
         self.overlay.checkpoint()?;
@@ -390,6 +401,11 @@ impl<E: Engine> Host<E> {
         done.inputs.push(Input::Removed { group, replica });
         Ok(())
     }
+}
+
+fn unknown(descriptor: &Descriptor) -> Error {
+    let keyspace = &descriptor.keyspace;
+    Error::Corrupt { detail: format!("there is a range of {keyspace:?}, which is not known here") }
 }
 
 /// For which version a change of members was meant, and what it makes of them.

@@ -8,8 +8,8 @@ use std::path::Path;
 /// The file's name.
 pub(crate) const FILE: &str = "identity";
 const FIRST_LINE: &str = "ratatosk store";
-/// Raised when an older program could not read the folder.
-const FORMAT: u32 = 1;
+/// Raised when an older program could not read the folder, or this one not an older folder.
+const FORMAT: u32 = 2;
 /// More than any identity has: a file that is longer is none.
 const BYTES_MAX: u64 = 1024;
 
@@ -29,6 +29,11 @@ pub(crate) enum Error {
     Io(#[from] std::io::Error),
     #[error("its format is {0}, and this program reads up to {FORMAT}: use a newer version")]
     Newer(u32),
+    #[error(
+        "its format is {0}, of a build before the first release, and this program reads {FORMAT}: \
+         use that build, or another data directory"
+    )]
+    Older(u32),
     #[error("it is damaged: {0}")]
     Damaged(String),
 }
@@ -83,6 +88,9 @@ impl Identity {
         if format > FORMAT {
             return Err(Error::Newer(format));
         }
+        if format < FORMAT {
+            return Err(Error::Older(format));
+        }
         let number = |text: &str| u64::from_str_radix(text, 16);
         let store = number(value("store")?).map_err(|_| damaged("the store is no number"))?;
         let cluster = number(value("cluster")?).map_err(|_| damaged("the cluster is no number"))?;
@@ -100,7 +108,7 @@ mod tests {
     use super::*;
 
     const IDENTITY: Identity = Identity { store: 0xAB, cluster: 7 };
-    const TEXT: &str = "ratatosk store\nformat 1\nstore 00000000000000ab\ncluster 0000000000000007\nsum d7190e0cb6286050\n";
+    const TEXT: &str = "ratatosk store\nformat 2\nstore 00000000000000ab\ncluster 0000000000000007\nsum 1b236462167680bb\n";
 
     /// Bytes that a release has written stay readable.
     #[test]
@@ -110,11 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_or_newer_says_so() {
+    fn what_is_damaged_or_of_another_format_says_so() {
         let says = |text: &str| Identity::parse(text).expect_err("refused").to_string();
         assert!(says("").contains("does not begin"));
         assert!(says("ratatosk store\n").contains("format is missing"));
-        assert!(says(&TEXT.replace("format 1", "format 2")).contains("newer version"));
+        assert!(says(&TEXT.replace("format 2", "format 3")).contains("newer version"));
+        assert!(says(&TEXT.replace("format 2", "format 1")).contains("before the first release"));
         assert!(says(&TEXT.replace("00ab", "00xy")).contains("no number"));
         assert!(says(&TEXT.replace("00ab", "0000")).contains("has a number"));
         assert!(says(&TEXT.replace("00ab", "00aa")).contains("its sum is another"));

@@ -32,11 +32,8 @@ impl GroupId {
     /// the same is as unlikely as that two random numbers of 64 bits are.
     #[must_use]
     pub(crate) fn born(self, index: u64) -> Self {
-        let mut mixed = self.0.rotate_left(32) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        // The finalizer of SplitMix64: one bit of what goes in changes half of the bits.
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
+        let mixed = self.0.rotate_left(32) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = crate::sum::mix(mixed);
         // Neither one of the first, which count from 1, nor what the log calls itself.
         Self((mixed | BORN) & !(1 << 63))
     }

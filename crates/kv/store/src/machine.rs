@@ -176,11 +176,6 @@ impl<L: RaftLog, T> Machine<L, T> {
         !self.dirty.is_empty()
     }
 
-    /// The ranges of the node, as far as they are known.
-    pub fn ranges(&self) -> impl Iterator<Item = &Descriptor> {
-        self.groups.values().filter_map(|group| group.descriptor.as_ref())
-    }
-
     /// Gives back the disk room of what was truncated.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A newer program wrote it.
+    /// Another version of the program wrote it.
     #[error("{} cannot be read: {detail}", folder.display())]
     Version {
         /// The folder or file.
@@ -392,8 +392,8 @@ impl Error {
         let folder = folder.join(crate::identity::FILE);
         match error {
             crate::identity::Error::Io(source) => Self::Io { folder, source },
-            newer @ crate::identity::Error::Newer(_) => {
-                Self::Version { folder, detail: newer.to_string() }
+            other @ (crate::identity::Error::Newer(_) | crate::identity::Error::Older(_)) => {
+                Self::Version { folder, detail: other.to_string() }
             }
             damaged @ crate::identity::Error::Damaged(_) => {
                 Self::Damaged { folder, detail: damaged.to_string() }

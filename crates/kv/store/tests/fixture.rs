@@ -9,8 +9,8 @@ use ratatosk_store::command::Commands;
 use ratatosk_store::coprocessor::{
     Coprocessor, Factory, Keyspaces, Position, Reader, Writer, scan_all,
 };
-use ratatosk_store::host::{Answered, Arrivals, Done, Host, checkpoint, read_range};
-use ratatosk_store::log::{GroupId, MemoryLog, Truncated};
+use ratatosk_store::host::{Alone, Answered, Done, Host, checkpoint, read_range};
+use ratatosk_store::log::{GroupId, MemoryLog};
 use ratatosk_store::machine::{Input, Machine, Output};
 use ratatosk_store::membership::Membership;
 use ratatosk_store::open;
@@ -81,20 +81,6 @@ pub(crate) fn keyspaces() -> Keyspaces {
 pub(crate) fn counters(names: &[&str]) -> Keyspaces {
     let factory = || -> Factory { Box::new(|| Box::<Counter>::default()) };
     Keyspaces::new(names.iter().map(|name| ((*name).to_owned(), factory())).collect())
-}
-
-/// Nobody is there from whom a snapshot could come.
-struct Alone;
-
-impl Arrivals for Alone {
-    fn read(
-        &self,
-        group: GroupId,
-        at: Truncated,
-        _visit: &mut dyn FnMut(Bytes, Bytes),
-    ) -> Result<(), Error> {
-        panic!("a snapshot of {group:?} at {at:?} is not expected")
-    }
 }
 
 /// A store of one group, in memory.

@@ -126,18 +126,21 @@ fn a_store_that_lost_a_part_says_so_and_does_not_start() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_name() {
-    let scratch = Scratch::new("node-newer");
-    open(scratch.path()).stop();
-    let file = scratch.path().join("identity");
-    let text = std::fs::read_to_string(&file).expect("it is there");
-    std::fs::write(&file, text.replace("format 1", "format 99")).expect("writable");
-    let refused = Node::open(config(scratch.path())).expect_err("too new");
-    assert!(matches!(refused, OpenError::Version { .. }), "{refused}");
-    assert!(refused.to_string().contains("use a newer version"), "{refused}");
+fn another_format_is_refused_by_name() {
+    for (format, advice) in [("99", "use a newer version"), ("1", "before the first release")] {
+        let scratch = Scratch::new("node-format");
+        open(scratch.path()).stop();
+        let file = scratch.path().join("identity");
+        let text = std::fs::read_to_string(&file).expect("it is there");
+        let other = text.replace("format 2", &format!("format {format}"));
+        std::fs::write(&file, other).expect("writable");
+        let refused = Node::open(config(scratch.path())).expect_err("another format");
+        assert!(matches!(refused, OpenError::Version { .. }), "{refused}");
+        assert!(refused.to_string().contains(advice), "{refused}");
+    }
 }
 
-/// A folder of an earlier build: the keyspace that it lacks is made, the others are as they were.
+/// A folder of a build with fewer services: the keyspace that it lacks is made, the others are as they were.
 #[test]
 fn a_keyspace_that_is_missing_is_made_beside_the_others() {
     let scratch = Scratch::new("node-keyspace");

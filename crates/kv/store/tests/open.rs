@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use raft::eraftpb::Entry;
 use ratatosk_engine::{Batch, Engine, Error, MemoryEngine};
-use ratatosk_store::log::MemoryLog;
+use ratatosk_store::log::{
+    Error as LogError, GroupId, GroupState, LogBatch, LogChange, MemoryLog, RaftLog, Span, Sync,
+};
 use ratatosk_store::open;
 
 use crate::fixture::STORE;
@@ -36,6 +39,41 @@ impl Engine for Watched {
     }
 }
 
+/// The same of a log.
+#[derive(Default)]
+struct WatchedLog {
+    log: MemoryLog,
+    is_unsynced: AtomicBool,
+}
+
+impl RaftLog for WatchedLog {
+    fn groups(&self) -> Result<Vec<GroupState>, LogError> {
+        self.log.groups()
+    }
+
+    fn fetch(&self, span: Span, bytes_max: usize, into: &mut Vec<Entry>) -> Result<(), LogError> {
+        self.log.fetch(span, bytes_max, into)
+    }
+
+    fn write(&self, batch: LogBatch, sync: Sync) -> Result<(), LogError> {
+        self.is_unsynced.store(sync == Sync::Later, Ordering::Relaxed);
+        self.log.write(batch, sync)
+    }
+
+    fn persist(&self) -> Result<(), LogError> {
+        self.is_unsynced.store(false, Ordering::Relaxed);
+        self.log.persist()
+    }
+
+    fn purge(&self) -> Result<Vec<GroupId>, LogError> {
+        self.log.purge()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.log.disk_bytes()
+    }
+}
+
 /// DUR-004, KV-012: or a checkpoint that has nothing to write would let the log go.
 #[test]
 fn what_is_found_is_synced_before_it_counts_as_durable() {
@@ -48,4 +86,20 @@ fn what_is_found_is_synced_before_it_counts_as_durable() {
     // The process goes down here, and the next one finds what was written.
     open::find(&log, &engine, asked(false)).expect("it is whole");
     assert!(!engine.is_unsynced.load(Ordering::Relaxed));
+}
+
+/// DUR-004, DUR-011: or a replica would tell others that it has entries which a power loss takes.
+#[test]
+fn a_log_that_is_found_is_synced_before_it_counts_as_durable() {
+    let (log, engine) = (WatchedLog::default(), MemoryEngine::new(2));
+    let keyspaces = ["counter".to_owned()];
+    let asked = |is_new| open::Asked { store: STORE, keyspaces: &keyspaces, is_new };
+    open::find(&log, &engine, asked(true)).expect("it is new");
+    let mut batch = LogBatch::new();
+    let entry = Entry { index: 6, term: 6, ..Entry::default() };
+    batch.push(GroupId(1), LogChange::Append(vec![entry]));
+    log.write(batch, Sync::Later).expect("memory");
+    // The process goes down here, and the next one finds what was written.
+    open::find(&log, &engine, asked(false)).expect("it is whole");
+    assert!(!log.is_unsynced.load(Ordering::Relaxed));
 }

@@ -158,11 +158,8 @@ impl<L: RaftLog, T> Group<L, T> {
     pub(super) fn settle_timeout(&mut self, store: u64) {
         let raft = &mut self.raft.raft;
         let seed = store ^ self.id.0.rotate_left(21) ^ raft.term.rotate_left(42);
-        // The finalizer of SplitMix64: one bit of the seed changes half of the bits.
-        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         let spread = (ELECTION_TICKS / 2) as u64;
-        let more = usize::try_from((mixed ^ (mixed >> 31)) % spread).unwrap_or(0);
+        let more = usize::try_from(crate::sum::mix(seed) % spread).unwrap_or(0);
         raft.set_randomized_election_timeout(ELECTION_TICKS + more);
     }
 
@@ -338,10 +335,11 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     fn install(&mut self, ready: Ready, output: &mut Output<T>) -> Result<(), Error> {
-        let snapshot = ready.snapshot();
-        let descriptor = described(self.id, snapshot)
-            .ok_or(Error::Raft { group: self.id, source: raft::Error::ProposalDropped })?;
-        let metadata = snapshot.get_metadata();
+        // Without a range it would not have been taken in.
+        let unusable = raft::Error::Store(raft::StorageError::SnapshotOutOfDate);
+        let descriptor = self.incoming.clone();
+        let descriptor = descriptor.ok_or(Error::Raft { group: self.id, source: unusable })?;
+        let metadata = ready.snapshot().get_metadata();
         let at = Truncated { index: metadata.index, term: metadata.term };
         output.events.push(Event::Install { descriptor: Box::new(descriptor), at });
         self.installing = Some(ready);

@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use ratatosk_clock::SystemClock;
-use ratatosk_engine::{DurableEngine, Error, Haste};
+use ratatosk_engine::{DurableEngine, Haste};
 
 use super::{Reply, Shared};
-use crate::host::{self, Answered, Arrivals, Done, Host};
-use crate::log::{DurableLog, GroupId, Truncated};
+use crate::host::{self, Alone, Answered, Done, Host};
+use crate::log::DurableLog;
 use crate::machine::{Input, Machine, Output};
 
 /// How often the log is cut.
@@ -18,21 +17,6 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the engine is asked whether much of it is waste.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(5);
-
-/// One store has nobody from whom a snapshot could come.
-struct Alone;
-
-impl Arrivals for Alone {
-    fn read(
-        &self,
-        group: GroupId,
-        at: Truncated,
-        _visit: &mut dyn FnMut(Bytes, Bytes),
-    ) -> Result<(), Error> {
-        let detail = format!("no snapshot of group {} at entry {} has come", group.0, at.index);
-        Err(Error::Corrupt { detail })
-    }
-}
 
 pub(super) fn run_log(
     shared: &Shared,
