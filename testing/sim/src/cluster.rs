@@ -25,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ratatosk_clock::Instant;
+use ratatosk_store::log::GroupId;
 use ratatosk_store::range::Descriptor;
 use ratatosk_testkit::dice::Dice;
 
@@ -63,6 +64,8 @@ pub struct ClusterOutcome {
     pub faults: u64,
     /// Splits and changes of members that were carried out.
     pub changes: u64,
+    /// Merges that a store carried out.
+    pub merges: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
 }
@@ -93,6 +96,8 @@ struct Cluster {
     schedule: Dice,
     faults: Dice,
     orders: Dice,
+    /// A range that is to be taken in by its left neighbour, for so many orders.
+    wish: Option<(GroupId, u8)>,
     is_faulty: bool,
     trace: Trace,
     outcome: ClusterOutcome,
@@ -156,6 +161,7 @@ impl Cluster {
             schedule: Dice::new(plan.seed, SCHEDULE),
             faults: Dice::new(plan.seed, FAULTS),
             orders: Dice::new(plan.seed, ORDERS),
+            wish: None,
             is_faulty: true,
             trace: Trace::new(),
             outcome: ClusterOutcome::default(),
@@ -287,6 +293,7 @@ impl Cluster {
             self.trace.note(&format!("{number}: {line}"));
         }
         self.outcome.changes += did.changes;
+        self.outcome.merges += did.merges;
         for (ticket, answers) in did.answered {
             self.answered(ticket, answers)?;
         }
@@ -370,16 +377,24 @@ impl Cluster {
     /// Whether all members of every range are as far as its leader.
     fn is_even(&self) -> bool {
         let ranges = cover::ranges(self.live());
-        ranges.iter().all(|descriptor| {
-            let members = descriptor.membership.replicas();
-            let reached = |store: u64| {
-                let held = self.stores.get(&store).and_then(|place| place.store.as_ref());
-                held.and_then(|held| held.applied(descriptor.group))
-            };
-            let mut all = members.iter().map(|replica| reached(replica.store));
-            let first = all.next().flatten();
-            !descriptor.membership.is_joint() && first.is_some() && all.all(|other| other == first)
-        })
+        // What was taken in has gone everywhere, and nothing waits for that.
+        let lives = |held: &Descriptor| ranges.iter().any(|range| range.group == held.group);
+        self.live().flat_map(Store::ranges).all(lives)
+            && ranges.iter().all(|descriptor| {
+                if descriptor.frozen.is_some() {
+                    return false;
+                }
+                let members = descriptor.membership.replicas();
+                let reached = |store: u64| {
+                    let held = self.stores.get(&store).and_then(|place| place.store.as_ref());
+                    held.and_then(|held| held.applied(descriptor.group))
+                };
+                let mut all = members.iter().map(|replica| reached(replica.store));
+                let first = all.next().flatten();
+                !descriptor.membership.is_joint()
+                    && first.is_some()
+                    && all.all(|other| other == first)
+            })
     }
 
     fn check_end(&mut self) -> Checked {

@@ -23,4 +23,10 @@ pub enum Planted {
     CommitForgotten,
     /// Which replica a store is is not written.
     ReplicaForgotten,
+    /// A command is written for the version that the range has, not for the one that its caller knew.
+    VersionForgotten,
+    /// A frozen range thaws although nobody knows whether it is taken in.
+    ThawUnproven,
+    /// A range is to be taken in before all have in their logs that it froze.
+    MergeUnchecked,
 }

@@ -18,13 +18,17 @@ fn outcome(seed: u64, stores: u64) -> ClusterOutcome {
 /// Each seed has to see enough to mean something.
 fn check(seeds: std::ops::Range<u64>, stores: u64) {
     let (count, mut sum) = (seeds.end - seeds.start, 0);
+    let mut joined = 0;
     for seed in seeds {
-        let ClusterOutcome { operations, answered, faults, changes, .. } = outcome(seed, stores);
+        let ClusterOutcome { operations, answered, faults, changes, merges, .. } =
+            outcome(seed, stores);
         assert!(operations >= 2_000 && faults >= 30, "{seed}: {operations}, {faults} faults");
         assert!(changes >= 5, "{seed}: {changes} changes");
         sum += answered;
+        joined += merges;
     }
     assert!(sum > 200 * count, "{sum} answers of {count} seeds");
+    assert!(stores < 3 || joined > count, "{joined} merges of {count} seeds");
 }
 
 /// KV-003, KV-005, KV-009: one leader a term, nothing acknowledged lost with a minority, and no read
@@ -44,6 +48,13 @@ fn a_range_keeps_what_it_has_while_its_members_change() {
 #[test]
 fn split_ranges_have_every_key_once() {
     check(2_000..2_040, 4);
+}
+
+/// KV-015, KV-016: ranges become one with all that they have, or go on apart, and stores go down at
+/// every step of it.
+#[test]
+fn merged_ranges_have_every_key_once() {
+    check(5_000..5_040, 3);
 }
 
 /// KV-007, KV-011, KV-019: leaders hand over, whoever is behind is sent the data, and whoever is no
@@ -91,4 +102,19 @@ fn a_commit_that_is_forgotten_with_a_change_of_members_is_found() {
 #[test]
 fn a_store_that_forgets_which_replica_it_is_is_found() {
     is_found(Planted::ReplicaForgotten);
+}
+
+#[test]
+fn a_command_that_forgets_the_version_it_was_meant_for_is_found() {
+    is_found(Planted::VersionForgotten);
+}
+
+#[test]
+fn a_range_that_thaws_without_proof_is_found() {
+    is_found(Planted::ThawUnproven);
+}
+
+#[test]
+fn a_merge_that_not_all_know_of_is_found() {
+    is_found(Planted::MergeUnchecked);
 }

@@ -169,7 +169,13 @@ impl Shared {
             }
             Err(Refusal::Version(_)) => returned = Some(calls),
             // The last two are not for commands.
-            Err(Refusal::Lost | Refusal::NotLeader | Refusal::Split | Refusal::Step(_)) => {
+            Err(
+                Refusal::Lost
+                | Refusal::NotLeader
+                | Refusal::Merging
+                | Refusal::Split
+                | Refusal::Step(_),
+            ) => {
                 calls.into_iter().for_each(|call| (call.done)(Fate::Unknown));
             }
         }

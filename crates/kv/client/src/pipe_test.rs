@@ -11,7 +11,6 @@ use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::command::{Order, parse};
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
-use ratatosk_store::membership::Membership;
 use ratatosk_store::node::Reply;
 use ratatosk_store::range::{Descriptor, Version};
 
@@ -58,13 +57,7 @@ fn commands_of(data: Vec<u8>) -> Vec<Bytes> {
 
 fn descriptor(group: GroupId, boundary: KeyRange, version: u64) -> Descriptor {
     let version = Version { boundary: version, config: 0 };
-    Descriptor {
-        group,
-        keyspace: "k".to_owned(),
-        boundary,
-        version,
-        membership: Membership::alone(1),
-    }
+    Descriptor { boundary, version, ..Descriptor::whole(group, "k".to_owned(), 1) }
 }
 
 struct Fixture {
@@ -179,10 +172,10 @@ fn a_range_that_was_split_gets_its_commands_again_in_their_order() {
         descriptor(right, KeyRange { start: middle, end: None }, 2),
     ];
     fixture.fake.0.lock().ranges.clone_from(&ranges);
-    fixture.refuse(Refusal::Version(ranges[0].clone()));
+    fixture.refuse(Refusal::Version(Box::new(ranges[0].clone())));
     assert_eq!(fixture.on_their_way(), entries(&[&["2"]]), "nothing overtakes what comes back");
     fixture.submit("a", "5");
-    fixture.refuse(Refusal::Version(ranges[0].clone()));
+    fixture.refuse(Refusal::Version(Box::new(ranges[0].clone())));
     let (mut lefts, mut rights) = (Vec::new(), Vec::new());
     while !fixture.fake.0.lock().proposed.is_empty() {
         for (group, commands) in fixture.on_their_way().drain(..1) {

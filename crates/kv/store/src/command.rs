@@ -4,11 +4,16 @@
 use bytes::Bytes;
 use ratatosk_engine::wire::{self, Malformed, Parser};
 
-use crate::range::Version;
+use crate::log::GroupId;
+use crate::range::{Descriptor, Version};
 
 /// The first byte of an entry says what it is.
 const COMMANDS: u8 = 1;
 const SPLIT: u8 = 2;
+const FREEZE: u8 = 3;
+const MERGE: u8 = 4;
+const RAISE: u8 = 5;
+const THAW: u8 = 6;
 
 /// What an entry says that has data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,20 @@ pub enum Order {
     Commands(Vec<Bytes>),
     /// The keys from this one on become a range of their own. KV-013
     Split(Bytes),
+    /// Nothing is carried out any more, until the left neighbour takes the range in, in this version of
+    /// it. KV-015
+    Freeze {
+        /// The neighbour.
+        into: GroupId,
+        /// Its version.
+        expected: Version,
+    },
+    /// The right neighbour's keys become this range's, which froze as it is here. KV-015
+    Merge(Box<Descriptor>),
+    /// Nothing that was meant for the version before is carried out: a merge will not come.
+    Raise,
+    /// The range is at work again.
+    Thaw,
 }
 
 /// Commands that are written together: one entry, one fsync, each with an answer of its own.
@@ -72,10 +91,46 @@ pub fn split(version: Version, key: &[u8]) -> Vec<u8> {
     data
 }
 
+/// The data of an entry that freezes a range of this version, for its left neighbour in another.
+#[must_use]
+pub fn freeze(version: Version, into: GroupId, expected: Version) -> Vec<u8> {
+    let mut data = begun(FREEZE, version);
+    for number in [into.0, expected.boundary, expected.config] {
+        wire::put_u64(&mut data, number);
+    }
+    data
+}
+
+/// The data of an entry that has a range of this version take in a frozen one.
+#[must_use]
+pub fn merge(version: Version, right: &Descriptor) -> Vec<u8> {
+    let mut data = begun(MERGE, version);
+    wire::put_u64(&mut data, right.group.0);
+    wire::put_bytes(&mut data, &right.encode());
+    data
+}
+
+/// The data of an entry that raises this version.
+#[must_use]
+pub(crate) fn raise(version: Version) -> Vec<u8> {
+    begun(RAISE, version)
+}
+
+/// The data of an entry that thaws a range that froze to this version.
+#[must_use]
+pub(crate) fn thaw(version: Version) -> Vec<u8> {
+    begun(THAW, version)
+}
+
+/// Whether an entry has a range take in another, which has to be whole first.
+pub(crate) fn is_merge(data: &[u8]) -> bool {
+    data.first() == Some(&MERGE)
+}
+
 /// Reads an entry that has data: for which version it was meant, and what it says.
 ///
 /// # Errors
-/// [`Malformed`] if it is not what [`Commands`] or [`split`] wrote, or of a later format.
+/// [`Malformed`] if it is not what [`Commands`] or a function here wrote, or of a later format.
 pub fn parse(data: &Bytes) -> Result<(Version, Order), Malformed> {
     let mut parser = Parser::new(data);
     let kind = parser.take_u8()?;
@@ -89,6 +144,16 @@ pub fn parse(data: &Bytes) -> Result<(Version, Order), Malformed> {
             Order::Commands(commands)
         }
         SPLIT => Order::Split(data.slice_ref(parser.take_bytes()?)),
+        FREEZE => Order::Freeze {
+            into: GroupId(parser.take_u64()?),
+            expected: Version { boundary: parser.take_u64()?, config: parser.take_u64()? },
+        },
+        MERGE => {
+            let group = GroupId(parser.take_u64()?);
+            Order::Merge(Box::new(Descriptor::decode(group, parser.take_bytes()?)?))
+        }
+        RAISE => Order::Raise,
+        THAW => Order::Thaw,
         _ => return Err(Malformed),
     };
     if parser.is_at_end() { Ok((version, order)) } else { Err(Malformed) }
@@ -125,6 +190,15 @@ mod tests {
             let version = Version { boundary, config };
             let data = Bytes::from(split(version, &key));
             prop_assert_eq!(parse(&data), Ok((version, Order::Split(Bytes::from(key)))));
+        }
+
+        #[test]
+        fn a_freeze_comes_back(boundary: u64, config: u64, into: u64) {
+            let (version, expected) =
+                (Version { boundary, config }, Version { boundary: config, config: boundary });
+            let into = GroupId(into);
+            let data = Bytes::from(freeze(version, into, expected));
+            prop_assert_eq!(parse(&data), Ok((version, Order::Freeze { into, expected })));
         }
 
         #[test]

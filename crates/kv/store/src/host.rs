@@ -4,6 +4,7 @@
 //! order, all that came together as one change of the overlay, with how far each range came: a
 //! checkpoint that takes the one takes the other, so after a crash nothing is applied twice.
 
+mod boundary;
 mod range;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use crate::coprocessor::{Keyspaces, Reader, SpaceReader};
 use crate::log::{GroupId, Truncated};
 use crate::machine::{Committed, Event, Input, changes_members};
 use crate::membership::{Membership, NoStep};
-use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Tombstone, Version};
+use crate::range::{Applied, Descriptor, Fate, META, Tombstone, Version};
 use range::{Range, clear};
 
 /// See the module.
@@ -50,9 +51,12 @@ pub enum Refusal {
     /// Another entry took its place in the log.
     Lost,
     /// It was meant for an older version of the range, which is this now. KV-002
-    Version(Descriptor),
-    /// The key does not part the range, or its members are changing.
+    Version(Box<Descriptor>),
+    /// The key does not part the range, or something else is underway.
     Split,
+    /// The range is about to be taken in by its neighbour; or it is not possible to take it in, or to
+    /// let it go, now.
+    Merging,
     /// The members do not change.
     Step(NoStep),
 }
@@ -262,55 +266,18 @@ impl<E: Engine> Host<E> {
             return Err(range.corrupt(entry, "is of a newer format, or damaged"));
         };
         if version != range.descriptor.version {
-            return Ok(Err(Refusal::Version(range.descriptor.clone())));
+            return Ok(Err(Refusal::Version(Box::new(range.descriptor.clone()))));
         }
         match order {
+            Order::Commands(_) if range.descriptor.frozen.is_some() => Ok(Err(Refusal::Merging)),
             Order::Commands(commands) => {
                 range.apply(&self.overlay, entry, &commands, &mut turn.changes).map(Ok)
             }
-            Order::Split(key) => {
-                let Some((left, right)) = range.descriptor.split(&key, entry.index) else {
-                    return Ok(Err(Refusal::Split));
-                };
-                self.split(left, right, turn, done)?;
-                Ok(Ok(Vec::new()))
+            order => {
+                let done = self.reshape(group, entry, order, turn, done)?;
+                Ok(done.map(|()| Vec::new()))
             }
         }
-    }
-
-    /// Two ranges take the place of one. Their data stays where it is. KV-013
-    fn split<T>(
-        &mut self,
-        left: Descriptor,
-        right: Descriptor,
-        turn: &mut Turn,
-        done: &mut Done<T>,
-    ) -> Result<(), Error> {
-        let group = left.group;
-        turn.changes.put(META, Descriptor::key(group), left.encode());
-        let me = right.membership.of_store(self.store).map_or(0, |replica| replica.id);
-        let stays = me > read_tombstone(&self.overlay.view(), right.group)?;
-        if stays {
-            let applied = Applied { index: BEGIN_INDEX, term: BEGIN_TERM, installed: BEGIN_INDEX };
-            turn.changes.put(META, Descriptor::key(right.group), right.encode());
-            turn.changes.put(META, Applied::key(right.group), applied.encode());
-        }
-        if let Some(range) = self.ranges.get_mut(&group) {
-            range.descriptor = left.clone();
-        }
-        let boundary = right.boundary.clone();
-        let told = stays.then(|| Box::new(right.clone()));
-        done.inputs.push(Input::Split { left: Box::new(left), right: told });
-        self.show(turn, done);
-        if let Some(range) = self.ranges.get_mut(&group) {
-            range.reset(&self.overlay)?;
-        }
-        if stays {
-            self.open(right)?;
-        } else if let Some(space) = self.keyspaces.space(&right.keyspace) {
-            clear(&self.overlay.view(), space, &boundary, &mut turn.changes)?;
-        }
-        Ok(())
     }
 
     /// Carries out an entry that changes who keeps the range. KV-008
@@ -335,7 +302,10 @@ impl<E: Engine> Host<E> {
                     return Err(range.corrupt(entry, "is of a newer format, or damaged"));
                 };
                 if version != descriptor.version {
-                    return Ok(Err(Refusal::Version(descriptor.clone())));
+                    return Ok(Err(Refusal::Version(Box::new(descriptor.clone()))));
+                }
+                if descriptor.frozen.is_some() {
+                    return Ok(Err(Refusal::Merging));
                 }
                 membership
             }
@@ -372,6 +342,7 @@ impl<E: Engine> Host<E> {
         if let Some(old) = self.ranges.remove(&group) {
             clear(&self.overlay.view(), space, &old.descriptor.boundary, &mut batch)?;
         }
+        let taken_in = self.take_out(&descriptor, space, &mut batch)?;
         arrivals.read(group, at, &mut |key, value| batch.put(space, key, value))?;
         let applied = Applied { index: at.index, term: at.term, installed: at.index };
         batch.put(META, Descriptor::key(group), descriptor.encode());
@@ -380,7 +351,38 @@ impl<E: Engine> Host<E> {
         self.overlay.engine().persist()?;
         self.open(descriptor.clone())?;
         done.inputs.push(Input::Installed { descriptor: Box::new(descriptor) });
+        let removed = |(group, replica)| Input::Removed { group, replica };
+        done.inputs.extend(taken_in.into_iter().map(removed));
         Ok(())
+    }
+
+    /// Has the ranges go that one has taken in elsewhere, which comes as a snapshot. KV-018
+    fn take_out(
+        &mut self,
+        whole: &Descriptor,
+        space: SpaceId,
+        batch: &mut Batch,
+    ) -> Result<Vec<(GroupId, u64)>, Error> {
+        let view = self.overlay.view();
+        let mut taken = Vec::new();
+        for range in self.ranges.values().filter(|range| range.descriptor.overlaps(whole)) {
+            let held = &range.descriptor;
+            let replica = held.membership.of_store(self.store).map_or(0, |replica| replica.id);
+            if whole.fate_of(held) != Some(Fate::Merged) {
+                let (one, two) = (whole.group.0, held.group.0);
+                let detail = format!("groups {one} and {two} have the same keys");
+                return Err(Error::Corrupt { detail });
+            }
+            clear(&view, space, &held.boundary, batch)?;
+            batch.remove(META, Descriptor::key(held.group));
+            batch.remove(META, Applied::key(held.group));
+            batch.put(META, Tombstone::key(held.group), Tombstone(replica).encode());
+            taken.push((held.group, replica));
+        }
+        for (group, _) in &taken {
+            self.ranges.remove(group);
+        }
+        Ok(taken)
     }
 
     /// Removes what is there of a group, durably, and leaves the mark that it was here. KV-019

@@ -11,8 +11,10 @@
 //! A store may be told of a group by others before it knows the range: it keeps what it promises them,
 //! in the log, and waits for the range, which comes with a split or with a snapshot.
 
+mod boundary;
 mod group;
 mod input;
+mod merge;
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,15 +22,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::Ready;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
 
 use crate::host::Refusal;
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
-use crate::range::{BEGIN_INDEX, BEGIN_TERM, Descriptor};
+use crate::range::Descriptor;
 pub(crate) use group::changes_members;
-use group::{Group, described, introduces};
+use group::{Group, introduces};
 pub use input::{Envelope, Input};
+pub use merge::{Ask, Verdict};
 pub use output::{Committed, Event, Output};
 
 /// Time between two ticks of a group.
@@ -46,6 +49,8 @@ pub struct Machine<L: RaftLog, T> {
     left: BTreeMap<GroupId, u64>,
     /// Those that may have something to do.
     dirty: BTreeSet<GroupId>,
+    /// Those that may hold entries back.
+    holding: BTreeSet<GroupId>,
     /// Those whose snapshot the host has taken in.
     installed: Vec<GroupId>,
     next_tick: Instant,
@@ -112,6 +117,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             groups: BTreeMap::new(),
             left: left.into_iter().collect(),
             dirty: BTreeSet::new(),
+            holding: BTreeSet::new(),
             installed: Vec::new(),
             next_tick: Instant::ZERO,
             kept_entries: KEPT_ENTRIES,
@@ -159,8 +165,12 @@ impl<L: RaftLog, T> Machine<L, T> {
                     self.dirty.insert(*id);
                 }
             }
+            self.urge(output);
         }
-        self.write(batch, output)
+        self.release(output);
+        self.write(batch, output)?;
+        self.release(output);
+        Ok(())
     }
 
     /// When it has something to do without an input, if ever: groups that nobody else is a member of
@@ -203,13 +213,17 @@ impl<L: RaftLog, T> Machine<L, T> {
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
             Input::Message { from, envelope } => self.receive(from, *envelope, batch, output)?,
-            Input::Asked { from, group, replica } => {
-                let held = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
-                if held.is_some_and(|held| held.membership.has_removed(replica)) {
-                    output.gone.push((from, group, replica));
-                }
+            Input::Merge { group, ticket } => self.freeze(group, ticket, output),
+            Input::Urged { group, order } => self.urged(group, order),
+            Input::Asked { from, ask } => self.asked(from, ask, output),
+            Input::Told { group, replica, verdict } => {
+                self.told(group, replica, verdict, output);
             }
-            Input::Gone { group, replica } => self.leave(group, replica, output),
+            Input::Described { descriptor } => self.describe(*descriptor),
+            Input::Merged { whole, right, replica } => {
+                self.describe(*whole);
+                self.removed(right, replica, batch, output);
+            }
             Input::Split { left, right } => self.split(*left, right, batch, output)?,
             Input::Installed { descriptor } => {
                 if let Some(held) = self.groups.get_mut(&descriptor.group) {
@@ -217,17 +231,7 @@ impl<L: RaftLog, T> Machine<L, T> {
                     held.note_installed(*descriptor);
                 }
             }
-            Input::Removed { group, replica } => {
-                let highest = self.left.entry(group).or_default();
-                *highest = replica.max(*highest);
-                if self.groups.get(&group).is_some_and(|held| held.replica <= replica) {
-                    if let Some(held) = self.groups.remove(&group) {
-                        held.give_up(output);
-                    }
-                    self.dirty.remove(&group);
-                    batch.push(group, LogChange::Destroy);
-                }
-            }
+            Input::Removed { group, replica } => self.removed(group, replica, batch, output),
             Input::Checkpointed { group, index } => self.checkpointed(group, index, batch)?,
             known => self.take_of_group(known)?,
         }
@@ -317,15 +321,6 @@ impl<L: RaftLog, T> Machine<L, T> {
         self.open_group(Opened { state, descriptor: None, applied: 0 })
     }
 
-    /// Whether a snapshot's range has room beside the others. It may come before a split that makes
-    /// that room, and comes again. KV-018
-    fn fits(&self, group: GroupId, message: &Message) -> bool {
-        let Some(descriptor) = described(group, message.get_snapshot()) else { return false };
-        let replica = descriptor.membership.of_store(self.store).map(|replica| replica.id);
-        let mut others = self.groups.iter().filter(|(id, _)| **id != group);
-        replica == Some(message.to) && !others.any(|(_, held)| held.is_in_the_way_of(&descriptor))
-    }
-
     /// Has the host remove a group of which this store is no member any more.
     fn leave(&mut self, group: GroupId, replica: u64, output: &mut Output<T>) {
         let held = self.groups.get_mut(&group).filter(|held| held.replica <= replica);
@@ -333,47 +328,6 @@ impl<L: RaftLog, T> Machine<L, T> {
             held.is_leaving = true;
             output.events.push(Event::Remove { group, replica: held.replica });
         }
-    }
-
-    fn split(
-        &mut self,
-        left: Descriptor,
-        right: Option<Box<Descriptor>>,
-        batch: &mut LogBatch,
-        output: &mut Output<T>,
-    ) -> Result<(), Error> {
-        let held = self.groups.get_mut(&left.group);
-        let leads = held.as_ref().is_some_and(|held| held.leads());
-        if let Some(held) = held {
-            held.descriptor = Some(left);
-        }
-        let Some(right) = right else { return Ok(()) };
-        let Some(replica) = right.membership.of_store(self.store) else { return Ok(()) };
-        let id = right.group;
-        let mut state = GroupState { replica: replica.id, ..GroupState::new(id) };
-        if let Some(known) = self.groups.remove(&id) {
-            if known.replica > replica.id {
-                // The one that the split makes here was removed before, and another came.
-                self.groups.insert(id, known);
-                output.events.push(Event::Remove { group: id, replica: replica.id });
-                return Ok(());
-            }
-            if known.replica == replica.id {
-                // What it promised others counts, and so does what it wrote before a crash.
-                state = known.state();
-            }
-        }
-        if state.truncated.index < BEGIN_INDEX {
-            begin(&mut state, Truncated { index: BEGIN_INDEX, term: BEGIN_TERM });
-            state.push_beginning(batch);
-        }
-        self.open_group(Opened { state, descriptor: Some(*right), applied: BEGIN_INDEX })?;
-        if leads && let Some(held) = self.groups.get_mut(&id) {
-            // Whoever led both leads both: the others would wait for a timeout.
-            let campaign = held.raft.campaign();
-            campaign.map_err(|source| Error::Raft { group: id, source })?;
-        }
-        Ok(())
     }
 
     fn checkpointed(
@@ -432,6 +386,9 @@ impl<L: RaftLog, T> Machine<L, T> {
             }
             if group.raft.has_ready() {
                 self.dirty.insert(id);
+            }
+            if group.holds() {
+                self.holding.insert(id);
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::host::read_applied;
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
 use crate::machine::{self, Opened, begin};
 use crate::membership::Membership;
-use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Owner, Tombstone, Version};
+use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Owner, Tombstone};
 
 /// A store cannot be opened. Nothing was changed that was there.
 #[derive(Debug, thiserror::Error)]
@@ -192,13 +192,7 @@ fn make<E: Engine>(
             continue;
         }
         last += 1;
-        let descriptor = Descriptor {
-            group: GroupId(last),
-            keyspace: keyspace.clone(),
-            boundary: KeyRange::all(),
-            version: Version::default(),
-            membership: Membership::alone(asked.store),
-        };
+        let descriptor = Descriptor::whole(GroupId(last), keyspace.clone(), asked.store);
         let applied = Applied { index: BEGIN_INDEX, term: BEGIN_TERM, installed: BEGIN_INDEX };
         changes.put(META, Descriptor::key(descriptor.group), descriptor.encode());
         changes.put(META, Applied::key(descriptor.group), applied.encode());

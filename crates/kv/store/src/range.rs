@@ -1,8 +1,12 @@
 //! What a range is, and how the node writes it down. Described in `docs/formats/store.md`.
 
+mod merge;
+
 use bytes::Bytes;
 use ratatosk_engine::wire::{self, Malformed, Parser};
 use ratatosk_engine::{KeyRange, SpaceId};
+
+pub use merge::{Edges, Fate, Frozen};
 
 use crate::log::GroupId;
 use crate::membership::Membership;
@@ -11,7 +15,7 @@ use crate::membership::Membership;
 pub(crate) const META: SpaceId = SpaceId(0);
 
 /// The first byte of every record in [`META`].
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const DESCRIPTOR: u8 = b'd';
 const APPLIED: u8 = b'a';
 const TOMBSTONE: u8 = b't';
@@ -44,10 +48,14 @@ pub struct Descriptor {
     pub keyspace: String,
     /// Its keys.
     pub boundary: KeyRange,
+    /// What made the ends of its boundary.
+    pub edges: Edges,
     /// Its version.
     pub version: Version,
     /// Who keeps it.
     pub membership: Membership,
+    /// It waits to be taken in by its left neighbour, and nothing is carried out meanwhile.
+    pub frozen: Option<Frozen>,
 }
 
 /// The last entry whose effects are in the data.
@@ -69,6 +77,20 @@ pub(crate) struct Owner(pub(crate) u64);
 pub(crate) struct Tombstone(pub(crate) u64);
 
 impl Descriptor {
+    /// All keys of a keyspace, kept by one store.
+    #[must_use]
+    pub fn whole(group: GroupId, keyspace: String, store: u64) -> Self {
+        Self {
+            group,
+            keyspace,
+            boundary: KeyRange::all(),
+            edges: Edges::default(),
+            version: Version::default(),
+            membership: Membership::alone(store),
+            frozen: None,
+        }
+    }
+
     pub(crate) fn key(group: GroupId) -> Bytes {
         meta_key(DESCRIPTOR, group)
     }
@@ -87,6 +109,9 @@ impl Descriptor {
         wire::put_u64(&mut into, self.version.boundary);
         wire::put_u64(&mut into, self.version.config);
         self.membership.encode(&mut into);
+        wire::put_u64(&mut into, self.edges.start);
+        wire::put_u64(&mut into, self.edges.end);
+        Frozen::encode(self.frozen, &mut into);
         into.into()
     }
 
@@ -102,8 +127,10 @@ impl Descriptor {
         let version = Version { boundary: parser.take_u64()?, config: parser.take_u64()? };
         let membership = Membership::decode(&mut parser)?;
         let boundary = KeyRange { start, end };
+        let edges = Edges { start: parser.take_u64()?, end: parser.take_u64()? };
+        let frozen = Frozen::decode(&mut parser)?;
         match parser.is_at_end() {
-            true => Ok(Self { group, keyspace, boundary, version, membership }),
+            true => Ok(Self { group, keyspace, boundary, edges, version, membership, frozen }),
             false => Err(Malformed),
         }
     }
@@ -115,14 +142,15 @@ impl Descriptor {
     pub(crate) fn split(&self, key: &Bytes, index: u64) -> Option<(Self, Self)> {
         let is_within = self.boundary.contains(key) && *key != self.boundary.start;
         // Who keeps the new range has to be one answer.
-        if !is_within || self.membership.is_joint() {
+        if !is_within || !self.is_at_rest() {
             return None;
         }
-        let version = Version { boundary: self.version.boundary + 1, ..self.version };
-        let part = |group, boundary| Self { group, boundary, version, ..self.clone() };
-        let (start, end) = (self.boundary.start.clone(), self.boundary.end.clone());
-        let left = part(self.group, KeyRange { start, end: Some(key.clone()) });
-        let right = part(self.group.born(index), KeyRange { start: key.clone(), end });
+        let (mut left, mut right) = (self.raised(), self.raised());
+        left.boundary.end = Some(key.clone());
+        left.edges.end = left.version.boundary;
+        right.group = self.group.born(index);
+        right.boundary.start = key.clone();
+        right.edges.start = right.version.boundary;
         Some((left, right))
     }
 
@@ -235,8 +263,10 @@ mod tests {
                 start: Bytes::from_static(b"a"),
                 end: Some(Bytes::from_static(b"m")),
             },
+            edges: Edges { start: 1, end: 2 },
             version: Version { boundary: 2, config: 300 },
             membership: Membership::alone(7),
+            frozen: None,
         }
     }
 
@@ -244,14 +274,15 @@ mod tests {
     #[test]
     fn records_have_the_bytes_that_the_format_says() {
         let written = descriptor().encode();
-        assert_eq!(&written[..], b"\x02\x03x.y\x01a\x01\x01m\x02\xAC\x02\x02\x01\x01\x07\0");
+        let expected = b"\x03\x03x.y\x01a\x01\x01m\x02\xAC\x02\x02\x01\x01\x07\0\x01\x02\0";
+        assert_eq!(&written[..], expected);
         assert_eq!(&Descriptor::key(GroupId(0x0102))[..], b"d\0\0\0\0\0\0\x01\x02");
         let applied = Applied { index: 128, term: 3, installed: 100 };
-        assert_eq!(&applied.encode()[..], b"\x02\x80\x01\x03\x64");
+        assert_eq!(&applied.encode()[..], b"\x03\x80\x01\x03\x64");
         assert_eq!(&Applied::key(GroupId(1))[..], b"a\0\0\0\0\0\0\0\x01");
-        assert_eq!(&Owner(9).encode()[..], b"\x02\x09");
+        assert_eq!(&Owner(9).encode()[..], b"\x03\x09");
         assert_eq!(&Owner::key()[..], b"o");
-        assert_eq!(&Tombstone(9).encode()[..], b"\x02\x09");
+        assert_eq!(&Tombstone(9).encode()[..], b"\x03\x09");
         assert_eq!(&Tombstone::key(GroupId(1))[..], b"t\0\0\0\0\0\0\0\x01");
         assert_eq!(Tombstone::decode(&Tombstone(9).encode()), Ok(Tombstone(9)));
     }

@@ -27,7 +27,7 @@ fn a_command_for_another_version_changes_nothing_and_is_told_the_true_one() {
     let mut stale = Commands::new(Version { boundary: 9, config: 0 });
     stale.push(b"a");
     let answered = small.propose(stale.into_data(), 1);
-    assert_eq!(answered[0].answers, Err(Refusal::Version(descriptor())));
+    assert_eq!(answered[0].answers, Err(Refusal::Version(Box::new(descriptor()))));
     assert_eq!(small.counts(), []);
 }
 

@@ -5,6 +5,7 @@ mod fixture;
 mod group;
 mod log;
 mod machine;
+mod merge;
 mod model;
 mod node;
 mod open;

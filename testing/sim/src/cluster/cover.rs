@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ratatosk_store::range::Descriptor;
+use ratatosk_store::range::{Descriptor, Fate};
 
 use super::store::Store;
 
@@ -16,7 +16,9 @@ pub(super) fn ranges<'a>(stores: impl Iterator<Item = &'a Store>) -> Vec<Descrip
             known.insert(descriptor.group, descriptor.clone());
         }
     }
-    let mut ranges: Vec<_> = known.into_values().collect();
+    let is_over =
+        |held: &Descriptor| known.values().any(|other| other.fate_of(held) == Some(Fate::Merged));
+    let mut ranges: Vec<_> = known.values().filter(|held| !is_over(held)).cloned().collect();
     ranges.sort_by(|one, two| one.boundary.start.cmp(&two.boundary.start));
     ranges
 }

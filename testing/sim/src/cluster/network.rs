@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ratatosk_store::log::{GroupId, Truncated};
-use ratatosk_store::machine::Envelope;
+use ratatosk_store::machine::{Ask, Envelope, Verdict};
 use ratatosk_testkit::dice::Dice;
 
 /// What one store sends another.
@@ -19,10 +19,12 @@ pub(super) enum Packet {
     Arrived { group: GroupId, replica: u64 },
     /// A snapshot may have got lost: what its sender tells itself after a while.
     Missed { group: GroupId, replica: u64 },
-    /// A replica asks whether it is a member still.
-    Asks { group: GroupId, replica: u64 },
-    /// It is not.
-    Gone { group: GroupId, replica: u64 },
+    /// A replica asks what became of it.
+    Asks(Ask),
+    /// What the sender knows of that.
+    Tells { group: GroupId, replica: u64, verdict: Verdict },
+    /// What the leader of another range wants in a group's log.
+    Urges { group: GroupId, order: Vec<u8> },
 }
 
 /// See the module.

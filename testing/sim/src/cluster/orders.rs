@@ -6,15 +6,18 @@ use std::time::Duration;
 use ratatosk_store::command;
 use ratatosk_store::machine::Input;
 use ratatosk_store::membership::Target;
+use ratatosk_store::range::Descriptor;
 
 use super::callers::{KEYS, ORDER};
 use super::register;
-use super::store::Work;
+use super::store::{Ticket, Work};
 use super::{Cluster, Happening, cover};
 use crate::simulation::Checked;
 
 /// So many ranges at most.
 const RANGES_MAX: usize = 8;
+/// So many orders in a row go to two ranges that are to become one.
+const WISH_ORDERS: u8 = 20;
 /// Members that vote, of any number of stores.
 const VOTERS_MAX: usize = 3;
 
@@ -25,37 +28,67 @@ impl Cluster {
             return Ok(());
         }
         let ranges = cover::ranges(self.live());
-        if let Some(range) = self.orders.pick(&ranges).cloned() {
-            let group = range.group;
-            let input = match self.orders.below(6) {
-                0 if ranges.len() < RANGES_MAX && self.is_faulty => {
-                    let key = self.orders.pick(&KEYS).map_or(&b""[..], |key| register::place(key));
-                    let data = command::split(range.version, key);
-                    Input::Propose { group, data, ticket: ORDER }
-                }
-                1 => {
-                    let to = 1 + self.orders.below(self.stores.len()) as u64;
-                    Input::Transfer { group, to }
-                }
-                _ if self.is_faulty => {
-                    Input::Change { group, target: self.target(), ticket: ORDER }
-                }
-                _ => Input::Change { group, target: range.membership.target(), ticket: ORDER },
-            };
-            // Whoever does not lead refuses.
-            let replicas = range.membership.replicas().iter().map(|replica| replica.store);
-            let replicas: Vec<_> = replicas.collect();
-            let known = self.callers.leader(group).filter(|_| !self.orders.once_in(4));
-            let store = known.or_else(|| self.orders.pick(&replicas).copied());
-            let place = store.and_then(|store| self.stores.get_mut(&store));
-            if let (Some(store), Some(held)) = (store, place.and_then(|held| held.store.as_mut())) {
-                held.ask(input);
-                self.wake(store, Work::Log);
-            }
+        let wished = self.wish_on(&ranges);
+        let order = wished.or_else(|| self.any_order(&ranges));
+        if let Some((range, input)) = order {
+            self.give(&range, input);
         }
         let span = Duration::from_millis(30 + self.orders.below(200) as u64);
         self.after(span, Happening::Orders);
         Ok(())
+    }
+
+    /// An order to any range.
+    fn any_order(&mut self, ranges: &[Descriptor]) -> Option<(Descriptor, Input<Ticket>)> {
+        let range = self.orders.pick(ranges).cloned()?;
+        let group = range.group;
+        let input = match self.orders.below(7) {
+            0 if ranges.len() < RANGES_MAX && self.is_faulty => {
+                let key = self.orders.pick(&KEYS).map_or(&b""[..], |key| register::place(key));
+                let data = command::split(range.version, key);
+                Input::Propose { group, data, ticket: ORDER }
+            }
+            1 => {
+                let to = 1 + self.orders.below(self.stores.len()) as u64;
+                Input::Transfer { group, to }
+            }
+            2 if self.is_faulty => {
+                self.wish = Some((group, WISH_ORDERS));
+                Input::Merge { group, ticket: ORDER }
+            }
+            _ if self.is_faulty => Input::Change { group, target: self.target(), ticket: ORDER },
+            _ => Input::Change { group, target: range.membership.target(), ticket: ORDER },
+        };
+        Some((range, input))
+    }
+
+    /// What brings a range closer to be taken in by its left neighbour: that they have the same members,
+    /// or the merge itself.
+    fn wish_on(&mut self, ranges: &[Descriptor]) -> Option<(Descriptor, Input<Ticket>)> {
+        let (group, left) = self.wish.take().filter(|_| self.is_faulty)?;
+        let range = ranges.iter().find(|range| range.group == group)?;
+        let end = Some(&range.boundary.start);
+        let neighbour = ranges.iter().find(|left| left.boundary.end.as_ref() == end)?;
+        self.wish = left.checked_sub(1).map(|left| (group, left));
+        let target = neighbour.membership.target();
+        let input = match range.membership.target() == target && !range.membership.is_joint() {
+            true => Input::Merge { group, ticket: ORDER },
+            false => Input::Change { group, target, ticket: ORDER },
+        };
+        Some((range.clone(), input))
+    }
+
+    /// Gives an order to whoever may lead the range; whoever does not refuses.
+    fn give(&mut self, range: &Descriptor, input: Input<Ticket>) {
+        let replicas: Vec<_> =
+            range.membership.replicas().iter().map(|replica| replica.store).collect();
+        let known = self.callers.leader(range.group).filter(|_| !self.orders.once_in(4));
+        let store = known.or_else(|| self.orders.pick(&replicas).copied());
+        let place = store.and_then(|store| self.stores.get_mut(&store));
+        if let (Some(store), Some(held)) = (store, place.and_then(|held| held.store.as_mut())) {
+            held.ask(input);
+            self.wake(store, Work::Log);
+        }
     }
 
     /// Some stores as voters, perhaps others as learners.

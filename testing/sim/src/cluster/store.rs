@@ -7,9 +7,10 @@ use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
 use ratatosk_engine::{Error, KeyRange, Overlay, SpaceId};
+use ratatosk_store::command::{self, Commands, Order};
 use ratatosk_store::host::{self, Answered, Arrivals, Done, Host, Refusal};
 use ratatosk_store::log::{GroupId, Truncated};
-use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output};
+use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output, Verdict};
 use ratatosk_store::open;
 use ratatosk_store::range::Descriptor;
 use ratatosk_store::snapshot::{Departure, depart};
@@ -49,6 +50,7 @@ pub(super) struct Did {
     pub(super) answered: Vec<(Ticket, Answers)>,
     pub(super) notes: Vec<String>,
     pub(super) changes: u64,
+    pub(super) merges: u64,
 }
 
 /// The store does not go on.
@@ -155,7 +157,45 @@ impl Store {
 
     /// Asks for something.
     pub(super) fn ask(&mut self, input: Input<Ticket>) {
-        self.inputs.push(input);
+        self.inputs.push(match self.planted {
+            Some(Planted::VersionForgotten) => self.with_own_version(input),
+            _ => input,
+        });
+    }
+
+    /// The fault of the same name.
+    fn with_own_version(&self, input: Input<Ticket>) -> Input<Ticket> {
+        let Input::Propose { group, data, ticket } = input else { return input };
+        let held = self.host.ranges().find(|held| held.group == group);
+        let order = command::parse(&data.clone().into()).map(|(_, order)| order);
+        let data = match (held, order) {
+            (Some(held), Ok(Order::Commands(commands))) => {
+                let mut renewed = Commands::new(held.version);
+                commands.iter().for_each(|command| renewed.push(command));
+                renewed.into_data()
+            }
+            _ => data,
+        };
+        Input::Propose { group, data, ticket }
+    }
+
+    /// The faults that have to do with merges.
+    fn plant_merge_faults(&mut self) {
+        for held in self.host.ranges() {
+            let Some(frozen) = held.frozen else { continue };
+            let (group, me) = (held.group, held.membership.of_store(self.number));
+            match (self.planted, me) {
+                (Some(Planted::ThawUnproven), Some(me)) => {
+                    let (replica, verdict) = (me.id, Verdict::Apart);
+                    self.inputs.push(Input::Told { group, replica, verdict });
+                }
+                (Some(Planted::MergeUnchecked), _) => {
+                    let order = command::merge(frozen.expected, held);
+                    self.inputs.push(Input::Urged { group: frozen.into, order });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Takes a packet; answers what the sender is to be told.
@@ -176,12 +216,16 @@ impl Store {
                 self.inputs.push(Input::SnapshotSent { group, to: replica, arrived: false });
                 return None;
             }
-            Packet::Asks { group, replica } => {
-                self.inputs.push(Input::Asked { from, group, replica });
+            Packet::Asks(ask) => {
+                self.inputs.push(Input::Asked { from, ask });
                 return None;
             }
-            Packet::Gone { group, replica } => {
-                self.inputs.push(Input::Gone { group, replica });
+            Packet::Tells { group, replica, verdict } => {
+                self.inputs.push(Input::Told { group, replica, verdict });
+                return None;
+            }
+            Packet::Urges { group, order } => {
+                self.inputs.push(Input::Urged { group, order });
                 return None;
             }
         };
@@ -191,6 +235,7 @@ impl Store {
 
     /// The machine steps.
     pub(super) fn log(&mut self, now: Instant) -> Result<Did, Stopped> {
+        self.plant_merge_faults();
         let mut output = Output::default();
         let inputs = std::mem::take(&mut self.inputs);
         self.machine.step(now, inputs, &mut output).map_err(stopped)?;
@@ -212,12 +257,16 @@ impl Store {
             };
             did.packets.extend(packet.map(|packet| (to, packet)));
         }
-        for (group, replica) in output.asks {
+        for ask in output.asks {
             let others = (1..=self.stores).filter(|other| *other != self.number);
-            did.packets.extend(others.map(|to| (to, Packet::Asks { group, replica })));
+            did.packets.extend(others.map(|to| (to, Packet::Asks(ask.clone()))));
         }
-        let gone = |(to, group, replica)| (to, Packet::Gone { group, replica });
-        did.packets.extend(output.gone.into_iter().map(gone));
+        for (to, group, replica, verdict) in output.verdicts {
+            did.packets.push((to, Packet::Tells { group, replica, verdict }));
+        }
+        for (to, group, order) in output.urges {
+            did.packets.push((to, Packet::Urges { group, order }));
+        }
         Ok(did)
     }
 
@@ -285,6 +334,16 @@ impl Store {
             Input::Configured { descriptor, .. } => {
                 did.notes.push(format!("{:?} has {:?}", descriptor.group, descriptor.membership));
                 did.changes += 1;
+            }
+            Input::Described { descriptor } => {
+                did.notes.push(format!("is now {descriptor:?}"));
+                did.changes += 1;
+            }
+            Input::Merged { whole, right, .. } => {
+                did.notes.push(format!("takes in {right:?}: {whole:?}"));
+                did.changes += 1;
+                did.merges += 1;
+                self.applied.remove(right);
             }
             Input::Split { left, right } => {
                 did.notes.push(format!("splits {left:?} from {right:?}"));

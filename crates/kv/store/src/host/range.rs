@@ -9,6 +9,7 @@ use raft::eraftpb::Entry;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View};
 
 use crate::coprocessor::{Coprocessor, Position, SpaceReader, Writer};
+use crate::log::GroupId;
 use crate::range::{Applied, Descriptor};
 
 /// See the module.
@@ -26,8 +27,7 @@ pub(super) type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
 
 impl Range {
     pub(super) fn corrupt(&self, entry: &Entry, what: &str) -> Error {
-        let (index, group) = (entry.index, self.descriptor.group.0);
-        Error::Corrupt { detail: format!("entry {index} of group {group} {what}") }
+        corrupt(entry, self.descriptor.group, what)
     }
 
     pub(super) fn reach(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -61,6 +61,11 @@ impl Range {
         }
         Ok(answers)
     }
+}
+
+/// What an entry of a group does not make sense for.
+pub(super) fn corrupt(entry: &Entry, group: GroupId, what: &str) -> Error {
+    Error::Corrupt { detail: format!("entry {} of group {} {what}", entry.index, group.0) }
 }
 
 /// Removes every key of an interval.

@@ -1,17 +1,21 @@
 //! One Raft group of the node: the library's state, and who waits for what.
 
+mod snapshot;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, Snapshot};
-use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
+use raft::{RawNode, Ready, StateRole};
 use ratatosk_engine::wire;
 
-use super::{Committed, Envelope, Error, Event, Opened, Output};
+use super::{Ask, Committed, Envelope, Error, Event, Opened, Output};
+use crate::command;
 use crate::host::Refusal;
-use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
+use crate::log::{GroupId, GroupLog, GroupState, RaftLog};
 use crate::membership::{Membership, Target};
-use crate::range::Descriptor;
+use crate::range::{Descriptor, Fate};
+pub(super) use snapshot::described;
 
 /// Ticks without a word from the leader before an election; at most half as many more.
 const ELECTION_TICKS: usize = 10;
@@ -55,6 +59,10 @@ pub(super) struct Group<L: RaftLog, T> {
     quiet_ticks: usize,
     /// Ticks that it waits for its range and has entries of it.
     waiting_ticks: usize,
+    /// Ticks that it leads a frozen range.
+    pub(super) frozen_ticks: usize,
+    /// Committed entries from a merge on that cannot be carried out yet.
+    held: VecDeque<(Entry, Option<T>)>,
 }
 
 struct Proposal<T> {
@@ -110,6 +118,8 @@ impl<L: RaftLog, T> Group<L, T> {
             is_leaving: false,
             quiet_ticks: 0,
             waiting_ticks: 0,
+            frozen_ticks: 0,
+            held: VecDeque::new(),
         };
         group.settle_timeout(store);
         Ok(group)
@@ -126,14 +136,12 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     /// Whether it has, or is about to have, a key that a range has, too.
+    /// What the range was taken in by is in nobody's way.
     pub(super) fn is_in_the_way_of(&self, range: &Descriptor) -> bool {
-        self.descriptor.iter().chain(&self.incoming).any(|held| held.overlaps(range))
-    }
-
-    /// Whether the library has taken in a snapshot of which nothing is done yet. What the host says of
-    /// entries before it comes too late.
-    pub(super) fn has_snapshot(&self) -> bool {
-        self.raft.snap().is_some()
+        let is_over = self.is_at_work() && !self.has_snapshot();
+        let goes = |held: &Descriptor| is_over && range.fate_of(held) == Some(Fate::Merged);
+        let ranges = self.descriptor.iter().chain(&self.incoming);
+        ranges.filter(|held| held.overlaps(range)).any(|held| !goes(held))
     }
 
     /// Whether it has entries of a range that a split is to bring, which is to be applied again.
@@ -146,7 +154,52 @@ impl<L: RaftLog, T> Group<L, T> {
     pub(super) fn waits(&self) -> bool {
         let is_alone = self.raft.raft.prs().conf().voters().ids().len() == 1;
         let has_learners = !self.raft.raft.prs().conf().learners().is_empty();
-        self.is_at_work() && !(is_alone && self.leads() && !has_learners)
+        self.is_at_work() && (self.is_frozen() || !(is_alone && self.leads() && !has_learners))
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.descriptor.as_ref().is_some_and(|descriptor| descriptor.frozen.is_some())
+    }
+
+    /// The store of the leader, if it is known.
+    pub(super) fn leader(&self) -> Option<u64> {
+        let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership)?;
+        members.replica(self.raft.raft.leader_id).map(|replica| replica.store)
+    }
+
+    /// The last entry whose effects are in the data that readers see.
+    pub(super) fn applied(&self) -> u64 {
+        self.raft.raft.raft_log.applied
+    }
+
+    /// Whether the leader knows that all replicas have an entry, durably.
+    pub(super) fn all_have(&self, index: u64) -> bool {
+        self.leads() && self.raft.raft.prs().iter().all(|(_, held)| held.matched >= index)
+    }
+
+    pub(super) fn ask(&self) -> Ask {
+        let descriptor = self.descriptor.clone().map(Box::new);
+        Ask { group: self.id, replica: self.replica, descriptor }
+    }
+
+    /// Whether entries wait for another range.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The merge that they wait behind.
+    pub(super) fn first_held(&self) -> Option<&Entry> {
+        self.held.front().map(|(entry, _)| entry)
+    }
+
+    /// Hands over what was held back, up to the next merge.
+    pub(super) fn release(&mut self, output: &mut Output<T>) {
+        let is_merge = |(entry, _): &(Entry, Option<T>)| command::is_merge(&entry.data);
+        let next = self.held.iter().skip(1).position(is_merge);
+        let count = next.map_or(self.held.len(), |next| next + 1);
+        let entries = self.held.drain(..count).collect();
+        let committed = Committed { group: self.id, entries, lost: Vec::new() };
+        output.events.push(Event::Committed(committed));
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -202,7 +255,9 @@ impl<L: RaftLog, T> Group<L, T> {
         };
         let step = match descriptor.membership.toward(target) {
             // The library would take an entry that says nothing in its place.
-            Ok(_) if self.raft.raft.has_pending_conf() => Err(crate::membership::NoStep::Underway),
+            Ok(_) if self.raft.raft.has_pending_conf() || !descriptor.is_at_rest() => {
+                Err(crate::membership::NoStep::Underway)
+            }
             step => step,
         };
         match step {
@@ -240,8 +295,12 @@ impl<L: RaftLog, T> Group<L, T> {
             let _ = self.raft.request_snapshot();
         }
         if self.quiet_ticks > QUIET_TICKS && self.quiet_ticks.is_multiple_of(ASK_TICKS) {
-            output.asks.push((self.id, self.replica));
+            output.asks.push(self.ask());
         }
+        self.frozen_ticks = match self.is_frozen() && self.leads() {
+            true => self.frozen_ticks + 1,
+            false => 0,
+        };
         has_work || self.raft.has_ready()
     }
 
@@ -296,11 +355,6 @@ impl<L: RaftLog, T> Group<L, T> {
         }
     }
 
-    pub(super) fn snapshot_sent(&mut self, to: u64, arrived: bool) {
-        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.raft.report_snapshot(to, status);
-    }
-
     /// Takes what the library has for the log, for others and for the host. `None` if the host has to
     /// take in a snapshot first.
     pub(super) fn ready(&mut self, output: &mut Output<T>) -> Result<Option<Ready>, Error> {
@@ -334,43 +388,12 @@ impl<L: RaftLog, T> Group<L, T> {
         self.settle_timeout(store);
     }
 
-    fn install(&mut self, ready: Ready, output: &mut Output<T>) -> Result<(), Error> {
-        // Without a range it would not have been taken in.
-        let unusable = raft::Error::Store(raft::StorageError::SnapshotOutOfDate);
-        let descriptor = self.incoming.clone();
-        let descriptor = descriptor.ok_or(Error::Raft { group: self.id, source: unusable })?;
-        let metadata = ready.snapshot().get_metadata();
-        let at = Truncated { index: metadata.index, term: metadata.term };
-        output.events.push(Event::Install { descriptor: Box::new(descriptor), at });
-        self.installing = Some(ready);
-        Ok(())
-    }
-
-    /// The host has the data of a snapshot.
-    pub(super) fn note_installed(&mut self, descriptor: Descriptor) {
-        self.installed = Some(descriptor);
-    }
-
-    /// If the host has the data of a snapshot: what the library waits for, and where the log begins.
-    pub(super) fn take_installed(&mut self) -> Option<(Ready, Truncated)> {
-        let descriptor = self.installed.take()?;
-        self.incoming = None;
-        let ready = self.installing.take()?;
-        let metadata = ready.snapshot().get_metadata();
-        let at = Truncated { index: metadata.index, term: metadata.term };
-        let log = self.raft.mut_store();
-        log.set_conf_state(descriptor.membership.conf_state());
-        log.restart(at);
-        log.note_durable(at.index);
-        self.descriptor = Some(descriptor);
-        self.peers.clear();
-        Some((ready, at))
-    }
-
     /// Nobody who waits is answered by this replica any more.
     pub(super) fn give_up(self, output: &mut Output<T>) {
-        for proposal in self.proposals {
-            output.refuse(proposal.ticket, Refusal::Lost);
+        let proposed = self.proposals.into_iter().map(|proposal| proposal.ticket);
+        let held = self.held.into_iter().filter_map(|(_, ticket)| ticket);
+        for ticket in held.chain(proposed) {
+            output.refuse(ticket, Refusal::Lost);
         }
     }
 
@@ -419,6 +442,12 @@ impl<L: RaftLog, T> Group<L, T> {
             }
             joined.push((entry, ticket));
         }
+        let is_merge = |(entry, _): &(Entry, Option<T>)| command::is_merge(&entry.data);
+        let first = match self.holds() {
+            true => 0,
+            false => joined.iter().position(is_merge).unwrap_or(joined.len()),
+        };
+        self.held.extend(joined.drain(first..));
         output.events.push(Event::Committed(Committed { group: self.id, entries: joined, lost }));
     }
 
@@ -432,11 +461,6 @@ impl<L: RaftLog, T> Group<L, T> {
             output.messages.push((to, Envelope { group: self.id, message }));
         }
     }
-}
-
-/// Which range a snapshot is of; `None` if it does not say so.
-pub(super) fn described(group: GroupId, snapshot: &Snapshot) -> Option<Descriptor> {
-    Descriptor::decode(group, snapshot.get_data()).ok()
 }
 
 /// Whether a message may be the first that a store hears of a group.

@@ -2,6 +2,7 @@
 
 use raft::eraftpb::{ConfChangeV2, Message, Snapshot};
 
+use super::merge::{Ask, Verdict};
 use crate::log::GroupId;
 use crate::membership::Target;
 use crate::range::Descriptor;
@@ -51,21 +52,35 @@ pub enum Input<T> {
         /// What it says.
         envelope: Box<Envelope>,
     },
-    /// A replica that hears of no leader asks whether it is a member still.
+    /// Have a range taken in by its left neighbour. KV-015
+    Merge {
+        /// The group of the right one.
+        group: GroupId,
+        /// Comes back with the entry that freezes it, or refused.
+        ticket: T,
+    },
+    /// The leader of another range wants this in a group's log.
+    Urged {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        order: Vec<u8>,
+    },
+    /// A replica of another store asks what became of it.
     Asked {
         /// Its store.
         from: u64,
-        /// The group.
-        group: GroupId,
-        /// The replica.
-        replica: u64,
+        /// What it knows.
+        ask: Ask,
     },
-    /// A member says that this replica is none any more. KV-019
-    Gone {
+    /// Another store says what became of a replica of this one.
+    Told {
         /// The group.
         group: GroupId,
         /// The replica.
         replica: u64,
+        /// What it says.
+        verdict: Verdict,
     },
     /// A snapshot that was wished for is at hand.
     Snapshot {
@@ -97,12 +112,26 @@ pub enum Input<T> {
         /// The range from then on.
         descriptor: Box<Descriptor>,
     },
+    /// An entry has changed what a range is, but for its members and where it begins.
+    Described {
+        /// The range from then on.
+        descriptor: Box<Descriptor>,
+    },
     /// An entry has split a range.
     Split {
         /// The range with the keys before.
         left: Box<Descriptor>,
         /// The one with the others; `None` if this store has left it already.
         right: Option<Box<Descriptor>>,
+    },
+    /// An entry has had a range take in another, durably.
+    Merged {
+        /// The range from then on.
+        whole: Box<Descriptor>,
+        /// The group of the other.
+        right: GroupId,
+        /// Which replica of that this store was.
+        replica: u64,
     },
     /// The host has taken in a snapshot, durably.
     Installed {

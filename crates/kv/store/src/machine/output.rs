@@ -2,7 +2,7 @@
 
 use raft::eraftpb::Entry;
 
-use super::Envelope;
+use super::{Ask, Envelope, Verdict};
 use crate::host::Refusal;
 use crate::log::{GroupId, Truncated};
 use crate::range::Descriptor;
@@ -12,11 +12,12 @@ use crate::range::Descriptor;
 pub struct Output<T> {
     /// For other stores, each with the store.
     pub messages: Vec<(u64, Envelope)>,
-    /// Replicas of this store that hear of no leader: whoever may have a part in the group is to be
-    /// asked.
-    pub asks: Vec<(GroupId, u64)>,
-    /// Those that asked and are members no more: the store, the group, the replica.
-    pub gone: Vec<(u64, GroupId, u64)>,
+    /// Replicas of this store that want to know what became of them: every store is to be asked.
+    pub asks: Vec<Ask>,
+    /// What is known of those that asked: the store, the group, the replica.
+    pub verdicts: Vec<(u64, GroupId, u64, Verdict)>,
+    /// What another store is to have in a group's log, if it leads it.
+    pub urges: Vec<(u64, GroupId, Vec<u8>)>,
     /// Groups of which a snapshot is wished for: what a checkpoint has will do.
     pub snapshots: Vec<GroupId>,
     /// For the host, in this order.
@@ -78,8 +79,14 @@ pub struct Committed<T> {
 
 impl<T> Default for Output<T> {
     fn default() -> Self {
-        let (messages, asks, gone) = (Vec::new(), Vec::new(), Vec::new());
-        Self { messages, asks, gone, snapshots: Vec::new(), events: Vec::new() }
+        Self {
+            messages: Vec::new(),
+            asks: Vec::new(),
+            verdicts: Vec::new(),
+            urges: Vec::new(),
+            snapshots: Vec::new(),
+            events: Vec::new(),
+        }
     }
 }
 

@@ -1,0 +1,130 @@
+//! What a host does when ranges part or join.
+
+use raft::eraftpb::Entry;
+use ratatosk_engine::{Engine, Error};
+
+use super::range::{clear, corrupt};
+use super::{Done, Host, Refusal, Turn, read_tombstone};
+use crate::command::Order;
+use crate::log::{GroupId, Truncated};
+use crate::machine::Input;
+use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Tombstone};
+
+impl<E: Engine> Host<E> {
+    /// Carries out an order to a range itself.
+    pub(super) fn reshape<T>(
+        &mut self,
+        group: GroupId,
+        entry: &Entry,
+        order: Order,
+        turn: &mut Turn,
+        done: &mut Done<T>,
+    ) -> Result<Result<(), Refusal>, Error> {
+        let Some(range) = self.ranges.get(&group) else { return Ok(Err(Refusal::Lost)) };
+        let held = &range.descriptor;
+        let at = Truncated { index: entry.index, term: entry.term };
+        let now = match order {
+            // Commands are the coprocessor's.
+            Order::Commands(_) => return Ok(Ok(())),
+            Order::Split(key) => {
+                let Some((left, right)) = held.split(&key, entry.index) else {
+                    return Ok(Err(Refusal::Split));
+                };
+                return self.split(left, right, turn, done).map(Ok);
+            }
+            Order::Merge(right) => {
+                let Some(whole) = held.take_in(&right) else { return Ok(Err(Refusal::Merging)) };
+                return self.merge(&whole, &right, entry, turn, done).map(Ok);
+            }
+            Order::Freeze { into, expected } => held.freeze(into, expected, at),
+            Order::Raise => Some(held.raised()).filter(|_| held.frozen.is_none()),
+            Order::Thaw => held.thaw(),
+        };
+        let Some(now) = now else { return Ok(Err(Refusal::Merging)) };
+        self.describe(now, turn, done);
+        Ok(Ok(()))
+    }
+
+    /// A range is another from now on, with the same keys.
+    fn describe<T>(&mut self, now: Descriptor, turn: &mut Turn, done: &mut Done<T>) {
+        turn.changes.put(META, Descriptor::key(now.group), now.encode());
+        if let Some(range) = self.ranges.get_mut(&now.group) {
+            range.descriptor = now.clone();
+        }
+        done.inputs.push(Input::Described { descriptor: Box::new(now) });
+    }
+
+    /// Two ranges take the place of one. Their data stays where it is. KV-013
+    fn split<T>(
+        &mut self,
+        left: Descriptor,
+        right: Descriptor,
+        turn: &mut Turn,
+        done: &mut Done<T>,
+    ) -> Result<(), Error> {
+        let group = left.group;
+        turn.changes.put(META, Descriptor::key(group), left.encode());
+        let me = right.membership.of_store(self.store).map_or(0, |replica| replica.id);
+        let stays = me > read_tombstone(&self.overlay.view(), right.group)?;
+        if stays {
+            let applied = Applied { index: BEGIN_INDEX, term: BEGIN_TERM, installed: BEGIN_INDEX };
+            turn.changes.put(META, Descriptor::key(right.group), right.encode());
+            turn.changes.put(META, Applied::key(right.group), applied.encode());
+        }
+        if let Some(range) = self.ranges.get_mut(&group) {
+            range.descriptor = left.clone();
+        }
+        let boundary = right.boundary.clone();
+        let told = stays.then(|| Box::new(right.clone()));
+        done.inputs.push(Input::Split { left: Box::new(left), right: told });
+        self.show(turn, done);
+        if let Some(range) = self.ranges.get_mut(&group) {
+            range.reset(&self.overlay)?;
+        }
+        if stays {
+            self.open(right)?;
+        } else if let Some(space) = self.keyspaces.space(&right.keyspace) {
+            clear(&self.overlay.view(), space, &boundary, &mut turn.changes)?;
+        }
+        Ok(())
+    }
+
+    /// One range takes the place of two. The data stays where it is: the machine has seen to it that the
+    /// right one is whole. It is durable then, so that the right one's log may go. KV-015
+    fn merge<T>(
+        &mut self,
+        whole: &Descriptor,
+        right: &Descriptor,
+        entry: &Entry,
+        turn: &mut Turn,
+        done: &mut Done<T>,
+    ) -> Result<(), Error> {
+        let group = right.group;
+        let is_whole = self.ranges.get(&group).is_some_and(|held| held.descriptor == *right);
+        let replica = right.membership.of_store(self.store).map(|replica| replica.id);
+        let Some((taken, replica)) = self.ranges.remove(&group).filter(|_| is_whole).zip(replica)
+        else {
+            let what = format!("takes in group {}, which is not here as it froze", group.0);
+            return Err(corrupt(entry, whole.group, &what));
+        };
+        if taken.is_leader {
+            taken.coprocessor.write().lead(false);
+        }
+        turn.touched.remove(&group);
+        turn.changes.put(META, Descriptor::key(whole.group), whole.encode());
+        turn.changes.remove(META, Descriptor::key(group));
+        turn.changes.remove(META, Applied::key(group));
+        turn.changes.put(META, Tombstone::key(group), Tombstone(replica).encode());
+        if let Some(range) = self.ranges.get_mut(&whole.group) {
+            range.descriptor = whole.clone();
+        }
+        let told = Box::new(whole.clone());
+        done.inputs.push(Input::Merged { whole: told, right: group, replica });
+        self.show(turn, done);
+        if let Some(range) = self.ranges.get_mut(&whole.group) {
+            range.reset(&self.overlay)?;
+        }
+        self.overlay.checkpoint()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! How a range is taken in by its left neighbour: what the stores do, see [`crate::range::Frozen`].
+//!
+//! The leader of a frozen range asks, again and again, for what is to be next: the leader of the left
+//! neighbour to take it in, once every replica has in its log that it froze; after some time to give
+//! up on it; and itself to thaw, once it is known that it is not taken in. All of it may be lost, come
+//! twice, or come too late. KV-015
+//!
+//! Who carries out a merge needs the right range as it froze. Its log has it, on every member, so the
+//! entries of the left range wait until the right one has come so far.
+
+use super::{Group, Machine, Output};
+use crate::command::{self, Order};
+use crate::host::Refusal;
+use crate::log::{GroupId, RaftLog};
+use crate::range::{Descriptor, Fate};
+
+/// Ticks between two times that a frozen range asks.
+const URGE_TICKS: usize = 3;
+/// Ticks after which it does not want to be taken in any more.
+const PATIENCE_TICKS: usize = 50;
+
+/// A replica asks what became of it: one that hears of no leader, or leads a frozen range.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: u64,
+    /// The range as it knows it.
+    pub descriptor: Option<Box<Descriptor>>,
+}
+
+/// What a store knows of one that asked.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The replica is no member any more. KV-019
+    Removed,
+    /// The range was taken in by another.
+    Merged,
+    /// The range froze in vain.
+    Apart,
+}
+
+impl<L: RaftLog, T> Machine<L, T> {
+    /// Freezes a range for its left neighbour, if there is one here with the same members.
+    pub(super) fn freeze(&mut self, group: GroupId, ticket: T, output: &mut Output<T>) {
+        let held = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
+        let right = held.filter(|right| right.is_at_rest());
+        let left = right.and_then(|right| {
+            let mut ranges = self.descriptors();
+            ranges.find(|left| left.may_take_in(right) && left.is_at_rest())
+        });
+        let order = left
+            .zip(right)
+            .map(|(left, right)| command::freeze(right.version, left.group, left.version));
+        match (self.at_work(group), order) {
+            (Some(held), Some(order)) => held.propose(order, ticket, output),
+            (Some(held), None) if held.leads() => output.refuse(ticket, Refusal::Merging),
+            _ => output.refuse(ticket, Refusal::NotLeader),
+        }
+    }
+
+    /// What the ranges are that are here.
+    fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
+        self.groups.values().filter_map(|held| held.descriptor.as_ref())
+    }
+
+    /// What the ranges that are here tell of another.
+    fn fate_of(&self, other: &Descriptor) -> Option<Fate> {
+        self.descriptors().find_map(|held| held.fate_of(other))
+    }
+
+    /// Has the frozen ranges that this store leads ask for what is to be next; called once a tick.
+    pub(super) fn urge(&mut self, output: &mut Output<T>) {
+        let is_due = |held: &Group<L, T>| {
+            held.frozen_ticks > 0 && held.frozen_ticks % URGE_TICKS == 1 && held.is_at_work()
+        };
+        let due: Vec<GroupId> =
+            self.groups.iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id).collect();
+        for id in due {
+            let Some(held) = self.groups.get(&id) else { continue };
+            let Some(right) = &held.descriptor else { continue };
+            let Some(frozen) = right.frozen else { continue };
+            match self.fate_of(right) {
+                Some(Fate::Merged) => {}
+                Some(Fate::Apart) => {
+                    let order = command::thaw(right.version);
+                    self.propose(id, order);
+                }
+                None if self.groups.contains_key(&frozen.into) => {
+                    let order = match held.frozen_ticks > PATIENCE_TICKS {
+                        true => Some(command::raise(frozen.expected)),
+                        false if held.all_have(frozen.at.index) => {
+                            Some(command::merge(frozen.expected, right))
+                        }
+                        false => None,
+                    };
+                    if let Some(order) = order {
+                        self.pass_on(frozen.into, order, output);
+                    }
+                }
+                None => output.asks.push(held.ask()),
+            }
+        }
+    }
+
+    /// Has the leader of a group propose an order, if it is known here.
+    fn pass_on(&mut self, group: GroupId, order: Vec<u8>, output: &mut Output<T>) {
+        match self.groups.get(&group).and_then(Group::leader) {
+            Some(store) if store == self.store => self.urged(group, order),
+            Some(store) => output.urges.push((store, group, order)),
+            None => {}
+        }
+    }
+
+    /// Proposes an order that the leader of another range wants, if it makes sense still.
+    pub(super) fn urged(&mut self, group: GroupId, order: Vec<u8>) {
+        let Some(held) = self.groups.get(&group).filter(|held| held.leads()) else { return };
+        let Some(descriptor) = &held.descriptor else { return };
+        let Ok((version, parsed)) = command::parse(&order.clone().into()) else { return };
+        let makes_sense = version == descriptor.version
+            && match parsed {
+                // Whoever has the range at all can carry it out: the right one is on the same stores.
+                Order::Merge(right) => descriptor.take_in(&right).is_some() && held.all_have(1),
+                Order::Raise => true,
+                _ => false,
+            };
+        if makes_sense {
+            self.propose(group, order);
+        }
+    }
+
+    fn propose(&mut self, group: GroupId, order: Vec<u8>) {
+        if let Some(held) = self.at_work(group).filter(|held| held.leads()) {
+            // If it is not taken now it comes again.
+            let _ = held.raft.propose(Vec::new(), order);
+        }
+    }
+
+    /// Somebody asks what became of a replica.
+    pub(super) fn asked(&self, from: u64, ask: Ask, output: &mut Output<T>) {
+        let Ask { group, replica, descriptor } = ask;
+        let held = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
+        let is_removed = held.is_some_and(|held| held.membership.has_removed(replica));
+        let fate = || descriptor.as_ref().and_then(|other| self.fate_of(other));
+        let verdict = match is_removed {
+            true => Some(Verdict::Removed),
+            false => fate().map(|fate| match fate {
+                Fate::Merged => Verdict::Merged,
+                Fate::Apart => Verdict::Apart,
+            }),
+        };
+        output.verdicts.extend(verdict.map(|verdict| (from, group, replica, verdict)));
+    }
+
+    /// A store says what became of a replica of this one.
+    pub(super) fn told(
+        &mut self,
+        group: GroupId,
+        replica: u64,
+        verdict: Verdict,
+        output: &mut Output<T>,
+    ) {
+        let Some(held) = self.groups.get(&group) else { return };
+        match verdict {
+            Verdict::Removed => self.leave(group, replica, output),
+            Verdict::Merged => {
+                if !held.descriptor.as_ref().is_some_and(|held| self.may_be_needed(held)) {
+                    self.leave(group, replica, output);
+                }
+            }
+            Verdict::Apart => {
+                // Answers may be late: whether it is still of this version the log says.
+                let frozen = held.descriptor.as_ref().filter(|held| held.frozen.is_some());
+                if let Some(order) = frozen.map(|held| command::thaw(held.version)) {
+                    self.propose(group, order);
+                }
+            }
+        }
+    }
+
+    /// Whether a range that was taken in elsewhere may be needed here for that: by one to its left, which
+    /// is behind, or by one of which nothing is known yet.
+    fn may_be_needed(&self, right: &Descriptor) -> bool {
+        self.groups.values().any(|held| match &held.descriptor {
+            _ if !held.is_at_work() => true,
+            None => true,
+            Some(left) => left.is_followed_by(right),
+        })
+    }
+
+    /// Hands over the entries that waited for another range to come so far.
+    pub(super) fn release(&mut self, output: &mut Output<T>) {
+        for id in self.holding.clone() {
+            while self.may_go_on(id) {
+                if let Some(held) = self.groups.get_mut(&id) {
+                    held.release(output);
+                }
+            }
+            if !self.groups.get(&id).is_some_and(Group::holds) {
+                self.holding.remove(&id);
+            }
+        }
+    }
+
+    /// Whether a group that holds a merge back can carry it out now. The right range is told that it is
+    /// committed so far, which all its replicas have in their logs.
+    fn may_go_on(&mut self, id: GroupId) -> bool {
+        let Some(held) = self.groups.get(&id) else { return false };
+        let Some(merge) = held.first_held() else { return false };
+        if held.applied() + 1 < merge.index {
+            return false;
+        }
+        let Ok((version, Order::Merge(right))) = command::parse(&merge.data) else { return true };
+        let left = held.descriptor.as_ref();
+        let is_void =
+            left.is_none_or(|left| left.version != version || left.take_in(&right).is_none());
+        let Some(frozen) = right.frozen.filter(|_| !is_void) else { return true };
+        let Some(other) = self.groups.get_mut(&right.group) else { return true };
+        if !other.is_at_work() || other.has_snapshot() {
+            return false;
+        }
+        if other.applied() >= frozen.at.index {
+            // It is the host's from here on.
+            other.is_leaving = true;
+            return true;
+        }
+        other.raft.raft.raft_log.maybe_commit(frozen.at.index, frozen.at.term);
+        self.dirty.insert(right.group);
+        false
+    }
+}
