@@ -31,7 +31,7 @@ impl GroupId {
     /// The group that is made by an entry of this one's log: the same on every store. That two are
     /// the same is as unlikely as that two random numbers of 64 bits are.
     #[must_use]
-    pub(crate) fn born(self, index: u64) -> Self {
+    pub fn born(self, index: u64) -> Self {
         let mixed = self.0.rotate_left(32) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mixed = crate::sum::mix(mixed);
         // Neither one of the first, which count from 1, nor what the log calls itself.

@@ -1,0 +1,9 @@
+//! The balancers from outside.
+
+mod cluster;
+mod convergence;
+mod load;
+mod nonsense;
+mod overlap;
+mod recover;
+mod replicas;
