@@ -32,7 +32,7 @@ use ratatosk_testkit::dice::Dice;
 use crate::cluster::agreement::Agreement;
 use crate::cluster::callers::Callers;
 use crate::cluster::network::{Network, Packet};
-use crate::cluster::store::{Store, Work};
+use crate::cluster::store::{Start, Store, Work};
 use crate::disk::Disk;
 use crate::planted::Planted;
 use crate::simulation::{Checked, Violation, panic_text};
@@ -66,14 +66,16 @@ pub struct ClusterOutcome {
     pub changes: u64,
     /// Merges that a store carried out.
     pub merges: u64,
+    /// Ranges whose data came from another store.
+    pub snapshots: u64,
+    /// Ranges that a start found half there.
+    pub interrupted: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
 }
 
 /// How long everything may take to work again after the last fault.
 const RECOVERY: Duration = Duration::from_secs(30);
-/// Whoever does not hear for so long that a snapshot has come sends another.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Each has a stream of its own; the numbers belong to the seeds that are known.
 const NETWORK: u64 = 11;
 const SCHEDULE: u64 = 12;
@@ -111,6 +113,8 @@ struct Place {
     life: u64,
     /// Work that is due already, so that it is not twice.
     due: BTreeSet<Work>,
+    /// When it is to go on with the snapshots that it sends.
+    send_at: Option<Instant>,
 }
 
 /// What is to come.
@@ -145,8 +149,10 @@ pub fn run(plan: ClusterPlan) -> Result<ClusterOutcome, Box<Violation>> {
 
 impl Cluster {
     fn new(plan: ClusterPlan) -> Self {
-        let place =
-            |_| Place { disk: Disk::new(plan.planted), store: None, life: 0, due: BTreeSet::new() };
+        let place = |_| {
+            let disk = Disk::new(plan.planted);
+            Place { disk, store: None, life: 0, due: BTreeSet::new(), send_at: None }
+        };
         let stores = (1..=plan.stores).map(|number| (number, place(number))).collect();
         Cluster {
             plan,
@@ -242,21 +248,18 @@ impl Cluster {
     fn arrive(&mut self, to: u64, from: u64, packet: Packet) -> Checked {
         let Some(place) = self.stores.get_mut(&to) else { return Ok(()) };
         let Some(store) = &mut place.store else { return Ok(()) };
-        if let Some(told) = store.receive(from, packet) {
-            // The one who sent a snapshot hears that it has come.
+        let life = place.life;
+        let is_receipt = matches!(packet, Packet::Receipt(_));
+        if let Some(told) = store.receive(self.now, from, packet) {
+            // The one who sends a snapshot hears how far it has come.
             self.send(to, from, &told);
         }
         self.wake(to, Work::Log);
-        Ok(())
+        if is_receipt { self.work(to, life, Work::Send) } else { Ok(()) }
     }
 
     fn send(&mut self, from: u64, to: u64, packet: &Packet) {
-        if let Packet::Snapshot { envelope, .. } = packet {
-            let (group, replica) = (envelope.group, envelope.message.to);
-            let packet = Box::new(Packet::Missed { group, replica });
-            self.after(SNAPSHOT_PATIENCE, Happening::Arrives { to: from, from: to, packet });
-        }
-        for span in self.network.carry(from, to, packet, self.is_faulty) {
+        for span in self.network.carry(from, to, self.is_faulty) {
             let packet = Box::new(packet.clone());
             self.after(span, Happening::Arrives { to, from, packet });
         }
@@ -274,9 +277,17 @@ impl Cluster {
             Work::Log => store.log(now),
             Work::Apply => {
                 let count = 1 + self.schedule.below(6);
+                if self.is_faulty && store.moves_data(count) && self.faults.once_in(4) {
+                    // Somewhere in the middle of it.
+                    place.disk.power.arm(self.faults.below(12));
+                }
                 store.apply(count, &mut self.agreement)
             }
             Work::Checkpoint => store.checkpoint(),
+            Work::Send => {
+                place.send_at = None;
+                store.send(now)
+            }
         };
         let did = match did {
             Ok(did) => did,
@@ -294,6 +305,7 @@ impl Cluster {
         }
         self.outcome.changes += did.changes;
         self.outcome.merges += did.merges;
+        self.outcome.snapshots += did.snapshots;
         for (ticket, answers) in did.answered {
             self.answered(ticket, answers)?;
         }
@@ -313,6 +325,7 @@ impl Cluster {
         };
         let (has_events, has_inputs, next) =
             (store.has_events(), store.has_inputs(), store.next_tick());
+        let send_at = store.next_send(now);
         if has_events {
             self.wake(number, Work::Apply);
         }
@@ -321,16 +334,27 @@ impl Cluster {
         } else if let Some(next) = next {
             self.wake_after(number, Work::Log, next.since(now));
         }
+        let Some(place) = self.stores.get_mut(&number) else { return };
+        if let Some(at) = send_at.filter(|at| place.send_at.is_none_or(|known| *at < known)) {
+            place.send_at = Some(at);
+            let life = place.life;
+            let span = at.since(now) + Duration::from_micros(50);
+            self.after(span, Happening::Works { store: number, life, work: Work::Send });
+        }
     }
 
     fn start(&mut self, number: u64) -> Checked {
         let ClusterPlan { planted, stores, .. } = self.plan;
         let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
         place.due.clear();
-        match Store::open(number, stores, &mut place.disk, planted) {
+        let start = Start { number, stores, now: self.now, life: place.life, planted };
+        match Store::open(start, &mut place.disk) {
             Ok(store) => {
+                let cut_off = store.cut_off();
+                self.outcome.interrupted += cut_off.len() as u64;
+                self.trace.note(&format!("{number}: up, cut off are {cut_off:?}"));
+                cover::check_data(&store)?;
                 place.store = Some(store);
-                self.trace.note(&format!("{number}: up"));
                 self.wake(number, Work::Log);
                 self.wake_after(number, Work::Checkpoint, Duration::from_millis(700));
                 Ok(())
@@ -399,6 +423,7 @@ impl Cluster {
 
     fn check_end(&mut self) -> Checked {
         let ranges = cover::check(self.live())?;
+        self.live().try_for_each(cover::check_data)?;
         let mut contents = VecDeque::new();
         for descriptor in &ranges {
             let mut first = None;

@@ -1,4 +1,5 @@
-//! A disk with two files, the log's and the engine's, that forgets what was not synced.
+//! A disk with two files, the log's and the engine's, that forgets what was not synced, and a folder for
+//! what no crash is to leave.
 //!
 //! What is written is seen at once by the process and by the next one, if only the process dies.
 //! When the power goes, each file keeps some of its unsynced batches, from the first one on, and the
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use ratatosk_testkit::dice::Dice;
 
 use crate::engine::SimEngine;
+use crate::folder::SimFolder;
 use crate::log::SimLog;
 use crate::planted::Planted;
 
@@ -21,6 +23,7 @@ pub(crate) struct Disk {
     pub(crate) power: Arc<Power>,
     pub(crate) log: Arc<SimLog>,
     pub(crate) engine: SimEngine,
+    pub(crate) folder: SimFolder,
     /// Whether a store was whole here once: a file that is replaced as a whole.
     pub(crate) has_identity: bool,
 }
@@ -65,7 +68,8 @@ impl Disk {
         let power = Arc::new(Power::default());
         let log = Arc::new(SimLog::new(Arc::clone(&power), planted));
         let engine = SimEngine::new(Arc::clone(&power), planted);
-        Disk { power, log, engine, has_identity: false }
+        let folder = SimFolder::new(Arc::clone(&power));
+        Disk { power, log, engine, folder, has_identity: false }
     }
 
     /// Leaves what a crash leaves, and takes writes again, but perhaps if it was full.
@@ -73,6 +77,7 @@ impl Disk {
         let mut lost = String::new();
         if crash == Crash::Machine {
             let (log, engine) = (self.log.lose(dice), self.engine.lose(dice));
+            self.folder.lose(dice);
             lost = format!(", the log lost {log} batches and the engine {engine}");
         }
         let mut state = self.power.0.lock();
@@ -87,7 +92,8 @@ impl Disk {
         let power = Arc::new(Power::default());
         let log = Arc::new(self.log.copy(Arc::clone(&power)));
         let engine = self.engine.copy(Arc::clone(&power));
-        Disk { power, log, engine, has_identity: self.has_identity }
+        let folder = SimFolder::new(Arc::clone(&power));
+        Disk { power, log, engine, folder, has_identity: self.has_identity }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,6 +16,10 @@ use crate::disk::{Fate, Power, failed};
 use crate::file::{Content, File};
 use crate::planted::Planted;
 
+/// How the keys of marks begin, in the store's own space.
+const INSTALLING: u8 = b'i';
+const REMOVING: u8 = b'r';
+
 /// Spaces: the store's own, and one for each keyspace.
 pub(crate) const SPACES: u8 = 4;
 
@@ -22,16 +27,17 @@ pub(crate) const SPACES: u8 = 4;
 #[derive(Clone)]
 pub(crate) struct SimEngine {
     power: Arc<Power>,
-    is_applied_apart: bool,
+    planted: Option<Planted>,
+    /// The next sync does nothing.
+    skips: Arc<AtomicBool>,
     file: Arc<Mutex<File<MemoryEngine>>>,
 }
 
 impl SimEngine {
     /// An empty one.
     pub(crate) fn new(power: Arc<Power>, planted: Option<Planted>) -> Self {
-        let is_applied_apart = planted == Some(Planted::AppliedApart);
         let file = Arc::new(Mutex::new(File::new(MemoryEngine::new(SPACES))));
-        SimEngine { power, is_applied_apart, file }
+        SimEngine { power, planted, skips: Arc::default(), file }
     }
 
     /// As [`File::lose`].
@@ -42,13 +48,16 @@ impl SimEngine {
     /// Another file with the same content.
     pub(crate) fn copy(&self, power: Arc<Power>) -> Self {
         let file = Arc::new(Mutex::new(self.file.lock().copy()));
-        SimEngine { power, is_applied_apart: false, file }
+        SimEngine { power, planted: None, skips: Arc::default(), file }
     }
 
     /// A batch as the file has it: as one, if nothing is planted.
     fn pieces(&self, batch: Batch) -> Vec<Batch> {
-        if !self.is_applied_apart {
-            return vec![batch];
+        match self.planted {
+            Some(Planted::AppliedApart) => {}
+            Some(Planted::InstallUnmarked) if puts(&batch, INSTALLING) => return Vec::new(),
+            Some(Planted::RemovalUnmarked) => return vec![without(batch, REMOVING)],
+            _ => return vec![batch],
         }
         let (mut own, mut data) = (Batch::new(), Batch::new());
         for change in batch {
@@ -67,6 +76,9 @@ impl Engine for SimEngine {
         if fate == Fate::Refused {
             return Err(failed().into());
         }
+        if self.planted == Some(Planted::InstallUnsynced) && removes(&batch, INSTALLING) {
+            self.skips.store(true, Ordering::Relaxed);
+        }
         let mut file = self.file.lock();
         for piece in self.pieces(batch) {
             file.write(piece);
@@ -78,7 +90,9 @@ impl Engine for SimEngine {
         if self.power.spend() != Fate::Done {
             return Err(failed().into());
         }
-        self.file.lock().sync();
+        if !self.skips.swap(false, Ordering::Relaxed) {
+            self.file.lock().sync();
+        }
         Ok(())
     }
 
@@ -108,6 +122,29 @@ impl Content for MemoryEngine {
         copied.put(batch);
         copied
     }
+}
+
+fn is_put_of(change: &Change, kind: u8) -> bool {
+    matches!(change, Change::Put { space: SpaceId(0), key, .. } if key[0] == kind)
+}
+
+fn puts(batch: &Batch, kind: u8) -> bool {
+    batch.iter().any(|change| is_put_of(change, kind))
+}
+
+fn removes(batch: &Batch, kind: u8) -> bool {
+    batch
+        .iter()
+        .any(|change| matches!(change, Change::Remove { space: SpaceId(0), key } if key[0] == kind))
+}
+
+fn without(batch: Batch, kind: u8) -> Batch {
+    let mut kept = Batch::new();
+    batch
+        .into_iter()
+        .filter(|change| !is_put_of(change, kind))
+        .for_each(|change| kept.push(change));
+    kept
 }
 
 /// Every key and value of a space.

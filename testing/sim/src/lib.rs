@@ -3,7 +3,7 @@
 //!
 //! `simulation` is the run: what happens is drawn from the seed (`concern`, `schedule`), clients use
 //! the services (`clients`, `messages`, `shelf`), the store works turn by turn (`store`, `node`), and
-//! the disk forgets what was not synced (`disk`, `file`, `log`, `engine`). After every crash `probe`
+//! the disk forgets what was not synced (`disk`, `file`, `log`, `engine`, `folder`). After every crash `probe`
 //! looks at what the disk would bring back, and `history` says whether some decision explains it: none
 //! before the last that was acknowledged, with all before it and nothing after. `ledger` is what was
 //! decided, kept naively; `routes` compares the routes with the sessions; `replay` holds what is applied against the log from its first entry on.
@@ -18,6 +18,7 @@ mod concern;
 mod disk;
 mod engine;
 mod file;
+mod folder;
 mod history;
 mod ledger;
 mod log;

@@ -79,13 +79,15 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.faults += one.faults;
         sum.changes += one.changes;
         sum.merges += one.merges;
+        sum.snapshots += one.snapshots;
+        sum.interrupted += one.interrupted;
         sum.simulated_ms += one.simulated_ms;
         sum.trace_hash = sum.trace_hash.rotate_left(1) ^ one.trace_hash;
     }
     let real_ms = u64::try_from(clock.now().since(begun).as_millis()).unwrap_or(u64::MAX).max(1);
     Ok(format!(
         "{} operations ({} answered; at least {} a seed), {} faults ({}), {} changes of ranges ({}), \
-         {} merges, {} times real time; history {:016x}",
+         {} merges, {} snapshots taken in and {} cut off, {} times real time; history {:016x}",
         sum.operations,
         sum.answered,
         least.operations,
@@ -94,6 +96,8 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.changes,
         least.changes,
         sum.merges,
+        sum.snapshots,
+        sum.interrupted,
         sum.simulated_ms / real_ms,
         sum.trace_hash,
     ))

@@ -29,4 +29,10 @@ pub enum Planted {
     ThawUnproven,
     /// A range is to be taken in before all have in their logs that it froze.
     MergeUnchecked,
+    /// That a range's data comes from another store is not written before the first of it.
+    InstallUnmarked,
+    /// Data that has come from another store counts before it is synced.
+    InstallUnsynced,
+    /// That a range's data goes is not written before the first of it goes.
+    RemovalUnmarked,
 }

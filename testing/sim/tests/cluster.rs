@@ -18,15 +18,17 @@ fn outcome(seed: u64, stores: u64) -> ClusterOutcome {
 /// Each seed has to see enough to mean something.
 fn check(seeds: std::ops::Range<u64>, stores: u64) {
     let (count, mut sum) = (seeds.end - seeds.start, 0);
-    let mut joined = 0;
+    let (mut joined, mut taken_in) = (0, 0);
     for seed in seeds {
-        let ClusterOutcome { operations, answered, faults, changes, merges, .. } =
+        let ClusterOutcome { operations, answered, faults, changes, merges, snapshots, .. } =
             outcome(seed, stores);
         assert!(operations >= 2_000 && faults >= 30, "{seed}: {operations}, {faults} faults");
         assert!(changes >= 5, "{seed}: {changes} changes");
         sum += answered;
         joined += merges;
+        taken_in += snapshots;
     }
+    assert!(stores == 2 || taken_in > 2 * count, "{taken_in} snapshots of {count} seeds");
     assert!(sum > 200 * count, "{sum} answers of {count} seeds");
     assert!(stores < 3 || joined > count, "{joined} merges of {count} seeds");
 }
@@ -62,6 +64,14 @@ fn merged_ranges_have_every_key_once() {
 #[test]
 fn replicas_come_to_the_same_data_or_go() {
     check(3_000..3_040, 5);
+}
+
+/// KV-011, KV-016: stores go down while the data of a range comes or goes, and nothing half of it is
+/// seen.
+#[test]
+fn a_range_that_was_half_there_comes_again() {
+    let cut_off: u64 = (6_000..6_030).map(|seed| outcome(seed, 5).interrupted).sum();
+    assert!(cut_off > 20, "{cut_off} were cut off");
 }
 
 /// KV-017: a store alone makes the ranges, those that join it never do, also after it has left them all.
@@ -117,4 +127,22 @@ fn a_range_that_thaws_without_proof_is_found() {
 #[test]
 fn a_merge_that_not_all_know_of_is_found() {
     is_found(Planted::MergeUnchecked);
+}
+
+/// KV-016: a store that takes the old range for whole would serve what is left of it.
+#[test]
+fn an_install_without_its_mark_is_found() {
+    is_found(Planted::InstallUnmarked);
+}
+
+/// DUR-004: the log is given up for data that a power loss takes.
+#[test]
+fn an_install_that_counts_before_it_is_synced_is_found() {
+    is_found(Planted::InstallUnsynced);
+}
+
+/// KV-016, KV-019: what is left shows in the next range with these keys.
+#[test]
+fn a_removal_without_its_mark_is_found() {
+    is_found(Planted::RemovalUnmarked);
 }

@@ -5,6 +5,7 @@
 //! checkpoint that takes the one takes the other, so after a crash nothing is applied twice.
 
 mod boundary;
+mod install;
 mod range;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +23,10 @@ use crate::coprocessor::{Keyspaces, Reader, SpaceReader};
 use crate::log::{GroupId, Truncated};
 use crate::machine::{Committed, Event, Input, changes_members};
 use crate::membership::{Membership, NoStep};
-use crate::range::{Applied, Descriptor, Fate, META, Tombstone, Version};
-use range::{Range, clear};
+use crate::range::{Applied, Descriptor, META, Tombstone, Version};
+use install::Coming;
+pub(crate) use install::behind;
+use range::Range;
 
 /// See the module.
 pub struct Host<E> {
@@ -31,6 +34,8 @@ pub struct Host<E> {
     overlay: Arc<Overlay<E>>,
     keyspaces: Keyspaces,
     ranges: BTreeMap<GroupId, Range>,
+    /// See [`Host::with_batches`].
+    batch_bytes: usize,
 }
 
 /// What became of a proposal.
@@ -77,12 +82,12 @@ pub trait Arrivals {
     /// Shows every key and value that came with a snapshot of a group, in the order of the keys.
     ///
     /// # Errors
-    /// The disk's; or [`Error::Corrupt`] if it is not there.
+    /// The disk's, or those of `visit`; or [`Error::Corrupt`] if it is not there, or not whole.
     fn read(
         &self,
         group: GroupId,
         at: Truncated,
-        visit: &mut dyn FnMut(Bytes, Bytes),
+        visit: &mut dyn FnMut(Bytes, Bytes) -> Result<(), Error>,
     ) -> Result<(), Error>;
 }
 
@@ -95,7 +100,7 @@ impl Arrivals for Alone {
         &self,
         group: GroupId,
         at: Truncated,
-        _visit: &mut dyn FnMut(Bytes, Bytes),
+        _visit: &mut dyn FnMut(Bytes, Bytes) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let detail = format!("no snapshot of group {} at entry {} has come", group.0, at.index);
         Err(Error::Corrupt { detail })
@@ -118,7 +123,8 @@ impl<T> Default for Done<T> {
 impl<E: Engine> Host<E> {
     /// The host of a store, above an overlay, without a range.
     pub fn new(store: u64, overlay: Arc<Overlay<E>>, keyspaces: Keyspaces) -> Self {
-        Self { store, overlay, keyspaces, ranges: BTreeMap::new() }
+        let batch_bytes = install::BATCH_BYTES;
+        Self { store, overlay, keyspaces, ranges: BTreeMap::new(), batch_bytes }
     }
 
     /// Takes in a range as the overlay has it, and lets its coprocessor derive what it needs.
@@ -177,9 +183,9 @@ impl<E: Engine> Host<E> {
                         }
                     }
                 }
-                Event::Install { descriptor, at } => {
+                Event::Install { descriptor, at, keeps_log } => {
                     self.show(&mut turn, done);
-                    self.install(*descriptor, at, arrivals, done)?;
+                    self.install(*descriptor, Coming { at, keeps_log }, arrivals, done)?;
                 }
                 Event::Remove { group, replica } => {
                     self.show(&mut turn, done);
@@ -322,86 +328,6 @@ impl<E: Engine> Host<E> {
             self.remove(group, me.id, done)?;
         }
         Ok(Ok(Vec::new()))
-    }
-
-    /// The data of another store takes the place of what is there, and is durable then. KV-011
-    fn install<T>(
-        &mut self,
-        descriptor: Descriptor,
-        at: Truncated,
-        arrivals: &impl Arrivals,
-        done: &mut Done<T>,
-    ) -> Result<(), Error> {
-        let group = descriptor.group;
-        let Some(space) = self.keyspaces.space(&descriptor.keyspace) else {
-            return Err(unknown(&descriptor));
-        };
-        // From here on the overlay has nothing of the range that could hide what comes.
-        self.overlay.checkpoint()?;
-        let mut batch = Batch::new();
-        if let Some(old) = self.ranges.remove(&group) {
-            clear(&self.overlay.view(), space, &old.descriptor.boundary, &mut batch)?;
-        }
-        let taken_in = self.take_out(&descriptor, space, &mut batch)?;
-        arrivals.read(group, at, &mut |key, value| batch.put(space, key, value))?;
-        let applied = Applied { index: at.index, term: at.term, installed: at.index };
-        batch.put(META, Descriptor::key(group), descriptor.encode());
-        batch.put(META, Applied::key(group), applied.encode());
-        self.overlay.engine().write(batch)?;
-        self.overlay.engine().persist()?;
-        self.open(descriptor.clone())?;
-        done.inputs.push(Input::Installed { descriptor: Box::new(descriptor) });
-        let removed = |(group, replica)| Input::Removed { group, replica };
-        done.inputs.extend(taken_in.into_iter().map(removed));
-        Ok(())
-    }
-
-    /// Has the ranges go that one has taken in elsewhere, which comes as a snapshot. KV-018
-    fn take_out(
-        &mut self,
-        whole: &Descriptor,
-        space: SpaceId,
-        batch: &mut Batch,
-    ) -> Result<Vec<(GroupId, u64)>, Error> {
-        let view = self.overlay.view();
-        let mut taken = Vec::new();
-        for range in self.ranges.values().filter(|range| range.descriptor.overlaps(whole)) {
-            let held = &range.descriptor;
-            let replica = held.membership.of_store(self.store).map_or(0, |replica| replica.id);
-            if whole.fate_of(held) != Some(Fate::Merged) {
-                let (one, two) = (whole.group.0, held.group.0);
-                let detail = format!("groups {one} and {two} have the same keys");
-                return Err(Error::Corrupt { detail });
-            }
-            clear(&view, space, &held.boundary, batch)?;
-            batch.remove(META, Descriptor::key(held.group));
-            batch.remove(META, Applied::key(held.group));
-            batch.put(META, Tombstone::key(held.group), Tombstone(replica).encode());
-            taken.push((held.group, replica));
-        }
-        for (group, _) in &taken {
-            self.ranges.remove(group);
-        }
-        Ok(taken)
-    }
-
-    /// Removes what is there of a group, durably, and leaves the mark that it was here. KV-019
-    fn remove<T>(&mut self, group: GroupId, replica: u64, done: &mut Done<T>) -> Result<(), Error> {
-        let mut changes = Batch::new();
-        if let Some(range) = self.ranges.remove(&group) {
-            if range.is_leader {
-                range.coprocessor.write().lead(false);
-            }
-            clear(&self.overlay.view(), range.space, &range.descriptor.boundary, &mut changes)?;
-        }
-        changes.remove(META, Descriptor::key(group));
-        changes.remove(META, Applied::key(group));
-        let highest = replica.max(read_tombstone(&self.overlay.view(), group)?);
-        changes.put(META, Tombstone::key(group), Tombstone(highest).encode());
-        self.overlay.apply(changes);
-        self.overlay.checkpoint()?;
-        done.inputs.push(Input::Removed { group, replica });
-        Ok(())
     }
 }
 

@@ -9,10 +9,13 @@
 
 pub mod command;
 pub mod coprocessor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod host;
 mod identity;
 pub mod log;
 pub mod machine;
+mod mark;
 pub mod membership;
 pub mod node;
 pub mod open;

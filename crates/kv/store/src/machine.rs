@@ -12,6 +12,7 @@
 //! in the log, and waits for the range, which comes with a split or with a snapshot.
 
 mod boundary;
+mod fill;
 mod group;
 mod input;
 mod merge;
@@ -29,6 +30,7 @@ use crate::host::Refusal;
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
 use crate::range::Descriptor;
 pub(crate) use group::changes_members;
+pub(crate) use group::described;
 use group::{Group, introduces};
 pub use input::{Envelope, Input};
 pub use merge::{Ask, Verdict};
@@ -51,6 +53,8 @@ pub struct Machine<L: RaftLog, T> {
     dirty: BTreeSet<GroupId>,
     /// Those that may hold entries back.
     holding: BTreeSet<GroupId>,
+    /// What is known of groups of which this store has no data: the range as it was to be sent.
+    announced: BTreeMap<GroupId, Descriptor>,
     /// Those whose snapshot the host has taken in.
     installed: Vec<GroupId>,
     next_tick: Instant,
@@ -66,6 +70,16 @@ pub struct Opened {
     pub descriptor: Option<Descriptor>,
     /// The last entry whose effects are in the data.
     pub applied: u64,
+    /// It had a range, or was about to, when the process went down with another in its place half way:
+    /// it needs a snapshot.
+    pub is_interrupted: bool,
+}
+
+impl Opened {
+    /// One whose range is still to come.
+    pub(crate) fn without_range(state: GroupState) -> Self {
+        Self { state, descriptor: None, applied: 0, is_interrupted: false }
+    }
 }
 
 /// A group cannot work as the library and the log have it.
@@ -118,6 +132,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             left: left.into_iter().collect(),
             dirty: BTreeSet::new(),
             holding: BTreeSet::new(),
+            announced: BTreeMap::new(),
             installed: Vec::new(),
             next_tick: Instant::ZERO,
             kept_entries: KEPT_ENTRIES,
@@ -226,7 +241,11 @@ impl<L: RaftLog, T> Machine<L, T> {
             }
             Input::Split { left, right } => self.split(*left, right, batch, output)?,
             Input::Installed { descriptor } => {
-                if let Some(held) = self.groups.get_mut(&descriptor.group) {
+                self.outlive(&descriptor, output);
+                let held = self.groups.get_mut(&descriptor.group);
+                if held.as_ref().is_some_and(|held| held.filled_to().is_some()) {
+                    self.filled(*descriptor, output)?;
+                } else if let Some(held) = held {
                     self.installed.push(descriptor.group);
                     held.note_installed(*descriptor);
                 }
@@ -305,7 +324,8 @@ impl<L: RaftLog, T> Machine<L, T> {
                 self.meet(group, message.to, batch)?;
             }
         }
-        if message.get_msg_type() == MessageType::MsgSnapshot && !self.fits(group, &message) {
+        let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+        if is_snapshot && (!self.fits(group, &message) || self.fill(group, &message, output)) {
             return Ok(());
         }
         if let Some(held) = self.at_work(group) {
@@ -318,7 +338,7 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn meet(&mut self, id: GroupId, replica: u64, batch: &mut LogBatch) -> Result<(), Error> {
         let state = GroupState { replica, ..GroupState::new(id) };
         batch.push(id, LogChange::Replica(replica));
-        self.open_group(Opened { state, descriptor: None, applied: 0 })
+        self.open_group(Opened::without_range(state))
     }
 
     /// Has the host remove a group of which this store is no member any more.

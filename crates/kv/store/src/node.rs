@@ -137,6 +137,7 @@ impl Node {
         let overlay = Arc::new(Overlay::new(engine, space_count));
         let ranges = located(&found.groups, &keyspaces, &folder)?;
         let mut host = Host::new(identity.store, Arc::clone(&overlay), keyspaces);
+        host.clear_leftovers().map_err(engine_error)?;
         for (descriptor, _) in &ranges {
             host.open(descriptor.clone()).map_err(engine_error)?;
         }

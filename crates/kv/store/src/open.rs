@@ -13,6 +13,7 @@ use ratatosk_engine::{Batch, Engine, KeyRange, View as _};
 use crate::host::read_applied;
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
 use crate::machine::{self, Opened, begin};
+use crate::mark::Installing;
 use crate::membership::Membership;
 use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Owner, Tombstone};
 
@@ -59,7 +60,8 @@ pub enum Error {
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// Its groups, for [`Machine::open`](crate::machine::Machine::open), those with a range for
-    /// [`Host::open`](crate::host::Host::open), too.
+    /// [`Host::open`](crate::host::Host::open), too, after
+    /// [`Host::clear_leftovers`](crate::host::Host::clear_leftovers).
     pub groups: Vec<Opened>,
     /// Groups that it has left, with the highest number of its replicas.
     pub left: Vec<(GroupId, u64)>,
@@ -117,26 +119,32 @@ pub fn find<L: RaftLog, E: Engine>(
         true => records.begin_anew(engine, &mut states, store, &mut batch)?,
         false => records.check_owner(store)?,
     }
-    let Records { mut descriptors, left, .. } = records;
-    let numbers = descriptors.keys().chain(states.keys()).filter(|group| group.is_first());
+    let Records { mut descriptors, left, installing, .. } = records;
+    let numbers = descriptors
+        .keys()
+        .chain(states.keys())
+        .chain(installing.keys())
+        .filter(|group| group.is_first());
     let last = numbers.max().map_or(0, |group| group.0);
     let is_shared = |held: &Descriptor| held.membership != Membership::alone(asked.store);
-    let is_member = !left.is_empty() || descriptors.values().any(is_shared);
+    let is_member =
+        !left.is_empty() || !installing.is_empty() || descriptors.values().any(is_shared);
     // A store that has or had others beside it is one of a cluster, which has these ranges already.
     let keyspaces = if is_member { &[] } else { asked.keyspaces };
     make(engine, &mut descriptors, last, Asked { keyspaces, ..asked })?;
     let mut found = Found { groups: Vec::new(), left: left.into_iter().collect() };
+    for (group, mark) in installing {
+        let what = What { group, keyspace: &mark.keyspace, replica: mark.replica };
+        let state = check(what, mark.applied, states.remove(&group), &mut batch)?;
+        found.groups.push(Opened { is_interrupted: true, ..Opened::without_range(state) });
+    }
     for (group, descriptor) in descriptors {
         let applied = read_applied(&engine.view(), group)?;
         let replica = descriptor.membership.of_store(store).map_or(0, |replica| replica.id);
-        let state = states.remove(&group);
-        let state = state.unwrap_or(GroupState { replica, ..GroupState::new(group) });
-        if state.replica != replica {
-            let lost = format!("group {} has the log of replica {}", group.0, state.replica);
-            return Err(Trouble::Lost(format!("{lost} and the data of replica {replica}")));
-        }
-        let state = check(&descriptor, applied, state, &mut batch)?;
-        found.groups.push(Opened { state, descriptor: Some(descriptor), applied: applied.index });
+        let what = What { group, keyspace: &descriptor.keyspace, replica };
+        let state = check(what, applied, states.remove(&group), &mut batch)?;
+        let (descriptor, applied) = (Some(descriptor), applied.index);
+        found.groups.push(Opened { descriptor, applied, ..Opened::without_range(state) });
     }
     for (group, state) in states {
         let was_left = found.left.iter().any(|(id, last)| *id == group && *last >= state.replica);
@@ -146,7 +154,7 @@ pub fn find<L: RaftLog, E: Engine>(
         } else if had_data(&state) {
             return Err(Trouble::Lost(format!("group {} has a log and no data", group.0)));
         } else {
-            found.groups.push(Opened { state, descriptor: None, applied: 0 });
+            found.groups.push(Opened::without_range(state));
         }
     }
     if !batch.is_empty() {
@@ -206,14 +214,31 @@ fn make<E: Engine>(
     Ok(())
 }
 
-/// Holds what the log has of a range against what the engine has of it.
+/// What the engine says of a group's replica here.
+#[derive(Copy, Clone)]
+struct What<'a> {
+    group: GroupId,
+    keyspace: &'a str,
+    replica: u64,
+}
+
+/// Holds what the log has of a range against what the engine has of it, or had before it was about to
+/// get the data of another store.
 fn check(
-    descriptor: &Descriptor,
+    what: What<'_>,
     applied: Applied,
-    mut state: GroupState,
+    state: Option<GroupState>,
     batch: &mut LogBatch,
 ) -> Result<GroupState, Trouble> {
-    let Descriptor { keyspace, group, .. } = descriptor;
+    let What { group, keyspace, replica } = what;
+    let mut state = state.unwrap_or(GroupState { replica, ..GroupState::new(group) });
+    if state.replica != replica {
+        let lost = format!("group {} has the log of replica {}", group.0, state.replica);
+        return Err(Trouble::Lost(format!("{lost} and the data of replica {replica}")));
+    }
+    if applied == Applied::default() && !had_data(&state) {
+        return Ok(state);
+    }
     if state.truncated.index < applied.installed {
         // The engine has what came by a snapshot or a split, which is durable first.
         if applied.index > applied.installed {
@@ -226,7 +251,7 @@ fn check(
         state.push_beginning(batch);
         if applied.installed > BEGIN_INDEX {
             state.durable_applied = applied.index;
-            batch.push(*group, LogChange::DurableApplied(applied.index));
+            batch.push(group, LogChange::DurableApplied(applied.index));
         }
     }
     if applied.index < state.durable_applied {
@@ -255,6 +280,8 @@ fn check(
 #[derive(Default)]
 pub(crate) struct Records {
     pub(crate) descriptors: BTreeMap<GroupId, Descriptor>,
+    /// Groups whose data was about to come from another store.
+    installing: BTreeMap<GroupId, Installing>,
     /// Groups that were left, with the highest number of a replica here.
     left: BTreeMap<GroupId, u64>,
     pub(crate) owner: Option<u64>,
@@ -317,6 +344,9 @@ impl Records {
         if let Some(group) = Descriptor::group_of(key) {
             let descriptor = Descriptor::decode(group, value).map_err(|_| group)?;
             self.descriptors.insert(group, descriptor);
+        }
+        if let Some(group) = Installing::group_of(key) {
+            self.installing.insert(group, Installing::decode(value).map_err(|_| group)?);
         }
         if key == Owner::key() {
             self.owner = Some(Owner::decode(value).map_err(|_| GroupId(0))?.0);

@@ -15,7 +15,7 @@ use crate::membership::Membership;
 pub(crate) const META: SpaceId = SpaceId(0);
 
 /// The first byte of every record in [`META`].
-const FORMAT: u8 = 3;
+pub(crate) const FORMAT: u8 = 3;
 const DESCRIPTOR: u8 = b'd';
 const APPLIED: u8 = b'a';
 const TOMBSTONE: u8 = b't';
@@ -98,14 +98,7 @@ impl Descriptor {
     pub(crate) fn encode(&self) -> Bytes {
         let mut into = vec![FORMAT];
         wire::put_bytes(&mut into, self.keyspace.as_bytes());
-        wire::put_bytes(&mut into, &self.boundary.start);
-        match &self.boundary.end {
-            None => into.push(0),
-            Some(end) => {
-                into.push(1);
-                wire::put_bytes(&mut into, end);
-            }
-        }
+        put_boundary(&mut into, &self.boundary);
         wire::put_u64(&mut into, self.version.boundary);
         wire::put_u64(&mut into, self.version.config);
         self.membership.encode(&mut into);
@@ -118,15 +111,9 @@ impl Descriptor {
     pub(crate) fn decode(group: GroupId, data: &[u8]) -> Result<Self, Malformed> {
         let mut parser = started(data)?;
         let keyspace = parser.take_str()?.to_owned();
-        let start = Bytes::copy_from_slice(parser.take_bytes()?);
-        let end = match parser.take_u8()? {
-            0 => None,
-            1 => Some(Bytes::copy_from_slice(parser.take_bytes()?)),
-            _ => return Err(Malformed),
-        };
+        let boundary = take_boundary(&mut parser)?;
         let version = Version { boundary: parser.take_u64()?, config: parser.take_u64()? };
         let membership = Membership::decode(&mut parser)?;
-        let boundary = KeyRange { start, end };
         let edges = Edges { start: parser.take_u64()?, end: parser.take_u64()? };
         let frozen = Frozen::decode(&mut parser)?;
         match parser.is_at_end() {
@@ -173,20 +160,28 @@ impl Applied {
 
     pub(crate) fn encode(self) -> Bytes {
         let mut into = vec![FORMAT];
-        wire::put_u64(&mut into, self.index);
-        wire::put_u64(&mut into, self.term);
-        wire::put_u64(&mut into, self.installed);
+        self.put(&mut into);
         into.into()
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, Malformed> {
         let mut parser = started(data)?;
-        let applied = Self {
+        let applied = Self::take(&mut parser)?;
+        if parser.is_at_end() { Ok(applied) } else { Err(Malformed) }
+    }
+
+    pub(crate) fn put(self, into: &mut Vec<u8>) {
+        for number in [self.index, self.term, self.installed] {
+            wire::put_u64(into, number);
+        }
+    }
+
+    pub(crate) fn take(parser: &mut Parser<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
             index: parser.take_u64()?,
             term: parser.take_u64()?,
             installed: parser.take_u64()?,
-        };
-        if parser.is_at_end() { Ok(applied) } else { Err(Malformed) }
+        })
     }
 }
 
@@ -235,17 +230,39 @@ fn the_number(data: &[u8]) -> Result<u64, Malformed> {
     if parser.is_at_end() { Ok(number) } else { Err(Malformed) }
 }
 
-fn started(data: &[u8]) -> Result<Parser<'_>, Malformed> {
+/// Appends the keys of a range: the first, and the one behind the last.
+pub(crate) fn put_boundary(into: &mut Vec<u8>, boundary: &KeyRange) {
+    wire::put_bytes(into, &boundary.start);
+    match &boundary.end {
+        None => into.push(0),
+        Some(end) => {
+            into.push(1);
+            wire::put_bytes(into, end);
+        }
+    }
+}
+
+pub(crate) fn take_boundary(parser: &mut Parser<'_>) -> Result<KeyRange, Malformed> {
+    let start = Bytes::copy_from_slice(parser.take_bytes()?);
+    let end = match parser.take_u8()? {
+        0 => None,
+        1 => Some(Bytes::copy_from_slice(parser.take_bytes()?)),
+        _ => return Err(Malformed),
+    };
+    Ok(KeyRange { start, end })
+}
+
+pub(crate) fn started(data: &[u8]) -> Result<Parser<'_>, Malformed> {
     let mut parser = Parser::new(data);
     if parser.take_u8()? == FORMAT { Ok(parser) } else { Err(Malformed) }
 }
 
-fn group_of(kind: u8, key: &[u8]) -> Option<GroupId> {
+pub(crate) fn group_of(kind: u8, key: &[u8]) -> Option<GroupId> {
     let group = key.strip_prefix(&[kind])?;
     Some(GroupId(u64::from_be_bytes(group.try_into().ok()?)))
 }
 
-fn meta_key(kind: u8, group: GroupId) -> Bytes {
+pub(crate) fn meta_key(kind: u8, group: GroupId) -> Bytes {
     let mut key = vec![kind];
     key.extend_from_slice(&group.0.to_be_bytes());
     key.into()

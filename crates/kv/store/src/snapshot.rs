@@ -1,20 +1,28 @@
 //! What is sent to a replica that the log cannot bring up to date: a range as a checkpoint has it.
 //!
 //! A view of the engine has the data, what the range is, and how far the data came, all of one moment;
-//! so nothing of the store waits while it is read. What arrives is handed to the receiver's machine
-//! together with the message that announces it, and its host finds it among the
+//! so nothing of the store waits while it is read. A [`sender`] cuts it into the pieces of a
+//! [`stream`], a [`receiver`] stages them in a [`folder`]. When all have come, the message that
+//! announces the data goes to the receiver's machine, and its host finds the data among the
 //! [`Arrivals`](crate::host::Arrivals). KV-011
+
+mod bucket;
+pub mod folder;
+pub mod receiver;
+pub mod sender;
+mod staged;
+pub mod stream;
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
-use ratatosk_engine::{Engine, Error, Overlay, SpaceId, View};
+use ratatosk_engine::{Engine, Error, KeyRange, Overlay, SpaceId, View};
 
 use crate::coprocessor::Keyspaces;
-use crate::host::read_applied;
+use crate::host::{behind, read_applied};
 use crate::log::{GroupId, Truncated};
 use crate::range::{Descriptor, META};
+use crate::snapshot::stream::{Chunk, Filling, Head, Position, SnapshotId};
 
 /// A range as it leaves. While it lives, the engine keeps what it has.
 pub struct Departure<V> {
@@ -64,15 +72,32 @@ impl<V: View> Departure<V> {
         snapshot
     }
 
-    /// Shows every key and value, in the order of the keys.
+    /// Which range it is of, and of which moment.
+    #[must_use]
+    pub fn head(&self, id: SnapshotId) -> Head {
+        Head { id, descriptor: self.descriptor.clone(), at: self.at }
+    }
+
+    /// The pairs behind a place, so many bytes of them or one; `None` if there is none.
     ///
     /// # Errors
-    /// The engine's; what was shown is right.
-    pub fn read(&self, visit: &mut dyn FnMut(Bytes, Bytes)) -> Result<(), Error> {
-        self.view.scan(self.space, &self.descriptor.boundary, &mut |key, value| {
-            visit(Bytes::copy_from_slice(key), value.clone());
-            ControlFlow::Continue(())
-        })
+    /// The engine's.
+    pub fn chunk(
+        &self,
+        id: SnapshotId,
+        place: &Position,
+        bytes_max: usize,
+    ) -> Result<Option<Chunk>, Error> {
+        let KeyRange { start, end } = self.descriptor.boundary.clone();
+        let start = if place.chunks == 0 { start } else { behind(&place.last_key).max(start) };
+        let mut filling = Filling::new(bytes_max);
+        self.view.scan(self.space, &KeyRange { start, end }, &mut |key, value| match filling
+            .push(key, value)
+        {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        })?;
+        Ok(filling.finish(id, place.chunks))
     }
 }
 

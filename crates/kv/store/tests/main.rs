@@ -1,8 +1,10 @@
 //! The store from outside.
 
 mod damage;
+mod dataless;
 mod fixture;
 mod group;
+mod install;
 mod log;
 mod machine;
 mod merge;
@@ -10,3 +12,4 @@ mod model;
 mod node;
 mod open;
 mod recover;
+mod snapshot;

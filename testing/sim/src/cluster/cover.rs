@@ -1,9 +1,12 @@
-//! The oracle of the keyspace: each key is in one range. KV-013, KV-018
+//! The oracle of the keyspace: each key is in one range, and no store has a key that is in none of its
+//! ranges. KV-013, KV-018, KV-019
 
 use std::collections::BTreeMap;
 
+use ratatosk_engine::KeyRange;
 use ratatosk_store::range::{Descriptor, Fate};
 
+use super::register;
 use super::store::Store;
 
 /// The ranges as the stores know them, each as whoever knows it best.
@@ -38,5 +41,16 @@ pub(super) fn check<'a>(
     match next {
         None if !ranges.is_empty() => Ok(ranges),
         _ => Err(format!("the ranges end at {next:?}")),
+    }
+}
+
+/// Whether a store has data of its ranges only, and all of it: what is left of others would come to
+/// light in the next range that has these keys.
+pub(super) fn check_data(store: &Store) -> Result<(), String> {
+    let content = store.content(&KeyRange::all());
+    let is_ranges = |key: &[u8]| store.ranges().any(|range| range.boundary.contains(key));
+    match content.iter().find(|(key, _)| !is_ranges(key)) {
+        Some((key, _)) => Err(format!("{key:?} is left in a store: {:?}", store.states())),
+        None => register::check(content).map_err(|what| format!("{what}: {:?}", store.states())),
     }
 }

@@ -15,7 +15,7 @@ impl Cluster {
         }
         let number = 1 + self.faults.below(self.stores.len()) as u64;
         self.outcome.faults += 1;
-        match self.faults.below(6) {
+        match self.faults.below(7) {
             0..=1 => self.crash(number)?,
             2 => {
                 let count = self.faults.below(6);
@@ -25,6 +25,13 @@ impl Cluster {
                 }
             }
             3..=4 => self.part(number),
+            5 => {
+                let writes = self.faults.below(40);
+                if let Some(place) = self.stores.get(&number) {
+                    place.disk.folder.fill_after(writes);
+                    self.trace.note(&format!("{number}: no room for snapshots soon"));
+                }
+            }
             _ => {
                 let rate = 3 + self.faults.below(20);
                 self.network.lose(rate);
@@ -73,6 +80,8 @@ impl Cluster {
         if place.store.take().is_none() && !place.disk.power.is_gone() {
             return Ok(());
         }
+        place.disk.folder.mend();
+        place.send_at = None;
         let lost = place.disk.crash(crash, &mut self.faults);
         self.trace.note(&format!("{number}: down: {crash:?}{lost}"));
         self.after(span, Happening::Starts { store: number });
@@ -87,6 +96,7 @@ impl Cluster {
         for number in 1..=self.plan.stores {
             if let Some(place) = self.stores.get_mut(&number) {
                 place.disk.power.mend();
+                place.disk.folder.mend();
             }
             self.wake(number, Work::Log);
         }

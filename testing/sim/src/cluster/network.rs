@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
-use ratatosk_store::log::{GroupId, Truncated};
+use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{Ask, Envelope, Verdict};
+use ratatosk_store::snapshot::sender::{Parcel, Receipt};
 use ratatosk_testkit::dice::Dice;
 
 /// What one store sends another.
@@ -13,12 +13,10 @@ use ratatosk_testkit::dice::Dice;
 pub(super) enum Packet {
     /// What the library says.
     Raft(Envelope),
-    /// The same, with the data of a range.
-    Snapshot { envelope: Envelope, at: Truncated, data: Vec<(Bytes, Bytes)> },
-    /// A snapshot has come.
-    Arrived { group: GroupId, replica: u64 },
-    /// A snapshot may have got lost: what its sender tells itself after a while.
-    Missed { group: GroupId, replica: u64 },
+    /// A part of a range's data.
+    Parcel(Parcel),
+    /// How far that has come.
+    Receipt(Receipt),
     /// A replica asks what became of it.
     Asks(Ask),
     /// What the sender knows of that.
@@ -59,26 +57,17 @@ impl Network {
     }
 
     /// When a packet comes, once for each time that it does.
-    pub(super) fn carry(
-        &mut self,
-        from: u64,
-        to: u64,
-        packet: &Packet,
-        is_faulty: bool,
-    ) -> Vec<Duration> {
+    pub(super) fn carry(&mut self, from: u64, to: u64, is_faulty: bool) -> Vec<Duration> {
         let is_lost = self.rate > 0 && self.dice.once_in(self.rate);
         if is_lost || self.cut.contains(&(from, to)) {
             return Vec::new();
         }
         let is_twice = is_faulty && self.dice.once_in(50);
-        (0..=usize::from(is_twice)).map(|_| self.span(packet, is_faulty)).collect()
+        (0..=usize::from(is_twice)).map(|_| self.span(is_faulty)).collect()
     }
 
-    fn span(&mut self, packet: &Packet, is_faulty: bool) -> Duration {
-        let least = match packet {
-            Packet::Snapshot { .. } => Duration::from_millis(5),
-            _ => Duration::from_micros(100),
-        };
+    fn span(&mut self, is_faulty: bool) -> Duration {
+        let least = Duration::from_micros(100);
         // Now and then one is overtaken by many.
         let most = match is_faulty && self.dice.once_in(40) {
             true => Duration::from_millis(400),

@@ -69,6 +69,26 @@ pub(super) fn lists(
     Ok(lists)
 }
 
+/// Whether every key has as many values as it says.
+///
+/// # Errors
+/// One that has not.
+pub(super) fn check(content: Vec<(Bytes, Bytes)>) -> Result<(), String> {
+    let counts = content.iter().filter(|(key, _)| !key.contains(&MARK));
+    let counts: Vec<_> = counts.cloned().collect();
+    let lists = lists(content)?;
+    if counts.len() != lists.len() {
+        return Err(format!("{} keys have values, {} a count", lists.len(), counts.len()));
+    }
+    for (key, count) in counts {
+        let held = lists.get(&*String::from_utf8_lossy(&key)).map(|list| list.len() as u64);
+        if held != answer(&count) {
+            return Err(format!("{key:?} has {held:?} values, and says {:?}", answer(&count)));
+        }
+    }
+    Ok(())
+}
+
 impl Coprocessor for Register {
     fn reset(&mut self, _boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
         Ok(())

@@ -2,29 +2,46 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
-use ratatosk_engine::{Error, KeyRange, Overlay, SpaceId};
+use ratatosk_engine::{Engine, KeyRange, Overlay, SpaceId};
 use ratatosk_store::command::{self, Commands, Order};
-use ratatosk_store::host::{self, Answered, Arrivals, Done, Host, Refusal};
-use ratatosk_store::log::{GroupId, Truncated};
+use ratatosk_store::host::{self, Answered, Done, Host, Refusal};
+use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output, Verdict};
 use ratatosk_store::open;
 use ratatosk_store::range::Descriptor;
-use ratatosk_store::snapshot::{Departure, depart};
+use ratatosk_store::snapshot::depart;
+use ratatosk_store::snapshot::receiver::{self, Receiver, Shelf};
+use ratatosk_store::snapshot::sender::{self, Dispatch, Sender};
 
 use super::agreement::Agreement;
 use super::network::Packet;
-use super::register::{self, KEYSPACE};
+use super::register;
 use crate::disk::Disk;
 use crate::engine::{SPACES, SimEngine};
+use crate::folder::{SimFile, SimFolder};
 use crate::log::SimLog;
 use crate::planted::Planted;
 
 /// So few entries are kept for others that some need snapshots.
 const KEPT_ENTRIES: u64 = 20;
+/// So little is in a chunk and in a batch that crashes come in the middle of both.
+const CHUNK_BYTES: usize = 300;
+const BATCH_BYTES: usize = 150;
+const LIMITS: sender::Config = sender::Config {
+    chunk_bytes: CHUNK_BYTES,
+    window: 3,
+    bytes_per_second: 1 << 20,
+    streams_max: 2,
+    waiting_max: 8,
+    view_life: Duration::from_secs(3),
+    patience: Duration::from_millis(100),
+    stall_max: Duration::from_millis(1_500),
+};
 
 /// Who waits for an answer: a caller's operation, or an order.
 pub(super) type Ticket = u64;
@@ -41,6 +58,20 @@ pub(super) enum Work {
     Apply,
     /// The engine takes what was applied.
     Checkpoint,
+    /// Snapshots are sent.
+    Send,
+}
+
+/// How a store begins.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Start {
+    pub(super) number: u64,
+    /// How many stores there are.
+    pub(super) stores: u64,
+    pub(super) now: Instant,
+    /// How often it was started before.
+    pub(super) life: u64,
+    pub(super) planted: Option<Planted>,
 }
 
 /// What came of a turn.
@@ -51,6 +82,7 @@ pub(super) struct Did {
     pub(super) notes: Vec<String>,
     pub(super) changes: u64,
     pub(super) merges: u64,
+    pub(super) snapshots: u64,
 }
 
 /// The store does not go on.
@@ -66,24 +98,18 @@ pub(super) struct Store {
     host: Host<SimEngine>,
     inputs: Vec<Input<Ticket>>,
     events: Vec<Event<Ticket>>,
-    arrived: Arrived,
-    departures: BTreeMap<GroupId, Departure<<SimEngine as ratatosk_engine::Engine>::View>>,
+    sender: Sender<<SimEngine as Engine>::View>,
+    receiver: Receiver<SimFolder>,
+    shelf: Shelf<SimFile>,
+    cut_off: Vec<GroupId>,
     applied: BTreeMap<GroupId, u64>,
     planted: Option<Planted>,
 }
 
-/// Data of snapshots that have come.
-#[derive(Debug, Default)]
-struct Arrived(BTreeMap<(GroupId, u64, u64), Vec<(Bytes, Bytes)>>);
-
 impl Store {
-    /// Opens what is on the disk, or makes a store there, one of so many; the first makes the ranges, too.
-    pub(super) fn open(
-        number: u64,
-        stores: u64,
-        disk: &mut Disk,
-        planted: Option<Planted>,
-    ) -> Result<Self, Stopped> {
+    /// Opens what is on the disk, or makes a store there; the first makes the ranges, too.
+    pub(super) fn open(start: Start, disk: &mut Disk) -> Result<Self, Stopped> {
+        let Start { number, stores, now, life, planted } = start;
         let engine = disk.engine.clone();
         let names = register::keyspaces().names();
         let keyspaces = if number == 1 { &names[..] } else { &[] };
@@ -91,7 +117,13 @@ impl Store {
         let found = open::find(&*disk.log, &engine, asked).map_err(stopped)?;
         disk.has_identity = true;
         let overlay = Arc::new(Overlay::new(engine, SPACES));
-        let mut host = Host::new(number, Arc::clone(&overlay), register::keyspaces());
+        let host = Host::new(number, Arc::clone(&overlay), register::keyspaces());
+        let mut host = host.with_batches(BATCH_BYTES);
+        host.clear_leftovers().map_err(stopped)?;
+        let receiver = Receiver::open(disk.folder.clone(), receiver::Config::default());
+        let receiver = receiver.map_err(stopped)?;
+        let cut_off = found.groups.iter().filter(|opened| opened.is_interrupted);
+        let cut_off = cut_off.map(|opened| opened.state.group).collect();
         let mut applied = BTreeMap::new();
         for opened in &found.groups {
             if let Some(descriptor) = &opened.descriptor {
@@ -110,8 +142,10 @@ impl Store {
             host,
             inputs: Vec::new(),
             events: Vec::new(),
-            arrived: Arrived::default(),
-            departures: BTreeMap::new(),
+            sender: Sender::new(number, life << 32, now, LIMITS),
+            shelf: receiver.shelf(),
+            receiver,
+            cut_off,
             applied,
             planted,
         })
@@ -127,6 +161,16 @@ impl Store {
 
     pub(super) fn next_tick(&self) -> Option<Instant> {
         self.machine.next_tick()
+    }
+
+    /// When it has to send something, unless it is told something before.
+    pub(super) fn next_send(&self, now: Instant) -> Option<Instant> {
+        self.sender.next_due(now).into_iter().chain(self.receiver.next_due()).min()
+    }
+
+    /// Ranges that were half there when it was opened.
+    pub(super) fn cut_off(&self) -> &[GroupId] {
+        &self.cut_off
     }
 
     /// The ranges that it has, as applied.
@@ -199,38 +243,45 @@ impl Store {
     }
 
     /// Takes a packet; answers what the sender is to be told.
-    pub(super) fn receive(&mut self, from: u64, packet: Packet) -> Option<Packet> {
-        let (envelope, told) = match packet {
-            Packet::Raft(envelope) => (envelope, None),
-            Packet::Snapshot { envelope, at, data } => {
-                let Envelope { group, ref message } = envelope;
-                self.arrived.0.insert((group, at.index, at.term), data);
-                let replica = message.to;
-                (envelope, Some(Packet::Arrived { group, replica }))
+    pub(super) fn receive(&mut self, now: Instant, from: u64, packet: Packet) -> Option<Packet> {
+        let input = match packet {
+            Packet::Raft(envelope) => Input::Message { from, envelope: Box::new(envelope) },
+            Packet::Parcel(parcel) => {
+                let wants = |envelope: &Envelope| self.machine.wants(envelope);
+                let taken = self.receiver.take(now, from, parcel, wants);
+                let message = taken.message.map(|envelope| Input::Message { from, envelope });
+                self.inputs.extend(message);
+                return taken.receipt.map(Packet::Receipt);
             }
-            Packet::Arrived { group, replica } => {
-                self.inputs.push(Input::SnapshotSent { group, to: replica, arrived: true });
+            Packet::Receipt(receipt) => {
+                let mut dispatch = Dispatch::default();
+                self.sender.take(now, from, receipt, &mut dispatch);
+                self.hear(dispatch);
                 return None;
             }
-            Packet::Missed { group, replica } => {
-                self.inputs.push(Input::SnapshotSent { group, to: replica, arrived: false });
-                return None;
-            }
-            Packet::Asks(ask) => {
-                self.inputs.push(Input::Asked { from, ask });
-                return None;
-            }
-            Packet::Tells { group, replica, verdict } => {
-                self.inputs.push(Input::Told { group, replica, verdict });
-                return None;
-            }
-            Packet::Urges { group, order } => {
-                self.inputs.push(Input::Urged { group, order });
-                return None;
-            }
+            Packet::Asks(ask) => Input::Asked { from, ask },
+            Packet::Tells { group, replica, verdict } => Input::Told { group, replica, verdict },
+            Packet::Urges { group, order } => Input::Urged { group, order },
         };
-        self.inputs.push(Input::Message { from, envelope: Box::new(envelope) });
-        told
+        self.inputs.push(input);
+        None
+    }
+
+    /// Tells the machine which streams have ended; answers what is to be sent.
+    fn hear(&mut self, dispatch: Dispatch) -> Vec<(u64, Packet)> {
+        let sent = |(group, to, arrived)| Input::SnapshotSent { group, to, arrived };
+        self.inputs.extend(dispatch.ended.into_iter().map(sent));
+        let parcels = dispatch.parcels.into_iter();
+        parcels.map(|(to, parcel)| (to, Packet::Parcel(parcel))).collect()
+    }
+
+    /// Snapshots go on their way.
+    pub(super) fn send(&mut self, now: Instant) -> Result<Did, Stopped> {
+        let (mut did, mut dispatch) = (Did::default(), Dispatch::default());
+        self.sender.poll(now, &mut dispatch).map_err(stopped)?;
+        self.receiver.poll(now);
+        did.packets.extend(self.hear(dispatch));
+        Ok(did)
     }
 
     /// The machine steps.
@@ -239,24 +290,29 @@ impl Store {
         let mut output = Output::default();
         let inputs = std::mem::take(&mut self.inputs);
         self.machine.step(now, inputs, &mut output).map_err(stopped)?;
+        self.receiver.settle(&output.events);
+        for event in &output.events {
+            if let Event::Follows { group } = event {
+                self.sender.forget(*group);
+            }
+        }
         self.events.append(&mut output.events);
-        let mut did = Did::default();
+        let (mut did, mut dispatch) = (Did::default(), Dispatch::default());
         for group in output.snapshots {
             let departure = depart(&self.overlay, &register::keyspaces(), group);
             if let Some(departure) = departure.map_err(stopped)? {
                 let snapshot = Box::new(departure.snapshot());
                 self.inputs.push(Input::Snapshot { group, snapshot });
-                self.departures.insert(group, departure);
+                self.sender.keep(now, departure);
             }
         }
         for (to, envelope) in output.messages {
-            let is_snapshot = envelope.message.get_msg_type() == MessageType::MsgSnapshot;
-            let packet = match is_snapshot {
-                false => Some(Packet::Raft(envelope)),
-                true => self.send_off(envelope, &mut did)?,
-            };
-            did.packets.extend(packet.map(|packet| (to, packet)));
+            match envelope.message.get_msg_type() {
+                MessageType::MsgSnapshot => self.sender.send(to, envelope, &mut dispatch),
+                _ => did.packets.push((to, Packet::Raft(envelope))),
+            }
         }
+        did.packets.extend(self.hear(dispatch));
         for ask in output.asks {
             let others = (1..=self.stores).filter(|other| *other != self.number);
             did.packets.extend(others.map(|to| (to, Packet::Asks(ask.clone()))));
@@ -270,20 +326,10 @@ impl Store {
         Ok(did)
     }
 
-    /// Packs the data that a snapshot's message announces.
-    fn send_off(&mut self, envelope: Envelope, did: &mut Did) -> Result<Option<Packet>, Stopped> {
-        let (group, to) = (envelope.group, envelope.message.to);
-        let metadata = envelope.message.get_snapshot().get_metadata();
-        let at = Truncated { index: metadata.index, term: metadata.term };
-        let departure = self.departures.get(&group).filter(|held| held.at() == at);
-        let Some(departure) = departure else {
-            self.inputs.push(Input::SnapshotSent { group, to, arrived: false });
-            return Ok(None);
-        };
-        let mut data = Vec::new();
-        departure.read(&mut |key, value| data.push((key, value))).map_err(stopped)?;
-        did.notes.push(format!("sends {} keys of {group:?} at {at:?}", data.len()));
-        Ok(Some(Packet::Snapshot { envelope, at, data }))
+    /// Whether the data of a range comes or goes with the next so many events.
+    pub(super) fn moves_data(&self, count: usize) -> bool {
+        let mut next = self.events.iter().take(count);
+        next.any(|event| matches!(event, Event::Install { .. } | Event::Remove { .. }))
     }
 
     /// The host carries out so many events.
@@ -306,8 +352,9 @@ impl Store {
                     did.notes.push(format!("leads {group:?} in term {term}"));
                     agreement.note_leader(*group, *term, self.number).map_err(Stopped)?;
                 }
-                Event::Install { descriptor, at } => {
-                    did.notes.push(format!("installs {:?} at {at:?}", descriptor.group));
+                Event::Install { descriptor, at, keeps_log } => {
+                    let log = if *keeps_log { " below its log" } else { "" };
+                    did.notes.push(format!("installs {:?} at {at:?}{log}", descriptor.group));
                 }
                 Event::Remove { group, replica } => {
                     did.notes.push(format!("leaves {group:?} as {replica}"));
@@ -315,8 +362,15 @@ impl Store {
                 Event::Refused { .. } | Event::Follows { .. } => {}
             }
         }
+        let installed = events.iter().filter_map(|event| match event {
+            Event::Install { descriptor, at, .. } => Some((descriptor.group, at.index)),
+            _ => None,
+        });
+        let installed: Vec<_> = installed.collect();
         let mut done = Done::default();
-        self.host.run(events, &self.arrived, &mut done).map_err(stopped)?;
+        self.host.run(events, &self.shelf, &mut done).map_err(stopped)?;
+        did.snapshots += installed.len() as u64;
+        self.applied.extend(installed);
         let answered = |Answered { ticket, answers }| (ticket, answers);
         did.answered.extend(done.answered.into_iter().map(answered));
         for input in &done.inputs {
@@ -353,12 +407,10 @@ impl Store {
                 }
             }
             Input::Installed { descriptor } => {
-                let group = descriptor.group;
-                let at = self.arrived.0.keys().filter(|(held, ..)| *held == group).map(|key| key.1);
-                self.applied.insert(group, at.max().unwrap_or(0));
-                self.arrived.0.retain(|(held, ..), _| *held != group);
+                self.receiver.installed(descriptor.group);
             }
-            Input::Removed { group, .. } => {
+            Input::Removed { group, replica } => {
+                self.receiver.leave(*group, *replica);
                 self.applied.remove(group);
             }
             _ => {}
@@ -377,24 +429,7 @@ impl Store {
             Input::Checkpointed { group, index }
         });
         self.inputs.extend(told);
-        self.departures.clear();
         Ok(Did::default())
-    }
-}
-
-impl Arrivals for Arrived {
-    fn read(
-        &self,
-        group: GroupId,
-        at: Truncated,
-        visit: &mut dyn FnMut(Bytes, Bytes),
-    ) -> Result<(), Error> {
-        let Some(data) = self.0.get(&(group, at.index, at.term)) else {
-            let detail = format!("the snapshot of {group:?} at {at:?} did not come to {KEYSPACE}");
-            return Err(Error::Corrupt { detail });
-        };
-        data.iter().for_each(|(key, value)| visit(key.clone(), value.clone()));
-        Ok(())
     }
 }
 

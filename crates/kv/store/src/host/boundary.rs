@@ -3,11 +3,12 @@
 use raft::eraftpb::Entry;
 use ratatosk_engine::{Engine, Error};
 
-use super::range::{clear, corrupt};
+use super::range::corrupt;
 use super::{Done, Host, Refusal, Turn, read_tombstone};
 use crate::command::Order;
 use crate::log::{GroupId, Truncated};
 use crate::machine::Input;
+use crate::mark::Removing;
 use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Tombstone};
 
 impl<E: Engine> Host<E> {
@@ -74,19 +75,20 @@ impl<E: Engine> Host<E> {
         if let Some(range) = self.ranges.get_mut(&group) {
             range.descriptor = left.clone();
         }
-        let boundary = right.boundary.clone();
+        let Descriptor { keyspace, boundary, .. } = right.clone();
+        let mark = (!stays).then_some(Removing { keyspace, boundary });
+        if let Some(mark) = &mark {
+            turn.changes.put(META, Removing::key(right.group), mark.encode());
+        }
         let told = stays.then(|| Box::new(right.clone()));
         done.inputs.push(Input::Split { left: Box::new(left), right: told });
         self.show(turn, done);
         if let Some(range) = self.ranges.get_mut(&group) {
             range.reset(&self.overlay)?;
         }
-        if stays {
-            self.open(right)?;
-        } else if let Some(space) = self.keyspaces.space(&right.keyspace) {
-            clear(&self.overlay.view(), space, &boundary, &mut turn.changes)?;
-        }
-        Ok(())
+        let Some(mark) = mark else { return self.open(right) };
+        self.overlay.checkpoint()?;
+        self.clear(right.group, &mark)
     }
 
     /// One range takes the place of two. The data stays where it is: the machine has seen to it that the

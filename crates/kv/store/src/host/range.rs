@@ -1,12 +1,11 @@
 //! A range as the host has it.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use raft::eraftpb::Entry;
-use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View};
+use ratatosk_engine::{Batch, Engine, Error, Overlay, SpaceId};
 
 use crate::coprocessor::{Coprocessor, Position, SpaceReader, Writer};
 use crate::log::GroupId;
@@ -66,17 +65,4 @@ impl Range {
 /// What an entry of a group does not make sense for.
 pub(super) fn corrupt(entry: &Entry, group: GroupId, what: &str) -> Error {
     Error::Corrupt { detail: format!("entry {} of group {} {what}", entry.index, group.0) }
-}
-
-/// Removes every key of an interval.
-pub(super) fn clear(
-    view: &impl View,
-    space: SpaceId,
-    keys: &KeyRange,
-    changes: &mut Batch,
-) -> Result<(), Error> {
-    view.scan(space, keys, &mut |key, _| {
-        changes.remove(space, Bytes::copy_from_slice(key));
-        ControlFlow::Continue(())
-    })
 }

@@ -2,7 +2,7 @@
 
 use raft::eraftpb::Message;
 
-use super::group::described;
+use super::group::{Group, described};
 use super::{Error, Event, Machine, Opened, Output, begin};
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Truncated};
 use crate::range::{BEGIN_INDEX, BEGIN_TERM, Descriptor};
@@ -14,7 +14,13 @@ impl<L: RaftLog, T> Machine<L, T> {
         let Some(descriptor) = described(group, message.get_snapshot()) else { return false };
         let replica = descriptor.membership.of_store(self.store).map(|replica| replica.id);
         let mut others = self.groups.iter().filter(|(id, _)| **id != group);
-        replica == Some(message.to) && !others.any(|(_, held)| held.is_in_the_way_of(&descriptor))
+        // What it has taken in elsewhere goes with it, unless another range here still takes that in.
+        let is_awaited =
+            |held: &Descriptor| held.overlaps(&descriptor) && self.is_awaited(held, group);
+        let is_in_the_way = |held: &Group<L, T>| {
+            held.is_in_the_way_of(&descriptor) || held.descriptor.as_ref().is_some_and(is_awaited)
+        };
+        replica == Some(message.to) && !others.any(|(_, held)| is_in_the_way(held))
     }
 
     pub(super) fn split(
@@ -49,7 +55,8 @@ impl<L: RaftLog, T> Machine<L, T> {
             begin(&mut state, Truncated { index: BEGIN_INDEX, term: BEGIN_TERM });
             state.push_beginning(batch);
         }
-        self.open_group(Opened { state, descriptor: Some(*right), applied: BEGIN_INDEX })?;
+        let (descriptor, applied) = (Some(*right), BEGIN_INDEX);
+        self.open_group(Opened { descriptor, applied, ..Opened::without_range(state) })?;
         if leads && let Some(held) = self.groups.get_mut(&id) {
             // Whoever led both leads both: the others would wait for a timeout.
             let campaign = held.raft.campaign();
@@ -80,6 +87,7 @@ impl<L: RaftLog, T> Machine<L, T> {
                 held.give_up(output);
             }
             self.dirty.remove(&group);
+            self.announced.remove(&group);
             batch.push(group, LogChange::Destroy);
         }
     }

@@ -1,21 +1,22 @@
 //! One Raft group of the node: the library's state, and who waits for what.
 
+mod dataless;
 mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
-use raft::{RawNode, Ready, StateRole};
+use raft::{ProgressState, RawNode, Ready, StateRole};
 use ratatosk_engine::wire;
 
 use super::{Ask, Committed, Envelope, Error, Event, Opened, Output};
 use crate::command;
 use crate::host::Refusal;
-use crate::log::{GroupId, GroupLog, GroupState, RaftLog};
+use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
 use crate::membership::{Membership, Target};
 use crate::range::{Descriptor, Fate};
-pub(super) use snapshot::described;
+pub(crate) use snapshot::described;
 
 /// Ticks without a word from the leader before an election; at most half as many more.
 const ELECTION_TICKS: usize = 10;
@@ -49,6 +50,10 @@ pub(super) struct Group<L: RaftLog, T> {
     peers: BTreeMap<u64, u64>,
     /// What the library waits for while the host takes in a snapshot. It is told nothing else until then.
     installing: Option<Ready>,
+    /// Nothing but a snapshot brings the data that it lacks: with this entry's effects, at least.
+    needs_data: Option<u64>,
+    /// The host takes in data below the log, which ends with this entry.
+    filling: Option<Truncated>,
     /// The range as it will be then.
     incoming: Option<Descriptor>,
     /// The host has taken it in.
@@ -73,7 +78,7 @@ struct Proposal<T> {
 
 impl<L: RaftLog, T> Group<L, T> {
     pub(super) fn open(log: &Arc<L>, store: u64, opened: Opened) -> Result<Self, Error> {
-        let Opened { mut state, descriptor, applied } = opened;
+        let Opened { mut state, descriptor, applied, is_interrupted } = opened;
         let (id, replica) = (state.group, state.replica);
         if state.last_index < applied || state.last_index < state.hard_state.commit {
             let applied = applied.max(state.hard_state.commit);
@@ -113,6 +118,8 @@ impl<L: RaftLog, T> Group<L, T> {
             proposals: VecDeque::new(),
             peers: BTreeMap::new(),
             installing: None,
+            needs_data: is_interrupted.then_some(0),
+            filling: None,
             incoming: None,
             installed: None,
             is_leaving: false,
@@ -132,7 +139,7 @@ impl<L: RaftLog, T> Group<L, T> {
 
     /// Whether it can take messages and time now.
     pub(super) fn is_at_work(&self) -> bool {
-        !self.is_leaving && self.installing.is_none()
+        !self.is_leaving && self.installing.is_none() && self.filling.is_none()
     }
 
     /// Whether it has, or is about to have, a key that a range has, too.
@@ -216,7 +223,7 @@ impl<L: RaftLog, T> Group<L, T> {
         raft.set_randomized_election_timeout(ELECTION_TICKS + more);
     }
 
-    pub(super) fn step(&mut self, from: u64, message: Message) {
+    pub(super) fn step(&mut self, from: u64, mut message: Message) {
         let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership);
         if members.is_none_or(|members| members.replica(message.from).is_none()) {
             self.peers.insert(message.from, from);
@@ -229,9 +236,14 @@ impl<L: RaftLog, T> Group<L, T> {
         {
             self.quiet_ticks = 0;
         }
+        if self.has_more_than(&message) {
+            return;
+        }
         // Of a peer that is none any more, or older than what is known: as if it was lost on its way.
         let incoming = described(self.id, message.get_snapshot());
+        self.wait_for_data(&mut message);
         let _ = self.raft.step(message);
+        self.ask_for_data();
         if self.has_snapshot() {
             self.incoming = incoming;
         }
@@ -289,10 +301,10 @@ impl<L: RaftLog, T> Group<L, T> {
         self.leave_joint();
         self.quiet_ticks = if self.leads() { 0 } else { self.quiet_ticks + 1 };
         self.waiting_ticks = if self.waits_for_split() { self.waiting_ticks + 1 } else { 0 };
-        if self.waiting_ticks > 0 && self.waiting_ticks.is_multiple_of(WAITING_TICKS) {
+        if self.waiting_ticks >= WAITING_TICKS {
             // The range that was to be split may have been replaced by a snapshot, without its other
-            // part. Where there is no leader to ask it is asked again later.
-            let _ = self.raft.request_snapshot();
+            // part.
+            self.need_data(0);
         }
         if self.quiet_ticks > QUIET_TICKS && self.quiet_ticks.is_multiple_of(ASK_TICKS) {
             output.asks.push(self.ask());
@@ -345,7 +357,11 @@ impl<L: RaftLog, T> Group<L, T> {
             return behind;
         }
         let matched = progress.iter().map(|(_, held)| held.matched).min().unwrap_or(0);
-        matched.min(durable).max(behind)
+        // Or who is being sent a snapshot would need another one after it. It has come, or failed, in
+        // bounded time.
+        let awaited = progress.iter().filter(|(_, held)| held.state == ProgressState::Snapshot);
+        let awaited = awaited.map(|(_, held)| held.pending_snapshot).min();
+        matched.min(durable).max(behind).min(awaited.unwrap_or(u64::MAX))
     }
 
     pub(super) fn transfer(&mut self, store: u64) {

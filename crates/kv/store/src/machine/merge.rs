@@ -182,11 +182,33 @@ impl<L: RaftLog, T> Machine<L, T> {
     /// Whether a range that was taken in elsewhere may be needed here for that: by one to its left, which
     /// is behind, or by one of which nothing is known yet.
     fn may_be_needed(&self, right: &Descriptor) -> bool {
-        self.groups.values().any(|held| match &held.descriptor {
+        self.groups.iter().any(|(id, held)| match &held.descriptor {
             _ if !held.is_at_work() => true,
-            None => true,
+            None => self.announced.get(id).is_none_or(|left| {
+                // It takes in what lies to its right only, and what it has had no part in yet.
+                let (start, other) = (&left.boundary.start, &right.boundary.start);
+                start < other && !left.boundary.contains(other)
+            }),
             Some(left) => left.is_followed_by(right),
         })
+    }
+
+    /// Whether a range here ends where another begins, and may still have to take it in; but for that of
+    /// a group that comes as a whole.
+    pub(super) fn is_awaited(&self, right: &Descriptor, whole: GroupId) -> bool {
+        self.descriptors().any(|left| left.group != whole && left.is_followed_by(right))
+    }
+
+    /// Has those go whose data a range has that has come, and that were a part of it elsewhere.
+    pub(super) fn outlive(&mut self, whole: &Descriptor, output: &mut Output<T>) {
+        let parts =
+            self.announced.iter().filter(|(_, part)| whole.fate_of(part) == Some(Fate::Merged));
+        for group in parts.map(|(group, _)| *group).collect::<Vec<_>>() {
+            let held = self.groups.get(&group).filter(|held| held.descriptor.is_none());
+            if let Some(replica) = held.map(|held| held.replica) {
+                self.leave(group, replica, output);
+            }
+        }
     }
 
     /// Hands over the entries that waited for another range to come so far.
@@ -208,7 +230,8 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn may_go_on(&mut self, id: GroupId) -> bool {
         let Some(held) = self.groups.get(&id) else { return false };
         let Some(merge) = held.first_held() else { return false };
-        if held.applied() + 1 < merge.index {
+        let index = merge.index;
+        if held.applied() + 1 < index {
             return false;
         }
         let Ok((version, Order::Merge(right))) = command::parse(&merge.data) else { return true };
@@ -216,10 +239,20 @@ impl<L: RaftLog, T> Machine<L, T> {
         let is_void =
             left.is_none_or(|left| left.version != version || left.take_in(&right).is_none());
         let Some(frozen) = right.frozen.filter(|_| !is_void) else { return true };
-        let Some(other) = self.groups.get_mut(&right.group) else { return true };
-        if !other.is_at_work() || other.has_snapshot() {
+        let other = self.groups.get_mut(&right.group);
+        if other.as_ref().is_some_and(|other| !other.is_at_work() || other.has_snapshot()) {
             return false;
         }
+        let Some(other) = other.filter(|other| other.descriptor.is_some()) else {
+            // It lost its data when it had agreed already, or has made room for what it became a part of.
+            // Others carry the merge out, and send the whole.
+            self.announced.insert(right.group, *right);
+            if let Some(held) = self.groups.get_mut(&id) {
+                held.step_aside();
+                held.need_data(index);
+            }
+            return false;
+        };
         if other.applied() >= frozen.at.index {
             // It is the host's from here on.
             other.is_leaving = true;

@@ -56,6 +56,8 @@ pub enum Event<T> {
         descriptor: Box<Descriptor>,
         /// The last entry whose effects are in the data.
         at: Truncated,
+        /// The log has the entries behind it, and is not to begin anew.
+        keeps_log: bool,
     },
     /// This store is no member of the group any more: what it has of it goes.
     Remove {

@@ -31,7 +31,8 @@ impl<L: RaftLog, T> Group<L, T> {
         for (_, ticket) in self.held.drain(..) {
             ticket.into_iter().for_each(|ticket| output.refuse(ticket, Refusal::Lost));
         }
-        output.events.push(Event::Install { descriptor: Box::new(descriptor), at });
+        let (descriptor, keeps_log) = (Box::new(descriptor), false);
+        output.events.push(Event::Install { descriptor, at, keeps_log });
         self.installing = Some(ready);
         Ok(())
     }
@@ -44,7 +45,7 @@ impl<L: RaftLog, T> Group<L, T> {
     /// If the host has the data of a snapshot: what the library waits for, and where the log begins.
     pub(in crate::machine) fn take_installed(&mut self) -> Option<(Ready, Truncated)> {
         let descriptor = self.installed.take()?;
-        self.incoming = None;
+        (self.incoming, self.needs_data) = (None, None);
         let ready = self.installing.take()?;
         let metadata = ready.snapshot().get_metadata();
         let at = Truncated { index: metadata.index, term: metadata.term };
@@ -59,6 +60,6 @@ impl<L: RaftLog, T> Group<L, T> {
 }
 
 /// Which range a snapshot is of; `None` if it does not say so.
-pub(in crate::machine) fn described(group: GroupId, snapshot: &Snapshot) -> Option<Descriptor> {
+pub(crate) fn described(group: GroupId, snapshot: &Snapshot) -> Option<Descriptor> {
     Descriptor::decode(group, snapshot.get_data()).ok()
 }
