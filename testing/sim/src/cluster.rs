@@ -33,7 +33,7 @@ use crate::cluster::agreement::Agreement;
 use crate::cluster::callers::Callers;
 use crate::cluster::network::{Network, Packet};
 use crate::cluster::store::{Start, Store, Work};
-use crate::disk::Disk;
+use crate::disk::{Crash, Disk};
 use crate::planted::Planted;
 use crate::simulation::{Checked, Violation, panic_text};
 use crate::trace::Trace;
@@ -82,6 +82,7 @@ const SCHEDULE: u64 = 12;
 const CALLERS: u64 = 13;
 const FAULTS: u64 = 14;
 const ORDERS: u64 = 15;
+const CLOCKS: u64 = 16;
 
 /// See the module.
 struct Cluster {
@@ -100,6 +101,8 @@ struct Cluster {
     orders: Dice,
     /// A range that is to be taken in by its left neighbour, for so many orders.
     wish: Option<(GroupId, u8)>,
+    /// Until then the network stays as it is.
+    mends_at: Instant,
     is_faulty: bool,
     trace: Trace,
     outcome: ClusterOutcome,
@@ -109,6 +112,8 @@ struct Cluster {
 struct Place {
     disk: Disk,
     store: Option<Store>,
+    /// How many microseconds its clock goes on in a millisecond.
+    clock_rate: u32,
     /// Rises with every crash: what was on its way inside is gone.
     life: u64,
     /// Work that is due already, so that it is not twice.
@@ -149,11 +154,13 @@ pub fn run(plan: ClusterPlan) -> Result<ClusterOutcome, Box<Violation>> {
 
 impl Cluster {
     fn new(plan: ClusterPlan) -> Self {
-        let place = |_| {
-            let disk = Disk::new(plan.planted);
-            Place { disk, store: None, life: 0, due: BTreeSet::new(), send_at: None }
+        let mut clocks = Dice::new(plan.seed, CLOCKS);
+        let place = |number| {
+            let clock_rate = 950 + u32::try_from(clocks.below(101)).unwrap_or(0);
+            let (disk, due) = (Disk::new(plan.planted), BTreeSet::new());
+            (number, Place { disk, store: None, clock_rate, life: 0, due, send_at: None })
         };
-        let stores = (1..=plan.stores).map(|number| (number, place(number))).collect();
+        let stores = (1..=plan.stores).map(place).collect();
         Cluster {
             plan,
             now: Instant::from_millis(1_000),
@@ -168,6 +175,7 @@ impl Cluster {
             faults: Dice::new(plan.seed, FAULTS),
             orders: Dice::new(plan.seed, ORDERS),
             wish: None,
+            mends_at: Instant::ZERO,
             is_faulty: true,
             trace: Trace::new(),
             outcome: ClusterOutcome::default(),
@@ -222,6 +230,7 @@ impl Cluster {
             Happening::Starts { store } => self.start(store),
             Happening::Calls { caller } => self.call(caller),
             Happening::Fails => self.fail(),
+            Happening::Mends if self.now < self.mends_at => Ok(()),
             Happening::Mends => {
                 self.network.mend();
                 self.trace.note("the network is whole");
@@ -274,7 +283,7 @@ impl Cluster {
         place.due.remove(&work);
         let Some(store) = &mut place.store else { return Ok(()) };
         let did = match work {
-            Work::Log => store.log(now),
+            Work::Log => store.log(local(now, place.clock_rate)),
             Work::Apply => {
                 let count = 1 + self.schedule.below(6);
                 if self.is_faulty && store.moves_data(count) && self.faults.once_in(4) {
@@ -319,26 +328,28 @@ impl Cluster {
 
     /// Has a store go on with what it has to do.
     fn go_on(&mut self, number: u64) {
-        let now = self.now;
-        let Some(store) = self.stores.get(&number).and_then(|place| place.store.as_ref()) else {
-            return;
-        };
+        let Some(place) = self.stores.get(&number) else { return };
+        let Some(store) = &place.store else { return };
+        let (real, rate) = (self.now, place.clock_rate);
+        let now = local(real, rate);
         let (has_events, has_inputs, next) =
             (store.has_events(), store.has_inputs(), store.next_tick());
-        let send_at = store.next_send(now);
+        let send_at = store.next_send(real);
         if has_events {
             self.wake(number, Work::Apply);
         }
         if has_inputs {
             self.wake(number, Work::Log);
         } else if let Some(next) = next {
-            self.wake_after(number, Work::Log, next.since(now));
+            // A little more, so that it is not too early by what the division loses.
+            let span = next.since(now) * 1_000 / rate + Duration::from_micros(10);
+            self.wake_after(number, Work::Log, span);
         }
         let Some(place) = self.stores.get_mut(&number) else { return };
         if let Some(at) = send_at.filter(|at| place.send_at.is_none_or(|known| *at < known)) {
             place.send_at = Some(at);
             let life = place.life;
-            let span = at.since(now) + Duration::from_micros(50);
+            let span = at.since(real) + Duration::from_micros(50);
             self.after(span, Happening::Works { store: number, life, work: Work::Send });
         }
     }
@@ -379,13 +390,42 @@ impl Cluster {
                 "{RECOVERY:?} after the last fault these keys cannot be written: {left:?}\n{state:#?}"
             ));
         }
-        // Whoever is behind catches up.
+        self.catch_up()?;
+        self.rest()?;
+        self.catch_up()
+    }
+
+    /// Whoever is behind catches up.
+    fn catch_up(&mut self) -> Checked {
         let end = self.now + RECOVERY;
         self.until(end, Self::is_even)?;
-        if self.is_even() {
-            Ok(())
-        } else {
-            Err(format!("replicas stay behind: {:#?}", self.states()))
+        match self.is_even() {
+            true => Ok(()),
+            false => Err(format!("replicas stay behind: {:#?}", self.states())),
+        }
+    }
+
+    /// Nobody wants anything: all groups go to sleep, and wake when they are needed, with whoever led them
+    /// gone.
+    fn rest(&mut self) -> Checked {
+        let is_asleep = |cluster: &Self| cluster.live().all(Store::is_asleep);
+        let end = self.now + RECOVERY;
+        self.until(end, is_asleep)?;
+        if !is_asleep(self) {
+            return Err(format!("some groups do not go to sleep: {:#?}", self.states()));
+        }
+        self.trace.note("all groups sleep");
+        let number = 1 + self.faults.below(self.stores.len()) as u64;
+        self.crash_for(number, Crash::Process, Duration::from_secs(4))?;
+        self.callers.finish();
+        for caller in 0..self.callers.len() {
+            self.after(Duration::from_millis(500), Happening::Calls { caller });
+        }
+        let end = self.now + RECOVERY;
+        self.until(end, |cluster| cluster.callers.is_finished())?;
+        match self.callers.is_finished() {
+            true => Ok(()),
+            false => Err(format!("after sleep, {:?} cannot be written", self.callers.left())),
         }
     }
 
@@ -441,4 +481,9 @@ impl Cluster {
         }
         linear::check(self.callers.history(), &register::lists(contents)?)
     }
+}
+
+/// What a clock shows that goes on by so many microseconds a millisecond.
+fn local(now: Instant, rate: u32) -> Instant {
+    Instant::ZERO + now.since(Instant::ZERO) * rate / 1_000
 }

@@ -23,6 +23,8 @@ pub enum Planted {
     CommitForgotten,
     /// Which replica a store is is not written.
     ReplicaForgotten,
+    /// Leaders read for long without asking whether they lead still.
+    LeaseLong,
     /// A command is written for the version that the range has, not for the one that its caller knew.
     VersionForgotten,
     /// A frozen range thaws although nobody knows whether it is taken in.

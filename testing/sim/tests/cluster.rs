@@ -92,8 +92,12 @@ fn a_seed_is_one_history() {
 const SEEDS_MAX: u64 = 200;
 
 fn is_found(planted: Planted) {
+    is_found_from(0, planted);
+}
+
+fn is_found_from(first: u64, planted: Planted) {
     let plan = |seed| ClusterPlan { seed, span: SPAN, stores: 3, planted: Some(planted) };
-    let found = (0..SEEDS_MAX).find_map(|seed| run(plan(seed)).err());
+    let found = (first..first + SEEDS_MAX).find_map(|seed| run(plan(seed)).err());
     let violation =
         found.unwrap_or_else(|| panic!("{planted:?} is not found by {SEEDS_MAX} seeds"));
     assert!(!violation.trace.is_empty(), "it says what happened");
@@ -112,6 +116,12 @@ fn a_commit_that_is_forgotten_with_a_change_of_members_is_found() {
 #[test]
 fn a_store_that_forgets_which_replica_it_is_is_found() {
     is_found(Planted::ReplicaForgotten);
+}
+
+/// KV-009
+#[test]
+fn a_lease_that_is_longer_than_what_was_promised_is_found() {
+    is_found_from(1_000, Planted::LeaseLong);
 }
 
 #[test]

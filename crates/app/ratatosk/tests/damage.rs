@@ -52,7 +52,9 @@ fn what_belongs_to_another_store_is_refused_with_4() {
     let newer = after(|store| {
         let file = store.join("identity");
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(file, text.replace("format 2", "format 99")).unwrap();
+        let written = text.replace("format 3", "format 99");
+        assert_ne!(written, text, "the format is another now");
+        fs::write(file, written).unwrap();
     });
     refuses(&newer, 4, "use a newer version");
     for (part, text) in [("log", "is the log of store"), ("engine", "the engine is that of store")]

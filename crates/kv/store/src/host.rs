@@ -166,6 +166,11 @@ impl<E: Engine> Host<E> {
         for event in events {
             match event {
                 Event::Committed(committed) => self.commit(committed, &mut turn, done)?,
+                Event::Read { group, version, ticket } => {
+                    self.show(&mut turn, done);
+                    let answers = self.may_read(group, version).map(|()| Vec::new());
+                    done.answered.push(Answered { ticket, answers });
+                }
                 Event::Refused { ticket, refusal } => {
                     done.answered.push(Answered { ticket, answers: Err(refusal) });
                 }
@@ -195,6 +200,17 @@ impl<E: Engine> Host<E> {
         }
         self.show(&mut turn, done);
         Ok(())
+    }
+
+    /// Whether what is visible now answers a read of a range.
+    fn may_read(&self, group: GroupId, version: Version) -> Result<(), Refusal> {
+        let Some(range) = self.ranges.get(&group) else { return Err(Refusal::NotLeader) };
+        let held = &range.descriptor;
+        if held.version != version {
+            return Err(Refusal::Version(Box::new(held.clone())));
+        }
+        // Its neighbour may have taken it in already, and go on without this store.
+        if held.frozen.is_some() { Err(Refusal::Merging) } else { Ok(()) }
     }
 
     /// Makes what was changed visible, all at once.

@@ -17,24 +17,27 @@ mod group;
 mod input;
 mod merge;
 mod output;
+mod sleep;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::Ready;
 use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
 
 use crate::host::Refusal;
-use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
-use crate::range::Descriptor;
+use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Truncated};
+use crate::range::{Descriptor, OVER};
 pub(crate) use group::changes_members;
 pub(crate) use group::described;
-use group::{Group, introduces};
+use group::{Group, LEASE, VOTELESS, asks_for_vote, introduces};
 pub use input::{Envelope, Input};
 pub use merge::{Ask, Verdict};
 pub use output::{Committed, Event, Output};
+pub use sleep::Sleep;
+use sleep::{Peers, SLEEP_TICKS};
 
 /// Time between two ticks of a group.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -49,6 +52,8 @@ pub struct Machine<L: RaftLog, T> {
     groups: BTreeMap<GroupId, Group<L, T>>,
     /// Groups that this store has left, with the highest number of its replicas.
     left: BTreeMap<GroupId, u64>,
+    /// Those for which time passes.
+    awake: BTreeSet<GroupId>,
     /// Those that may have something to do.
     dirty: BTreeSet<GroupId>,
     /// Those that may hold entries back.
@@ -57,8 +62,14 @@ pub struct Machine<L: RaftLog, T> {
     announced: BTreeMap<GroupId, Descriptor>,
     /// Those whose snapshot the host has taken in.
     installed: Vec<GroupId>,
+    now: Instant,
     next_tick: Instant,
+    /// From when on it votes: before, it does not know whom it had promised not to.
+    votes_from: Option<Instant>,
     kept_entries: u64,
+    peers: Peers,
+    sleep_ticks: usize,
+    lease: Duration,
 }
 
 /// A group as it is opened.
@@ -130,12 +141,18 @@ impl<L: RaftLog, T> Machine<L, T> {
             store,
             groups: BTreeMap::new(),
             left: left.into_iter().collect(),
+            awake: BTreeSet::new(),
             dirty: BTreeSet::new(),
             holding: BTreeSet::new(),
             announced: BTreeMap::new(),
             installed: Vec::new(),
+            now: Instant::ZERO,
             next_tick: Instant::ZERO,
+            votes_from: None,
             kept_entries: KEPT_ENTRIES,
+            peers: Peers::default(),
+            sleep_ticks: SLEEP_TICKS,
+            lease: LEASE,
         };
         for opened in groups {
             machine.open_group(opened)?;
@@ -150,11 +167,32 @@ impl<L: RaftLog, T> Machine<L, T> {
         Self { kept_entries: count, ..self }
     }
 
+    /// Tells other stores this number, which has to be another after each start of the store.
+    #[must_use]
+    pub fn with_life(mut self, life: u64) -> Self {
+        self.peers.life = life;
+        self
+    }
+
+    /// Lets leaders read for so long without asking. Longer than the default is not safe.
+    #[must_use]
+    pub fn lease_for(self, lease: Duration) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Lets groups sleep that have nothing to do for so many ticks.
+    #[must_use]
+    pub fn sleep_after(self, ticks: usize) -> Self {
+        Self { sleep_ticks: ticks, ..self }
+    }
+
     fn open_group(&mut self, opened: Opened) -> Result<(), Error> {
         let id = opened.state.group;
         let group = Group::open(&self.log, self.store, opened)?;
         self.groups.insert(id, group);
+        self.awake.insert(id);
         self.dirty.insert(id);
+        self.peers.is_stale = true;
         Ok(())
     }
 
@@ -170,21 +208,25 @@ impl<L: RaftLog, T> Machine<L, T> {
         output: &mut Output<T>,
     ) -> Result<(), Error> {
         let mut batch = LogBatch::new();
+        self.now = now;
+        self.votes_from.get_or_insert(now + VOTELESS);
         for input in inputs {
             self.take(input, &mut batch, output)?;
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            for (id, group) in &mut self.groups {
-                if group.tick(output) {
+            for id in &self.awake {
+                if self.groups.get_mut(id).is_some_and(|group| group.tick(output)) {
                     self.dirty.insert(*id);
                 }
             }
             self.urge(output);
+            self.fall_asleep(output);
         }
         self.release(output);
         self.write(batch, output)?;
         self.release(output);
+        self.beat(output);
         Ok(())
     }
 
@@ -192,7 +234,15 @@ impl<L: RaftLog, T> Machine<L, T> {
     /// have no time.
     #[must_use]
     pub fn next_tick(&self) -> Option<Instant> {
-        self.groups.values().any(Group::waits).then_some(self.next_tick)
+        let waiting = |id| self.groups.get(id).is_some_and(Group::waits);
+        let tick = self.awake.iter().any(waiting).then_some(self.next_tick);
+        tick.into_iter().chain(self.peers.next_beat()).min()
+    }
+
+    /// The groups for which time passes.
+    pub fn awake(&self) -> impl Iterator<Item = GroupId> {
+        let waits = |id: &&GroupId| self.groups.get(id).is_some_and(Group::waits);
+        self.awake.iter().filter(waits).copied()
     }
 
     /// Whether a group has something to do at once.
@@ -218,12 +268,17 @@ impl<L: RaftLog, T> Machine<L, T> {
         batch: &mut LogBatch,
         output: &mut Output<T>,
     ) -> Result<(), Error> {
+        self.peers.is_stale |= input.reshapes();
         match input {
-            Input::Propose { group, data, ticket } => match self.at_work(group) {
+            Input::Propose { group, data, ticket } => match self.called_on(group) {
                 Some(held) => held.propose(data, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
-            Input::Change { group, target, ticket } => match self.at_work(group) {
+            Input::Read { group, version, ticket } => match self.called_on(group) {
+                Some(held) => held.read(version, ticket, output),
+                None => output.refuse(ticket, Refusal::NotLeader),
+            },
+            Input::Change { group, target, ticket } => match self.called_on(group) {
                 Some(held) => held.change(&target, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
@@ -235,9 +290,9 @@ impl<L: RaftLog, T> Machine<L, T> {
                 self.told(group, replica, verdict, output);
             }
             Input::Described { descriptor } => self.describe(*descriptor),
-            Input::Merged { whole, right, replica } => {
+            Input::Merged { whole, right } => {
                 self.describe(*whole);
-                self.removed(right, replica, batch, output);
+                self.removed(right, OVER, batch, output);
             }
             Input::Split { left, right } => self.split(*left, right, batch, output)?,
             Input::Installed { descriptor } => {
@@ -251,6 +306,8 @@ impl<L: RaftLog, T> Machine<L, T> {
                 }
             }
             Input::Removed { group, replica } => self.removed(group, replica, batch, output),
+            Input::Beat { from, life } => self.hear(from, life),
+            Input::Sleep { from, sleep } => self.sleep(from, sleep),
             Input::Checkpointed { group, index } => self.checkpointed(group, index, batch)?,
             known => self.take_of_group(known)?,
         }
@@ -261,7 +318,7 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn take_of_group(&mut self, input: Input<T>) -> Result<(), Error> {
         match input {
             Input::Transfer { group, to } => {
-                if let Some(held) = self.at_work(group) {
+                if let Some(held) = self.called_on(group) {
                     held.transfer(to);
                 }
             }
@@ -283,7 +340,7 @@ impl<L: RaftLog, T> Machine<L, T> {
                 }
             }
             Input::Configured { change, descriptor } => {
-                if let Some(held) = self.at_work(descriptor.group) {
+                if let Some(held) = self.called_on(descriptor.group) {
                     held.configured(&change, *descriptor)?;
                 }
             }
@@ -300,6 +357,12 @@ impl<L: RaftLog, T> Machine<L, T> {
         Some(held)
     }
 
+    /// The same, of one that somebody wants something of.
+    fn called_on(&mut self, group: GroupId) -> Option<&mut Group<L, T>> {
+        self.wake(group);
+        self.at_work(group)
+    }
+
     fn receive(
         &mut self,
         from: u64,
@@ -308,6 +371,9 @@ impl<L: RaftLog, T> Machine<L, T> {
         output: &mut Output<T>,
     ) -> Result<(), Error> {
         let Envelope { group, message } = envelope;
+        if self.votes_from.is_none_or(|from| self.now < from) && asks_for_vote(&message) {
+            return Ok(());
+        }
         match self.groups.get(&group) {
             Some(held) if message.to > held.replica => {
                 // Whoever sent it knows that the one that this is was removed.
@@ -327,6 +393,10 @@ impl<L: RaftLog, T> Machine<L, T> {
         let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
         if is_snapshot && (!self.fits(group, &message) || self.fill(group, &message, output)) {
             return Ok(());
+        }
+        // Answers to the last word before it went to sleep do not wake a leader.
+        if message.get_msg_type() != MessageType::MsgHeartbeatResponse {
+            self.wake(group);
         }
         if let Some(held) = self.at_work(group) {
             held.step(from, message);
@@ -367,80 +437,6 @@ impl<L: RaftLog, T> Machine<L, T> {
             batch.push(group, LogChange::Truncate(truncated));
         }
         Ok(())
-    }
-
-    /// Writes what the dirty groups have for the log, and goes on with what that makes possible.
-    fn write(&mut self, mut batch: LogBatch, output: &mut Output<T>) -> Result<(), Error> {
-        let mut sync = Sync::Later;
-        let mut written: Vec<(GroupId, Ready)> = Vec::new();
-        let mut arrived = Vec::new();
-        for id in std::mem::take(&mut self.installed) {
-            let held = self.groups.get_mut(&id);
-            let Some((ready, at)) = held.and_then(Group::take_installed) else { continue };
-            batch.push(id, LogChange::Restart(at));
-            batch.push(id, LogChange::DurableApplied(at.index));
-            arrived.push((id, at.index));
-            self.put(id, ready, &mut batch, &mut written);
-            sync = Sync::Wait;
-        }
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            let is_written = written.iter().any(|(known, _)| *known == id);
-            if is_written || !group.is_at_work() || !group.raft.has_ready() {
-                continue;
-            }
-            let Some(ready) = group.ready(output)? else { continue };
-            if ready.must_sync() {
-                sync = Sync::Wait;
-            }
-            self.put(id, ready, &mut batch, &mut written);
-        }
-        if !batch.is_empty() {
-            self.log.write(batch, sync)?;
-        }
-        for (id, ready) in written {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            group.advance(ready, self.store, output);
-            if let Some((_, index)) = arrived.iter().find(|(known, _)| *known == id) {
-                group.raft.advance_apply_to(*index);
-            }
-            if group.raft.has_ready() {
-                self.dirty.insert(id);
-            }
-            if group.holds() {
-                self.holding.insert(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts what a group has for the log into the batch.
-    fn put(
-        &mut self,
-        id: GroupId,
-        mut ready: Ready,
-        batch: &mut LogBatch,
-        written: &mut Vec<(GroupId, Ready)>,
-    ) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let entries = ready.take_entries();
-        let changes_members = entries.iter().any(changes_members);
-        if !entries.is_empty() {
-            group.raft.mut_store().append(&entries);
-            batch.push(id, LogChange::Append(entries));
-        }
-        // A change of the members is appended by a leader that has applied the one before, which is
-        // therefore committed. Whoever comes back has to know that, or it would commit what follows by a
-        // majority of those that were members before. Otherwise a commit alone is not written.
-        let hard_state = match ready.hs() {
-            Some(hard_state) => Some(hard_state.clone()),
-            None => changes_members.then(|| group.raft.raft.hard_state()),
-        };
-        if let Some(hard_state) = hard_state {
-            group.raft.mut_store().set_hard_state(hard_state.clone());
-            batch.push(id, LogChange::HardState(hard_state));
-        }
-        written.push((id, ready));
     }
 }
 

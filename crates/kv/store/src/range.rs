@@ -76,6 +76,9 @@ pub(crate) struct Owner(pub(crate) u64);
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tombstone(pub(crate) u64);
 
+/// In place of a replica's number: the group was taken in by another and has no replica anywhere.
+pub(crate) const OVER: u64 = u64::MAX;
+
 impl Descriptor {
     /// All keys of a keyspace, kept by one store.
     #[must_use]

@@ -17,7 +17,7 @@ use super::{Cluster, Happening, cover};
 use crate::simulation::Checked;
 
 /// How many there are.
-const CALLERS: usize = 32;
+const CALLERS: usize = 64;
 /// The keys, spread over the space of keys.
 pub(super) const KEYS: [&str; 16] =
     ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
@@ -87,9 +87,12 @@ impl Callers {
 
     fn begin(&mut self, caller: usize, now: Instant) -> usize {
         let unwritten = self.left();
-        let key = self.dice.pick(&unwritten).or_else(|| self.dice.pick(&KEYS)).unwrap_or(&"a");
+        // Every fourth second only a few keys are wanted, so that the ranges of others have rest.
+        let is_narrow = self.unwritten.is_none() && now.since(Instant::ZERO).as_secs() % 4 == 3;
+        let keys = if is_narrow { &KEYS[..3] } else { &KEYS[..] };
+        let key = self.dice.pick(&unwritten).or_else(|| self.dice.pick(keys)).unwrap_or(&"a");
         let place = self.history.len();
-        let is_read = self.unwritten.is_none() && self.dice.once_in(3);
+        let is_read = self.unwritten.is_none() && self.dice.once_in(2);
         let deed = if is_read { Deed::Count } else { Deed::Add(place as u64 + 1) };
         let key = (*key).to_owned();
         self.history.push(Operation { key, deed, begun: now, ended: None });
@@ -141,17 +144,27 @@ impl Cluster {
         };
         let stores: Vec<u64> =
             range.membership.replicas().iter().map(|replica| replica.store).collect();
-        let known = self.callers.leader(range.group);
+        // Whoever led once may believe that it does still.
+        let is_read = *deed == Deed::Count;
+        let is_elsewhere = is_read && self.callers.dice.once_in(3);
+        let known = self.callers.leader(range.group).filter(|_| !is_elsewhere);
         let picked = known.or_else(|| self.callers.dice.pick(&stores).copied());
         let Some(store) = picked else { return };
-        let mut commands = Commands::new(range.version);
-        commands.push(&register::command(key, *deed));
-        let (group, data) = (range.group, commands.into_data());
+        let group = range.group;
         let ticket = (place * CALLERS + caller) as Ticket;
         self.callers.callers[caller].asked = Some((group, store));
+        // What is read is read from what was applied, but for a few reads that go through the log.
+        let is_read = is_read && !self.callers.dice.once_in(8);
         let held = self.stores.get_mut(&store).and_then(|held| held.store.as_mut());
         match held {
+            Some(held) if is_read => {
+                held.ask_to_read(range, ticket, key);
+                self.wake(store, super::store::Work::Log);
+            }
             Some(held) => {
+                let mut commands = Commands::new(range.version);
+                commands.push(&register::command(key, *deed));
+                let data = commands.into_data();
                 held.ask(Input::Propose { group, data, ticket });
                 self.wake(store, super::store::Work::Log);
             }

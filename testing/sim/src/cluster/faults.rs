@@ -15,7 +15,7 @@ impl Cluster {
         }
         let number = 1 + self.faults.below(self.stores.len()) as u64;
         self.outcome.faults += 1;
-        match self.faults.below(7) {
+        match self.faults.below(8) {
             0..=1 => self.crash(number)?,
             2 => {
                 let count = self.faults.below(6);
@@ -25,6 +25,7 @@ impl Cluster {
                 }
             }
             3..=4 => self.part(number),
+            7 => self.part_leader(),
             5 => {
                 let writes = self.faults.below(40);
                 if let Some(place) = self.stores.get(&number) {
@@ -38,10 +39,13 @@ impl Cluster {
                 self.trace.note(&format!("one packet in {rate} is lost"));
             }
         }
-        // Most are over before anybody is elected, some are not.
+        // Most are over before anybody is elected, some are not, whatever else ends meanwhile.
         let span = self.fault_span();
+        if span > Duration::from_secs(1) {
+            self.mends_at = self.mends_at.max(self.now + span);
+        }
         self.after(span, Happening::Mends);
-        let span = Duration::from_millis(100 + self.faults.below(800) as u64);
+        let span = Duration::from_millis(100 + self.faults.below(700) as u64);
         self.after(span, Happening::Fails);
         Ok(())
     }
@@ -49,6 +53,21 @@ impl Cluster {
     fn fault_span(&mut self) -> Duration {
         let most = if self.faults.once_in(6) { 3_000 } else { 300 };
         Duration::from_millis(20 + self.faults.below(most) as u64)
+    }
+
+    /// Parts whoever leads a range from all others, for long enough that these have another leader.
+    fn part_leader(&mut self) {
+        let groups: Vec<_> = self.ranges.iter().map(|range| range.group).collect();
+        let group = self.faults.pick(&groups).copied();
+        let Some(leader) = group.and_then(|group| self.callers.leader(group)) else { return };
+        let others: Vec<u64> =
+            self.stores.keys().copied().filter(|store| *store != leader).collect();
+        self.network.cut(&[leader], &others);
+        self.network.cut(&others, &[leader]);
+        let span = Duration::from_millis(1_500 + self.faults.below(1_500) as u64);
+        self.mends_at = self.mends_at.max(self.now + span);
+        self.after(span, Happening::Mends);
+        self.trace.note(&format!("{leader}, which leads, is parted from all"));
     }
 
     /// Parts a store, or some, from the others, one way or both.
@@ -75,6 +94,11 @@ impl Cluster {
             true => self.fault_span(),
             false => Duration::from_millis(20),
         };
+        self.crash_for(number, crash, span)
+    }
+
+    /// A store goes down, and comes back after some time.
+    pub(super) fn crash_for(&mut self, number: u64, crash: Crash, span: Duration) -> Checked {
         let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
         place.life += 1;
         if place.store.take().is_none() && !place.disk.power.is_gone() {

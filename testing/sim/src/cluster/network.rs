@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ratatosk_store::log::GroupId;
-use ratatosk_store::machine::{Ask, Envelope, Verdict};
+use ratatosk_store::machine::{Ask, Envelope, Sleep, Verdict};
 use ratatosk_store::snapshot::sender::{Parcel, Receipt};
 use ratatosk_testkit::dice::Dice;
 
@@ -21,6 +21,10 @@ pub(super) enum Packet {
     Asks(Ask),
     /// What the sender knows of that.
     Tells { group: GroupId, replica: u64, verdict: Verdict },
+    /// The sender lives, and since when.
+    Beat { life: u64 },
+    /// A group has nothing to do.
+    Sleep(Sleep),
     /// What the leader of another range wants in a group's log.
     Urges { group: GroupId, order: Vec<u8> },
 }

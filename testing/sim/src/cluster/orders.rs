@@ -48,7 +48,8 @@ impl Cluster {
                 let data = command::split(range.version, key);
                 Input::Propose { group, data, ticket: ORDER }
             }
-            1 => {
+            // A leader that has wanted to hand over has no lease any more.
+            1 if self.orders.once_in(4) => {
                 let to = 1 + self.orders.below(self.stores.len()) as u64;
                 Input::Transfer { group, to }
             }
@@ -101,7 +102,10 @@ impl Cluster {
             }
             taken
         };
-        let voters = 1 + self.orders.below(VOTERS_MAX);
+        let voters = match self.orders.once_in(2) {
+            true => VOTERS_MAX,
+            false => 1 + self.orders.below(VOTERS_MAX),
+        };
         let voters = take(voters, &mut self.orders);
         let learners = self.orders.below(2);
         Target { voters, learners: take(learners, &mut self.orders) }

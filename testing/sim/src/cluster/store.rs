@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
-use ratatosk_engine::{Engine, KeyRange, Overlay, SpaceId};
+use ratatosk_engine::{Engine, KeyRange, Overlay, SpaceId, View as _};
 use ratatosk_store::command::{self, Commands, Order};
 use ratatosk_store::host::{self, Answered, Done, Host, Refusal};
 use ratatosk_store::log::GroupId;
@@ -42,6 +42,9 @@ const LIMITS: sender::Config = sender::Config {
     patience: Duration::from_millis(100),
     stall_max: Duration::from_millis(1_500),
 };
+
+/// So soon groups go to sleep.
+const SLEEP_TICKS: usize = 3;
 
 /// Who waits for an answer: a caller's operation, or an order.
 pub(super) type Ticket = u64;
@@ -103,6 +106,8 @@ pub(super) struct Store {
     shelf: Shelf<SimFile>,
     cut_off: Vec<GroupId>,
     applied: BTreeMap<GroupId, u64>,
+    /// Reads on their way, each with its key.
+    reads: BTreeMap<Ticket, String>,
     planted: Option<Planted>,
 }
 
@@ -133,7 +138,11 @@ impl Store {
         }
         let log = Arc::clone(&disk.log);
         let machine = Machine::open(log, number, found.groups, found.left).map_err(stopped)?;
-        let machine = machine.keep_entries(KEPT_ENTRIES);
+        let machine = machine.keep_entries(KEPT_ENTRIES).with_life(life).sleep_after(SLEEP_TICKS);
+        let machine = match planted {
+            Some(Planted::LeaseLong) => machine.lease_for(Duration::from_secs(10)),
+            _ => machine,
+        };
         Ok(Store {
             number,
             stores,
@@ -147,8 +156,14 @@ impl Store {
             receiver,
             cut_off,
             applied,
+            reads: BTreeMap::new(),
             planted,
         })
+    }
+
+    /// Whether nobody wants anything of it.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.machine.awake().next().is_none()
     }
 
     pub(super) fn has_events(&self) -> bool {
@@ -196,7 +211,9 @@ impl Store {
             let applied = self.applied(descriptor.group);
             format!("{}: {descriptor:?} applied {applied:?}", self.number)
         };
-        self.ranges().map(state).collect()
+        let awake: Vec<_> = self.machine.awake().collect();
+        let awake = format!("{}: awake are {awake:?}", self.number);
+        self.ranges().map(state).chain([awake]).collect()
     }
 
     /// Asks for something.
@@ -205,6 +222,22 @@ impl Store {
             Some(Planted::VersionForgotten) => self.with_own_version(input),
             _ => input,
         });
+    }
+
+    /// Asks how many values a key has.
+    pub(super) fn ask_to_read(&mut self, range: &Descriptor, ticket: Ticket, key: &str) {
+        self.reads.insert(ticket, key.to_owned());
+        let (group, version) = (range.group, range.version);
+        self.inputs.push(Input::Read { group, version, ticket });
+    }
+
+    /// What a read that may be answered finds.
+    fn answer(&mut self, ticket: Ticket, answers: Answers) -> Result<Answers, Stopped> {
+        let Some(key) = self.reads.remove(&ticket) else { return Ok(answers) };
+        let Ok(_) = answers else { return Ok(answers) };
+        let view = self.overlay.view();
+        let found = view.get(SpaceId(1), register::place(&key)).map_err(stopped)?;
+        Ok(Ok(vec![found.unwrap_or_else(|| Bytes::from_static(&[0; 8]))]))
     }
 
     /// The fault of the same name.
@@ -262,6 +295,8 @@ impl Store {
             Packet::Asks(ask) => Input::Asked { from, ask },
             Packet::Tells { group, replica, verdict } => Input::Told { group, replica, verdict },
             Packet::Urges { group, order } => Input::Urged { group, order },
+            Packet::Beat { life } => Input::Beat { from, life },
+            Packet::Sleep(sleep) => Input::Sleep { from, sleep },
         };
         self.inputs.push(input);
         None
@@ -320,6 +355,10 @@ impl Store {
         for (to, group, replica, verdict) in output.verdicts {
             did.packets.push((to, Packet::Tells { group, replica, verdict }));
         }
+        let beat = |(to, life)| (to, Packet::Beat { life });
+        did.packets.extend(output.beats.into_iter().map(beat));
+        let sleep = |(to, sleep)| (to, Packet::Sleep(sleep));
+        did.packets.extend(output.sleeps.into_iter().map(sleep));
         for (to, group, order) in output.urges {
             did.packets.push((to, Packet::Urges { group, order }));
         }
@@ -359,7 +398,7 @@ impl Store {
                 Event::Remove { group, replica } => {
                     did.notes.push(format!("leaves {group:?} as {replica}"));
                 }
-                Event::Refused { .. } | Event::Follows { .. } => {}
+                Event::Refused { .. } | Event::Read { .. } | Event::Follows { .. } => {}
             }
         }
         let installed = events.iter().filter_map(|event| match event {
@@ -371,8 +410,9 @@ impl Store {
         self.host.run(events, &self.shelf, &mut done).map_err(stopped)?;
         did.snapshots += installed.len() as u64;
         self.applied.extend(installed);
-        let answered = |Answered { ticket, answers }| (ticket, answers);
-        did.answered.extend(done.answered.into_iter().map(answered));
+        for Answered { ticket, answers } in done.answered {
+            did.answered.push((ticket, self.answer(ticket, answers)?));
+        }
         for input in &done.inputs {
             self.note(input, &mut did);
         }

@@ -9,7 +9,7 @@ use crate::command::Order;
 use crate::log::{GroupId, Truncated};
 use crate::machine::Input;
 use crate::mark::Removing;
-use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, Tombstone};
+use crate::range::{Applied, BEGIN_INDEX, BEGIN_TERM, Descriptor, META, OVER, Tombstone};
 
 impl<E: Engine> Host<E> {
     /// Carries out an order to a range itself.
@@ -103,9 +103,7 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Error> {
         let group = right.group;
         let is_whole = self.ranges.get(&group).is_some_and(|held| held.descriptor == *right);
-        let replica = right.membership.of_store(self.store).map(|replica| replica.id);
-        let Some((taken, replica)) = self.ranges.remove(&group).filter(|_| is_whole).zip(replica)
-        else {
+        let Some(taken) = self.ranges.remove(&group).filter(|_| is_whole) else {
             let what = format!("takes in group {}, which is not here as it froze", group.0);
             return Err(corrupt(entry, whole.group, &what));
         };
@@ -116,12 +114,12 @@ impl<E: Engine> Host<E> {
         turn.changes.put(META, Descriptor::key(whole.group), whole.encode());
         turn.changes.remove(META, Descriptor::key(group));
         turn.changes.remove(META, Applied::key(group));
-        turn.changes.put(META, Tombstone::key(group), Tombstone(replica).encode());
+        turn.changes.put(META, Tombstone::key(group), Tombstone(OVER).encode());
         if let Some(range) = self.ranges.get_mut(&whole.group) {
             range.descriptor = whole.clone();
         }
         let told = Box::new(whole.clone());
-        done.inputs.push(Input::Merged { whole: told, right: group, replica });
+        done.inputs.push(Input::Merged { whole: told, right: group });
         self.show(turn, done);
         if let Some(range) = self.ranges.get_mut(&whole.group) {
             range.reset(&self.overlay)?;

@@ -15,7 +15,7 @@ use super::{Arrivals, Done, Host, read_tombstone, unknown};
 use crate::log::{GroupId, Truncated};
 use crate::machine::Input;
 use crate::mark::{Installing, Removing};
-use crate::range::{Applied, Descriptor, Fate, META, Tombstone};
+use crate::range::{Applied, Descriptor, Fate, META, OVER, Tombstone};
 
 /// Bytes of keys and values that are written to the engine at once.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
@@ -168,7 +168,6 @@ impl<E: Engine> Host<E> {
         let mut taken = Vec::new();
         let others = self.ranges.values().map(|range| &range.descriptor);
         for held in others.filter(|held| held.group != whole.group && held.overlaps(whole)) {
-            let replica = held.membership.of_store(self.store).map_or(0, |replica| replica.id);
             if whole.fate_of(held) != Some(Fate::Merged) {
                 let (one, two) = (whole.group.0, held.group.0);
                 let detail = format!("groups {one} and {two} have the same keys");
@@ -176,8 +175,8 @@ impl<E: Engine> Host<E> {
             }
             batch.remove(META, Descriptor::key(held.group));
             batch.remove(META, Applied::key(held.group));
-            batch.put(META, Tombstone::key(held.group), Tombstone(replica).encode());
-            taken.push((held.group, replica));
+            batch.put(META, Tombstone::key(held.group), Tombstone(OVER).encode());
+            taken.push((held.group, OVER));
             unclean.push(held.boundary.clone());
         }
         for (group, _) in &taken {

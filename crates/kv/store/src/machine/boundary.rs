@@ -67,6 +67,7 @@ impl<L: RaftLog, T> Machine<L, T> {
 
     /// A range is another from now on.
     pub(super) fn describe(&mut self, descriptor: Descriptor) {
+        self.wake(descriptor.group);
         if let Some(held) = self.groups.get_mut(&descriptor.group) {
             held.descriptor = Some(descriptor);
         }
@@ -88,6 +89,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             }
             self.dirty.remove(&group);
             self.announced.remove(&group);
+            self.awake.remove(&group);
             batch.push(group, LogChange::Destroy);
         }
     }

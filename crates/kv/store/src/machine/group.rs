@@ -1,25 +1,32 @@
 //! One Raft group of the node: the library's state, and who waits for what.
 
+mod commit;
 mod dataless;
+mod reads;
 mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
 use raft::{ProgressState, RawNode, Ready, StateRole};
 use ratatosk_engine::wire;
 
-use super::{Ask, Committed, Envelope, Error, Event, Opened, Output};
-use crate::command;
+use super::{Ask, Committed, Envelope, Error, Event, Opened, Output, TICK};
 use crate::host::Refusal;
 use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
 use crate::membership::{Membership, Target};
 use crate::range::{Descriptor, Fate};
+pub(super) use reads::LEASE;
+use reads::Reads;
 pub(crate) use snapshot::described;
 
 /// Ticks without a word from the leader before an election; at most half as many more.
-const ELECTION_TICKS: usize = 10;
+pub(super) const ELECTION_TICKS: usize = TIMEOUT as usize;
+const TIMEOUT: u32 = 10;
+/// A store that has started votes for nobody for so long: it may have told a leader so. See `reads`.
+pub(super) const VOTELESS: Duration = ticks(TIMEOUT);
 /// Ticks between two words of the leader.
 const HEARTBEAT_TICKS: usize = 2;
 /// Bytes of entries that are read from the log at once, after a restart.
@@ -35,9 +42,14 @@ const ASK_TICKS: usize = ELECTION_TICKS;
 /// Ticks after which a replica that waits for a split asks for a snapshot instead.
 const WAITING_TICKS: usize = 5 * ELECTION_TICKS;
 
+/// How long so many ticks take.
+const fn ticks(count: u32) -> Duration {
+    TICK.saturating_mul(count)
+}
+
 /// See the module.
 pub(super) struct Group<L: RaftLog, T> {
-    id: GroupId,
+    pub(super) id: GroupId,
     pub(super) raft: RawNode<GroupLog<L>>,
     /// Which replica this store is.
     pub(super) replica: u64,
@@ -68,6 +80,13 @@ pub(super) struct Group<L: RaftLog, T> {
     pub(super) frozen_ticks: usize,
     /// Committed entries from a merge on that cannot be carried out yet.
     held: VecDeque<(Entry, Option<T>)>,
+    /// The last entry that was handed to the host, or that the data had when it was opened.
+    handed: u64,
+    pub(super) reads: Reads<T>,
+    /// No time passes.
+    pub(super) is_asleep: bool,
+    /// Ticks since somebody wanted something of it.
+    pub(super) idle_ticks: usize,
 }
 
 struct Proposal<T> {
@@ -127,6 +146,10 @@ impl<L: RaftLog, T> Group<L, T> {
             waiting_ticks: 0,
             frozen_ticks: 0,
             held: VecDeque::new(),
+            handed: applied,
+            reads: Reads::default(),
+            is_asleep: false,
+            idle_ticks: 0,
         };
         group.settle_timeout(store);
         Ok(group)
@@ -189,26 +212,6 @@ impl<L: RaftLog, T> Group<L, T> {
         Ask { group: self.id, replica: self.replica, descriptor }
     }
 
-    /// Whether entries wait for another range.
-    pub(super) fn holds(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// The merge that they wait behind.
-    pub(super) fn first_held(&self) -> Option<&Entry> {
-        self.held.front().map(|(entry, _)| entry)
-    }
-
-    /// Hands over what was held back, up to the next merge.
-    pub(super) fn release(&mut self, output: &mut Output<T>) {
-        let is_merge = |(entry, _): &(Entry, Option<T>)| command::is_merge(&entry.data);
-        let next = self.held.iter().skip(1).position(is_merge);
-        let count = next.map_or(self.held.len(), |next| next + 1);
-        let entries = self.held.drain(..count).collect();
-        let committed = Committed { group: self.id, entries, lost: Vec::new() };
-        output.events.push(Event::Committed(committed));
-    }
-
     pub(super) fn leads(&self) -> bool {
         self.raft.raft.state == StateRole::Leader
     }
@@ -243,6 +246,7 @@ impl<L: RaftLog, T> Group<L, T> {
         let incoming = described(self.id, message.get_snapshot());
         self.wait_for_data(&mut message);
         let _ = self.raft.step(message);
+        self.note_resignation();
         self.ask_for_data();
         if self.has_snapshot() {
             self.incoming = incoming;
@@ -297,6 +301,7 @@ impl<L: RaftLog, T> Group<L, T> {
         if !self.waits() {
             return false;
         }
+        self.idle_ticks += 1;
         let has_work = self.raft.tick();
         self.leave_joint();
         self.quiet_ticks = if self.leads() { 0 } else { self.quiet_ticks + 1 };
@@ -313,7 +318,7 @@ impl<L: RaftLog, T> Group<L, T> {
             true => self.frozen_ticks + 1,
             false => 0,
         };
-        has_work || self.raft.has_ready()
+        has_work || self.raft.has_ready() || !self.reads.is_empty()
     }
 
     /// A leader ends a joint configuration once it is applied.
@@ -364,10 +369,25 @@ impl<L: RaftLog, T> Group<L, T> {
         matched.min(durable).max(behind).min(awaited.unwrap_or(u64::MAX))
     }
 
+    /// Has another replica lead, if it can.
+    fn hand_over(&mut self, replica: u64) {
+        // The library of a follower would ask the leader.
+        if self.leads() {
+            self.raft.transfer_leader(replica);
+            self.note_resignation();
+        }
+    }
+
+    fn note_resignation(&mut self) {
+        if self.raft.raft.lead_transferee.is_some() {
+            self.reads.resign(self.raft.raft.term);
+        }
+    }
+
     pub(super) fn transfer(&mut self, store: u64) {
         let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership);
         if let Some(replica) = members.and_then(|members| members.of_store(store)) {
-            self.raft.transfer_leader(replica.id);
+            self.hand_over(replica.id);
         }
     }
 
@@ -383,6 +403,8 @@ impl<L: RaftLog, T> Group<L, T> {
             return Ok(None);
         }
         self.commit(ready.take_committed_entries(), output);
+        self.confirm(ready.take_read_states());
+        self.hand_over_reads(output);
         if self.raft.store().take_wish() {
             output.snapshots.push(self.id);
         }
@@ -398,6 +420,7 @@ impl<L: RaftLog, T> Group<L, T> {
         }
         self.send(light.take_messages(), output);
         self.commit(light.take_committed_entries(), output);
+        self.hand_over_reads(output);
         if self.raft.store().take_wish() {
             output.snapshots.push(self.id);
         }
@@ -405,7 +428,8 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     /// Nobody who waits is answered by this replica any more.
-    pub(super) fn give_up(self, output: &mut Output<T>) {
+    pub(super) fn give_up(mut self, output: &mut Output<T>) {
+        self.reads.begin_term(output);
         let proposed = self.proposals.into_iter().map(|proposal| proposal.ticket);
         let held = self.held.into_iter().filter_map(|(_, ticket)| ticket);
         for ticket in held.chain(proposed) {
@@ -435,38 +459,6 @@ impl<L: RaftLog, T> Group<L, T> {
         self.raft.mut_store().set_hard_state(hard_state);
     }
 
-    /// Joins committed entries and the tickets of those that were proposed here.
-    fn commit(&mut self, entries: Vec<Entry>, output: &mut Output<T>) {
-        // Whoever waits for its range takes them from the log again then.
-        if entries.is_empty() || self.descriptor.is_none() {
-            return;
-        }
-        let mut lost = Vec::new();
-        let mut joined = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let mut ticket = None;
-            while let Some(first) = self.proposals.front() {
-                if first.index > entry.index {
-                    break;
-                }
-                let is_it = first.index == entry.index && first.term == entry.term;
-                let Some(proposal) = self.proposals.pop_front() else { break };
-                match is_it {
-                    true => ticket = Some(proposal.ticket),
-                    false => lost.push(proposal.ticket),
-                }
-            }
-            joined.push((entry, ticket));
-        }
-        let is_merge = |(entry, _): &(Entry, Option<T>)| command::is_merge(&entry.data);
-        let first = match self.holds() {
-            true => 0,
-            false => joined.iter().position(is_merge).unwrap_or(joined.len()),
-        };
-        self.held.extend(joined.drain(first..));
-        output.events.push(Event::Committed(Committed { group: self.id, entries: joined, lost }));
-    }
-
     /// Addresses messages. Who is known to nobody is sent nothing.
     fn send(&self, messages: Vec<Message>, output: &mut Output<T>) {
         let members = self.descriptor.as_ref().map(|descriptor| &descriptor.membership);
@@ -490,6 +482,14 @@ pub(super) fn introduces(message: &Message) -> bool {
             | Kind::MsgRequestVote
             | Kind::MsgRequestPreVote
     )
+}
+
+/// Whether somebody wants to lead who was not asked to by the leader.
+pub(super) fn asks_for_vote(message: &Message) -> bool {
+    use raft::eraftpb::MessageType as Kind;
+    let kind = message.get_msg_type();
+    matches!(kind, Kind::MsgRequestVote | Kind::MsgRequestPreVote)
+        && message.context[..] != *b"CampaignTransfer"
 }
 
 /// Whether an entry changes the members of a group.

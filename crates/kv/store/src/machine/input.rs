@@ -3,9 +3,10 @@
 use raft::eraftpb::{ConfChangeV2, Message, Snapshot};
 
 use super::merge::{Ask, Verdict};
+use super::sleep::Sleep;
 use crate::log::GroupId;
 use crate::membership::Target;
-use crate::range::Descriptor;
+use crate::range::{Descriptor, Version};
 
 /// A message of one store for another.
 #[derive(Clone, Debug)]
@@ -14,6 +15,21 @@ pub struct Envelope {
     pub group: GroupId,
     /// What the library says; it addresses replicas.
     pub message: Message,
+}
+
+impl<T> Input<T> {
+    /// Whether it says that there are other ranges now, or that one is another.
+    pub(crate) fn reshapes(&self) -> bool {
+        matches!(
+            self,
+            Input::Configured { .. }
+                | Input::Described { .. }
+                | Input::Split { .. }
+                | Input::Merged { .. }
+                | Input::Installed { .. }
+                | Input::Removed { .. }
+        )
+    }
 }
 
 /// What a step works on.
@@ -27,6 +43,15 @@ pub enum Input<T> {
         /// [`split`](crate::command::split) gave.
         data: Vec<u8>,
         /// Comes back with the entry, or refused.
+        ticket: T,
+    },
+    /// Answer when all that was acknowledged before is visible here, if this store leads. KV-009
+    Read {
+        /// The group.
+        group: GroupId,
+        /// For which version of the range the read is meant.
+        version: Version,
+        /// Comes back from the host without answers, or refused.
         ticket: T,
     },
     /// Take the next step to these members.
@@ -44,6 +69,20 @@ pub enum Input<T> {
         group: GroupId,
         /// The store.
         to: u64,
+    },
+    /// Another store lives.
+    Beat {
+        /// The store.
+        from: u64,
+        /// The number that it has since it started.
+        life: u64,
+    },
+    /// A leader has nothing to do.
+    Sleep {
+        /// Its store.
+        from: u64,
+        /// Who else has nothing to do.
+        sleep: Sleep,
     },
     /// A message of another store.
     Message {
@@ -130,8 +169,6 @@ pub enum Input<T> {
         whole: Box<Descriptor>,
         /// The group of the other.
         right: GroupId,
-        /// Which replica of that this store was.
-        replica: u64,
     },
     /// The host has taken in a snapshot, durably.
     Installed {

@@ -12,7 +12,7 @@ use super::{Group, Machine, Output};
 use crate::command::{self, Order};
 use crate::host::Refusal;
 use crate::log::{GroupId, RaftLog};
-use crate::range::{Descriptor, Fate};
+use crate::range::{Descriptor, Fate, OVER};
 
 /// Ticks between two times that a frozen range asks.
 const URGE_TICKS: usize = 3;
@@ -53,7 +53,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         let order = left
             .zip(right)
             .map(|(left, right)| command::freeze(right.version, left.group, left.version));
-        match (self.at_work(group), order) {
+        match (self.called_on(group), order) {
             (Some(held), Some(order)) => held.propose(order, ticket, output),
             (Some(held), None) if held.leads() => output.refuse(ticket, Refusal::Merging),
             _ => output.refuse(ticket, Refusal::NotLeader),
@@ -75,8 +75,12 @@ impl<L: RaftLog, T> Machine<L, T> {
         let is_due = |held: &Group<L, T>| {
             held.frozen_ticks > 0 && held.frozen_ticks % URGE_TICKS == 1 && held.is_at_work()
         };
-        let due: Vec<GroupId> =
-            self.groups.iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id).collect();
+        let due: Vec<GroupId> = self
+            .awake
+            .iter()
+            .filter(|id| self.groups.get(id).is_some_and(is_due))
+            .copied()
+            .collect();
         for id in due {
             let Some(held) = self.groups.get(&id) else { continue };
             let Some(right) = &held.descriptor else { continue };
@@ -131,18 +135,20 @@ impl<L: RaftLog, T> Machine<L, T> {
     }
 
     fn propose(&mut self, group: GroupId, order: Vec<u8>) {
-        if let Some(held) = self.at_work(group).filter(|held| held.leads()) {
+        if let Some(held) = self.called_on(group).filter(|held| held.leads()) {
             // If it is not taken now it comes again.
             let _ = held.raft.propose(Vec::new(), order);
         }
     }
 
     /// Somebody asks what became of a replica.
-    pub(super) fn asked(&self, from: u64, ask: Ask, output: &mut Output<T>) {
+    pub(super) fn asked(&mut self, from: u64, ask: Ask, output: &mut Output<T>) {
         let Ask { group, replica, descriptor } = ask;
         let held = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
         let is_removed = held.is_some_and(|held| held.membership.has_removed(replica));
-        let fate = || descriptor.as_ref().and_then(|other| self.fate_of(other));
+        let is_over = self.left.get(&group) == Some(&OVER);
+        let known = || descriptor.as_ref().and_then(|other| self.fate_of(other));
+        let fate = || if is_over { Some(Fate::Merged) } else { known() };
         let verdict = match is_removed {
             true => Some(Verdict::Removed),
             false => fate().map(|fate| match fate {
@@ -151,6 +157,10 @@ impl<L: RaftLog, T> Machine<L, T> {
             }),
         };
         output.verdicts.extend(verdict.map(|verdict| (from, group, replica, verdict)));
+        // It was not told to sleep, or lacks data, and has no vote with which it would wake the leader.
+        if self.groups.get(&group).is_some_and(|held| held.is_asleep && held.leads()) {
+            self.wake(group);
+        }
     }
 
     /// A store says what became of a replica of this one.

@@ -2,10 +2,10 @@
 
 use raft::eraftpb::Entry;
 
-use super::{Ask, Envelope, Verdict};
+use super::{Ask, Envelope, Sleep, Verdict};
 use crate::host::Refusal;
 use crate::log::{GroupId, Truncated};
-use crate::range::Descriptor;
+use crate::range::{Descriptor, Version};
 
 /// What came of a step.
 #[derive(Debug)]
@@ -18,6 +18,10 @@ pub struct Output<T> {
     pub verdicts: Vec<(u64, GroupId, u64, Verdict)>,
     /// What another store is to have in a group's log, if it leads it.
     pub urges: Vec<(u64, GroupId, Vec<u8>)>,
+    /// The stores that are to hear that this one lives, and its number since it started.
+    pub beats: Vec<(u64, u64)>,
+    /// Replicas of other stores that have nothing to do, each with its store.
+    pub sleeps: Vec<(u64, Sleep)>,
     /// Groups of which a snapshot is wished for: what a checkpoint has will do.
     pub snapshots: Vec<GroupId>,
     /// For the host, in this order.
@@ -29,6 +33,15 @@ pub struct Output<T> {
 pub enum Event<T> {
     /// Entries are durable on a majority of the group's voters: apply them.
     Committed(Committed<T>),
+    /// A read is to be answered, of what the events before have made.
+    Read {
+        /// The group.
+        group: GroupId,
+        /// For which version of the range it is meant.
+        version: Version,
+        /// The read's.
+        ticket: T,
+    },
     /// A proposal is not in the log and never will be.
     Refused {
         /// The proposal's.
@@ -86,6 +99,8 @@ impl<T> Default for Output<T> {
             asks: Vec::new(),
             verdicts: Vec::new(),
             urges: Vec::new(),
+            beats: Vec::new(),
+            sleeps: Vec::new(),
             snapshots: Vec::new(),
             events: Vec::new(),
         }

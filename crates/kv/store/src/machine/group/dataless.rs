@@ -55,7 +55,7 @@ impl<L: RaftLog, T> Group<L, T> {
         let others = members.unwrap_or_default().iter().filter(|other| other.id != self.replica);
         let next = others.filter(|other| other.role == Role::Voter).map(|other| other.id).next();
         if let Some(next) = next.filter(|_| self.leads()) {
-            self.raft.transfer_leader(next);
+            self.hand_over(next);
         }
     }
 

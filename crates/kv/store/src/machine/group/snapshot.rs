@@ -53,6 +53,7 @@ impl<L: RaftLog, T> Group<L, T> {
         log.set_conf_state(descriptor.membership.conf_state());
         log.restart(at);
         log.note_durable(at.index);
+        self.handed = at.index;
         self.descriptor = Some(descriptor);
         self.peers.clear();
         Some((ready, at))

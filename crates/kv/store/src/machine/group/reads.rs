@@ -1,0 +1,179 @@
+//! Reads that see all that was acknowledged before they were asked for. KV-009
+//!
+//! A leader asks its followers whether it leads still, once for all reads that have come meanwhile, and
+//! then has them wait until what was committed by then is carried out (section 6.4 of the Raft thesis).
+//!
+//! Whoever has answered that does not vote for another until an election timeout is over, so for a
+//! while the leader need not ask again: it has a lease, from when it asked. It counts by its own clock
+//! and ends early, by what clocks may run apart. What makes it safe: followers count whole ticks only;
+//! a store that has just started, and does not know whom it had answered, votes for nobody for as
+//! long; and in a term in which the leader wanted another in its place, which may vote at once whenever
+//! it hears of it, there is no lease.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ratatosk_clock::Instant;
+
+use super::{Event, Group, Output, TIMEOUT, ticks};
+use crate::host::Refusal;
+use crate::log::RaftLog;
+use crate::range::Version;
+
+/// A promise to vote for nobody else is good for so long: ticks less the one that had begun, less what
+/// clocks may run apart.
+pub(in crate::machine) const LEASE: Duration = ticks(TIMEOUT - 2);
+/// Whoever has not answered by then is asked again.
+const ROUND_PATIENCE: Duration = Duration::from_millis(300);
+
+/// A read, and for which version of the range it is meant.
+struct Read<T> {
+    version: Version,
+    ticket: T,
+}
+
+/// Followers are asked.
+struct Round<T> {
+    sent: Instant,
+    reads: Vec<Read<T>>,
+}
+
+/// The reads of a group that this store leads, or is believed to.
+pub(in crate::machine) struct Reads<T> {
+    /// For which nobody was asked yet.
+    waiting: Vec<Read<T>>,
+    round: Option<Round<T>>,
+    /// The term that all this is of.
+    term: u64,
+    /// Of the last round; each has another.
+    number: u64,
+    /// When the followers were asked who last said that it leads; none if that does not count.
+    confirmed: Option<Instant>,
+    /// The term in which the leader last wanted another in its place.
+    resigned_in: Option<u64>,
+    /// What may be read once the entry of this index is handed over.
+    granted: VecDeque<(u64, Vec<Read<T>>)>,
+}
+
+impl<T> Default for Reads<T> {
+    fn default() -> Self {
+        Self {
+            waiting: Vec::new(),
+            round: None,
+            term: 0,
+            number: 0,
+            confirmed: None,
+            resigned_in: None,
+            granted: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Reads<T> {
+    /// Nothing of the term before counts any more.
+    pub(super) fn begin_term(&mut self, output: &mut Output<T>) {
+        let asked = self.round.take().into_iter().flat_map(|round| round.reads);
+        let granted = self.granted.drain(..).flat_map(|(_, reads)| reads);
+        for read in granted.chain(asked).chain(self.waiting.drain(..)) {
+            output.refuse(read.ticket, Refusal::NotLeader);
+        }
+        self.confirmed = None;
+    }
+
+    pub(super) fn resign(&mut self, term: u64) {
+        self.confirmed = None;
+        self.resigned_in = Some(term);
+    }
+
+    /// Whether something is to be done with time.
+    pub(in crate::machine) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.round.is_none() && self.granted.is_empty()
+    }
+}
+
+impl<L: RaftLog, T> Group<L, T> {
+    pub(in crate::machine) fn read(&mut self, version: Version, ticket: T, output: &mut Output<T>) {
+        self.follow_term(output);
+        match self.leads() {
+            true => self.reads.waiting.push(Read { version, ticket }),
+            false => output.refuse(ticket, Refusal::NotLeader),
+        }
+    }
+
+    /// Finds out for the reads that wait whether this store leads still.
+    pub(in crate::machine) fn serve_reads(
+        &mut self,
+        now: Instant,
+        lease: Duration,
+        output: &mut Output<T>,
+    ) {
+        self.follow_term(output);
+        // Until an entry of its own is committed a leader does not know how far others had come.
+        if self.reads.is_empty() || !self.raft.raft.commit_to_current_term() {
+            return;
+        }
+        let is_alone = self.raft.raft.prs().is_singleton();
+        if is_alone || self.reads.confirmed.is_some_and(|sent| now.since(sent) < lease) {
+            let reads = std::mem::take(&mut self.reads.waiting);
+            self.grant(self.raft.raft.raft_log.committed, reads);
+        } else {
+            self.ask_followers(now);
+        }
+        self.hand_over_reads(output);
+    }
+
+    /// What was found out in another term, or as a leader that is none any more, does not count.
+    fn follow_term(&mut self, output: &mut Output<T>) {
+        let term = self.raft.raft.term;
+        if self.reads.term != term || !self.leads() {
+            self.reads.begin_term(output);
+            self.reads.term = term;
+        }
+    }
+
+    fn ask_followers(&mut self, now: Instant) {
+        let reads = &mut self.reads;
+        if reads.round.as_ref().is_some_and(|round| now.since(round.sent) > ROUND_PATIENCE) {
+            let unanswered = reads.round.take().map(|round| round.reads);
+            reads.waiting.extend(unanswered.into_iter().flatten());
+        }
+        if reads.round.is_none() && !reads.waiting.is_empty() {
+            reads.number += 1;
+            reads.round = Some(Round { sent: now, reads: std::mem::take(&mut reads.waiting) });
+            self.raft.read_index(reads.number.to_be_bytes().to_vec());
+        }
+    }
+
+    /// A majority says that this store leads still, or did when it was asked.
+    pub(super) fn confirm(&mut self, states: Vec<raft::ReadState>) {
+        for state in states {
+            let reads = &mut self.reads;
+            // An earlier round was given up: what it has to say is of less use.
+            if state.request_ctx != reads.number.to_be_bytes() {
+                continue;
+            }
+            let Some(round) = reads.round.take() else { continue };
+            if reads.resigned_in != Some(self.raft.raft.term) {
+                reads.confirmed = Some(round.sent);
+            }
+            self.grant(state.index, round.reads);
+        }
+    }
+
+    fn grant(&mut self, index: u64, reads: Vec<Read<T>>) {
+        if !reads.is_empty() {
+            self.reads.granted.push_back((index, reads));
+        }
+    }
+
+    /// Has the host answer the reads behind what they have to see.
+    pub(super) fn hand_over_reads(&mut self, output: &mut Output<T>) {
+        while let Some((_, reads)) =
+            self.reads.granted.pop_front_if(|(index, _)| *index <= self.handed)
+        {
+            for Read { version, ticket } in reads {
+                output.events.push(Event::Read { group: self.id, version, ticket });
+            }
+        }
+    }
+}

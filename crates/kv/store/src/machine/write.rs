@@ -1,0 +1,92 @@
+//! One write of the log for all groups that have something for it.
+
+use raft::Ready;
+
+use super::group::changes_members;
+use super::{Error, Group, Machine, Output};
+use crate::log::{GroupId, LogBatch, LogChange, RaftLog, Sync};
+
+impl<L: RaftLog, T> Machine<L, T> {
+    /// Writes what the dirty groups have for the log, and goes on with what that makes possible.
+    pub(super) fn write(
+        &mut self,
+        mut batch: LogBatch,
+        output: &mut Output<T>,
+    ) -> Result<(), Error> {
+        let mut sync = Sync::Later;
+        let mut written: Vec<(GroupId, Ready)> = Vec::new();
+        let mut arrived = Vec::new();
+        for id in std::mem::take(&mut self.installed) {
+            let held = self.groups.get_mut(&id);
+            let Some((ready, at)) = held.and_then(Group::take_installed) else { continue };
+            batch.push(id, LogChange::Restart(at));
+            batch.push(id, LogChange::DurableApplied(at.index));
+            arrived.push((id, at.index));
+            self.put(id, ready, &mut batch, &mut written);
+            sync = Sync::Wait;
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let is_written = written.iter().any(|(known, _)| *known == id);
+            if is_written || !group.is_at_work() {
+                continue;
+            }
+            group.serve_reads(self.now, self.lease, output);
+            if !group.raft.has_ready() {
+                continue;
+            }
+            let Some(ready) = group.ready(output)? else { continue };
+            if ready.must_sync() {
+                sync = Sync::Wait;
+            }
+            self.put(id, ready, &mut batch, &mut written);
+        }
+        if !batch.is_empty() {
+            self.log.write(batch, sync)?;
+        }
+        for (id, ready) in written {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            group.advance(ready, self.store, output);
+            group.serve_reads(self.now, self.lease, output);
+            if let Some((_, index)) = arrived.iter().find(|(known, _)| *known == id) {
+                group.raft.advance_apply_to(*index);
+            }
+            if group.raft.has_ready() {
+                self.dirty.insert(id);
+            }
+            if group.holds() {
+                self.holding.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what a group has for the log into the batch.
+    fn put(
+        &mut self,
+        id: GroupId,
+        mut ready: Ready,
+        batch: &mut LogBatch,
+        written: &mut Vec<(GroupId, Ready)>,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let entries = ready.take_entries();
+        let changes_members = entries.iter().any(changes_members);
+        if !entries.is_empty() {
+            group.raft.mut_store().append(&entries);
+            batch.push(id, LogChange::Append(entries));
+        }
+        // A change of the members is appended by a leader that has applied the one before, which is
+        // therefore committed. Whoever comes back has to know that, or it would commit what follows by a
+        // majority of those that were members before. Otherwise a commit alone is not written.
+        let hard_state = match ready.hs() {
+            Some(hard_state) => Some(hard_state.clone()),
+            None => changes_members.then(|| group.raft.raft.hard_state()),
+        };
+        if let Some(hard_state) = hard_state {
+            group.raft.mut_store().set_hard_state(hard_state.clone());
+            batch.push(id, LogChange::HardState(hard_state));
+        }
+        written.push((id, ready));
+    }
+}
