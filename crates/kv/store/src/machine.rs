@@ -196,6 +196,17 @@ impl<L: RaftLog, T> Machine<L, T> {
         Ok(())
     }
 
+    /// The same of a group that was at work: as after a start it does not know whom it had promised not
+    /// to vote for others.
+    fn open_again(&mut self, opened: Opened) -> Result<(), Error> {
+        let id = opened.state.group;
+        self.open_group(opened)?;
+        if let Some(held) = self.groups.get_mut(&id) {
+            held.votes_from = self.now + VOTELESS;
+        }
+        Ok(())
+    }
+
     /// Works on `inputs`, in their order, and on what is due at `now`.
     ///
     /// # Errors
@@ -371,7 +382,9 @@ impl<L: RaftLog, T> Machine<L, T> {
         output: &mut Output<T>,
     ) -> Result<(), Error> {
         let Envelope { group, message } = envelope;
-        if self.votes_from.is_none_or(|from| self.now < from) && asks_for_vote(&message) {
+        let may_have_promised = self.votes_from.is_none_or(|from| self.now < from)
+            || self.groups.get(&group).is_some_and(|held| self.now < held.votes_from);
+        if may_have_promised && asks_for_vote(&message) {
             return Ok(());
         }
         match self.groups.get(&group) {

@@ -39,6 +39,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         let Some(replica) = right.membership.of_store(self.store) else { return Ok(()) };
         let id = right.group;
         let mut state = GroupState { replica: replica.id, ..GroupState::new(id) };
+        let mut was_at_work = false;
         if let Some(known) = self.groups.remove(&id) {
             if known.replica > replica.id {
                 // The one that the split makes here was removed before, and another came.
@@ -49,6 +50,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             if known.replica == replica.id {
                 // What it promised others counts, and so does what it wrote before a crash.
                 state = known.state();
+                was_at_work = true;
             }
         }
         if state.truncated.index < BEGIN_INDEX {
@@ -56,7 +58,11 @@ impl<L: RaftLog, T> Machine<L, T> {
             state.push_beginning(batch);
         }
         let (descriptor, applied) = (Some(*right), BEGIN_INDEX);
-        self.open_group(Opened { descriptor, applied, ..Opened::without_range(state) })?;
+        let opened = Opened { descriptor, applied, ..Opened::without_range(state) };
+        match was_at_work {
+            true => self.open_again(opened)?,
+            false => self.open_group(opened)?,
+        }
         if leads && let Some(held) = self.groups.get_mut(&id) {
             // Whoever led both leads both: the others would wait for a timeout.
             let campaign = held.raft.campaign();

@@ -63,7 +63,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         let (state, applied) = (held.state(), held.filled_to().unwrap_or(0));
         held.give_up(output);
         let descriptor = Some(descriptor);
-        self.open_group(Opened { descriptor, applied, ..Opened::without_range(state) })
+        self.open_again(Opened { descriptor, applied, ..Opened::without_range(state) })
     }
 }
 

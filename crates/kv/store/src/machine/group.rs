@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
 use raft::{ProgressState, RawNode, Ready, StateRole};
+use ratatosk_clock::Instant;
 use ratatosk_engine::wire;
 
 use super::{Ask, Committed, Envelope, Error, Event, Opened, Output, TICK};
@@ -18,15 +19,13 @@ use crate::host::Refusal;
 use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
 use crate::membership::{Membership, Target};
 use crate::range::{Descriptor, Fate};
-pub(super) use reads::LEASE;
 use reads::Reads;
+pub(super) use reads::{LEASE, VOTELESS, asks_for_vote};
 pub(crate) use snapshot::described;
 
 /// Ticks without a word from the leader before an election; at most half as many more.
 pub(super) const ELECTION_TICKS: usize = TIMEOUT as usize;
 const TIMEOUT: u32 = 10;
-/// A store that has started votes for nobody for so long: it may have told a leader so. See `reads`.
-pub(super) const VOTELESS: Duration = ticks(TIMEOUT);
 /// Ticks between two words of the leader.
 const HEARTBEAT_TICKS: usize = 2;
 /// Bytes of entries that are read from the log at once, after a restart.
@@ -56,6 +55,8 @@ pub(super) struct Group<L: RaftLog, T> {
     /// `None` while nothing but that is known: the range comes with a split or a snapshot.
     pub(super) descriptor: Option<Descriptor>,
     is_leader: bool,
+    /// From when on it votes, if it was opened again while the store was at work.
+    pub(super) votes_from: Instant,
     /// What was proposed here, rising by index.
     proposals: VecDeque<Proposal<T>>,
     /// Where replicas are that wrote and are not known to be members.
@@ -134,6 +135,7 @@ impl<L: RaftLog, T> Group<L, T> {
             replica,
             descriptor,
             is_leader: false,
+            votes_from: Instant::ZERO,
             proposals: VecDeque::new(),
             peers: BTreeMap::new(),
             installing: None,
@@ -482,14 +484,6 @@ pub(super) fn introduces(message: &Message) -> bool {
             | Kind::MsgRequestVote
             | Kind::MsgRequestPreVote
     )
-}
-
-/// Whether somebody wants to lead who was not asked to by the leader.
-pub(super) fn asks_for_vote(message: &Message) -> bool {
-    use raft::eraftpb::MessageType as Kind;
-    let kind = message.get_msg_type();
-    matches!(kind, Kind::MsgRequestVote | Kind::MsgRequestPreVote)
-        && message.context[..] != *b"CampaignTransfer"
 }
 
 /// Whether an entry changes the members of a group.

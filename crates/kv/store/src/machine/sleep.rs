@@ -4,8 +4,9 @@
 //! passes for the group, and nothing is sent. Whatever concerns it wakes it: a proposal, a read, a
 //! message. That its leader lives is seen by the store instead: the stores of a cluster tell each other
 //! five times a second that they live, once for all groups. From whom nothing comes for a second wakes
-//! the groups that it leads, and a leader is looked for at once; so does a store that has started anew.
-//! KV-004
+//! the groups that it leads, and a leader is looked for at once: the second is longer than the lease of a
+//! leader that had the answers of this store before they went to sleep. A store that has started anew
+//! wakes them, too. KV-004
 //!
 //! A word that gets lost costs time only: who was not told to sleep waits for the leader, asks for votes,
 //! and wakes it by that.
@@ -78,15 +79,17 @@ impl<L: RaftLog, T> Machine<L, T> {
             return;
         }
         self.peers.next_beat = self.now + BEAT;
-        let mut lost = BTreeSet::new();
+        let mut lost = Vec::new();
         for (store, peer) in &mut self.peers.known {
             output.beats.push((*store, self.peers.life));
             if !peer.is_lost && self.now.since(peer.heard) > LOST {
                 peer.is_lost = true;
-                lost.insert(*store);
+                lost.push(*store);
             }
         }
-        self.wake_those_with(&lost);
+        for store in lost {
+            self.wake_those_with(store, true);
+        }
     }
 
     fn find_peers(&mut self) {
@@ -108,22 +111,20 @@ impl<L: RaftLog, T> Machine<L, T> {
         let was_lost = std::mem::take(&mut peer.is_lost);
         let is_new = peer.life.replace(life).is_some_and(|known| known != life);
         if was_lost || is_new {
-            self.wake_those_with(&BTreeSet::from([from]));
+            // The number may be an old one that was long on its way, so nothing is known of the leases.
+            self.wake_those_with(from, false);
         }
     }
 
-    /// Wakes the groups that have to do with stores which came or went. Those that they lead look for a
-    /// leader soon.
-    fn wake_those_with(&mut self, stores: &BTreeSet<u64>) {
-        if stores.is_empty() {
-            return;
-        }
+    /// Wakes the groups that have to do with a store which came or is lost. Those that a lost one leads
+    /// look for a leader soon.
+    fn wake_those_with(&mut self, store: u64, is_lost: bool) {
         for (id, held) in &mut self.groups {
-            let mut members = held.descriptor.iter().flat_map(|range| range.membership.replicas());
-            if !held.is_asleep || !members.any(|replica| stores.contains(&replica.store)) {
+            let members = held.descriptor.as_ref().map(|range| &range.membership);
+            if !held.is_asleep || members.is_none_or(|held| held.of_store(store).is_none()) {
                 continue;
             }
-            if held.leader().is_some_and(|leader| stores.contains(&leader)) {
+            if is_lost && held.leader() == Some(store) {
                 held.grow_impatient();
             }
             held.wake();
@@ -156,11 +157,15 @@ impl<L: RaftLog, T> Machine<L, T> {
 
     /// A leader says that there is nothing to do.
     pub(super) fn sleep(&mut self, from: u64, told: Sleep) {
-        let is_lost = self.peers.is_lost(from) || !self.peers.known.contains_key(&from);
-        let Some(held) = self.groups.get_mut(&told.group).filter(|_| !is_lost) else { return };
+        let Some(peer) = self.peers.known.get_mut(&from).filter(|peer| !peer.is_lost) else {
+            return;
+        };
+        let Some(held) = self.groups.get_mut(&told.group) else { return };
         if held.leader() == Some(from) && held.has_no_more_than(told) {
             held.is_asleep = true;
             self.awake.remove(&told.group);
+            // Words that were lost before do not count: the leader may read by what it was told last.
+            peer.heard = self.now;
         }
     }
 }
@@ -221,5 +226,142 @@ impl<L: RaftLog, T> Group<L, T> {
     /// An election timeout is over, but for the part that is different for each.
     fn grow_impatient(&mut self) {
         self.raft.raft.election_elapsed = super::group::ELECTION_TICKS;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use raft::eraftpb::{Message, MessageType};
+
+    use super::*;
+    use crate::log::{GroupState, MemoryLog};
+    use crate::machine::{Envelope, Input, Opened, begin};
+    use crate::membership::{Membership, Target};
+    use crate::range::{BEGIN_INDEX, BEGIN_TERM, Descriptor};
+
+    const GROUP: GroupId = GroupId(1);
+    /// Of the leader, which is store 2.
+    const TERM: u64 = 6;
+
+    type Small = Machine<MemoryLog, u64>;
+
+    /// A range of three stores.
+    fn range() -> Descriptor {
+        let target = Target { voters: [1, 2, 3].into(), ..Target::default() };
+        let step = Membership::alone(1).toward(&target).expect("a step");
+        let membership = step.membership.left();
+        Descriptor { membership, ..Descriptor::whole(GROUP, "k".to_owned(), 1) }
+    }
+
+    fn state() -> GroupState {
+        let mut state = GroupState { replica: 1, ..GroupState::new(GROUP) };
+        let at = crate::log::Truncated { index: BEGIN_INDEX, term: BEGIN_TERM };
+        begin(&mut state, at);
+        state
+    }
+
+    fn machine(groups: Vec<Opened>) -> Small {
+        let mut machine =
+            Small::open(Arc::new(MemoryLog::default()), 1, groups, []).expect("whole");
+        step(&mut machine, 1_000, Vec::new());
+        machine
+    }
+
+    fn member() -> Opened {
+        let (descriptor, applied) = (Some(range()), BEGIN_INDEX);
+        Opened { descriptor, applied, ..Opened::without_range(state()) }
+    }
+
+    /// What it says to others.
+    fn step(machine: &mut Small, millis: u64, inputs: Vec<Input<u64>>) -> Vec<MessageType> {
+        let mut output = Output::default();
+        machine.step(Instant::from_millis(millis), inputs, &mut output).expect("memory");
+        while machine.is_dirty() {
+            machine.step(Instant::from_millis(millis), [], &mut output).expect("memory");
+        }
+        output.messages.iter().map(|(_, envelope)| envelope.message.get_msg_type()).collect()
+    }
+
+    fn from(store: u64, kind: MessageType, term: u64) -> Input<u64> {
+        let mut message = Message { from: store, to: 1, term, ..Message::default() };
+        message.set_msg_type(kind);
+        (message.commit, message.index, message.log_term) = (BEGIN_INDEX, BEGIN_INDEX, BEGIN_TERM);
+        Input::Message { from: store, envelope: Box::new(Envelope { group: GROUP, message }) }
+    }
+
+    fn heartbeat() -> Input<u64> {
+        from(2, MessageType::MsgHeartbeat, TERM)
+    }
+
+    fn asks_for_vote() -> Input<u64> {
+        from(3, MessageType::MsgRequestPreVote, TERM + 1)
+    }
+
+    fn sleep() -> Input<u64> {
+        let sleep = Sleep { group: GROUP, replica: 1, term: TERM, index: BEGIN_INDEX };
+        Input::Sleep { from: 2, sleep }
+    }
+
+    fn lives(life: u64) -> Input<u64> {
+        Input::Beat { from: 2, life }
+    }
+
+    /// KV-004: nobody asks for a vote before the leader is lost, and then it is given at once.
+    #[test]
+    fn a_group_that_sleeps_looks_for_a_leader_when_the_store_of_its_leader_is_lost() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        step(&mut machine, 2_500, vec![lives(1), sleep()]);
+        assert_eq!(machine.awake().count(), 0);
+        step(&mut machine, 3_400, Vec::new());
+        assert_eq!(machine.awake().count(), 0, "the store may live");
+        step(&mut machine, 3_800, Vec::new());
+        assert_eq!(machine.awake().collect::<Vec<_>>(), [GROUP]);
+        let said = step(&mut machine, 3_850, vec![asks_for_vote()]);
+        assert_eq!(said, [MessageType::MsgRequestPreVoteResponse]);
+    }
+
+    /// KV-009: the leader reads by the answer to its heartbeat for a while, however long ago the last word
+    /// of its store came.
+    #[test]
+    fn who_has_gone_to_sleep_votes_for_nobody_as_long_as_its_leader_may_read() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_000, vec![lives(1)]);
+        step(&mut machine, 2_980, vec![heartbeat()]);
+        step(&mut machine, 2_990, vec![sleep()]);
+        assert_eq!(machine.awake().count(), 0);
+        step(&mut machine, 3_200, Vec::new());
+        assert_eq!(step(&mut machine, 3_300, vec![asks_for_vote()]), []);
+    }
+
+    /// KV-009: a number of an earlier start may come late, and takes nothing back.
+    #[test]
+    fn an_old_word_of_the_leader_s_store_does_not_end_what_was_promised() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        step(&mut machine, 2_500, vec![lives(2), sleep()]);
+        assert_eq!(machine.awake().count(), 0);
+        step(&mut machine, 2_600, vec![lives(1)]);
+        assert_eq!(machine.awake().count(), 1);
+        assert_eq!(step(&mut machine, 2_700, vec![asks_for_vote()]), []);
+    }
+
+    /// KV-009: a group that is opened again, for its range has come, does not know what it promised.
+    #[test]
+    fn a_group_whose_range_has_come_votes_for_nobody_at_first() {
+        let mut machine = machine(Vec::new());
+        let mut first = Message { from: 2, to: 1, term: TERM, ..Message::default() };
+        first.set_msg_type(MessageType::MsgHeartbeat);
+        let envelope = Box::new(Envelope { group: GROUP, message: first });
+        let said = step(&mut machine, 2_500, vec![Input::Message { from: 2, envelope }]);
+        assert_eq!(said, [MessageType::MsgHeartbeatResponse]);
+        let left = Box::new(Descriptor::whole(GroupId(9), "k".to_owned(), 1));
+        let right = Some(Box::new(range()));
+        step(&mut machine, 2_600, vec![Input::Split { left, right }]);
+        assert_eq!(step(&mut machine, 3_500, vec![asks_for_vote()]), []);
+        let said = step(&mut machine, 3_700, vec![asks_for_vote()]);
+        assert_eq!(said, [MessageType::MsgRequestPreVoteResponse]);
     }
 }

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use raft::eraftpb::Message;
 use ratatosk_clock::Instant;
 
 use super::{Event, Group, Output, TIMEOUT, ticks};
@@ -23,6 +24,8 @@ use crate::range::Version;
 /// A promise to vote for nobody else is good for so long: ticks less the one that had begun, less what
 /// clocks may run apart.
 pub(in crate::machine) const LEASE: Duration = ticks(TIMEOUT - 2);
+/// A store that has started votes for nobody for so long: it may have told a leader so.
+pub(in crate::machine) const VOTELESS: Duration = ticks(TIMEOUT);
 /// Whoever has not answered by then is asked again.
 const ROUND_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -176,4 +179,12 @@ impl<L: RaftLog, T> Group<L, T> {
             }
         }
     }
+}
+
+/// Whether somebody wants to lead who was not asked to by the leader.
+pub(in crate::machine) fn asks_for_vote(message: &Message) -> bool {
+    use raft::eraftpb::MessageType as Kind;
+    let kind = message.get_msg_type();
+    matches!(kind, Kind::MsgRequestVote | Kind::MsgRequestPreVote)
+        && message.context[..] != *b"CampaignTransfer"
 }
