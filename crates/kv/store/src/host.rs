@@ -152,6 +152,12 @@ impl<E: Engine> Host<E> {
         self.ranges.values().map(|range| &range.descriptor)
     }
 
+    /// Those that this store leads, with all before applied.
+    pub fn leads(&self) -> impl Iterator<Item = GroupId> {
+        let leads = self.ranges.values().filter(|range| range.is_leader);
+        leads.map(|range| range.descriptor.group)
+    }
+
     /// Carries out what the machine says, in its order.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! The store loop: every Raft group of the node, driven by inputs, one write of the log a step.
 //!
-//! [`Machine::step`] takes what came in since the last one, lets the groups concerned work, writes
-//! what all of them have for the log as one batch, and answers with what is committed. It does not
-//! wait but for the log, reads no clock, and draws no random number: production drives it from a
+//! [`Machine::begin`] takes what came in since the last step, lets the groups concerned work, and answers
+//! with what is committed and with what others may be told at once. [`Machine::finish`] writes what all
+//! groups have for the log as one batch, and answers with what is so once it is durable. Neither
+//! waits but for the log, reads a clock, or draws a random number: production drives them from a
 //! thread, a simulation from a seed.
 //!
 //! What is committed goes to a [`Host`](crate::host::Host), which may be on another thread; it says
@@ -38,6 +39,7 @@ pub use merge::{Ask, Verdict};
 pub use output::{Committed, Event, Output};
 pub use sleep::Sleep;
 use sleep::{Peers, SLEEP_TICKS};
+use write::Unwritten;
 
 /// Time between two ticks of a group.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -70,6 +72,8 @@ pub struct Machine<L: RaftLog, T> {
     peers: Peers,
     sleep_ticks: usize,
     lease: Duration,
+    /// What a step that has begun has for the log.
+    unwritten: Unwritten,
 }
 
 /// A group as it is opened.
@@ -153,6 +157,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             peers: Peers::default(),
             sleep_ticks: SLEEP_TICKS,
             lease: LEASE,
+            unwritten: Unwritten::default(),
         };
         for opened in groups {
             machine.open_group(opened)?;
@@ -218,6 +223,21 @@ impl<L: RaftLog, T> Machine<L, T> {
         inputs: impl IntoIterator<Item = Input<T>>,
         output: &mut Output<T>,
     ) -> Result<(), Error> {
+        self.begin(now, inputs, output)?;
+        self.finish(output)
+    }
+
+    /// The part of a step that does not wait for the disk. What it puts into `output` may be sent and
+    /// carried out at once. [`finish`](Self::finish) has to follow before another step begins.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        inputs: impl IntoIterator<Item = Input<T>>,
+        output: &mut Output<T>,
+    ) -> Result<(), Error> {
         let mut batch = LogBatch::new();
         self.now = now;
         self.votes_from.get_or_insert(now + VOTELESS);
@@ -235,7 +255,15 @@ impl<L: RaftLog, T> Machine<L, T> {
             self.fall_asleep(output);
         }
         self.release(output);
-        self.write(batch, output)?;
+        self.gather(batch, output)
+    }
+
+    /// The part of a step that waits for the disk, and what is so after it.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    pub fn finish(&mut self, output: &mut Output<T>) -> Result<(), Error> {
+        self.write(output)?;
         self.release(output);
         self.beat(output);
         Ok(())
