@@ -31,10 +31,10 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use ratatosk_engine::{DurableConfig, DurableEngine, Overlay, SpaceId};
 
 use crate::coprocessor::Keyspaces;
-use crate::host::{Host, Refusal};
+use crate::host::{Host, Refusal, Work};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
-use crate::machine::{Envelope, Event, Input, Machine, Opened};
+use crate::machine::{Envelope, Event, Input, Machine, Opened, Status};
 use crate::membership::Membership;
 use crate::open::{self, Asked, Error};
 use crate::range::Descriptor;
@@ -83,8 +83,14 @@ pub struct Node {
 /// Called on the thread that applies; never, if the store stops before it knows.
 pub type Reply = Box<dyn FnOnce(Result<Vec<Bytes>, Refusal>) + Send>;
 
-/// A range, and the space of the engine that has its data.
-type Located = (Descriptor, SpaceId);
+/// A range as it was last applied.
+#[derive(Clone)]
+struct Located {
+    descriptor: Descriptor,
+    /// The space of the engine that has its data.
+    space: SpaceId,
+    work: Arc<Work>,
+}
 
 struct Shared {
     identity: Identity,
@@ -123,7 +129,12 @@ enum Word {
         from: u64,
         envelope: Box<Envelope>,
     },
+    /// What is known of the groups?
+    Asked(Told),
 }
+
+/// Told what is known of the groups of a store.
+pub type Told = Box<dyn FnOnce(Vec<Status>) + Send>;
 
 impl Node {
     /// Opens the store of a folder, or makes one, and applies what its log has. When it returns,
@@ -160,12 +171,12 @@ impl Node {
         }
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
         let overlay = Arc::new(Overlay::new(engine, space_count));
-        let ranges = located(&found.groups, &keyspaces, &folder)?;
+        check_keyspaces(&found.groups, &keyspaces, &folder)?;
         let engine_error = |error| Error::of_engine(folder.join("engine"), error);
         let mut host = Host::new(identity.store, Arc::clone(&overlay), keyspaces.clone());
         host.clear_leftovers().map_err(engine_error)?;
-        for (descriptor, _) in &ranges {
-            host.open(descriptor.clone()).map_err(engine_error)?;
+        for descriptor in found.groups.iter().filter_map(|opened| opened.descriptor.clone()) {
+            host.open(descriptor).map_err(engine_error)?;
         }
         let machine = Machine::open(log, identity.store, found.groups, found.left)
             .map_err(|error| Error::of_machine(folder.clone(), error))?;
@@ -173,13 +184,13 @@ impl Node {
         let staging = DiskFolder::open(&folder).map_err(io)?;
         let receiver = Receiver::open(staging, receiver::Config::default()).map_err(io)?;
         let alone = Membership::alone(identity.store);
-        let alone = ranges.iter().filter(|(descriptor, _)| descriptor.membership == alone);
-        let alone: Vec<GroupId> = alone.map(|(descriptor, _)| descriptor.group).collect();
+        let alone = host.ranges().filter(|descriptor| descriptor.membership == alone);
+        let alone: Vec<GroupId> = alone.map(|descriptor| descriptor.group).collect();
         let shared = Arc::new(Shared {
             identity,
             life,
             keyspaces,
-            ranges: RwLock::new(ranges),
+            ranges: RwLock::new(located(&host)),
             transport: config.transport,
             overlay,
             admission: Admission::new(folder.clone(), checkpoint_bytes),
@@ -334,18 +345,27 @@ fn open_log(folder: &Path, store: u64, is_new: bool, sizes: Sizes) -> Result<Dur
     Ok(log)
 }
 
-/// The ranges that were found, each with the space of its keyspace.
-fn located(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> Result<Vec<Located>, Error> {
-    let located = |descriptor: &Descriptor| {
-        let keyspace = &descriptor.keyspace;
-        let space = keyspaces.space(keyspace).ok_or_else(|| {
+/// Whether this version knows the keyspaces of the ranges that were found.
+fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> Result<(), Error> {
+    let mut found = groups.iter().filter_map(|opened| opened.descriptor.as_ref());
+    match found.find(|descriptor| keyspaces.space(&descriptor.keyspace).is_none()) {
+        Some(Descriptor { keyspace, .. }) => {
             let detail =
                 format!("it holds a range of {keyspace:?} that this version does not know");
-            Error::Version { folder: folder.to_owned(), detail }
-        })?;
-        Ok((descriptor.clone(), space))
+            Err(Error::Version { folder: folder.to_owned(), detail })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The ranges of a host as they are now.
+fn located(host: &Host<DurableEngine>) -> Vec<Located> {
+    let located = |(descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)| Located {
+        descriptor: descriptor.clone(),
+        space,
+        work: Arc::clone(work),
     };
-    groups.iter().filter_map(|opened| opened.descriptor.as_ref()).map(located).collect()
+    host.places().map(located).collect()
 }
 
 impl Shared {

@@ -50,7 +50,7 @@ fn keys(small: &Small) -> Vec<String> {
 #[test]
 fn a_range_is_taken_in_by_its_left_neighbour_with_all_that_it_has() {
     let (mut small, right) = split();
-    let done = small.run(vec![Input::Merge { group: right, ticket: 3 }]);
+    let done = small.run(vec![Input::Merge { group: right, expected: None, ticket: 3 }]);
     assert!(done.answered[0].answers.is_ok(), "{done:?}");
     assert_eq!(count(&mut small, right, &["p"]), Some(Refusal::Merging));
     small.wait(1);
@@ -84,7 +84,7 @@ fn a_range_whose_neighbour_has_changed_meanwhile_goes_on() {
 fn a_merge_that_makes_no_sense_is_refused() {
     let (mut small, right) = split();
     let refused = |small: &mut Small, group| {
-        let done = small.run(vec![Input::Merge { group, ticket: 3 }]);
+        let done = small.run(vec![Input::Merge { group, expected: None, ticket: 3 }]);
         done.answered.into_iter().next().expect("an answer").answers.err()
     };
     assert_eq!(refused(&mut small, GROUP), Some(Refusal::Merging));

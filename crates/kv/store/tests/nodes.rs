@@ -16,7 +16,7 @@ use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::{NoStep, Target};
 use ratatosk_store::node::{Config, Handle, Node, Reply};
-use ratatosk_store::range::Descriptor;
+use ratatosk_store::range::{Descriptor, Version};
 use ratatosk_store::transport::Exchange;
 use ratatosk_testkit::scratch::Scratch;
 
@@ -99,7 +99,8 @@ impl Stores {
         let target = Target { voters: voters.iter().copied().collect(), learners: BTreeSet::new() };
         until("the members", || {
             let handle = self.handle(self.leader(group));
-            let answers = wait(|reply| handle.change(group, target.clone(), reply));
+            let version = version_of(&handle, group)?;
+            let answers = wait(|reply| handle.change(group, version, target.clone(), reply));
             matches!(answers, Some(Err(Refusal::Step(NoStep::Reached)))).then_some(())
         });
     }
@@ -162,6 +163,12 @@ impl Stores {
     fn whole(&self) -> Descriptor {
         self.handle(1).ranges("counter").remove(0)
     }
+}
+
+/// What a store has applied of a range's changes.
+fn version_of(handle: &Handle, group: GroupId) -> Option<Version> {
+    let ranges = handle.ranges("counter");
+    ranges.iter().find(|range| range.group == group).map(|range| range.version)
 }
 
 /// Asks and waits for the answer.
@@ -275,7 +282,11 @@ fn ranges_part_and_join_on_all_stores() {
     let right = handle.ranges("counter").remove(1).group;
     until("they join", || {
         let leader = stores.live().find(|(_, handle)| handle.leads().contains(&right));
-        leader.map(|(_, leader)| wait(|reply| leader.merge(right, reply)));
+        if let Some((leader, version)) = leader
+            .and_then(|(_, leader)| version_of(&leader, right).map(|version| (leader, version)))
+        {
+            let _ = wait(|reply| leader.merge(right, version, reply));
+        }
         (handle.ranges("counter").len() == 1).then_some(())
     });
     parts(1);

@@ -139,7 +139,7 @@ fn run(folder: &Path, groups: usize, span: Duration) -> Figures {
     let led = names.iter().enumerate().map(|(place, name)| {
         let group = handles[0].ranges(name)[0].group;
         let leader = place % handles.len();
-        spread(&handles, group, leader);
+        spread(&handles, name, group, leader);
         (leader, name.clone(), group)
     });
     let led: Vec<(usize, String, GroupId)> = led.collect();
@@ -171,13 +171,19 @@ fn run(folder: &Path, groups: usize, span: Duration) -> Figures {
 }
 
 /// Has three stores keep a range, and one of them lead it.
-fn spread(handles: &[Handle], group: GroupId, leader: usize) {
+fn spread(handles: &[Handle], name: &str, group: GroupId, leader: usize) {
     let target = Target { voters: (1..).take(STORES).collect(), learners: BTreeSet::new() };
     loop {
         let (told, tells) = mpsc::sync_channel(1);
         let at = handles.iter().find(|handle| handle.leads().contains(&group));
         let Some(at) = at else { continue };
-        at.change(group, target.clone(), Box::new(move |answers| drop(told.send(answers))));
+        let version = at.ranges(name)[0].version;
+        at.change(
+            group,
+            version,
+            target.clone(),
+            Box::new(move |answers| drop(told.send(answers))),
+        );
         if matches!(tells.recv(), Ok(Err(Refusal::Step(NoStep::Reached)))) {
             break;
         }

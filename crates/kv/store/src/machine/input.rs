@@ -58,6 +58,8 @@ pub enum Input<T> {
     Change {
         /// The group.
         group: GroupId,
+        /// What version the range has to have, if whoever wants it goes by one.
+        expected: Option<Version>,
         /// Who is to keep the range.
         target: Target,
         /// Comes back with the entry, or refused.
@@ -95,6 +97,8 @@ pub enum Input<T> {
     Merge {
         /// The group of the right one.
         group: GroupId,
+        /// What version it has to have, if whoever wants it goes by one.
+        expected: Option<Version>,
         /// Comes back with the entry that freezes it, or refused.
         ticket: T,
     },

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Move, Reply, Shared, Word};
+use super::{Located, Move, Reply, Shared, Told, Word};
 use crate::Identity;
 use crate::coprocessor::Reader;
-use crate::host;
+use crate::host::{self, Worked};
 use crate::log::GroupId;
 use crate::machine::Input;
 use crate::membership::Target;
@@ -35,7 +35,7 @@ impl Handle {
     #[must_use]
     pub fn ranges(&self, keyspace: &str) -> Vec<Descriptor> {
         let ranges = self.shared.ranges.read();
-        let ranges = ranges.iter().map(|(descriptor, _)| descriptor);
+        let ranges = ranges.iter().map(|located| &located.descriptor);
         let mut found: Vec<_> =
             ranges.filter(|descriptor| descriptor.keyspace == keyspace).cloned().collect();
         found.sort_by(|one, two| one.boundary.start.cmp(&two.boundary.start));
@@ -54,15 +54,16 @@ impl Handle {
         self.ask(Input::Read { group, version, ticket: reply });
     }
 
-    /// Takes the next step towards these members of a group that this store leads. KV-008
-    pub fn change(&self, group: GroupId, target: Target, reply: Reply) {
-        self.ask(Input::Change { group, target, ticket: reply });
+    /// Takes the next step towards these members of a range that this store leads, if it has this version
+    /// still. KV-008
+    pub fn change(&self, group: GroupId, version: Version, target: Target, reply: Reply) {
+        self.ask(Input::Change { group, expected: Some(version), target, ticket: reply });
     }
 
-    /// Has a range that this store leads taken in by its left neighbour; `reply` hears of the first step.
-    /// KV-015
-    pub fn merge(&self, group: GroupId, reply: Reply) {
-        self.ask(Input::Merge { group, ticket: reply });
+    /// Has a range that this store leads taken in by its left neighbour, if it has this version still;
+    /// `reply` hears of the first step. KV-015
+    pub fn merge(&self, group: GroupId, version: Version, reply: Reply) {
+        self.ask(Input::Merge { group, expected: Some(version), ticket: reply });
     }
 
     /// Lets another store lead a group that this one leads, if it can.
@@ -78,6 +79,21 @@ impl Handle {
     #[must_use]
     pub fn leads(&self) -> Vec<GroupId> {
         self.shared.leads.lock().iter().copied().collect()
+    }
+
+    /// Has somebody told what is known of the groups, on the thread of the log, for which it is to be
+    /// short; never, if the store stops before.
+    pub fn ask_status(&self, told: Told) {
+        self.shared.inbox.push(Word::Asked(told));
+    }
+
+    /// How many entries and bytes of commands were applied to a range since the store was opened or got
+    /// the range; `None` if it is not here.
+    #[must_use]
+    pub fn worked(&self, group: GroupId) -> Option<Worked> {
+        let ranges = self.shared.ranges.read();
+        let found = ranges.iter().find(|located| located.descriptor.group == group)?;
+        Some(found.work.so_far())
     }
 
     /// Takes what other stores send.
@@ -103,8 +119,8 @@ impl Handle {
         read: &mut dyn FnMut(&dyn Reader) -> Result<(), ratatosk_engine::Error>,
     ) -> Result<(), ratatosk_engine::Error> {
         let ranges = self.shared.ranges.read();
-        let found = ranges.iter().find(|(descriptor, _)| descriptor.group == group);
-        let Some((descriptor, space)) = found.cloned() else { return Ok(()) };
+        let found = ranges.iter().find(|located| located.descriptor.group == group);
+        let Some(Located { descriptor, space, .. }) = found.cloned() else { return Ok(()) };
         drop(ranges);
         host::read_range(&*self.shared.overlay, space, &descriptor.boundary, read)
     }

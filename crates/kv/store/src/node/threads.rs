@@ -6,11 +6,10 @@ use std::time::Duration;
 use ratatosk_clock::SystemClock;
 use ratatosk_engine::{DurableEngine, Haste};
 
-use super::{Move, Reply, Shared, Word};
+use super::{Move, Reply, Shared, Word, located};
 use crate::host::{self, Answered, Done, Host};
 use crate::log::DurableLog;
 use crate::machine::{Event, Input, Machine, Output};
-use crate::range::Descriptor;
 use crate::snapshot::folder::DiskFile;
 use crate::snapshot::receiver::{Shelf, Told};
 use crate::snapshot::sender::Parcel;
@@ -28,7 +27,7 @@ pub(super) fn run_log(
 ) -> Result<(), String> {
     let clock = SystemClock::new();
     let mut words = Vec::new();
-    let (mut told, mut announced) = (Told::default(), Vec::new());
+    let (mut told, mut announced, mut asked) = (Told::default(), Vec::new(), Vec::new());
     let mut output = Output::default();
     let mut next_purge = clock.now() + PURGE_INTERVAL;
     let mut next_look = clock.now();
@@ -59,6 +58,10 @@ pub(super) fn run_log(
                 announced.push((from, parcel));
                 None
             }
+            Word::Asked(told) => {
+                asked.push(told);
+                None
+            }
         });
         let begun = machine.begin(clock.now(), inputs, &mut output);
         begun.map_err(|error| error.to_string())?;
@@ -69,6 +72,7 @@ pub(super) fn run_log(
             };
             shared.moves.push(Move::Parcel { from, parcel, is_wanted });
         }
+        asked.drain(..).for_each(|told| told(machine.status()));
         told.settle(&output.events).for_each(|settled| shared.moves.push(Move::Settled(settled)));
         // What waits for no disk of this store goes before it is waited for.
         shared.hand_out(&mut output);
@@ -115,7 +119,7 @@ pub(super) fn run_apply(
         host.run(events.drain(..), shelf, &mut done).map_err(|error| error.to_string())?;
         let is_reshaped = done.inputs.iter().any(Input::reshapes);
         if is_reshaped {
-            shared.note_ranges(&host);
+            *shared.ranges.write() = located(&host);
         }
         if may_follow || is_reshaped || !done.leads.is_empty() {
             done.leads.clear();
@@ -143,16 +147,6 @@ fn moved(input: &Input<Reply>) -> Option<Move> {
     }
 }
 
-impl Shared {
-    /// Takes note of the ranges as they are applied now.
-    fn note_ranges(&self, host: &Host<DurableEngine>) {
-        let located = |descriptor: &Descriptor| {
-            Some((descriptor.clone(), self.keyspaces.space(&descriptor.keyspace)?))
-        };
-        *self.ranges.write() = host.ranges().filter_map(located).collect();
-    }
-}
-
 pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
     let clock = SystemClock::new();
     let mut next = clock.now() + shared.checkpoint_interval;
@@ -164,7 +158,7 @@ pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
             continue;
         }
         let ranges = shared.ranges.read();
-        let groups: Vec<_> = ranges.iter().map(|(descriptor, _)| descriptor.group).collect();
+        let groups: Vec<_> = ranges.iter().map(|located| located.descriptor.group).collect();
         drop(ranges);
         let durable = host::checkpoint(&shared.overlay, groups);
         let durable = durable.map_err(|error| error.to_string())?;
