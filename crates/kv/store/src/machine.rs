@@ -311,8 +311,8 @@ impl<L: RaftLog, T> Machine<L, T> {
     ) -> Result<(), Error> {
         self.peers.is_stale |= input.reshapes();
         match input {
-            Input::Propose { group, data, ticket } => match self.called_on(group) {
-                Some(held) => held.propose(data, ticket, output),
+            Input::Propose { group, term, data, ticket } => match self.called_on(group) {
+                Some(held) => held.propose(term, data, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
             Input::Read { group, version, ticket } => match self.called_on(group) {

@@ -46,7 +46,7 @@ impl Cluster {
             0 if ranges.len() < RANGES_MAX && self.is_faulty => {
                 let key = self.orders.pick(&KEYS).map_or(&b""[..], |key| register::place(key));
                 let data = command::split(range.version, key);
-                Input::Propose { group, data, ticket: ORDER }
+                Input::Propose { group, term: None, data, ticket: ORDER }
             }
             // A leader that has wanted to hand over has no lease any more.
             1 if self.orders.once_in(4) => {

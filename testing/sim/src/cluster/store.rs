@@ -247,7 +247,7 @@ impl Store {
 
     /// The fault of the same name.
     fn with_own_version(&self, input: Input<Ticket>) -> Input<Ticket> {
-        let Input::Propose { group, data, ticket } = input else { return input };
+        let Input::Propose { group, term, data, ticket } = input else { return input };
         let held = self.host.ranges().find(|held| held.group == group);
         let order = command::parse(&data.clone().into()).map(|(_, order)| order);
         let data = match (held, order) {
@@ -258,7 +258,7 @@ impl Store {
             }
             _ => data,
         };
-        Input::Propose { group, data, ticket }
+        Input::Propose { group, term, data, ticket }
     }
 
     /// The faults that have to do with merges.

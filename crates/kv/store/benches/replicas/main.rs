@@ -7,23 +7,18 @@
 
 mod yardstick;
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ratatosk_clock::{Instant, SystemClock};
-use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::command::Commands;
-use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces, Position, Reader, Writer};
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
-use ratatosk_store::membership::{NoStep, Target};
-use ratatosk_store::node::{Config, Handle, Node, Reply};
-use ratatosk_store::transport::Exchange;
+use ratatosk_store::node::{Handle, Reply};
+use ratatosk_stores::counter::nothings;
+use ratatosk_stores::{Make, Stores};
 use ratatosk_testkit::scratch::Scratch;
 
 /// Bytes of a proposal.
@@ -78,69 +73,24 @@ fn main() {
             let scratch = Scratch::new("bench-yardstick");
             let yardstick = yardstick::run(scratch.path(), groups, span);
             yardstick.print("yardstick", groups);
-            let scratch = Scratch::new("bench-store");
-            let store = run(scratch.path(), groups, span);
+            let store = run(groups, span);
             store.print("store", groups);
             println!("{:.0} % of the yardstick", 100.0 * store.per_second / yardstick.per_second);
         }
     }
 }
 
-/// Takes commands and does nothing.
-struct Nothing;
-
-impl Coprocessor for Nothing {
-    fn reset(&mut self, _boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn apply(
-        &mut self,
-        _position: Position,
-        _command: &Bytes,
-        _writer: &mut Writer<'_>,
-    ) -> Result<Bytes, Error> {
-        Ok(Bytes::new())
-    }
-
-    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
-        Ok(Bytes::new())
-    }
-}
-
-fn keyspaces(count: usize) -> Keyspaces {
-    let factory = || -> Factory { Box::new(|| Box::new(Nothing)) };
-    Keyspaces::new((0..count).map(|number| (number.to_string(), factory())).collect())
-}
-
-fn open(folder: &Path, store: u64, groups: usize, exchange: &Arc<Exchange>) -> Node {
-    let node = Node::open(Config {
-        folder: folder.join(store.to_string()),
-        keyspaces: keyspaces(groups),
-        cache_bytes: 64 << 20,
-        checkpoint_interval: Duration::from_secs(1),
-        checkpoint_bytes: 64 << 20,
-        random: [store, 9],
-        join: (store > 1).then_some(9),
-        transport: exchange.transport(store),
-        on_failure: Box::new(|reason| panic!("the store failed: {reason}")),
-    });
-    let node = node.expect("the store opens");
-    exchange.attach(store, &node.handle().receiver());
-    node
-}
-
-fn run(folder: &Path, groups: usize, span: Duration) -> Figures {
-    let exchange = Exchange::new();
-    let nodes: Vec<_> =
-        (1..).take(STORES).map(|store| open(folder, store, groups, &exchange)).collect();
-    let handles: Vec<_> = nodes.iter().map(Node::handle).collect();
+fn run(groups: usize, span: Duration) -> Figures {
     let names: Vec<_> = (0..groups).map(|number| number.to_string()).collect();
+    let keyspaces: Vec<_> = names.iter().map(|name| (name.as_str(), nothings as Make)).collect();
+    let stores = Stores::new("bench-store", STORES as u64, &keyspaces);
+    let handles: Vec<_> = stores.live().map(|(_, handle)| handle).collect();
+    let voters: Vec<_> = stores.live().map(|(store, _)| store).collect();
     let led = names.iter().enumerate().map(|(place, name)| {
-        let group = handles[0].ranges(name)[0].group;
-        let leader = place % handles.len();
-        spread(&handles, name, group, leader);
-        (leader, name.clone(), group)
+        let (whole, leader) = (stores.whole(name), place % handles.len());
+        stores.change(&whole, &voters);
+        stores.transfer(whole.group, voters[leader]);
+        (leader, name.clone(), whole.group)
     });
     let led: Vec<(usize, String, GroupId)> = led.collect();
     let (told, tells) = mpsc::sync_channel(CALLERS);
@@ -168,31 +118,6 @@ fn run(folder: &Path, groups: usize, span: Duration) -> Figures {
         println!("leaders changed: {refusals} calls went to others");
     }
     Figures::new(span, micros)
-}
-
-/// Has three stores keep a range, and one of them lead it.
-fn spread(handles: &[Handle], name: &str, group: GroupId, leader: usize) {
-    let target = Target { voters: (1..).take(STORES).collect(), learners: BTreeSet::new() };
-    loop {
-        let (told, tells) = mpsc::sync_channel(1);
-        let at = handles.iter().find(|handle| handle.leads().contains(&group));
-        let Some(at) = at else { continue };
-        let version = at.ranges(name)[0].version;
-        at.change(
-            group,
-            version,
-            target.clone(),
-            Box::new(move |answers| drop(told.send(answers))),
-        );
-        if matches!(tells.recv(), Ok(Err(Refusal::Step(NoStep::Reached)))) {
-            break;
-        }
-    }
-    while !handles[leader].leads().contains(&group) {
-        let at = handles.iter().find(|handle| handle.leads().contains(&group));
-        at.into_iter().for_each(|at| at.transfer(group, leader as u64 + 1));
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 struct Common {

@@ -255,9 +255,17 @@ impl<L: RaftLog, T> Group<L, T> {
         }
     }
 
-    pub(super) fn propose(&mut self, data: Vec<u8>, ticket: T, output: &mut Output<T>) {
+    pub(super) fn propose(
+        &mut self,
+        term: Option<u64>,
+        data: Vec<u8>,
+        ticket: T,
+        output: &mut Output<T>,
+    ) {
+        let is_another = term.is_some_and(|term| term != self.raft.raft.term);
         // The library would pass it on to the leader, and nobody here would hear of it.
-        if !self.leads() || self.is_leaving || self.raft.propose(Vec::new(), data).is_err() {
+        let is_none = !self.leads() || self.is_leaving || is_another;
+        if is_none || self.raft.propose(Vec::new(), data).is_err() {
             output.refuse(ticket, Refusal::NotLeader);
             return;
         }

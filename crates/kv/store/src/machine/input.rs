@@ -39,6 +39,9 @@ pub enum Input<T> {
     Propose {
         /// The group.
         group: GroupId,
+        /// The term in which this store has to lead, if it matters: for whoever has proposed before in it,
+        /// and wants nothing to take the place of what went before.
+        term: Option<u64>,
         /// What [`Commands::into_data`](crate::command::Commands::into_data) or
         /// [`split`](crate::command::split) gave.
         data: Vec<u8>,

@@ -64,7 +64,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             .zip(right)
             .map(|(left, right)| command::freeze(right.version, left.group, left.version));
         match (self.called_on(group), order) {
-            (Some(held), Some(order)) => held.propose(order, ticket, output),
+            (Some(held), Some(order)) => held.propose(None, order, ticket, output),
             (Some(held), None) if held.leads() => output.refuse(ticket, Refusal::Merging),
             _ => output.refuse(ticket, Refusal::NotLeader),
         }

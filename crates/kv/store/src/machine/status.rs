@@ -57,11 +57,12 @@ impl<L: RaftLog, T> Group<L, T> {
             let Some(held) = raft.prs().get(replica).filter(|_| !is_lost(store)) else {
                 return Progress::Silent;
             };
+            // The library goes on probing who has everything, until there is more to send.
+            let lacks = last.saturating_sub(held.matched);
             match held.state {
                 ProgressState::Snapshot => Progress::Snapshot,
-                ProgressState::Replicate if last.saturating_sub(held.matched) <= ON_ITS_WAY => {
-                    Progress::CaughtUp
-                }
+                ProgressState::Replicate if lacks <= ON_ITS_WAY => Progress::CaughtUp,
+                ProgressState::Probe if lacks == 0 => Progress::CaughtUp,
                 ProgressState::Probe | ProgressState::Replicate => Progress::Lagging,
             }
         };

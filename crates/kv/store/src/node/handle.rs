@@ -45,7 +45,13 @@ impl Handle {
     /// Proposes an entry for a group. Entries of one group are in the log in the order of the calls.
     /// Never calls `reply` itself.
     pub fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply) {
-        self.ask(Input::Propose { group, data, ticket: reply });
+        self.ask(Input::Propose { group, term: None, data, ticket: reply });
+    }
+
+    /// The same, if this store leads the group in a term: nothing of what was proposed in it before is
+    /// overtaken.
+    pub fn propose_in(&self, term: u64, group: GroupId, data: Vec<u8>, reply: Reply) {
+        self.ask(Input::Propose { group, term: Some(term), data, ticket: reply });
     }
 
     /// Asks for a moment in which what is visible here has all that was acknowledged before, of a range
