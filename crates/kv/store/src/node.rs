@@ -18,7 +18,7 @@ mod handle;
 mod queue;
 mod threads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,7 +98,9 @@ struct Shared {
     life: u64,
     keyspaces: Keyspaces,
     /// As they were last applied.
-    ranges: RwLock<Vec<Located>>,
+    ranges: RwLock<BTreeMap<GroupId, Located>>,
+    /// Groups of which something was applied since a checkpoint began.
+    touched: Mutex<BTreeSet<GroupId>>,
     transport: Arc<dyn Transport>,
     overlay: Arc<Overlay<DurableEngine>>,
     folder: PathBuf,
@@ -186,11 +188,15 @@ impl Node {
         let alone = Membership::alone(identity.store);
         let alone = host.ranges().filter(|descriptor| descriptor.membership == alone);
         let alone: Vec<GroupId> = alone.map(|descriptor| descriptor.group).collect();
+        let groups = host.ranges().map(|descriptor| descriptor.group);
+        let ranges = groups.filter_map(|group| Some((group, located(host.place(group)?))));
+        let ranges = ranges.collect();
         let shared = Arc::new(Shared {
             identity,
             life,
             keyspaces,
-            ranges: RwLock::new(located(&host)),
+            ranges: RwLock::new(ranges),
+            touched: Mutex::default(),
             transport: config.transport,
             overlay,
             admission: Admission::new(folder.clone(), checkpoint_bytes),
@@ -358,14 +364,9 @@ fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> R
     }
 }
 
-/// The ranges of a host as they are now.
-fn located(host: &Host<DurableEngine>) -> Vec<Located> {
-    let located = |(descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)| Located {
-        descriptor: descriptor.clone(),
-        space,
-        work: Arc::clone(work),
-    };
-    host.places().map(located).collect()
+/// A range as the host has it now.
+fn located((descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)) -> Located {
+    Located { descriptor: descriptor.clone(), space, work: Arc::clone(work) }
 }
 
 impl Shared {
