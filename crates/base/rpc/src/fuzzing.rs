@@ -85,3 +85,23 @@ fn say_again(frame: Frame) {
         Kind::End => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let folder = format!("{}/../../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+        let seeds = std::fs::read_dir(folder).expect("the corpus");
+        let bytes = |seed: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read(seed.expect("a seed").path()).expect("its bytes")
+        };
+        seeds.map(bytes).collect()
+    }
+
+    #[test]
+    fn the_corpora_are_read_or_refused() {
+        let (hellos, frames) = (seeds("rpc_hello"), seeds("rpc_frames"));
+        assert!(hellos.len() >= 10 && frames.len() >= 15, "the seeds are there");
+        hellos.iter().for_each(|data| super::hello_any(data));
+        frames.iter().for_each(|data| super::frames_any(data));
+    }
+}

@@ -85,15 +85,16 @@ async fn a_full_server_answers_at_once() {
     server.serve_as(Hosting { calls_max: 1, ..Hosting::new(id("polly")) }, &bird);
     let caller = Host::start(&discovery, 2).await;
     let client = ParrotClient::new(&caller.node);
-    let held = tokio::task::spawn({
-        let client = client.clone();
-        async move { client.say(call("t"), &Target::Random, phrase("hold")).await }
-    });
-    assert_eq!(hear(&mut hears).await, "held say");
+    let target = Target::Random;
+    let mut held = Box::pin(client.say(call("t"), &target, phrase("hold")));
+    tokio::select! {
+        answer = &mut held => panic!("it is held: {answer:?}"),
+        told = hear(&mut hears) => assert_eq!(told, "held say"),
+    }
     let busy = client.say(call("t"), &Target::Random, phrase("hello")).await;
     assert_eq!(busy, Err(Error::Busy));
     bird.gate.add_permits(1);
-    assert!(held.await.expect("no panic").is_ok());
+    assert!(held.await.is_ok());
     assert!(client.say(call("t"), &Target::Random, phrase("hello")).await.is_ok());
 }
 

@@ -125,6 +125,36 @@ async fn a_peer_that_reads_nothing_is_thrown_out() {
     still_serves(&discovery).await;
 }
 
+/// A server that takes a call and then reads and says nothing more is given up, and the caller is
+/// told that its call is in doubt.
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up() {
+    let discovery = MemoryDiscovery::new();
+    let mut host = Host::start(&discovery, 1).await;
+    let (bird, _) = Bird::new("polly");
+    host.serve("polly", &bird);
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let deaf = announced_as(&discovery, |record| record.address = Some(address));
+    let mut impatient = config(2);
+    impatient.keepalive_interval = Duration::from_millis(20);
+    impatient.keepalive_timeout = Duration::from_millis(20);
+    let server = async {
+        let (mut peer, _) = socket.accept().await.expect("a connection");
+        let mut said = vec![0; hello(66).len()];
+        peer.read_exact(&mut said).await.expect("a handshake");
+        peer.write_all(WELCOME).await.expect("room");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = server => {}
+        answer = call_from(&deaf, impatient) => {
+            assert!(matches!(&answer, Err(error) if error.is_in_doubt()), "{answer:?}");
+            assert!(!matches!(answer, Err(Error::Deadline(_))), "{answer:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_are_refused() {
     let discovery = MemoryDiscovery::new();
@@ -146,7 +176,8 @@ async fn calls_that_are_none_end_alone() {
     host.serve("polly", &bird);
     let socket = introduced(host.address()).await;
     let (sender, connection) = h2::client::handshake(socket).await.expect("a handshake");
-    let connection = tokio::task::spawn(connection);
+    let mut connections = tokio::task::JoinSet::new();
+    connections.spawn(connection);
     let open = b"\x00\x00\x00\x08\x01\x00\x05polly\x00".as_slice();
     let cases: [(&str, Vec<u8>); 9] = [
         ("Say", vec![]),
@@ -171,8 +202,7 @@ async fn calls_that_are_none_end_alone() {
         assert!(is_refused, "{method} {bytes:?}: {ended:?}");
     }
     still_serves(&discovery).await;
-    assert!(!connection.is_finished(), "the connection is still there");
-    connection.abort();
+    assert!(connections.try_join_next().is_none(), "the connection is still there");
 }
 
 /// All frames of the answer, or none if it was reset.
