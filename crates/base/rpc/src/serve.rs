@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use crate::call::Call;
@@ -115,18 +115,25 @@ async fn refuse(
     error: &Error,
 ) {
     metrics.begin().end::<()>(&Err(error.clone()));
-    if let Some(mut writer) = begin_answer(answer, metrics) {
+    if let Some(mut writer) = begin_with(StatusCode::NOT_FOUND, answer, metrics) {
         put_error(writer.buffer(), error);
         finish(writer, config).await;
     }
 }
 
-/// Sends the headers of the answer; none if the stream is gone.
-fn begin_answer(
+/// Sends the headers of a handler's answer; none if the stream is gone.
+fn begin_answer(answer: SendResponse<Bytes>, metrics: &Arc<MethodMetrics>) -> Option<FrameWriter> {
+    begin_with(StatusCode::OK, answer, metrics)
+}
+
+fn begin_with(
+    status: StatusCode,
     mut answer: SendResponse<Bytes>,
     metrics: &Arc<MethodMetrics>,
 ) -> Option<FrameWriter> {
-    let stream = answer.send_response(Response::new(()), false).ok()?;
+    let mut head = Response::new(());
+    *head.status_mut() = status;
+    let stream = answer.send_response(head, false).ok()?;
     Some(FrameWriter::new(stream, metrics))
 }
 

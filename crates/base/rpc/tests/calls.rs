@@ -56,10 +56,16 @@ async fn what_the_handler_answers_is_told_from_what_went_wrong() {
 #[tokio::test]
 async fn a_deadline_ends_the_call_at_both_sides() {
     let (_server, _caller, client, _bird, mut hears) = pair().await;
-    let short = Call::new(tenant("t")).within(Duration::from_millis(30));
-    let late = client.say(short, &Target::Random, phrase("hold")).await;
-    assert_eq!(late, Err(Error::Deadline(Delivery::InDoubt)));
-    assert_eq!(hear(&mut hears).await, "held say");
+    let (short, target) = (Call::new(tenant("t")).within(Duration::from_secs(3)), Target::Random);
+    let mut late = Box::pin(client.say(short, &target, phrase("hold")));
+    tokio::select! {
+        answer = &mut late => panic!("it is held: {answer:?}"),
+        told = hear(&mut hears) => assert_eq!(told, "held say"),
+    }
+    // From here on nothing but the deadline is due, so it comes at once.
+    tokio::time::pause();
+    assert_eq!(late.await, Err(Error::Deadline(Delivery::InDoubt)));
+    tokio::time::resume();
     assert_eq!(hear(&mut hears).await, "cancelled say");
 }
 

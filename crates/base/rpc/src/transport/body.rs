@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
+use http::StatusCode;
 
 use crate::error::Error;
 use crate::metrics::MethodMetrics;
@@ -52,6 +53,7 @@ impl Broken {
 pub(crate) struct FrameReader {
     source: Source,
     assembler: Assembler,
+    is_unhandled: bool,
     metrics: Option<Arc<MethodMetrics>>,
 }
 
@@ -64,7 +66,12 @@ enum Source {
 impl FrameReader {
     /// Reads what a client sends. Frames longer than `frame_max` are refused.
     pub(crate) fn of_request(body: RecvStream, frame_max: usize) -> Self {
-        Self { source: Source::Body(body), assembler: Assembler::new(frame_max), metrics: None }
+        Self {
+            source: Source::Body(body),
+            assembler: Assembler::new(frame_max),
+            is_unhandled: false,
+            metrics: None,
+        }
     }
 
     /// Reads what a server answers.
@@ -76,8 +83,15 @@ impl FrameReader {
         Self {
             source: Source::Response(response),
             assembler: Assembler::new(frame_max),
+            is_unhandled: false,
             metrics: Some(Arc::clone(metrics)),
         }
+    }
+
+    /// Of an answer: whether the call as a whole reached no handler, so that nothing of it was
+    /// done. Known with the first frame.
+    pub(crate) const fn is_unhandled(&self) -> bool {
+        self.is_unhandled
     }
 
     /// Counts bytes from now on.
@@ -103,6 +117,7 @@ impl FrameReader {
                 Source::Body(body) => body,
                 Source::Response(response) => {
                     let response = ready!(Pin::new(response).poll(context))?;
+                    self.is_unhandled = response.status() != StatusCode::OK;
                     self.source = Source::Body(response.into_body());
                     continue;
                 }

@@ -11,10 +11,10 @@ use crate::client::{Called, Client, answer, head, remaining_ms};
 use crate::error::Error;
 use crate::method::{Message, Method};
 use crate::metrics::{Measured, MethodMetrics};
-use crate::protocol::{ItemHead, put_item, put_open};
+use crate::protocol::{Frame, ItemHead, put_item, put_open};
 use crate::serve::Ordered;
 use crate::service::{BoxFuture, Responder};
-use crate::transport::{FrameReader, FrameWriter};
+use crate::transport::{Broken, FrameReader, FrameWriter};
 use crate::view::{Seat, Way};
 
 /// The way to one server. Dropped, it gives up what is under way there.
@@ -96,9 +96,7 @@ impl<Q: Message, A: Message> Leg<Q, A> {
         };
         poll_fn(|context| {
             if let Poll::Ready(frame) = reader.poll_next(context) {
-                let ended = || Error::in_doubt("the server ended the pipeline");
-                let frame = frame.map_err(|broken| broken.error());
-                return Poll::Ready(frame.and_then(|frame| frame.ok_or_else(ended)));
+                return Poll::Ready(answer_of(reader, frame));
             }
             while writer.len() > 0 {
                 match writer.poll_progress(context) {
@@ -111,7 +109,20 @@ impl<Q: Message, A: Message> Leg<Q, A> {
             Poll::Pending
         })
         .await
-        .map(answer)
+    }
+}
+
+fn answer_of<A: Message>(
+    reader: &FrameReader,
+    frame: Result<Option<Frame>, Broken>,
+) -> Result<Result<A, Error>, Error> {
+    let frame = frame.map_err(|broken| broken.error())?;
+    let frame = frame.ok_or_else(|| Error::in_doubt("the server ended the pipeline"))?;
+    let answer = answer(frame);
+    match answer {
+        // It speaks for all that was sent: the pipeline reached no handler.
+        Err(error) if reader.is_unhandled() => Err(error),
+        answer => Ok(answer),
     }
 }
 
