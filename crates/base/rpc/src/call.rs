@@ -54,6 +54,12 @@ impl Call {
         self
     }
 
+    /// The same without a deadline.
+    pub(crate) fn endless(mut self) -> Self {
+        self.deadline = None;
+        self
+    }
+
     pub(crate) const fn from(mut self, caller: HostId) -> Self {
         self.caller = Some(caller);
         self

@@ -8,8 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use h2::SendStream;
-use h2::client::ResponseFuture;
 use http::Uri;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -24,7 +22,7 @@ use crate::metrics::{MethodMetrics, Side};
 use crate::node::{Hosted, Node, Shared};
 use crate::protocol::{Frame, Head, Kind, decode_error, put_message, put_open};
 use crate::service::Responder;
-use crate::transport::{FrameReader, FrameWriter};
+use crate::transport::{FrameReader, FrameWriter, Opened};
 use crate::view::{Seat, View, Way, link};
 
 pub use pipeline::{Answer, Pipeline, PipelineLimits};
@@ -157,13 +155,10 @@ impl Client {
         // Encoded before anything is opened: a message beyond the limit reaches nobody.
         let mut message = BytesMut::new();
         put_message(&mut message, question, config.message_bytes_max).map_err(Error::refused)?;
-        let (response, stream) = self.open(called, seat, deadline).await?;
+        let (mut reader, mut writer) = self.open(called, seat, deadline).await?;
         *progress = Delivery::InDoubt;
-        let mut writer = FrameWriter::new(stream, &called.metrics);
         put_open(writer.buffer(), &seat.id, call.tenant(), head(call));
         writer.buffer().unsplit(message);
-        let mut reader =
-            FrameReader::of_response(response, config.frame_bytes_max(), &called.metrics);
         // A server that refuses early answers before it has read everything: then what is left
         // to be sent fails, and the answer says why.
         let written = writer.finish().await;
@@ -180,12 +175,15 @@ impl Client {
         called: &Called,
         seat: &Seat,
         deadline: Instant,
-    ) -> Result<(ResponseFuture, SendStream<bytes::Bytes>), Error> {
+    ) -> Result<(FrameReader, FrameWriter), Error> {
         let Way::There(links, turn) = &seat.way else {
             return Err(Error::not_sent("its process does not listen"));
         };
         let link = link(links, turn).ok_or_else(|| Error::not_sent("there is no link"))?;
-        link.open(&called.uri, deadline).await
+        let Opened { response, stream, permit } = link.open(&called.uri, deadline).await?;
+        let frame_max = self.shared().config.frame_bytes_max();
+        let reader = FrameReader::of_response(response, permit, frame_max, &called.metrics);
+        Ok((reader, FrameWriter::new(stream, &called.metrics)))
     }
 
     fn pick(&self, service: &str, tenant: &Tenant, target: &Target) -> Result<Arc<Seat>, Error> {

@@ -40,6 +40,10 @@ pub struct Config {
     pub pipeline_window: usize,
     /// Messages of a stream that its receiver has room for, each way: the credit it gives.
     pub stream_window: u32,
+    /// Bytes on their way to this side for which a stream has room, and all streams of a connection
+    /// together. The second is what a peer can have lie here unread; as long as it is many times
+    /// the first, a stream that nobody reads does not stop the others.
+    pub window_bytes: (u32, u32),
     /// How long a server that is no longer in a landscape has to answer what is under way.
     pub drain_timeout: Duration,
 }
@@ -64,6 +68,7 @@ impl Config {
             connections_per_host: 1,
             pipeline_window: 256,
             stream_window: 64,
+            window_bytes: (512 << 10, 64 << 20),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -73,9 +78,6 @@ impl Config {
         self.message_bytes_max + 1_024
     }
 }
-
-/// Bytes on their way that a stream, and all streams of a connection together, have room for.
-pub(crate) const WINDOW_BYTES: (u32, u32) = (1 << 20, 4 << 20);
 
 /// Bytes of headers of a call: a path of two names.
 pub(crate) const HEADER_BYTES_MAX: u32 = 4 << 10;

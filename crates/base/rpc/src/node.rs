@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use ratatosk_telemetry::metric::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::DropGuard;
 
@@ -42,6 +43,12 @@ pub enum ListenError {
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
+    },
+    /// Nobody could connect to what it would announce.
+    #[error("{address} is no address that others can connect to: say which one to announce")]
+    Unspecified {
+        /// Where it was to listen.
+        address: SocketAddr,
     },
     /// Servers that were there before cannot be announced at their new address.
     #[error(transparent)]
@@ -113,8 +120,11 @@ impl Hosted {
 }
 
 impl Node {
-    /// A node that neither serves nor listens yet. Its tasks run on the runtime that it is used
-    /// from.
+    /// A node that neither serves nor listens yet. Its tasks run on the runtime that it is made
+    /// on; it may be used from others, too. `seed` is for choices that nobody attacks.
+    ///
+    /// # Panics
+    /// Outside of a runtime: a bug of the caller.
     #[must_use]
     pub fn new(
         config: Config,
@@ -123,7 +133,7 @@ impl Node {
         seed: u64,
     ) -> Self {
         let config = Arc::new(config);
-        let scope = Scope::default();
+        let scope = Scope::new(Handle::current());
         let metrics = Metrics::new(registry);
         let draws = Draws::new(seed);
         let of_links = Draws::new(draws.next());
@@ -160,6 +170,11 @@ impl Node {
         let is_protected = shared.config.tls.is_some();
         let protection = if is_protected { Protection::MutualTls } else { Protection::None };
         exposure::check(address, protection, permission)?;
+        if advertised.is_none_or(|advertised| advertised.ip().is_unspecified())
+            && address.ip().is_unspecified()
+        {
+            return Err(ListenError::Unspecified { address });
+        }
         let listener = Listener::bind(self, address).await;
         let listener = listener.map_err(|source| ListenError::Io { address, source })?;
         let mut announced = shared.announced.lock();
@@ -227,6 +242,8 @@ impl Node {
                 let landscape = Arc::clone(&landscapes.borrow_and_update());
                 sender.send_replace(Arc::new(View::new(&shared, &landscape)));
             }
+            // A discovery that has ended says nothing more; the last view stays.
+            std::future::pending::<()>().await;
         });
         receiver
     }

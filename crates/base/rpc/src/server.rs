@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use crate::config::{HEADER_BYTES_MAX, WINDOW_BYTES};
+use crate::config::HEADER_BYTES_MAX;
 use crate::identity::HostId;
 use crate::metrics::Side;
 use crate::node::{Node, Shared};
@@ -138,8 +139,8 @@ async fn converse(
 ) -> Result<(), &'static str> {
     let config = &shared.config;
     let handshake = h2::server::Builder::new()
-        .initial_window_size(WINDOW_BYTES.0)
-        .initial_connection_window_size(WINDOW_BYTES.1)
+        .initial_window_size(config.window_bytes.0)
+        .initial_connection_window_size(config.window_bytes.1)
         .max_concurrent_streams(config.streams_max)
         .max_header_list_size(HEADER_BYTES_MAX)
         .handshake::<_, Bytes>(io);
@@ -158,7 +159,7 @@ async fn converse(
                     let arrival = Arrival { request, answer, host };
                     shared.scope.spawn(serve(Arc::clone(shared), arrival));
                 }
-                Some(Err(error)) if error.is_io() => return Ok(()),
+                Some(Err(error)) if is_farewell(&error) => return Ok(()),
                 Some(Err(_)) => return Err("protocol"),
             },
             () = &mut silence => return Err("silent"),
@@ -168,4 +169,9 @@ async fn converse(
             }
         }
     }
+}
+
+/// Whether a connection ended as connections do: the socket did, or the peer said goodbye.
+fn is_farewell(error: &h2::Error) -> bool {
+    error.is_io() || error.reason() == Some(Reason::NO_ERROR)
 }

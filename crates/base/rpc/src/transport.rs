@@ -12,5 +12,5 @@ mod tls;
 pub(crate) use body::{Broken, FrameReader, FrameWriter};
 pub(crate) use handshake::{Io, Rejection, accept_tls, receive_hello};
 pub(crate) use keepalive::keepalive;
-pub(crate) use link::{Link, Links};
+pub(crate) use link::{Link, Links, Opened};
 pub use tls::{Tls, TlsError, TlsMaterial};

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ratatosk_rpc::{Call, Delivery, Error, Hosting, MemoryDiscovery, Target, Trace, Version};
+use ratatosk_rpc::{
+    Call, Config, Delivery, Error, Hosting, MemoryDiscovery, Target, Trace, Version,
+};
 use ratatosk_rpc_example::ParrotClient;
 
 use crate::support::{Bird, Host, LONG, call, config, hear, id, phrase, tenant};
@@ -104,6 +106,27 @@ async fn a_full_server_answers_at_once() {
     assert!(client.say(call("t"), &Target::Random, phrase("hello")).await.is_ok());
 }
 
+/// RPC-012: a connection with as many calls as it may have answers the next one at once.
+#[tokio::test]
+async fn a_full_connection_answers_at_once() {
+    let discovery = MemoryDiscovery::new();
+    let (bird, mut hears) = Bird::new("polly");
+    let mut server = Host::start(&discovery, 1).await;
+    server.serve("polly", &bird);
+    let caller = Host::with(&discovery, Config { streams_max: 1, ..config(2) }).await;
+    let client = ParrotClient::new(&caller.node);
+    let target = Target::Random;
+    let mut held = Box::pin(client.say(call("t"), &target, phrase("hold")));
+    tokio::select! {
+        answer = &mut held => panic!("it is held: {answer:?}"),
+        told = hear(&mut hears) => assert_eq!(told, "held say"),
+    }
+    assert_eq!(client.say(call("t"), &target, phrase("hello")).await, Err(Error::Busy));
+    bird.gate.add_permits(1);
+    assert!(held.await.is_ok());
+    assert!(client.say(call("t"), &target, phrase("hello")).await.is_ok());
+}
+
 #[tokio::test]
 async fn a_service_without_a_server_is_an_error_of_its_own() {
     let discovery = MemoryDiscovery::new();
@@ -144,8 +167,32 @@ async fn messages_up_to_the_limit_pass_and_longer_ones_are_refused() {
     assert!(caller.metric(&["rpc_frame_bytes_total", "out", "Say"]) >= limit as u64 - 100);
 }
 
+/// Shards have a thread and a runtime each, and call through the same node.
+#[tokio::test]
+async fn calls_come_from_any_thread() {
+    let (_server, _caller, client, _bird, _hears) = pair().await;
+    let (done, mut is_done) = tokio::sync::mpsc::channel(2);
+    for number in 0..2 {
+        let (client, done) = (client.clone(), done.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async move {
+                for _ in 0..200 {
+                    let words = format!("{number}");
+                    let answer = client.say(call("t"), &Target::Random, phrase(&words)).await;
+                    assert_eq!(answer.expect("an answer").words, words);
+                }
+                done.send(()).await.expect("somebody waits");
+            });
+        });
+    }
+    for _ in 0..2 {
+        tokio::time::timeout(LONG, is_done.recv()).await.expect("in time").expect("no panic");
+    }
+}
+
 /// RPC-003: many calls at a time over one connection are each given their own answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn calls_beside_each_other_are_not_mixed_up() {
     let (_server, _caller, client, _bird, _hears) = pair().await;
     let mut calls = tokio::task::JoinSet::new();

@@ -396,5 +396,8 @@ async fn a_node_does_not_listen_for_strangers_unasked() {
     let everywhere = "0.0.0.0:0".parse().expect("an address");
     let answer = host.node.listen(everywhere, None, Permission::Silent).await;
     assert!(matches!(answer, Err(ListenError::Exposed(_))), "{answer:?}");
-    assert!(host.node.listen(everywhere, None, Permission::Exposed).await.is_ok());
+    let answer = host.node.listen(everywhere, None, Permission::Exposed).await;
+    assert!(matches!(answer, Err(ListenError::Unspecified { .. })), "{answer:?}");
+    let announced = "127.0.0.1:7883".parse().ok();
+    assert!(host.node.listen(everywhere, announced, Permission::Exposed).await.is_ok());
 }

@@ -33,7 +33,7 @@ impl Pair {
 }
 
 /// RPC-007: answers come in the order of the questions and match them, errors in their place.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_pipeline_answers_in_order() {
     let pair = Pair::new().await;
     let limits = PipelineLimits { queue_max: 5_000, ..PipelineLimits::default() };
@@ -133,7 +133,7 @@ async fn what_is_under_way_at_a_dying_server_is_in_doubt() {
 }
 
 /// RPC-008: a pipeline that moves has all its answers, in order, and none twice.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_pipeline_moves_without_reordering() {
     let discovery = MemoryDiscovery::new();
     let caller = Host::start(&discovery, 9).await;

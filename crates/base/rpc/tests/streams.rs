@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ratatosk_rpc::{Error, Event, MemoryDiscovery, Sender, Stream, Target};
+use ratatosk_rpc::{Error, Event, MemoryDiscovery, PipelineLimits, Sender, Stream, Target, Trace};
 use ratatosk_rpc_example::{Ask, ParrotClient, Phrase};
 use tokio::sync::mpsc;
 
-use crate::support::{Bird, Host, LONG, call, config, hear, id};
+use crate::support::{Bird, CURIOUS, Host, LONG, amount, call, config, hear, id};
 
 async fn next(stream: &mut Stream<Ask, Phrase>) -> Option<Event<Ask, Phrase>> {
     tokio::time::timeout(LONG, stream.next()).await.expect("something happens in time")
@@ -77,6 +77,31 @@ async fn a_sender_stops_when_its_credit_is_used_up() {
             said += 1;
         }
         assert!(said <= taken + 1 + 4, "{said} said, {} taken", taken + 1);
+    }
+}
+
+/// RPC-011: pipelines and streams carry the tenant, the trace and the caller, too.
+#[tokio::test]
+async fn pipelines_and_streams_carry_their_tenant() {
+    let discovery = MemoryDiscovery::new();
+    let (bird, mut hears) = Bird::new("polly");
+    let mut server = Host::start(&discovery, 1).await;
+    server.serve("polly", &bird);
+    let caller = Host::start(&discovery, 2).await;
+    // The same is said within the process.
+    for (host, number) in [(&caller, 2), (&server, 1)] {
+        let client = ParrotClient::new(&host.node);
+        let trace = Trace { trace: 1, span: 2, is_sampled: false };
+        let own = || call(CURIOUS);
+        let pipeline = client.add(own(), Target::Random, PipelineLimits::default());
+        pipeline.call(&own().traced(trace), amount(1)).await.expect("an answer");
+        assert_eq!(hear(&mut hears).await, format!("add by Some({number}), with trace: true"));
+        let mut stream = client.chatter(own(), Target::Random);
+        let (_, questions) = opened(&mut stream).await;
+        assert_eq!(hear(&mut hears).await, format!("chatter by Some({number}), with trace: false"));
+        drop(questions);
+        assert!(next(&mut stream).await.is_none());
+        assert_eq!(hear(&mut hears).await, "the questions ended");
     }
 }
 

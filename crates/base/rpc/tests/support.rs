@@ -140,6 +140,8 @@ pub(crate) struct Bird {
 
 /// An amount that is held at the gate.
 pub(crate) const HELD: u64 = 1_000_000;
+/// A tenant that wants to know everything.
+pub(crate) const CURIOUS: &str = "curious";
 /// An amount that is refused.
 pub(crate) const REFUSED: u64 = 2_000_000;
 
@@ -154,6 +156,14 @@ impl Bird {
     fn tell(&self, what: impl Into<String>) {
         // Whoever does not listen does not need it.
         let _ = self.told.try_send(what.into());
+    }
+
+    /// Tells what it is asked for a tenant that is [`CURIOUS`], and by whom.
+    fn tell_of(&self, call: &Call, what: &str) {
+        if call.tenant().as_str() == CURIOUS {
+            let caller = call.caller().map(|host| host.0);
+            self.tell(format!("{what} by {caller:?}, with trace: {}", call.trace().is_some()));
+        }
     }
 
     async fn held(&self, what: &str) {
@@ -201,8 +211,9 @@ impl Parrot for Bird {
     }
 
     /// Adds at once, in the order of the questions; what is [`HELD`] is then held at the gate.
-    async fn add(&self, _call: Call, question: Amount) -> Result<Total, Error> {
+    async fn add(&self, call: Call, question: Amount) -> Result<Total, Error> {
         let Amount { value, load } = question;
+        self.tell_of(&call, "add");
         if value == REFUSED {
             return Err(Error::Application { code: 8, message: "too much".into() });
         }
@@ -216,10 +227,11 @@ impl Parrot for Bird {
     /// Says its name as often as it is asked to. Asked for nothing, it fails.
     async fn chatter(
         &self,
-        _call: Call,
+        call: Call,
         mut questions: Receiver<Ask>,
         answers: Sender<Phrase>,
     ) -> Result<(), Error> {
+        self.tell_of(&call, "chatter");
         let over = Cancelled { bird: self, is_over: AtomicBool::new(false), what: "chatter" };
         while let Some(Ask { phrases }) = questions.next().await {
             if phrases == 0 {

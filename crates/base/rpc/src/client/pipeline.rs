@@ -57,6 +57,7 @@ pub struct Pipeline<Q, A> {
     items: mpsc::Sender<Item<Q, A>>,
     room: Arc<Semaphore>,
     called: Arc<Called>,
+    call_timeout: Duration,
 }
 
 /// The answer to come. Dropped, the question is not sent if it still waits; if it was sent, its
@@ -69,7 +70,7 @@ pub struct Answer<A> {
 /// A question on its way.
 struct Item<Q, A> {
     question: Q,
-    deadline: Option<Instant>,
+    deadline: Instant,
     trace: Option<Trace>,
     reply: Reply<A>,
 }
@@ -83,7 +84,7 @@ struct Reply<A> {
 /// A question that was sent. Its place is kept when its caller is gone, so that the next answer
 /// is not taken for its own.
 struct Sent<A> {
-    deadline: Option<Instant>,
+    deadline: Instant,
     reply: Option<Reply<A>>,
 }
 
@@ -93,6 +94,7 @@ impl<Q, A> Clone for Pipeline<Q, A> {
             items: self.items.clone(),
             room: Arc::clone(&self.room),
             called: Arc::clone(&self.called),
+            call_timeout: self.call_timeout,
         }
     }
 }
@@ -106,7 +108,8 @@ impl<Q, A> fmt::Debug for Pipeline<Q, A> {
 
 impl Client {
     /// A pipeline for the tenant and under the trace of `call`, whose deadline says nothing: each
-    /// question has its own. It connects with the first question.
+    /// question has its own, or that of [`crate::Config::call_timeout`]. It connects with the
+    /// first question.
     ///
     /// # Panics
     /// When the method is no pipeline: a bug of the caller.
@@ -120,6 +123,7 @@ impl Client {
     ) -> Pipeline<Q, A> {
         assert!(method.kind() == MethodKind::Pipeline, "{method:?} is no pipeline");
         let called = self.called(method);
+        let call_timeout = self.shared().config.call_timeout;
         let (sender, items) = mpsc::channel(limits.queue_max.max(1));
         let room = Arc::new(Semaphore::new(limits.queue_max.max(1)));
         let driver = Driver {
@@ -127,7 +131,7 @@ impl Client {
             views: self.views.clone(),
             method: *method,
             called: Arc::clone(&called),
-            call,
+            call: call.endless(),
             target,
             limits,
             items,
@@ -138,7 +142,7 @@ impl Client {
             due: None,
         };
         self.shared().scope.spawn(driver.run());
-        Pipeline { items: sender, room, called }
+        Pipeline { items: sender, room, called, call_timeout }
     }
 }
 
@@ -153,7 +157,7 @@ impl<Q: Message, A: Message> Pipeline<Q, A> {
             self.called.metrics.begin().end::<()>(&Err(error.clone()));
         })?;
         permit.forget();
-        Ok(self.enqueue(call, question))
+        Ok(self.enqueue(call, self.deadline(call), question))
     }
 
     /// Submits a question as soon as there is room, and waits for its answer.
@@ -161,22 +165,22 @@ impl<Q: Message, A: Message> Pipeline<Q, A> {
     /// # Errors
     /// As [`Error`] says; [`Error::is_in_doubt`] tells whether it may have been carried out.
     pub async fn call(&self, call: &Call, question: Q) -> Result<A, Error> {
-        let room = self.room.acquire();
-        let permit = match call.deadline() {
-            Some(deadline) => timeout_at(deadline, room).await,
-            None => Ok(room.await),
-        };
+        let deadline = self.deadline(call);
+        let permit = timeout_at(deadline, self.room.acquire()).await;
         let permit = permit.map_err(|_| Error::Deadline(Delivery::NotSent))?;
         permit.map_err(|_| ended())?.forget();
-        self.enqueue(call, question).await
+        self.enqueue(call, deadline, question).await
+    }
+
+    fn deadline(&self, call: &Call) -> Instant {
+        call.deadline().unwrap_or_else(|| Instant::now() + self.call_timeout)
     }
 
     /// Behind a permit, so that there is room in the channel.
-    fn enqueue(&self, call: &Call, question: Q) -> Answer<A> {
+    fn enqueue(&self, call: &Call, deadline: Instant, question: Q) -> Answer<A> {
         let (sender, answer) = oneshot::channel();
         let reply = Reply { answer: sender, measured: self.called.metrics.begin() };
-        let (deadline, trace) = (call.deadline(), call.trace());
-        let item = Item { question, deadline, trace, reply };
+        let item = Item { question, deadline, trace: call.trace(), reply };
         if let Err(error) = self.items.try_send(item) {
             debug_assert!(matches!(error, mpsc::error::TrySendError::Closed(_)));
             error.into_inner().reply.give(Err(ended()));
@@ -339,7 +343,7 @@ impl<Q: Message, A: Message> Driver<Q, A> {
     fn admit(&mut self, count: usize, arrivals: &mut Vec<Item<Q, A>>) {
         self.is_open = count > 0;
         for item in arrivals.drain(..) {
-            self.due = earlier(self.due, item.deadline);
+            self.due = Some(self.due.map_or(item.deadline, |due| due.min(item.deadline)));
             self.queued.push_back(item);
         }
     }
@@ -374,12 +378,11 @@ impl<Q: Message, A: Message> Driver<Q, A> {
     /// Answers what is too late.
     fn expire(&mut self) {
         let now = Instant::now();
-        let is_late = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        let is_late = |deadline: Instant| deadline <= now;
         for sent in &mut self.waiting {
             if is_late(sent.deadline)
                 && let Some(reply) = sent.reply.take()
             {
-                sent.deadline = None;
                 reply.give(Err(Error::Deadline(Delivery::InDoubt)));
             }
         }
@@ -392,16 +395,9 @@ impl<Q: Message, A: Message> Driver<Q, A> {
                 self.queued.push_back(item);
             }
         }
-        let deadlines = self.waiting.iter().map(|sent| sent.deadline);
-        let deadlines = deadlines.chain(self.queued.iter().map(|item| item.deadline));
-        self.due = deadlines.fold(None, earlier);
-    }
-}
-
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
+        let waiting = self.waiting.iter().filter(|sent| sent.reply.is_some());
+        let queued = self.queued.iter().map(|item| item.deadline);
+        self.due = waiting.map(|sent| sent.deadline).chain(queued).min();
     }
 }
 

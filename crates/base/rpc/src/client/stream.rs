@@ -23,7 +23,6 @@ use crate::method::{Message, Method, MethodKind};
 use crate::metrics::MethodMetrics;
 use crate::protocol::put_open;
 use crate::service::{BoxFuture, Conversation};
-use crate::transport::{FrameReader, FrameWriter};
 use crate::view::{Seat, View, Way};
 
 /// What happens on a stream.
@@ -133,6 +132,7 @@ impl<Q: Message, A: Message> Stream<Q, A> {
                     match self.depart() {
                         Ok(opening) => self.state = State::Opening(opening),
                         Err(error) => {
+                            self.count(&error);
                             // Only another landscape can help.
                             self.state = State::Waiting(None);
                             return Some(Event::Lost(error));
@@ -141,7 +141,10 @@ impl<Q: Message, A: Message> Stream<Q, A> {
                 }
                 State::Opening(opening) => match opening.await {
                     Ok(talk) => self.state = State::Open(talk),
-                    Err(error) => return Some(self.lose(error)),
+                    Err(error) => {
+                        self.count(&error);
+                        return Some(self.lose(error));
+                    }
                 },
                 State::Open(talk) => {
                     if let Some(questions) = talk.questions.take() {
@@ -179,6 +182,11 @@ impl<Q: Message, A: Message> Stream<Q, A> {
                 }
             }
         }
+    }
+
+    /// An opening that failed is a call that failed.
+    fn count(&self, error: &Error) {
+        self.called.metrics.begin().end::<()>(&Err(error.clone()));
     }
 
     fn lose(&mut self, error: Error) -> Event<Q, A> {
@@ -255,11 +263,8 @@ async fn open_there<Q: Message, A: Message>(
     let shared = client.shared();
     let limit = Instant::now() + shared.config.call_timeout;
     let limit = call.deadline().map_or(limit, |deadline| deadline.min(limit));
-    let (response, stream) = client.open(called, &seat, limit).await?;
-    let mut writer = FrameWriter::new(stream, &called.metrics);
+    let (mut reader, mut writer) = client.open(called, &seat, limit).await?;
     put_open(writer.buffer(), &seat.id, call.tenant(), head(&call));
-    let frame_max = shared.config.frame_bytes_max();
-    let mut reader = FrameReader::of_response(response, frame_max, &called.metrics);
     let (answers, questions, far) = over_network::<A, Q>(shared.config.stream_window);
     let own = called.metrics.begin();
     let (tell, outcome) = oneshot::channel();

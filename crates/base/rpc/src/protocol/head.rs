@@ -143,6 +143,29 @@ mod tests {
             .prop_map(|(remaining_ms, trace)| ItemHead { remaining_ms, trace })
     }
 
+    /// The bytes of `docs/formats/rpc.md`. They change with the major version only.
+    #[test]
+    fn frames_are_the_bytes_that_the_format_says() {
+        let (server, tenant) = (ServerId::new("polly"), Tenant::new("acme"));
+        let (server, tenant) = (server.expect("a name"), tenant.expect("a name"));
+        let trace = Trace { trace: 0xabc, span: 0xdef, is_sampled: true };
+        let head = ItemHead { remaining_ms: Some(5_000), trace: Some(trace) };
+        let mut bytes = BytesMut::new();
+        put_open(&mut bytes, &server, &tenant, head);
+        put_item(&mut bytes, ItemHead::default(), &"hello".to_owned(), 100).expect("short");
+        let (id, span) = (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0a\xbc", b"\0\0\0\0\0\0\x0d\xef");
+        let expected: [&[u8]; 7] = [
+            b"\0\0\0\x28\x01\x07\0\0\x13\x88",
+            id,
+            span,
+            b"\x05polly",
+            b"\x04acme",
+            b"\0\0\0\x08\x03\0",
+            b"\x0a\x05hello",
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
     proptest! {
         /// RPC-011: tenant, deadline and trace come out as they went in.
         #[test]

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::StatusCode;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
 use crate::metrics::MethodMetrics;
@@ -55,6 +56,8 @@ pub(crate) struct FrameReader {
     assembler: Assembler,
     is_unhandled: bool,
     metrics: Option<Arc<MethodMetrics>>,
+    /// Of the caller's link: the place of this call among those at a time.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Source {
@@ -71,12 +74,14 @@ impl FrameReader {
             assembler: Assembler::new(frame_max),
             is_unhandled: false,
             metrics: None,
+            _permit: None,
         }
     }
 
     /// Reads what a server answers.
     pub(crate) fn of_response(
         response: ResponseFuture,
+        permit: OwnedSemaphorePermit,
         frame_max: usize,
         metrics: &Arc<MethodMetrics>,
     ) -> Self {
@@ -85,6 +90,7 @@ impl FrameReader {
             assembler: Assembler::new(frame_max),
             is_unhandled: false,
             metrics: Some(Arc::clone(metrics)),
+            _permit: Some(permit),
         }
     }
 

@@ -20,13 +20,13 @@ use h2::{Reason, SendStream};
 use http::{Method, Request, Uri};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use crate::backoff::Backoff;
-use crate::config::{Config, HEADER_BYTES_MAX, WINDOW_BYTES};
+use crate::config::{Config, HEADER_BYTES_MAX};
 use crate::draw::Draws;
 use crate::error::{Delivery, Error};
 use crate::identity::HostId;
@@ -73,8 +73,20 @@ enum State {
 pub(crate) struct Link {
     core: Arc<Core>,
     is_started: AtomicBool,
+    /// For calls at a time: more would wait without a bound for their turn on the connection.
+    room: Arc<Semaphore>,
     closing: CancellationToken,
     _close: DropGuard,
+}
+
+/// A stream for a call.
+pub(crate) struct Opened {
+    /// What the server will answer.
+    pub(crate) response: ResponseFuture,
+    /// Where the call is written to.
+    pub(crate) stream: SendStream<Bytes>,
+    /// Kept as long as the answer is read.
+    pub(crate) permit: OwnedSemaphorePermit,
 }
 
 struct Core {
@@ -109,12 +121,14 @@ impl Links {
 
 impl Link {
     fn new(common: &Arc<Common>, place: Place) -> Self {
+        let streams_max = usize::try_from(common.config.streams_max).unwrap_or(usize::MAX);
         let core =
             Core { common: Arc::clone(common), place, state: watch::Sender::new(State::Idle) };
         let closing = CancellationToken::new();
         Self {
             core: Arc::new(core),
             is_started: AtomicBool::new(false),
+            room: Arc::new(Semaphore::new(streams_max.min(Semaphore::MAX_PERMITS))),
             _close: closing.clone().drop_guard(),
             closing,
         }
@@ -125,12 +139,10 @@ impl Link {
         matches!(*self.core.state.borrow(), State::Down(_))
     }
 
-    /// Opens a stream for a call. Whatever fails here, nothing has left.
-    pub(crate) async fn open(
-        &self,
-        uri: &Uri,
-        deadline: Instant,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), Error> {
+    /// Opens a stream for a call. Whatever fails here, nothing has left. With as many calls under
+    /// way as there may be, the answer is [`Error::Busy`] at once.
+    pub(crate) async fn open(&self, uri: &Uri, deadline: Instant) -> Result<Opened, Error> {
+        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Busy)?;
         let sender = self.lend(deadline).await?;
         let ready = timeout_at(deadline, sender.ready()).await;
         let ready = ready.map_err(|_| Error::Deadline(Delivery::NotSent))?;
@@ -138,7 +150,8 @@ impl Link {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
-        sender.send_request(request, false).map_err(Error::not_sent)
+        let (response, stream) = sender.send_request(request, false).map_err(Error::not_sent)?;
+        Ok(Opened { response, stream, permit })
     }
 
     async fn lend(&self, deadline: Instant) -> Result<SendRequest<Bytes>, Error> {
@@ -186,10 +199,7 @@ impl Core {
                     self.state.send_replace(State::Connecting);
                 }
                 Err(error) => {
-                    if matches!(error, Error::Refused { .. } | Error::Version { .. }) {
-                        warn!(address = %self.place.address, %error, "a node refuses this one");
-                    }
-                    self.state.send_replace(State::Down(error));
+                    self.go_down(&error);
                     let delay = backoff.next(self.common.draws.next());
                     // Both are cancel-safe.
                     tokio::select! {
@@ -200,6 +210,16 @@ impl Core {
             }
         }
         self.state.send_replace(State::Down(Error::not_sent("the server is no longer there")));
+    }
+
+    /// Tells callers, and the operator of what only an operator can help, once.
+    fn go_down(&self, error: &Error) {
+        let needs_operator = matches!(error, Error::Refused { .. } | Error::Version { .. });
+        let before = self.state.send_replace(State::Down(error.clone()));
+        let is_known = matches!(&before, State::Down(known) if known == error);
+        if needs_operator && !is_known {
+            warn!(address = %self.place.address, %error, "a node refuses this one");
+        }
     }
 
     /// Until the connection is gone. When nobody wants the link any more, what is under way may
@@ -255,8 +275,8 @@ impl Core {
         let hello = Hello { identity: own.clone(), expected: self.place.host };
         send_hello(&mut *io, &hello).await.map_err(|rejection| rejection.error(own))?;
         let handshake = h2::client::Builder::new()
-            .initial_window_size(WINDOW_BYTES.0)
-            .initial_connection_window_size(WINDOW_BYTES.1)
+            .initial_window_size(config.window_bytes.0)
+            .initial_connection_window_size(config.window_bytes.1)
             .max_header_list_size(HEADER_BYTES_MAX)
             .initial_max_send_streams(usize::try_from(config.streams_max).unwrap_or(usize::MAX))
             .enable_push(false)

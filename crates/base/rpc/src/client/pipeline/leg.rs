@@ -49,10 +49,8 @@ impl<Q: Message, A: Message> Leg<Q, A> {
                 handlers: Ordered::new(),
             });
         }
-        let (response, stream) = client.open(called, seat, limit).await?;
-        let mut writer = FrameWriter::new(stream, &called.metrics);
+        let (reader, mut writer) = client.open(called, seat, limit).await?;
         put_open(writer.buffer(), &seat.id, call.tenant(), head(call));
-        let reader = FrameReader::of_response(response, config.frame_bytes_max(), &called.metrics);
         Ok(Self::There { reader, writer, message_max: config.message_bytes_max })
     }
 
@@ -68,18 +66,16 @@ impl<Q: Message, A: Message> Leg<Q, A> {
     pub(super) fn send(
         &mut self,
         question: Q,
-        deadline: Option<Instant>,
+        deadline: Instant,
         trace: Option<Trace>,
     ) -> Result<(), Error> {
         match self {
             Self::There { writer, message_max, .. } => {
-                let head = ItemHead { remaining_ms: deadline.map(remaining_ms), trace };
+                let head = ItemHead { remaining_ms: Some(remaining_ms(deadline)), trace };
                 put_item(writer.buffer(), head, &question, *message_max).map_err(Error::refused)
             }
             Self::Here { responder, call, metrics, handlers } => {
-                let mut call = call.clone();
-                call = deadline.into_iter().fold(call, Call::until);
-                call = trace.into_iter().fold(call, Call::traced);
+                let call = trace.into_iter().fold(call.clone().until(deadline), Call::traced);
                 let measured = metrics.as_ref().map(MethodMetrics::begin);
                 handlers.push(counted(measured, responder.respond(call, question)));
                 Ok(())
