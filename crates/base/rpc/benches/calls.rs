@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p ratatosk-rpc` runs caller and server on a thread each, over loopback TCP without
 //! TLS, echoing 256 bytes. A rate is over wall time; "CPU" is that of the whole process, both sides,
-//! for one message. `--seconds N` changes how long each case runs.
+//! for one message. `-- --seconds N` changes how long each case runs, `-- --only TEXT` which ones do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +49,10 @@ impl Parrot for Echo {
 }
 
 fn main() {
-    let seconds = std::env::args().skip_while(|word| word != "--seconds").nth(1);
-    let time = Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(2));
+    let argument = |name: &str| std::env::args().skip_while(|word| word != name).nth(1);
+    let seconds = argument("--seconds").and_then(|text| text.parse().ok());
+    let time = Duration::from_secs(seconds.unwrap_or(2));
+    let only = argument("--only").unwrap_or_default();
     let discovery = MemoryDiscovery::new();
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
     let of_server = discovery.clone();
@@ -71,17 +73,18 @@ fn main() {
         let client = ParrotClient::new(&node);
         let far = Target::Server(ServerId::new("far").expect("a name"));
         println!("{:<44} {:>12} {:>14}", "case", "messages/s", "CPU a message");
-        unary(&client, "unary, 1 in flight", &far, 1, time).await;
-        unary(&client, "unary, 64 in flight", &far, 64, time).await;
-        pipeline(&client, "pipeline, 256 in flight", &far, 1, time).await;
-        pipeline(&client, "pipeline, 256 in flight, loads of 64", &far, 64, time).await;
-        stream(&client, "stream, window of 64", &far, time).await;
+        let cases = Cases { client, only, time };
+        cases.unary("unary, 1 in flight", &far, 1).await;
+        cases.unary("unary, 64 in flight", &far, 64).await;
+        cases.pipeline("pipeline, 256 in flight", &far, 1).await;
+        cases.pipeline("pipeline, 256 in flight, loads of 64", &far, 64).await;
+        cases.stream("stream, window of 64", &far).await;
         let _served = serve(&node, "near");
         let near = Target::Server(ServerId::new("near").expect("a name"));
         tokio::task::yield_now().await;
-        unary(&client, "unary in the process", &near, 1, time).await;
-        pipeline(&client, "pipeline in the process", &near, 1, time).await;
-        stream(&client, "stream in the process", &near, time).await;
+        cases.unary("unary in the process", &near, 1).await;
+        cases.pipeline("pipeline in the process", &near, 1).await;
+        cases.stream("stream in the process", &near).await;
     });
 }
 
@@ -108,76 +111,87 @@ fn call() -> Call {
     Call::new(Tenant::new("tenant").expect("a name")).within(Duration::from_secs(10))
 }
 
-async fn unary(client: &ParrotClient, name: &str, target: &Target, beside: usize, time: Duration) {
-    let question = || Phrase { words: PAYLOAD, tenant: String::new() };
-    client.say(call(), target, question()).await.expect("an answer");
-    let meter = Meter::start();
-    let mut callers = JoinSet::new();
-    for _ in 0..beside {
-        let (client, target) = (client.clone(), target.clone());
-        callers.spawn(async move {
-            let began = Instant::now();
-            let mut count = 0_u64;
-            while began.elapsed() < time {
-                client.say(call(), &target, question()).await.expect("an answer");
-                count += 1;
-                tokio::task::coop::consume_budget().await;
-            }
-            count
-        });
-    }
-    let counts = callers.join_all().await;
-    meter.print(name, counts.iter().sum());
-}
-
-async fn pipeline(
-    client: &ParrotClient,
-    name: &str,
-    target: &Target,
-    loads: usize,
+struct Cases {
+    client: ParrotClient,
+    only: String,
     time: Duration,
-) {
-    let limits = PipelineLimits::default();
-    let pipeline = client.add(call(), target.clone(), limits);
-    let load = Bytes::from(PAYLOAD.repeat(loads));
-    let question = || Amount { value: 1, load: load.clone() };
-    pipeline.call(&call(), question()).await.expect("an answer");
-    let meter = Meter::start();
-    let began = Instant::now();
-    let mut answers = std::collections::VecDeque::new();
-    let mut count = 0_u64;
-    while began.elapsed() < time {
-        let call = call();
-        while answers.len() < limits.in_flight_max {
-            answers.push_back(pipeline.submit(&call, question()).expect("room"));
-        }
-        while answers.len() > limits.in_flight_max / 2 {
-            answers.pop_front().expect("not empty").await.expect("an answer");
-            count += 1;
-        }
-    }
-    let messages = count * u64::try_from(loads).expect("few");
-    meter.print(name, messages);
-    for answer in answers {
-        answer.await.expect("an answer");
-    }
 }
 
-async fn stream(client: &ParrotClient, name: &str, target: &Target, time: Duration) {
-    let mut stream = client.chatter(Call::new(Tenant::none()), target.clone());
-    let Some(Event::Opened { questions, .. }) = stream.next().await else {
-        panic!("it does not open")
-    };
-    questions.send(Ask { phrases: u32::MAX }).await.expect("open");
-    let meter = Meter::start();
-    let began = Instant::now();
-    let mut count = 0_u64;
-    while !count.is_multiple_of(64) || began.elapsed() < time {
-        let Some(Event::Message(_)) = stream.next().await else { panic!("it broke") };
-        count += 1;
-        tokio::task::coop::consume_budget().await;
+impl Cases {
+    async fn unary(&self, name: &str, target: &Target, beside: usize) {
+        if !name.contains(&self.only) {
+            return;
+        }
+        let question = || Phrase { words: PAYLOAD, tenant: String::new() };
+        self.client.say(call(), target, question()).await.expect("an answer");
+        let meter = Meter::start();
+        let mut callers = JoinSet::new();
+        for _ in 0..beside {
+            let (client, target, time) = (self.client.clone(), target.clone(), self.time);
+            callers.spawn(async move {
+                let began = Instant::now();
+                let mut count = 0_u64;
+                while began.elapsed() < time {
+                    client.say(call(), &target, question()).await.expect("an answer");
+                    count += 1;
+                    tokio::task::coop::consume_budget().await;
+                }
+                count
+            });
+        }
+        let counts = callers.join_all().await;
+        meter.print(name, counts.iter().sum());
     }
-    meter.print(name, count);
+
+    async fn pipeline(&self, name: &str, target: &Target, loads: usize) {
+        if !name.contains(&self.only) {
+            return;
+        }
+        let limits = PipelineLimits::default();
+        let pipeline = self.client.add(call(), target.clone(), limits);
+        let load = Bytes::from(PAYLOAD.repeat(loads));
+        let question = || Amount { value: 1, load: load.clone() };
+        pipeline.call(&call(), question()).await.expect("an answer");
+        let meter = Meter::start();
+        let began = Instant::now();
+        let mut answers = std::collections::VecDeque::new();
+        let mut count = 0_u64;
+        while began.elapsed() < self.time {
+            let call = call();
+            while answers.len() < limits.in_flight_max {
+                answers.push_back(pipeline.submit(&call, question()).expect("room"));
+            }
+            while answers.len() > limits.in_flight_max / 2 {
+                answers.pop_front().expect("not empty").await.expect("an answer");
+                count += 1;
+            }
+        }
+        let messages = count * u64::try_from(loads).expect("few");
+        meter.print(name, messages);
+        for answer in answers {
+            answer.await.expect("an answer");
+        }
+    }
+
+    async fn stream(&self, name: &str, target: &Target) {
+        if !name.contains(&self.only) {
+            return;
+        }
+        let mut stream = self.client.chatter(Call::new(Tenant::none()), target.clone());
+        let Some(Event::Opened { questions, .. }) = stream.next().await else {
+            panic!("it does not open")
+        };
+        questions.send(Ask { phrases: u32::MAX }).await.expect("open");
+        let meter = Meter::start();
+        let began = Instant::now();
+        let mut count = 0_u64;
+        while !count.is_multiple_of(64) || began.elapsed() < self.time {
+            let Some(Event::Message(_)) = stream.next().await else { panic!("it broke") };
+            count += 1;
+            tokio::task::coop::consume_budget().await;
+        }
+        meter.print(name, count);
+    }
 }
 
 struct Meter {
