@@ -18,7 +18,7 @@ use crate::traffic::{Scope, Shares};
 /// An announcement that could not be made. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnounceError {
-    /// Another process announces a server of this name.
+    /// A server of this name is announced already.
     #[error("server {id} of {service} is announced by host {host}")]
     Taken {
         /// Of which service.

@@ -196,13 +196,18 @@ impl Node {
     /// Serves a service and announces its server, until the registration is dropped.
     ///
     /// # Errors
-    /// When the server cannot be announced; then it is not served.
+    /// When the server cannot be announced, or one of its name is served here; then nothing has
+    /// changed.
     ///
     /// # Panics
     /// When the service's name is none: a bug of the caller.
     pub fn serve(&self, service: Service, hosting: Hosting) -> Result<Registration, AnnounceError> {
         let id = hosting.id.clone();
         let announced = self.shared.announced.lock();
+        if let Some(hosted) = self.shared.hosted(service.name(), id.as_str()) {
+            let ServerRecord { service, id, host, .. } = hosted.record.clone();
+            return Err(AnnounceError::Taken { service, id, host });
+        }
         self.shared.host(*announced, &service, hosting, None)?;
         drop(announced);
         Ok(Registration { node: self.clone(), service, id })

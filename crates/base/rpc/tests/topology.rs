@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ratatosk_rpc::{
-    Discovery, Error, HostId, MemoryDiscovery, Scope, ServiceName, Target, pinned_to,
+    AnnounceError, Discovery, Error, HostId, MemoryDiscovery, Scope, ServiceName, Target, pinned_to,
 };
 use ratatosk_rpc_example::ParrotClient;
 use tokio::time::Instant;
@@ -151,6 +151,26 @@ async fn a_server_changes_its_groups_while_it_serves() {
     };
     tokio::time::timeout(LONG, left).await.expect("nobody is left in the default group");
     assert_eq!(who(&client, "t", &Target::Server(id("polly"))).await.as_deref(), Ok("polly"));
+}
+
+#[tokio::test]
+async fn a_name_is_served_once() {
+    let discovery = MemoryDiscovery::new();
+    let (bird, _) = Bird::new("polly");
+    let (one, two) = (Host::start(&discovery, 1).await, Host::start(&discovery, 2).await);
+    let serve = |host: &Host| {
+        let service = ratatosk_rpc_example::parrot_service(&bird);
+        host.node.serve(service, ratatosk_rpc::Hosting::new(id("polly")))
+    };
+    let first = serve(&one).expect("room");
+    for host in [&one, &two] {
+        assert!(matches!(serve(host), Err(AnnounceError::Taken { host: HostId(1), .. })));
+    }
+    let client = ParrotClient::new(&two.node);
+    until_answered_by(&client, "t", "polly").await;
+    drop(first);
+    let _second = serve(&two).expect("it is free again");
+    until_answered_by(&client, "t", "polly").await;
 }
 
 /// A host that comes back under its address is another life of it: it is found anew.

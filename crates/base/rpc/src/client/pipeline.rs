@@ -243,7 +243,7 @@ impl<Q: Message, A: Message> Driver<Q, A> {
     async fn run(mut self) {
         let mut arrivals = Vec::with_capacity(BATCH);
         loop {
-            if self.queued.is_empty() {
+            while self.queued.is_empty() {
                 if !self.is_open {
                     return;
                 }
@@ -269,8 +269,7 @@ impl<Q: Message, A: Message> Driver<Q, A> {
     async fn depart(&mut self) -> Option<(Arc<Seat>, Leg<Q, A>)> {
         let limit = Instant::now() + self.client.shared().config.call_timeout;
         let limit = self.due.map_or(limit, |due| due.min(limit));
-        self.views.mark_unchanged();
-        let view = Arc::clone(&self.views.borrow());
+        let view = Arc::clone(&self.views.borrow_and_update());
         let seat = view.pick(self.call.tenant(), &self.target, &self.client.shared().draws);
         let departed = match seat {
             Ok(seat) => {

@@ -143,10 +143,17 @@ impl Link {
     /// way as there may be, the answer is [`Error::Busy`] at once.
     pub(crate) async fn open(&self, uri: &Uri, deadline: Instant) -> Result<Opened, Error> {
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let sender = self.lend(deadline).await?;
-        let ready = timeout_at(deadline, sender.ready()).await;
-        let ready = ready.map_err(|_| Error::Deadline(Delivery::NotSent))?;
-        let mut sender = ready.map_err(Error::not_sent)?;
+        let mut states = self.core.state.subscribe();
+        let mut sender = loop {
+            let sender = self.lend(&mut states, deadline).await?;
+            match in_time(deadline, sender.ready()).await? {
+                Ok(sender) => break sender,
+                // Its last streams end, and there is no telling when.
+                Err(error) if error.is_go_away() => return Err(Error::not_sent(error)),
+                // It has just ended: whoever looks after it is about to say so.
+                Err(_) => in_time(deadline, states.changed()).await?.map_err(Error::not_sent)?,
+            }
+        };
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
@@ -154,8 +161,11 @@ impl Link {
         Ok(Opened { response, stream, permit })
     }
 
-    async fn lend(&self, deadline: Instant) -> Result<SendRequest<Bytes>, Error> {
-        let mut states = self.core.state.subscribe();
+    async fn lend(
+        &self,
+        states: &mut watch::Receiver<State>,
+        deadline: Instant,
+    ) -> Result<SendRequest<Bytes>, Error> {
         loop {
             match &*states.borrow_and_update() {
                 State::Ready(sender) => return Ok(sender.clone()),
@@ -163,9 +173,7 @@ impl Link {
                 State::Idle | State::Connecting => {}
             }
             self.start();
-            let changed = timeout_at(deadline, states.changed()).await;
-            let changed = changed.map_err(|_| Error::Deadline(Delivery::NotSent))?;
-            changed.map_err(|_| Error::not_sent("the link is gone"))?;
+            in_time(deadline, states.changed()).await?.map_err(Error::not_sent)?;
         }
     }
 
@@ -176,6 +184,10 @@ impl Link {
         let (core, closing) = (Arc::clone(&self.core), self.closing.clone());
         self.core.common.scope.spawn(async move { core.run(&closing).await });
     }
+}
+
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
+    timeout_at(deadline, work).await.map_err(|_| Error::Deadline(Delivery::NotSent))
 }
 
 impl std::fmt::Debug for Link {
