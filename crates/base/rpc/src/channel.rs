@@ -181,7 +181,6 @@ pub(crate) async fn converse<I: Message, O: Message>(
                     None => (inbound, is_reading) = (None, false),
                 }
             }
-            () = gone(&inbound), if is_receiving => inbound = None,
             message = outbound.recv(), if is_sending && writer.has_room() => match message {
                 Some(message) => put_message(writer.buffer(), &message, config.message_bytes_max)
                     .map_err(Error::refused)?,
@@ -202,6 +201,8 @@ pub(crate) async fn converse<I: Message, O: Message>(
                 }
             }
             progress = writer.progress() => progress.map_err(|broken| broken.error())?,
+            // Last, because waiting for it is what costs most.
+            () = gone(&inbound), if is_receiving => inbound = None,
         }
         tokio::task::coop::consume_budget().await;
     }

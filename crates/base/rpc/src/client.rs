@@ -217,12 +217,14 @@ impl fmt::Debug for Client {
 
 /// What travels with a call that begins now.
 fn head(call: &Call) -> Head {
-    Head { remaining_ms: call.deadline().map(remaining_ms), trace: call.trace() }
+    let now = Instant::now();
+    let remaining_ms = call.deadline().map(|deadline| remaining_ms(deadline, now));
+    Head { remaining_ms, trace: call.trace() }
 }
 
 /// The time that is left, rounded up: who has a moment left has at least a millisecond.
-fn remaining_ms(deadline: Instant) -> u32 {
-    let left = deadline.saturating_duration_since(Instant::now());
+fn remaining_ms(deadline: Instant, now: Instant) -> u32 {
+    let left = deadline.saturating_duration_since(now);
     u32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 

@@ -150,8 +150,13 @@ pub(crate) struct MethodMetrics {
 impl MethodMetrics {
     /// A call begins.
     pub(crate) fn begin(self: &Arc<Self>) -> Measured {
+        self.begin_at(Instant::now())
+    }
+
+    /// A call began, for who has just looked at the clock.
+    pub(crate) fn begin_at(self: &Arc<Self>, began: Instant) -> Measured {
         self.in_flight.add(1);
-        Measured { metrics: Arc::clone(self), began: Instant::now(), is_ended: false }
+        Measured { metrics: Arc::clone(self), began, is_ended: false }
     }
 
     fn fail(&self, kind: &str) {

@@ -73,7 +73,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, arrival: Arrival) {
     };
     reader.count(metrics);
     let (endpoint, metrics) = (Arc::clone(endpoint), Arc::clone(metrics));
-    let call = with_head(Call::new(open.tenant).from(host), open.head);
+    let call = with_head(Call::new(open.tenant).from(host), open.head, Instant::now());
     let config = Arc::clone(&shared.config);
     drop(shared);
     endpoint.serve(Inbound { call, reader, answer, hosted, metrics, config }).await;
@@ -91,20 +91,16 @@ fn slow() -> Error {
     Error::refused("it did not come in time")
 }
 
-/// The call that a head makes of another: times count from now on.
-fn with_head(call: Call, head: Head) -> Call {
+/// The call that a head makes of another: times count from `now` on.
+fn with_head(call: Call, head: Head, now: Instant) -> Call {
     let call = match head.trace {
         Some(trace) => call.traced(trace),
         None => call,
     };
     match head.remaining_ms {
-        Some(remaining_ms) => call.until(deadline_in(remaining_ms)),
+        Some(remaining_ms) => call.until(now + Duration::from_millis(u64::from(remaining_ms))),
         None => call,
     }
-}
-
-fn deadline_in(remaining_ms: u32) -> Instant {
-    Instant::now() + Duration::from_millis(u64::from(remaining_ms))
 }
 
 /// Answers a call that reaches no handler.

@@ -4,9 +4,11 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
@@ -201,10 +203,14 @@ async fn guarded<T>(
     handler: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     // What the handler shared may be half changed: that is its matter, as with an error.
-    let handler = AssertUnwindSafe(handler).catch_unwind();
-    let outcome = match deadline {
-        Some(deadline) => timeout_at(deadline, handler).await,
-        None => Ok(handler.await),
+    let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
+    // Many handlers never wait, and need no timer.
+    let outcome = match poll_fn(|context| Poll::Ready(handler.as_mut().poll(context))).await {
+        Poll::Ready(outcome) => Ok(outcome),
+        Poll::Pending => match deadline {
+            Some(deadline) => timeout_at(deadline, handler).await,
+            None => Ok(handler.await),
+        },
     };
     outcome.map_err(|_| Error::Deadline(Delivery::InDoubt))?.unwrap_or_else(|panic| {
         let why = text(&*panic);

@@ -157,7 +157,7 @@ impl<Q: Message, A: Message> Pipeline<Q, A> {
             self.called.metrics.begin().end::<()>(&Err(error.clone()));
         })?;
         permit.forget();
-        Ok(self.enqueue(call, self.deadline(call), question))
+        Ok(self.enqueue(call, Instant::now(), question))
     }
 
     /// Submits a question as soon as there is room, and waits for its answer.
@@ -165,21 +165,22 @@ impl<Q: Message, A: Message> Pipeline<Q, A> {
     /// # Errors
     /// As [`Error`] says; [`Error::is_in_doubt`] tells whether it may have been carried out.
     pub async fn call(&self, call: &Call, question: Q) -> Result<A, Error> {
-        let deadline = self.deadline(call);
-        let permit = timeout_at(deadline, self.room.acquire()).await;
+        let now = Instant::now();
+        let permit = timeout_at(self.deadline(call, now), self.room.acquire()).await;
         let permit = permit.map_err(|_| Error::Deadline(Delivery::NotSent))?;
         permit.map_err(|_| ended())?.forget();
-        self.enqueue(call, deadline, question).await
+        self.enqueue(call, now, question).await
     }
 
-    fn deadline(&self, call: &Call) -> Instant {
-        call.deadline().unwrap_or_else(|| Instant::now() + self.call_timeout)
+    fn deadline(&self, call: &Call, now: Instant) -> Instant {
+        call.deadline().unwrap_or(now + self.call_timeout)
     }
 
     /// Behind a permit, so that there is room in the channel.
-    fn enqueue(&self, call: &Call, deadline: Instant, question: Q) -> Answer<A> {
+    fn enqueue(&self, call: &Call, now: Instant, question: Q) -> Answer<A> {
+        let deadline = self.deadline(call, now);
         let (sender, answer) = oneshot::channel();
-        let reply = Reply { answer: sender, measured: self.called.metrics.begin() };
+        let reply = Reply { answer: sender, measured: self.called.metrics.begin_at(now) };
         let item = Item { question, deadline, trace: call.trace(), reply };
         if let Err(error) = self.items.try_send(item) {
             debug_assert!(matches!(error, mpsc::error::TrySendError::Closed(_)));
@@ -349,19 +350,23 @@ impl<Q: Message, A: Message> Driver<Q, A> {
 
     /// Hands over what is queued, as far as there is room.
     fn send(&mut self, leg: &mut Leg<Q, A>) {
+        if self.queued.is_empty() {
+            return;
+        }
+        let (now, before) = (Instant::now(), self.queued.len());
         while self.waiting.len() < self.limits.in_flight_max.max(1) && leg.has_room() {
             let Some(item) = self.queued.pop_front() else { break };
-            self.room.add_permits(1);
             let Item { question, deadline, trace, reply } = item;
             if reply.answer.is_closed() {
                 continue;
             }
             let trace = trace.or(self.call.trace());
-            match leg.send(question, deadline, trace) {
+            match leg.send(question, deadline, trace, now) {
                 Ok(()) => self.waiting.push_back(Sent { deadline, reply: Some(reply) }),
                 Err(error) => reply.give(Err(error)),
             }
         }
+        self.room.add_permits(before - self.queued.len());
     }
 
     /// Gives the next answer to whom it belongs.

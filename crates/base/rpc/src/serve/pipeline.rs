@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::call::Call;
 use crate::error::Error;
 use crate::method::Message;
@@ -35,13 +37,16 @@ pub(crate) async fn serve_pipeline<Q: Message, A: Message>(
             biased;
             frame = reader.next(), if may_read => match frame {
                 Ok(None) => is_open = false,
-                Ok(Some(frame)) => match question(&call, frame) {
-                    Ok((call, question)) => {
-                        measured.push_back(metrics.begin());
-                        handlers.push(responder.respond(call, question));
+                Ok(Some(frame)) => {
+                    let now = Instant::now();
+                    match question(&call, frame, now) {
+                        Ok((call, question)) => {
+                            measured.push_back(metrics.begin_at(now));
+                            handlers.push(responder.respond(call, question));
+                        }
+                        Err(error) => return metrics.begin().end::<()>(&Err(error)),
                     }
-                    Err(error) => return metrics.begin().end::<()>(&Err(error)),
-                },
+                }
                 Err(Broken::Http(_)) => return,
                 Err(broken) => return metrics.begin().end::<()>(&Err(Error::refused(broken))),
             },
@@ -66,10 +71,10 @@ pub(crate) async fn serve_pipeline<Q: Message, A: Message>(
     finish(writer, &config).await;
 }
 
-fn question<Q: Message>(call: &Call, frame: Frame) -> Result<(Call, Q), Error> {
+fn question<Q: Message>(call: &Call, frame: Frame, now: Instant) -> Result<(Call, Q), Error> {
     if frame.kind != Kind::Item {
         return Err(Error::refused("a pipeline has items only"));
     }
     let (head, question) = decode_item(frame.body).map_err(Error::refused)?;
-    Ok((with_head(call.clone(), head), question))
+    Ok((with_head(call.clone(), head, now), question))
 }

@@ -62,21 +62,22 @@ impl<Q: Message, A: Message> Leg<Q, A> {
         }
     }
 
-    /// Sends a question behind those before it; or says why this one cannot be sent.
+    /// Sends a question, `now`, behind those before it; or says why this one cannot be sent.
     pub(super) fn send(
         &mut self,
         question: Q,
         deadline: Instant,
         trace: Option<Trace>,
+        now: Instant,
     ) -> Result<(), Error> {
         match self {
             Self::There { writer, message_max, .. } => {
-                let head = ItemHead { remaining_ms: Some(remaining_ms(deadline)), trace };
+                let head = ItemHead { remaining_ms: Some(remaining_ms(deadline, now)), trace };
                 put_item(writer.buffer(), head, &question, *message_max).map_err(Error::refused)
             }
             Self::Here { responder, call, metrics, handlers } => {
                 let call = trace.into_iter().fold(call.clone().until(deadline), Call::traced);
-                let measured = metrics.as_ref().map(MethodMetrics::begin);
+                let measured = metrics.as_ref().map(|metrics| metrics.begin_at(now));
                 handlers.push(counted(measured, responder.respond(call, question)));
                 Ok(())
             }
