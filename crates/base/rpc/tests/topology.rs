@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ratatosk_rpc::{
-    AnnounceError, Discovery, Error, HostId, MemoryDiscovery, Scope, ServiceName, Target, pinned_to,
+    AnnounceError, Discovery, Error, Event, HostId, MemoryDiscovery, PipelineLimits, Scope,
+    ServiceName, Target, pinned_to,
 };
-use ratatosk_rpc_example::ParrotClient;
+use ratatosk_rpc_example::{Ask, ParrotClient};
 use tokio::time::Instant;
 
-use crate::support::{Bird, Host, LONG, call, group, id, in_group, phrase, tenant};
+use crate::support::{Bird, Host, LONG, amount, call, group, id, in_group, phrase, tenant};
 
 async fn who(client: &ParrotClient, of: &str, target: &Target) -> Result<String, Error> {
     let answer = client.say(call(of), target, phrase("name")).await?;
@@ -128,6 +129,56 @@ async fn a_tenant_is_pinned_to_a_group_while_calls_go_on() {
     }
     discovery.set_rule(&service, scope, None).expect("room");
     until_answered_by(&client, "acme", "plain").await;
+}
+
+/// RPC-006, RPC-008: pipelines and streams that never pause follow a change of rules all the same.
+#[tokio::test]
+async fn what_is_always_busy_moves_too() {
+    let discovery = MemoryDiscovery::new();
+    let caller = Host::start(&discovery, 9).await;
+    let client = ParrotClient::new(&caller.node);
+    let service = ServiceName::new(ParrotClient::SERVICE).expect("a service");
+    let pin = |to: &str| {
+        let shares = Some(pinned_to(group(to)));
+        discovery.set_rule(&service, Scope::Tenant(tenant("t")), shares).expect("room");
+    };
+    let mut hosts = Vec::new();
+    for (number, name) in [(1, "one"), (2, "two")] {
+        let (bird, _) = Bird::new(name);
+        let mut host = Host::start(&discovery, number).await;
+        host.serve_as(in_group(name, name), &bird);
+        hosts.push(host);
+    }
+    pin("one");
+    let added = |host: &Host| host.metric(&["rpc_calls_total", "Add", "\"server\""]);
+    let pipeline = client.add(call("t"), Target::RoundRobin, PipelineLimits::default());
+    let mut stream = client.chatter(call("t"), Target::RoundRobin);
+    let mut answers = std::collections::VecDeque::new();
+    let (mut at, mut is_moved) = (String::new(), false);
+    let moving = async {
+        while !is_moved || added(&hosts[1]) == 0 {
+            while let Ok(answer) = pipeline.submit(&call("t"), amount(1)) {
+                answers.push_back(answer);
+            }
+            answers.pop_front().expect("the queue is full").await.expect("an answer");
+            match stream.next().await {
+                Some(Event::Opened { server, questions }) => {
+                    is_moved = server == id("two");
+                    at = server.to_string();
+                    questions.send(Ask { phrases: u32::MAX }).await.expect("open");
+                }
+                Some(Event::Message(phrase)) => assert!(phrase.words.starts_with(at.as_bytes())),
+                other => panic!("{other:?}"),
+            }
+            if at == "one" && added(&hosts[0]) > 2_000 {
+                pin("two");
+            }
+        }
+    };
+    tokio::time::timeout(LONG, moving).await.expect("both move");
+    for answer in answers {
+        answer.await.expect("an answer");
+    }
 }
 
 /// RPC-006: the groups of a server change while it serves.

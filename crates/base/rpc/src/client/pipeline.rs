@@ -302,6 +302,9 @@ impl<Q: Message, A: Message> Driver<Q, A> {
     ) -> Stay {
         let mut leaving: Option<Instant> = None;
         loop {
+            if leaving.is_none() && self.is_sent_elsewhere(seat) {
+                leaving = Some(Instant::now() + self.limits.move_timeout);
+            }
             if leaving.is_none() {
                 self.send(&mut leg);
             }
@@ -309,7 +312,8 @@ impl<Q: Message, A: Message> Driver<Q, A> {
             if self.waiting.is_empty() && (leaving.is_some() || is_done) {
                 return if is_done { Stay::Done } else { Stay::Moved };
             }
-            // All are cancel-safe.
+            // All are cancel-safe. What is always ready under load comes first, so that the rest
+            // costs nothing then; a change of the views is looked for above, too.
             tokio::select! {
                 biased;
                 answer = leg.work() => match answer {
@@ -324,11 +328,10 @@ impl<Q: Message, A: Message> Driver<Q, A> {
                     self.admit(count, arrivals);
                 }
                 changed = self.views.changed(), if leaving.is_none() => {
-                    let view = Arc::clone(&self.views.borrow_and_update());
-                    let draws = &self.client.shared().draws;
-                    let keeps = view.keeps(seat, self.call.tenant(), &self.target, draws);
-                    if changed.is_err() || !keeps {
-                        leaving = Some(Instant::now() + self.limits.move_timeout);
+                    self.views.mark_changed();
+                    // Only a node that has stopped has no views.
+                    if changed.is_err() {
+                        return Stay::Broken(Error::in_doubt("the node has stopped"));
                     }
                 }
                 () = until(self.due) => self.expire(),
@@ -338,6 +341,15 @@ impl<Q: Message, A: Message> Driver<Q, A> {
             }
             tokio::task::coop::consume_budget().await;
         }
+    }
+
+    /// Whether there is a view that sends the pipeline to another server.
+    fn is_sent_elsewhere(&mut self, seat: &Seat) -> bool {
+        if !self.views.has_changed().unwrap_or_default() {
+            return false;
+        }
+        let view = Arc::clone(&self.views.borrow_and_update());
+        !view.keeps(seat, self.call.tenant(), &self.target, &self.client.shared().draws)
     }
 
     fn admit(&mut self, count: usize, arrivals: &mut Vec<Item<Q, A>>) {
@@ -353,7 +365,11 @@ impl<Q: Message, A: Message> Driver<Q, A> {
         if self.queued.is_empty() {
             return;
         }
-        let (now, before) = (Instant::now(), self.queued.len());
+        let now = Instant::now();
+        if self.due.is_some_and(|due| due <= now) {
+            self.expire();
+        }
+        let before = self.queued.len();
         while self.waiting.len() < self.limits.in_flight_max.max(1) && leg.has_room() {
             let Some(item) = self.queued.pop_front() else { break };
             let Item { question, deadline, trace, reply } = item;

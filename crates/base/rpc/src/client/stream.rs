@@ -154,17 +154,18 @@ impl<Q: Message, A: Message> Stream<Q, A> {
                         }
                         return Some(Event::Opened { server, questions });
                     }
-                    // Both are cancel-safe.
+                    if self.views.has_changed().unwrap_or_default() {
+                        let view = Arc::clone(&self.views.borrow_and_update());
+                        let draws = &self.client.shared().draws;
+                        if !view.keeps(&talk.seat, self.call.tenant(), &self.target, draws) {
+                            self.state = State::Waiting(Some(Instant::now()));
+                            continue;
+                        }
+                    }
+                    // Both are cancel-safe. A change of the views is looked for above, too,
+                    // because messages may always be ready.
                     tokio::select! {
                         biased;
-                        changed = self.views.changed() => {
-                            let view = Arc::clone(&self.views.borrow_and_update());
-                            let draws = &self.client.shared().draws;
-                            let tenant = self.call.tenant();
-                            if changed.is_err() || !view.keeps(&talk.seat, tenant, &self.target, draws) {
-                                self.state = State::Waiting(Some(Instant::now()));
-                            }
-                        }
                         message = talk.answers.next() => match message {
                             Some(message) => {
                                 self.backoff.reset();
@@ -178,6 +179,13 @@ impl<Q: Message, A: Message> Stream<Q, A> {
                                 }
                             }
                         },
+                        changed = self.views.changed() => {
+                            self.views.mark_changed();
+                            if changed.is_err() {
+                                self.state = State::Ended;
+                                return Some(Event::Lost(Error::in_doubt("the node has stopped")));
+                            }
+                        }
                     }
                 }
             }
