@@ -116,80 +116,98 @@ impl<Q: Message, A: Message> Stream<Q, A> {
     /// What happens next; none once the server has ended the stream without an error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event<Q, A>> {
         loop {
-            match &mut self.state {
+            let event = match &mut self.state {
                 State::Ended => return None,
                 State::Waiting(until) => {
                     let until = *until;
-                    // Both are cancel-safe.
-                    tokio::select! {
-                        biased;
-                        () = wait(until) => {}
-                        changed = self.views.changed() => if changed.is_err() {
-                            self.state = State::Ended;
-                            return Some(Event::Lost(Error::not_sent("the node has stopped")));
-                        }
-                    }
-                    match self.depart() {
-                        Ok(opening) => self.state = State::Opening(opening),
-                        Err(error) => {
-                            self.count(&error);
-                            // Only another landscape can help.
-                            self.state = State::Waiting(None);
-                            return Some(Event::Lost(error));
-                        }
-                    }
+                    self.depart_at(until).await
                 }
                 State::Opening(opening) => match opening.await {
-                    Ok(talk) => self.state = State::Open(talk),
+                    Ok(talk) => {
+                        self.state = State::Open(talk);
+                        None
+                    }
                     Err(error) => {
                         self.count(&error);
-                        return Some(self.lose(error));
+                        Some(self.lose(error))
                     }
                 },
-                State::Open(talk) => {
-                    if let Some(questions) = talk.questions.take() {
-                        let server = talk.seat.id.clone();
-                        if std::mem::replace(&mut self.was_open, true) {
-                            self.called.metrics.moves.increment();
-                        }
-                        return Some(Event::Opened { server, questions });
-                    }
-                    if self.views.has_changed().unwrap_or_default() {
-                        let view = Arc::clone(&self.views.borrow_and_update());
-                        let draws = &self.client.shared().draws;
-                        if !view.keeps(&talk.seat, self.call.tenant(), &self.target, draws) {
-                            self.state = State::Waiting(Some(Instant::now()));
-                            continue;
-                        }
-                    }
-                    // Both are cancel-safe. A change of the views is looked for above, too,
-                    // because messages may always be ready.
-                    tokio::select! {
-                        biased;
-                        message = talk.answers.next() => match message {
-                            Some(message) => {
-                                self.backoff.reset();
-                                return Some(Event::Message(message));
-                            }
-                            None => {
-                                let gone = || Err(Error::in_doubt("the stream broke"));
-                                match (&mut talk.outcome).await.unwrap_or_else(|_| gone()) {
-                                    Ok(()) => self.state = State::Ended,
-                                    Err(error) => return Some(self.lose(error)),
-                                }
-                            }
-                        },
-                        changed = self.views.changed() => {
-                            self.views.mark_changed();
-                            if changed.is_err() {
-                                self.state = State::Ended;
-                                return Some(Event::Lost(Error::in_doubt("the node has stopped")));
-                            }
-                        }
-                    }
-                }
+                State::Open(_) => self.listen().await,
+            };
+            if event.is_some() {
+                return event;
             }
         }
+    }
+
+    /// Begins to open the stream, then or when the landscape changes.
+    async fn depart_at(&mut self, until: Option<Instant>) -> Option<Event<Q, A>> {
+        // Both are cancel-safe.
+        tokio::select! {
+            biased;
+            () = wait(until) => {}
+            changed = self.views.changed() => if changed.is_err() {
+                return Some(self.stop(Delivery::NotSent));
+            }
+        }
+        match self.depart() {
+            Ok(opening) => {
+                self.state = State::Opening(opening);
+                None
+            }
+            Err(error) => {
+                self.count(&error);
+                // Only another landscape can help.
+                self.state = State::Waiting(None);
+                Some(Event::Lost(error))
+            }
+        }
+    }
+
+    /// What the server says; or nothing, and the stream is to be opened elsewhere.
+    async fn listen(&mut self) -> Option<Event<Q, A>> {
+        let State::Open(talk) = &mut self.state else { return None };
+        if let Some(questions) = talk.questions.take() {
+            let server = talk.seat.id.clone();
+            if std::mem::replace(&mut self.was_open, true) {
+                self.called.metrics.moves.increment();
+            }
+            return Some(Event::Opened { server, questions });
+        }
+        if self.views.has_changed().unwrap_or_default() {
+            let view = Arc::clone(&self.views.borrow_and_update());
+            let draws = &self.client.shared().draws;
+            if !view.keeps(&talk.seat, self.call.tenant(), &self.target, draws) {
+                self.state = State::Waiting(Some(Instant::now()));
+                return None;
+            }
+        }
+        // Both are cancel-safe. A change of the views is looked for above, too, because messages
+        // may always be ready.
+        tokio::select! {
+            biased;
+            message = talk.answers.next() => if let Some(message) = message {
+                self.backoff.reset();
+                return Some(Event::Message(message));
+            },
+            changed = self.views.changed() => {
+                self.views.mark_changed();
+                return changed.is_err().then(|| self.stop(Delivery::InDoubt));
+            }
+        }
+        match (&mut talk.outcome).await {
+            Ok(Ok(())) => {
+                self.state = State::Ended;
+                None
+            }
+            Ok(Err(error)) => Some(self.lose(error)),
+            Err(_) => Some(self.lose(Error::in_doubt("the stream broke"))),
+        }
+    }
+
+    fn stop(&mut self, delivery: Delivery) -> Event<Q, A> {
+        self.state = State::Ended;
+        Event::Lost(Error::Lost { delivery, why: "the node has stopped".into() })
     }
 
     /// An opening that failed is a call that failed.
