@@ -36,7 +36,7 @@ pub struct Config {
     pub streams_max: u32,
     /// Connections to each host. One is one task: more only help where cores are many.
     pub connections_per_host: usize,
-    /// Questions of one pipeline that its server works on at a time.
+    /// Questions of one pipeline that its server works on at a time; at least one.
     pub pipeline_window: usize,
     /// Messages of a stream that its receiver has room for, each way: the credit it gives.
     pub stream_window: u32,
@@ -75,7 +75,7 @@ impl Config {
 
     /// The longest frame: a message and what travels with it.
     pub(crate) const fn frame_bytes_max(&self) -> usize {
-        self.message_bytes_max + 1_024
+        self.message_bytes_max.saturating_add(1_024)
     }
 }
 

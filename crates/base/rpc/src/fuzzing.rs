@@ -88,6 +88,8 @@ fn say_again(frame: Frame) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let folder = format!("{}/../../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
         let seeds = std::fs::read_dir(folder).expect("the corpus");
@@ -103,5 +105,24 @@ mod tests {
         assert!(hellos.len() >= 10 && frames.len() >= 15, "the seeds are there");
         hellos.iter().for_each(|data| super::hello_any(data));
         frames.iter().for_each(|data| super::frames_any(data));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_near_the_corpora_is_read_or_refused(
+            pick: prop::sample::Index, place: prop::sample::Index, bytes: [u8; 3], count in 0..4_usize,
+        ) {
+            for (target, body) in [
+                ("rpc_hello", super::hello_any as fn(&[u8])), ("rpc_frames", super::frames_any),
+            ] {
+                let seeds = seeds(target);
+                let mut data = pick.get(&seeds).clone();
+                let at = place.index(data.len());
+                let end = data.len().min(at + count);
+                data.splice(at..end, bytes.iter().copied().take(count));
+                body(&data);
+                body(&data[..at]);
+            }
+        }
     }
 }

@@ -65,6 +65,11 @@ impl Host {
         self.registration = None;
     }
 
+    /// Takes no more connections; those that are there go on.
+    pub(crate) fn close(&mut self) {
+        self.listener = None;
+    }
+
     /// Ends the node in the middle of everything, as a crash would.
     pub(crate) async fn die(self) {
         let mut host = self;

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ratatosk_rpc::{
-    AnnounceError, Discovery, Error, Event, HostId, MemoryDiscovery, PipelineLimits, Scope,
+    AnnounceError, Config, Discovery, Error, Event, HostId, MemoryDiscovery, PipelineLimits, Scope,
     ServiceName, Target, pinned_to,
 };
 use ratatosk_rpc_example::{Ask, ParrotClient};
 use tokio::time::Instant;
 
-use crate::support::{Bird, Host, LONG, amount, call, group, id, in_group, phrase, tenant};
+use crate::support::{
+    Bird, Host, LONG, amount, call, config, group, hear, id, in_group, phrase, tenant,
+};
 
 async fn who(client: &ParrotClient, of: &str, target: &Target) -> Result<String, Error> {
     let answer = client.say(call(of), target, phrase("name")).await?;
@@ -202,6 +204,55 @@ async fn a_server_changes_its_groups_while_it_serves() {
     };
     tokio::time::timeout(LONG, left).await.expect("nobody is left in the default group");
     assert_eq!(who(&client, "t", &Target::Server(id("polly"))).await.as_deref(), Ok("polly"));
+}
+
+/// A server that leaves in peace answers what is under way, and its connection goes behind it.
+#[tokio::test]
+async fn a_server_that_leaves_answers_what_is_under_way() {
+    let discovery = MemoryDiscovery::new();
+    let caller = Host::start(&discovery, 9).await;
+    let (bird, mut hears) = Bird::new("polly");
+    let mut host = Host::start(&discovery, 1).await;
+    host.serve("polly", &bird);
+    let client = ParrotClient::new(&caller.node);
+    let target = Target::Random;
+    let mut held = Box::pin(client.say(call("t"), &target, phrase("hold")));
+    tokio::select! {
+        answer = &mut held => panic!("it is held: {answer:?}"),
+        told = hear(&mut hears) => assert_eq!(told, "held say"),
+    }
+    host.withdraw();
+    host.close();
+    let nobody = Err(Error::NoServer { service: ParrotClient::SERVICE.into() });
+    let left = async {
+        while who(&client, "t", &Target::Random).await != nobody {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, left).await.expect("no new call goes to it");
+    bird.gate.add_permits(1);
+    assert!(held.await.is_ok());
+    let gone = async {
+        while host.metric(&["rpc_open_connections", "\"server\""]) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("the connection ends");
+}
+
+#[tokio::test]
+async fn a_host_has_as_many_connections_as_it_is_to_have() {
+    let discovery = MemoryDiscovery::new();
+    let (bird, _) = Bird::new("polly");
+    let mut host = Host::start(&discovery, 1).await;
+    host.serve("polly", &bird);
+    let caller = Host::with(&discovery, Config { connections_per_host: 3, ..config(9) }).await;
+    let client = ParrotClient::new(&caller.node);
+    for _ in 0..20 {
+        assert!(who(&client, "t", &Target::Random).await.is_ok());
+    }
+    assert_eq!(host.metric(&["rpc_open_connections", "\"server\""]), 3);
+    assert_eq!(caller.metric(&["rpc_open_connections", "\"client\""]), 3);
 }
 
 #[tokio::test]

@@ -27,9 +27,9 @@ pub(crate) async fn serve_pipeline<Q: Message, A: Message>(
     let Some(mut writer) = begin_answer(answer, &metrics) else { return };
     let mut handlers: Ordered<A> = Ordered::new();
     let mut measured: VecDeque<Measured> = VecDeque::new();
-    let mut is_open = true;
+    let (mut is_open, window) = (true, config.pipeline_window.max(1));
     while is_open || !handlers.is_empty() {
-        let may_read = is_open && handlers.len() < config.pipeline_window && writer.has_room();
+        let may_read = is_open && handlers.len() < window && writer.has_room();
         let may_answer = !handlers.is_empty() && writer.has_room();
         // All three are cancel-safe. What is there is read and answered before anything is
         // written, so that one write carries many answers.
