@@ -108,16 +108,11 @@ impl Client {
                 Way::There(..) => self.call_there(called, &seat, &call, &question, progress).await,
                 Way::Nowhere => Err(Error::not_sent("its process does not listen")),
             };
-            let may_go_elsewhere = match &result {
-                Err(Error::Lost { delivery: Delivery::NotSent, .. } | Error::NoServer { .. }) => {
-                    is_free
-                }
-                _ => false,
-            };
-            if !may_go_elsewhere || attempt == ATTEMPTS {
+            let is_elsewhere = matches!(&result, Err(Error::Lost { .. } | Error::NoServer { .. }));
+            let may_go_on = is_free && is_elsewhere && *progress == Delivery::NotSent;
+            if !may_go_on || attempt == ATTEMPTS {
                 return result;
             }
-            *progress = Delivery::NotSent;
             attempt += 1;
         }
     }
@@ -161,13 +156,18 @@ impl Client {
         writer.buffer().unsplit(message);
         // A server that refuses early answers before it has read everything: then what is left
         // to be sent fails, and the answer says why.
-        let written = writer.finish().await;
-        let answer = reader.next().await;
-        match (answer, written) {
-            (Ok(Some(frame)), _) => self::answer(frame),
-            (Ok(None), _) => Err(Error::in_doubt("the server ended without an answer")),
-            (Err(broken), _) => Err(broken.error()),
+        let _ = writer.finish().await;
+        let result = match reader.next().await {
+            Ok(Some(frame)) => answer(frame),
+            Ok(None) => Err(Error::in_doubt("the server ended without an answer")),
+            Err(broken) => Err(broken.error()),
+        };
+        // What a handler says of calls of its own is not about this one.
+        let is_untouched = matches!(result, Err(Error::Lost { delivery: Delivery::NotSent, .. }));
+        if is_untouched || reader.is_unhandled() {
+            *progress = Delivery::NotSent;
         }
+        result
     }
 
     async fn open(

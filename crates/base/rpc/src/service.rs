@@ -77,7 +77,8 @@ impl Service {
     /// first waits is done in that order. Then up to [`crate::Config::pipeline_window`] of them
     /// go on beside each other, and their answers leave in the order of the questions. The handler
     /// is dropped where it waits when its caller gives up or the deadline passes: work that must
-    /// be finished belongs into a task.
+    /// be finished belongs into a task. An error that it returns is taken at its word: one that
+    /// says that nothing was done, as [`Error::Busy`], is only for handlers that did nothing.
     ///
     /// # Panics
     /// When the method is of another service, is a stream, or has a handler: a bug of the caller.
