@@ -42,16 +42,20 @@ async fn a_call_carries_its_tenant_trace_and_deadline() {
 
 #[tokio::test]
 async fn what_the_handler_answers_is_told_from_what_went_wrong() {
-    let (_server, caller, client, _bird, _hears) = pair().await;
+    let (server, caller, client, _bird, _hears) = pair().await;
     let refused = client.say(call("t"), &Target::Random, phrase("refuse")).await;
     assert_eq!(refused, Err(Error::Application { code: 7, message: "no".into() }));
+    // What a handler says of its own calls does not send this one elsewhere.
+    let nobody = client.say(call("t"), &Target::Random, phrase("nobody")).await;
+    assert_eq!(nobody, Err(Error::NoServer { service: "of its own".into() }));
     let panicked = client.say(call("t"), &Target::Random, phrase("panic")).await;
     assert!(matches!(&panicked, Err(error @ Error::Internal { .. }) if error.is_in_doubt()));
     let answer = client.say(call("t"), &Target::Random, phrase("still there")).await;
     assert!(answer.is_ok(), "the server lives: {answer:?}");
     let counted = |kind| caller.metric(&["rpc_errors_total", "\"client\"", kind]);
     assert_eq!((counted("application"), counted("internal"), counted("lost")), (1, 1, 0));
-    assert_eq!(caller.metric(&["rpc_calls_total", "Say", "\"client\""]), 3);
+    assert_eq!(caller.metric(&["rpc_calls_total", "Say", "\"client\""]), 4);
+    assert_eq!(server.metric(&["rpc_calls_total", "Say", "\"server\""]), 4);
     assert_eq!(caller.metric(&["rpc_in_flight_calls", "Say", "\"client\""]), 0);
 }
 

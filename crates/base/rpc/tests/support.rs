@@ -195,7 +195,7 @@ impl Drop for Cancelled<'_> {
 }
 
 impl Parrot for Bird {
-    /// "name": who it is. "hold": waits at the gate. "panic", "refuse", "left": as they say.
+    /// "name": who it is. "hold": waits at the gate. "panic", "refuse", "nobody", "left": as they say.
     async fn say(&self, call: Call, question: Phrase) -> Result<Phrase, Error> {
         let words = match &question.words[..] {
             b"name" => Bytes::from(self.name.clone()),
@@ -204,6 +204,7 @@ impl Parrot for Bird {
                 question.words
             }
             b"panic" => panic!("as it was told"),
+            b"nobody" => return Err(Error::NoServer { service: "of its own".into() }),
             b"refuse" => return Err(Error::Application { code: 7, message: "no".into() }),
             b"left" => {
                 let left = call.deadline().map(|deadline| deadline - tokio::time::Instant::now());
