@@ -27,11 +27,12 @@ use std::time::Duration;
 use ratatosk_clock::Instant;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::Descriptor;
+use ratatosk_store::transport::Packet;
 use ratatosk_testkit::dice::Dice;
 
 use crate::cluster::agreement::Agreement;
 use crate::cluster::callers::Callers;
-use crate::cluster::network::{Network, Packet};
+use crate::cluster::network::Network;
 use crate::cluster::store::{Start, Store, Work};
 use crate::disk::{Crash, Disk};
 use crate::planted::Planted;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ratatosk_client::{Ranges, Read};
+use ratatosk_client::{Answer, Ranges, Read, Route};
 use ratatosk_clock::Instant;
 use ratatosk_dist::DistCoprocessor;
 use ratatosk_engine::{Error, Overlay, SpaceId};
@@ -228,13 +228,16 @@ impl Drop for Store {
 }
 
 impl Ranges for Handle {
-    fn ranges(&self, keyspace: &str) -> Vec<Descriptor> {
+    fn routes(&self, keyspace: &str) -> Vec<Route> {
         let ranges = self.0.ranges.iter().map(|(descriptor, _)| descriptor);
-        ranges.filter(|descriptor| descriptor.keyspace == keyspace).cloned().collect()
+        let ranges = ranges.filter(|descriptor| descriptor.keyspace == keyspace);
+        ranges.cloned().map(Route::here).collect()
     }
 
-    fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply) {
-        self.0.inputs.lock().push_back(Input::Propose { group, data, ticket: reply });
+    fn propose(&self, route: &Route, data: Vec<u8>, answer: Answer) {
+        let group = route.descriptor.group;
+        let reply: Reply = Box::new(|answers| answer(answers.into()));
+        self.0.inputs.lock().push_back(Input::Propose { group, term: None, data, ticket: reply });
     }
 
     fn is_short(&self) -> bool {
@@ -250,13 +253,13 @@ impl Ranges for Handle {
 
 /// The same proposal, of which the caller was told.
 fn answered(input: Input<Reply>) -> Input<Reply> {
-    let Input::Propose { group, data, ticket } = input else { return input };
+    let Input::Propose { group, term, data, ticket } = input else { return input };
     let commands = match command::parse(&Bytes::from(data.clone())) {
         Ok((_, Order::Commands(commands))) => commands.len(),
         _ => 0,
     };
     ticket(Ok(vec![Bytes::from_static(&[0]); commands]));
-    Input::Propose { group, data, ticket: Box::new(|_| {}) }
+    Input::Propose { group, term, data, ticket: Box::new(|_| {}) }
 }
 
 fn stopped(reason: impl std::fmt::Display) -> Stopped {

@@ -16,6 +16,7 @@ use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
 use ratatosk_store::node::{Config, Handle, Node};
 use ratatosk_store::recover::{self, Recovered};
+use ratatosk_store::transport::Nobody;
 use ratatosk_telemetry::ByteCount;
 use tokio::sync::oneshot;
 
@@ -130,6 +131,8 @@ fn config(
         checkpoint_interval: CHECKPOINT_INTERVAL,
         checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),
         random,
+        join: None,
+        transport: Arc::new(Nobody),
         on_failure,
     }
 }

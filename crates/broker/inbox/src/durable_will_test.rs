@@ -26,7 +26,7 @@ fn attach_with(node: &Node, client: &str, will: Option<&str>) -> Attached {
     node.bench.inbox.attach(&attach, None).answer
 }
 
-/// MQTT-049, INBOX-011: from the crash on; MQTT-050: not if the client is back in time.
+/// MQTT-051, INBOX-011: from the crash on; MQTT-050: not if the client is back in time.
 #[test]
 fn the_will_of_a_connection_is_published_if_the_node_dies() {
     let node = node();

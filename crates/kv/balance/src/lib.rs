@@ -5,9 +5,10 @@
 //! leads; nobody coordinates them. How plans that are made apart never contradict each other is
 //! said in `docs/decisions/0014-every-store-plans-for-what-it-leads.md`.
 //!
-//! All in here is pure: no clock, no randomness, no I/O, and no order but that of keys and numbers.
-//! Whoever gathers the landscape and carries plans out is elsewhere.
+//! All of that is pure: no clock, no randomness, no I/O, and no order but that of keys and numbers. The
+//! [`keeper`] alone is none of it: it gathers the landscape and carries plans out.
 
+pub mod keeper;
 pub mod landscape;
 pub mod plan;
 pub mod rules;

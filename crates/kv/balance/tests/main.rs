@@ -2,6 +2,7 @@
 
 mod cluster;
 mod convergence;
+mod keeper;
 mod load;
 mod nonsense;
 mod overlap;

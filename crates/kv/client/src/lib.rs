@@ -10,6 +10,10 @@ mod keyspace;
 mod pipe;
 #[cfg(test)]
 mod pipe_test;
+mod ranges;
+mod router;
 
 pub use keyspace::{Busy, Done, Fate, Keyspace, Read};
-pub use pipe::{Pipe, Ranges};
+pub use pipe::Pipe;
+pub use ranges::{Answer, Leader, Outcome, Ranges, Route};
+pub use router::{Poller, Router, Store};

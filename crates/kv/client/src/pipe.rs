@@ -4,8 +4,9 @@
 //! lone command waits for nobody, and under load as many share an fsync as came during the last.
 //! SCH-001, SCH-004
 //!
-//! A range that has changed refuses the entries that were meant for what it was. They are cut anew
-//! once all that were on their way are back, so that the order holds. KV-002
+//! A range that has changed refuses the entries that were meant for what it was, and a store those of
+//! ranges that it does not lead. They are cut anew once all that were on their way are back, so that the
+//! order holds; where it is not known yet who leads the range, or which it is, they wait for a while. KV-002
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,9 +19,8 @@ use ratatosk_engine::Error;
 use ratatosk_store::command::Commands;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
-use ratatosk_store::node::{Handle, Reply};
-use ratatosk_store::range::Descriptor;
 
+use crate::ranges::{Outcome, Ranges, Route};
 use crate::{Busy, Done, Fate, Keyspace, Read};
 
 /// Entries of a range on their way at once: one is applied while the next is written.
@@ -32,44 +32,12 @@ const ENTRY_BYTES: usize = 512 << 10;
 const BURST_BUDGET: Duration = Duration::from_secs(5);
 /// Bytes that may wait, whatever the time.
 pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
+/// How long to wait before what nobody takes is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long a command is tried.
+pub(crate) const TRIED: Duration = Duration::from_secs(30);
 /// Places that an idle queue keeps.
 pub(crate) const IDLE_PLACES: usize = 64;
-
-/// The ranges behind a pipe: what a store's handle offers.
-pub trait Ranges: Send + Sync {
-    /// The ranges of a keyspace, in the order of their keys.
-    fn ranges(&self, keyspace: &str) -> Vec<Descriptor>;
-
-    /// Proposes an entry; never calls `reply` itself.
-    fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply);
-
-    /// Whether nothing should be proposed, for disk or memory are short.
-    fn is_short(&self) -> bool;
-
-    /// Shows a range's data.
-    ///
-    /// # Errors
-    /// The engine's, or those of `read`.
-    fn read(&self, group: GroupId, read: &mut Read<'_>) -> Result<(), Error>;
-}
-
-impl Ranges for Handle {
-    fn ranges(&self, keyspace: &str) -> Vec<Descriptor> {
-        Handle::ranges(self, keyspace)
-    }
-
-    fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply) {
-        Handle::propose(self, group, data, reply);
-    }
-
-    fn is_short(&self) -> bool {
-        Handle::is_short(self)
-    }
-
-    fn read(&self, group: GroupId, read: &mut Read<'_>) -> Result<(), Error> {
-        Handle::read(self, group, read)
-    }
-}
 
 /// The keyspace of one service. Clones are the same one.
 #[derive(Clone)]
@@ -81,18 +49,29 @@ pub(crate) struct Shared {
     keyspace: String,
     ranges: Box<dyn Ranges>,
     pub(crate) clock: Box<dyn Clock>,
-    pub(crate) lanes: Mutex<Vec<Lane>>,
+    pub(crate) lanes: Mutex<Lanes>,
+}
+
+/// What goes to the ranges.
+pub(crate) struct Lanes {
+    pub(crate) known: Vec<Lane>,
+    /// For keys whose range is not known.
+    unrouted: Vec<Call>,
+    /// When what could not be placed is tried again.
+    retry_at: Option<Instant>,
 }
 
 /// What goes to one range.
 pub(crate) struct Lane {
-    descriptor: Descriptor,
+    route: Route,
     pub(crate) waiting: VecDeque<Call>,
     pub(crate) waiting_bytes: usize,
     /// When the oldest entry on its way was proposed, and those behind it.
     in_flight: VecDeque<Instant>,
-    /// Came back unapplied, in order, while others are on their way.
+    /// Came back unapplied, in order.
     returned: Vec<Call>,
+    /// Nothing goes to where the route goes any more.
+    is_elsewhere: bool,
 }
 
 pub(crate) struct Call {
@@ -105,10 +84,23 @@ pub(crate) struct Call {
 impl Pipe {
     /// The keyspace called `keyspace`.
     pub fn new(ranges: Box<dyn Ranges>, keyspace: &str, clock: impl Clock + 'static) -> Self {
-        let lanes = ranges.ranges(keyspace).into_iter().map(Lane::new).collect();
+        let known = ranges.routes(keyspace).into_iter().map(Lane::new).collect();
+        let lanes = Mutex::new(Lanes { known, unrouted: Vec::new(), retry_at: None });
         let (keyspace, clock) = (keyspace.to_owned(), Box::new(clock));
-        let shared = Shared { keyspace, ranges, clock, lanes: Mutex::new(lanes) };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared { keyspace, ranges, clock, lanes }) }
+    }
+
+    /// Tries again what is due; to be called several times a second where ranges are on several stores.
+    /// A command that nobody took for half a minute is given up.
+    pub fn poll(&self) {
+        let now = self.shared.clock.now();
+        let mut given_up = Vec::new();
+        let mut lanes = self.shared.lanes.lock();
+        if lanes.retry_at.take_if(|at| *at <= now).is_some() {
+            self.shared.route_anew(&mut lanes, &mut given_up);
+        }
+        drop(lanes);
+        given_up.into_iter().for_each(|call| (call.done)(Fate::Unknown));
     }
 }
 
@@ -119,21 +111,23 @@ impl Keyspace for Pipe {
         }
         let lanes = self.shared.lanes.lock();
         let now = self.shared.clock.now();
-        if lanes.iter().any(|lane| lane.is_busy(now)) { Err(Busy) } else { Ok(()) }
+        let is_late = |call: &Call| now.since(call.submitted) > BURST_BUDGET;
+        let is_busy = lanes.known.iter().any(|lane| lane.is_busy(now));
+        if is_busy || lanes.unrouted.first().is_some_and(is_late) { Err(Busy) } else { Ok(()) }
     }
 
     fn submit(&self, key: &[u8], command: Bytes, done: Done) {
         let submitted = self.shared.clock.now();
         let call = Call { key: Bytes::copy_from_slice(key), command, submitted, done };
         let mut lanes = self.shared.lanes.lock();
-        let Some(lane) = lane_of(&mut lanes, key) else { return };
-        lane.push(call);
-        self.shared.send(lane);
+        if let Some(lane) = lanes.place(call, submitted) {
+            self.shared.send(lane);
+        }
     }
 
     fn read(&self, read: &mut Read<'_>) -> Result<(), Error> {
         let lanes = self.shared.lanes.lock();
-        let groups: Vec<_> = lanes.iter().map(|lane| lane.descriptor.group).collect();
+        let groups: Vec<_> = lanes.known.iter().map(Lane::group).collect();
         drop(lanes);
         groups.into_iter().try_for_each(|group| self.shared.ranges.read(group, read))
     }
@@ -143,64 +137,78 @@ impl Shared {
     /// Proposes what waits, as far as entries may be on their way.
     fn send(self: &Arc<Self>, lane: &mut Lane) {
         while lane.returned.is_empty()
+            && !lane.is_elsewhere
             && lane.in_flight.len() < IN_FLIGHT_MAX
             && let Some((commands, calls)) = lane.cut()
         {
             lane.in_flight.push_back(calls.first().map_or(Instant::ZERO, |call| call.submitted));
-            let (group, shared) = (lane.descriptor.group, Arc::clone(self));
-            let reply = move |answers| shared.answered(group, calls, answers);
-            self.ranges.propose(group, commands.into_data(), Box::new(reply));
+            let (group, shared) = (lane.group(), Arc::clone(self));
+            let answer = move |outcome| shared.answered(group, calls, outcome);
+            self.ranges.propose(&lane.route, commands.into_data(), Box::new(answer));
         }
     }
 
     /// Tells the callers of an entry, and lets the next one go.
-    fn answered(
-        self: &Arc<Self>,
-        group: GroupId,
-        calls: Vec<Call>,
-        answers: Result<Vec<Bytes>, Refusal>,
-    ) {
-        let mut returned = None;
-        match answers {
-            Ok(answers) => {
+    fn answered(self: &Arc<Self>, group: GroupId, calls: Vec<Call>, outcome: Outcome) {
+        let (mut returned, mut is_elsewhere, mut seen) = (Vec::new(), false, None);
+        match outcome {
+            Outcome::Applied(answers) => {
                 for (call, answer) in calls.into_iter().zip(answers) {
                     (call.done)(Fate::Applied(answer));
                 }
             }
-            Err(Refusal::Version(_)) => returned = Some(calls),
+            Outcome::Refused(Refusal::Version(now)) => {
+                seen = Some(now.version);
+                self.ranges.learn(*now);
+                returned = calls;
+            }
             // The last two are not for commands.
-            Err(
+            Outcome::Refused(
                 Refusal::Lost
                 | Refusal::NotLeader
                 | Refusal::Merging
                 | Refusal::Split
                 | Refusal::Step(_),
             ) => {
+                returned = calls;
+                is_elsewhere = true;
+            }
+            Outcome::Unknown => {
                 calls.into_iter().for_each(|call| (call.done)(Fate::Unknown));
+                is_elsewhere = true;
             }
         }
+        let mut given_up = Vec::new();
         let mut lanes = self.lanes.lock();
-        let Some(place) = lanes.iter().position(|lane| lane.descriptor.group == group) else {
+        let Some(place) = lanes.known.iter().position(|lane| lane.group() == group) else {
             return;
         };
-        let lane = &mut lanes[place];
-        lane.in_flight.pop_front();
-        lane.returned.extend(returned.into_iter().flatten());
-        if !lane.returned.is_empty() {
-            if lane.in_flight.is_empty() {
-                self.route_anew(&mut lanes);
-            }
-            return;
+        // Whoever is behind what is known comes to it by itself.
+        let known = lanes.known[place].route.descriptor.version;
+        is_elsewhere |= seen.is_some_and(|seen| seen < known);
+        if is_elsewhere {
+            lanes.retry_soon(self.clock.now());
         }
-        self.send(lane);
-        lane.rest();
+        let lane = &mut lanes.known[place];
+        lane.in_flight.pop_front();
+        lane.returned.append(&mut returned);
+        lane.is_elsewhere |= is_elsewhere;
+        if lane.returned.is_empty() && !lane.is_elsewhere {
+            self.send(lane);
+            lane.rest();
+        } else if lane.in_flight.is_empty() && !lane.is_elsewhere {
+            self.route_anew(&mut lanes, &mut given_up);
+        }
+        drop(lanes);
+        given_up.into_iter().for_each(|call| (call.done)(Fate::Unknown));
     }
 
-    /// Takes over the ranges as they are now, and sorts what waits by them.
-    fn route_anew(self: &Arc<Self>, lanes: &mut Vec<Lane>) {
-        let mut calls = Vec::new();
-        let mut kept = Vec::new();
-        for mut lane in lanes.drain(..) {
+    /// Takes over the ranges as they are now, and sorts what waits by them; what waits for too long is given
+    /// up.
+    fn route_anew(self: &Arc<Self>, lanes: &mut Lanes, given_up: &mut Vec<Call>) {
+        let now = self.clock.now();
+        let (mut calls, mut kept) = (Vec::new(), Vec::new());
+        for mut lane in lanes.known.drain(..) {
             // What others have on its way returns by itself.
             if lane.in_flight.is_empty() {
                 calls.append(&mut lane.returned);
@@ -209,31 +217,63 @@ impl Shared {
                 kept.push(lane);
             }
         }
-        let is_kept = |group| kept.iter().any(|lane: &Lane| lane.descriptor.group == group);
-        let ranges = self.ranges.ranges(&self.keyspace).into_iter();
-        let fresh: Vec<_> = ranges.filter(|held| !is_kept(held.group)).map(Lane::new).collect();
-        lanes.extend(kept);
-        lanes.extend(fresh);
-        lanes.sort_by(|one, two| one.descriptor.boundary.start.cmp(&two.descriptor.boundary.start));
+        calls.append(&mut lanes.unrouted);
+        let is_kept = |group| kept.iter().any(|lane: &Lane| lane.group() == group);
+        let routes = self.ranges.routes(&self.keyspace).into_iter();
+        let fresh = routes.filter(|route| !is_kept(route.descriptor.group)).map(Lane::new);
+        lanes.known = fresh.collect();
+        if kept.iter().any(|lane| lane.is_elsewhere) {
+            lanes.retry_soon(now);
+        }
+        lanes.known.append(&mut kept);
+        lanes.known.sort_by(|one, two| one.start().cmp(two.start()));
         for call in calls {
-            let key = call.key.clone();
-            if let Some(lane) = lane_of(lanes, &key) {
-                lane.push(call);
+            match now.since(call.submitted) > TRIED {
+                true => given_up.push(call),
+                false => drop(lanes.place(call, now)),
             }
         }
-        lanes.iter_mut().for_each(|lane| self.send(lane));
+        lanes.known.iter_mut().for_each(|lane| self.send(lane));
+    }
+}
+
+impl Lanes {
+    /// Puts a call where its key belongs; answers the lane, if there is one.
+    fn place(&mut self, call: Call, now: Instant) -> Option<&mut Lane> {
+        let holds = |lane: &Lane| lane.route.descriptor.boundary.contains(&call.key);
+        let Some(place) = self.known.iter().position(holds) else {
+            self.unrouted.push(call);
+            self.retry_soon(now);
+            return None;
+        };
+        let lane = &mut self.known[place];
+        lane.push(call);
+        Some(lane)
+    }
+
+    fn retry_soon(&mut self, now: Instant) {
+        self.retry_at.get_or_insert(now + RETRY);
     }
 }
 
 impl Lane {
-    fn new(descriptor: Descriptor) -> Self {
+    fn new(route: Route) -> Self {
         Self {
-            descriptor,
+            route,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             in_flight: VecDeque::new(),
             returned: Vec::new(),
+            is_elsewhere: false,
         }
+    }
+
+    fn group(&self) -> GroupId {
+        self.route.descriptor.group
+    }
+
+    fn start(&self) -> &Bytes {
+        &self.route.descriptor.boundary.start
     }
 
     fn push(&mut self, call: Call) {
@@ -256,7 +296,7 @@ impl Lane {
     /// The next entry; `None` if nothing waits.
     fn cut(&mut self) -> Option<(Commands, Vec<Call>)> {
         self.waiting.front()?;
-        let mut commands = Commands::new(self.descriptor.version);
+        let mut commands = Commands::new(self.route.descriptor.version);
         let mut calls = Vec::new();
         while commands.size_bytes() < ENTRY_BYTES
             && let Some(call) = self.waiting.pop_front()
@@ -274,13 +314,6 @@ impl Lane {
             self.waiting.shrink_to(IDLE_PLACES);
         }
     }
-}
-
-/// The lane of the range that has the key.
-fn lane_of<'a>(lanes: &'a mut [Lane], key: &[u8]) -> Option<&'a mut Lane> {
-    let found = lanes.iter_mut().find(|lane| lane.descriptor.boundary.contains(key));
-    debug_assert!(found.is_some(), "the ranges of a keyspace have every key: {key:?}");
-    found
 }
 
 impl std::fmt::Debug for Pipe {

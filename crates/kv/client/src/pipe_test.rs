@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ratatosk_clock::SystemClock;
+use ratatosk_clock::{Clock, Instant};
 use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::command::{Order, parse};
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
-use ratatosk_store::node::Reply;
 use ratatosk_store::range::{Descriptor, Version};
 
-use crate::pipe::{IDLE_PLACES, WAITING_BYTES_MAX};
-use crate::{Busy, Fate, Keyspace as _, Pipe, Ranges, Read};
+use crate::pipe::{IDLE_PLACES, TRIED, WAITING_BYTES_MAX};
+use crate::{Answer, Busy, Fate, Keyspace as _, Outcome, Pipe, Ranges, Read, Route};
 
 const GROUP: GroupId = GroupId(1);
 
@@ -26,17 +25,17 @@ struct Fake(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     ranges: Vec<Descriptor>,
-    proposed: VecDeque<(GroupId, Vec<u8>, Reply)>,
+    proposed: VecDeque<(GroupId, Vec<u8>, Answer)>,
     is_short: bool,
 }
 
 impl Ranges for Fake {
-    fn ranges(&self, _keyspace: &str) -> Vec<Descriptor> {
-        self.0.lock().ranges.clone()
+    fn routes(&self, _keyspace: &str) -> Vec<Route> {
+        self.0.lock().ranges.iter().cloned().map(Route::here).collect()
     }
 
-    fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply) {
-        self.0.lock().proposed.push_back((group, data, reply));
+    fn propose(&self, route: &Route, data: Vec<u8>, answer: Answer) {
+        self.0.lock().proposed.push_back((route.descriptor.group, data, answer));
     }
 
     fn is_short(&self) -> bool {
@@ -60,8 +59,26 @@ fn descriptor(group: GroupId, boundary: KeyRange, version: u64) -> Descriptor {
     Descriptor { boundary, version, ..Descriptor::whole(group, "k".to_owned(), 1) }
 }
 
+/// Goes on when the test says so.
+#[derive(Clone, Default)]
+struct Hand(Arc<Mutex<Instant>>);
+
+impl Hand {
+    fn go_on(&self, span: Duration) {
+        let mut now = self.0.lock();
+        *now = *now + span;
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Instant {
+        *self.0.lock()
+    }
+}
+
 struct Fixture {
     fake: Fake,
+    clock: Hand,
     pipe: Pipe,
     /// Which commands were done, and how.
     told: Arc<Mutex<Vec<(&'static str, Fate)>>>,
@@ -71,8 +88,9 @@ impl Fixture {
     fn new() -> Self {
         let fake = Fake::default();
         fake.0.lock().ranges = vec![descriptor(GROUP, KeyRange::all(), 1)];
-        let pipe = Pipe::new(Box::new(fake.clone()), "k", SystemClock::new());
-        Self { fake, pipe, told: Arc::default() }
+        let clock = Hand::default();
+        let pipe = Pipe::new(Box::new(fake.clone()), "k", clock.clone());
+        Self { fake, clock, pipe, told: Arc::default() }
     }
 
     fn submit(&self, key: &str, command: &'static str) {
@@ -84,7 +102,7 @@ impl Fixture {
     /// The commands of each entry on its way.
     fn on_their_way(&self) -> Vec<(GroupId, Vec<String>)> {
         let state = self.fake.0.lock();
-        let entry = |(group, data, _): &(GroupId, Vec<u8>, Reply)| {
+        let entry = |(group, data, _): &(GroupId, Vec<u8>, Answer)| {
             let commands = commands_of(data.clone());
             let text = |command: &Bytes| String::from_utf8_lossy(command).into_owned();
             (*group, commands.iter().map(text).collect())
@@ -94,14 +112,20 @@ impl Fixture {
 
     /// Answers the oldest entry: each command by its own text.
     fn answer(&self) {
-        let (_, data, reply) = self.fake.0.lock().proposed.pop_front().expect("one on its way");
+        let (_, data, answer) = self.fake.0.lock().proposed.pop_front().expect("one on its way");
         let commands = commands_of(data);
-        reply(Ok(commands));
+        answer(Outcome::Applied(commands));
     }
 
     fn refuse(&self, refusal: Refusal) {
-        let (_, _, reply) = self.fake.0.lock().proposed.pop_front().expect("one on its way");
-        reply(Err(refusal));
+        let (_, _, answer) = self.fake.0.lock().proposed.pop_front().expect("one on its way");
+        answer(Outcome::Refused(refusal));
+    }
+
+    /// The store of the oldest entry goes down.
+    fn lose(&self) {
+        let (_, _, answer) = self.fake.0.lock().proposed.pop_front().expect("one on its way");
+        answer(Outcome::Unknown);
     }
 
     fn told(&self) -> Vec<(&'static str, Fate)> {
@@ -145,17 +169,64 @@ fn each_caller_is_told_its_own_answer_in_order() {
     assert_eq!(fixture.told(), [applied("b"), applied("c"), applied("d")]);
 }
 
+/// KV-007: nothing of it was carried out, so it goes to whoever leads now, and nothing overtakes it.
 #[test]
-fn an_entry_whose_place_another_took_leaves_its_callers_in_doubt_and_the_next_go_on() {
+fn what_nobody_took_is_tried_again_in_its_order() {
     let fixture = Fixture::new();
     for command in ["a", "b", "c"] {
         fixture.submit("k", command);
     }
     fixture.refuse(Refusal::Lost);
+    fixture.submit("k", "d");
+    assert_eq!(fixture.on_their_way(), entries(&[&["b"]]));
+    fixture.refuse(Refusal::NotLeader);
+    fixture.pipe.poll();
+    assert_eq!(fixture.on_their_way(), [], "it waits until others may lead");
+    fixture.clock.go_on(Duration::from_millis(60));
+    fixture.pipe.poll();
+    assert_eq!(fixture.on_their_way(), entries(&[&["a", "b", "c", "d"]]));
+    fixture.answer();
+    assert_eq!(fixture.told(), ["a", "b", "c", "d"].map(applied));
+}
+
+/// KV-005: who went to a store that is gone is in doubt; the others go on.
+#[test]
+fn an_entry_without_an_answer_leaves_its_callers_in_doubt_and_the_next_go_on() {
+    let fixture = Fixture::new();
+    for command in ["a", "b", "c"] {
+        fixture.submit("k", command);
+    }
+    fixture.lose();
     assert_eq!(fixture.told(), [("a", Fate::Unknown)]);
+    fixture.lose();
+    assert_eq!(fixture.told(), [("b", Fate::Unknown)]);
+    fixture.clock.go_on(Duration::from_millis(60));
+    fixture.pipe.poll();
     fixture.answer();
+    assert_eq!(fixture.told(), [applied("c")]);
+}
+
+/// KV-014: a key whose range is not known waits for it, but not for ever.
+#[test]
+fn a_command_whose_range_is_not_known_waits_for_it() {
+    let fixture = Fixture::new();
+    let ranges = std::mem::take(&mut fixture.fake.0.lock().ranges);
+    fixture.submit("k", "a");
+    fixture.refuse(Refusal::NotLeader);
+    fixture.clock.go_on(Duration::from_millis(60));
+    fixture.pipe.poll();
+    fixture.submit("k", "b");
+    assert_eq!((fixture.on_their_way(), fixture.told()), (Vec::new(), Vec::new()));
+    fixture.clock.go_on(TRIED - Duration::from_secs(1));
+    fixture.submit("k", "c");
+    fixture.clock.go_on(Duration::from_secs(2));
+    fixture.pipe.poll();
+    assert_eq!(fixture.told(), [("a", Fate::Unknown), ("b", Fate::Unknown)]);
+    fixture.fake.0.lock().ranges = ranges;
+    fixture.clock.go_on(Duration::from_millis(60));
+    fixture.pipe.poll();
     fixture.answer();
-    assert_eq!(fixture.told(), [applied("b"), applied("c")]);
+    assert_eq!(fixture.told(), [applied("c")]);
 }
 
 /// KV-002, KV-014
@@ -197,9 +268,9 @@ fn a_store_that_is_short_or_full_is_busy_before_anything_is_submitted() {
     assert_eq!(fixture.pipe.check(), Err(Busy));
     fixture.fake.0.lock().is_short = false;
     let lanes = &fixture.pipe.shared.lanes;
-    lanes.lock()[0].waiting_bytes = WAITING_BYTES_MAX + 1;
+    lanes.lock().known[0].waiting_bytes = WAITING_BYTES_MAX + 1;
     assert_eq!(fixture.pipe.check(), Err(Busy));
-    lanes.lock()[0].waiting_bytes = 0;
+    lanes.lock().known[0].waiting_bytes = 0;
     assert_eq!(fixture.pipe.check(), Ok(()));
 }
 
@@ -209,7 +280,7 @@ fn a_command_that_waits_beyond_the_budget_makes_the_store_busy() {
     let fixture = Fixture::new();
     fixture.submit("k", "a");
     let now = fixture.pipe.shared.clock.now() + Duration::from_mins(1);
-    let lane = &mut fixture.pipe.shared.lanes.lock()[0];
+    let lane = &mut fixture.pipe.shared.lanes.lock().known[0];
     assert!(lane.is_busy(now) && !lane.is_busy(now - Duration::from_secs(58)));
 }
 
@@ -220,7 +291,7 @@ fn an_idle_lane_keeps_no_memory_of_its_burst() {
     for _ in 0..10_000 {
         fixture.submit("k", "a");
     }
-    let places = || fixture.pipe.shared.lanes.lock()[0].waiting.capacity();
+    let places = || fixture.pipe.shared.lanes.lock().known[0].waiting.capacity();
     assert!(places() >= 9_000, "{} places", places());
     while !fixture.fake.0.lock().proposed.is_empty() {
         fixture.answer();

@@ -6,6 +6,7 @@
 //! replicas have the same data, now and when the log is applied again after a crash.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View, Visitor};
@@ -49,13 +50,15 @@ pub type Factory = Box<dyn Fn() -> Box<dyn Coprocessor> + Send + Sync>;
 
 /// The services' keyspaces: the space of the engine that has the data of each, and what carries its
 /// commands out.
-pub struct Keyspaces(Vec<(String, Factory)>);
+/// Clones are the same ones.
+#[derive(Clone)]
+pub struct Keyspaces(Arc<[(String, Factory)]>);
 
 impl Keyspaces {
     /// In this order, which is that of the spaces. At most 254.
     #[must_use]
     pub fn new(keyspaces: Vec<(String, Factory)>) -> Self {
-        Self(keyspaces)
+        Self(keyspaces.into())
     }
 
     /// Their names, in order.

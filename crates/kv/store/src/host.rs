@@ -27,6 +27,8 @@ use crate::range::{Applied, Descriptor, META, Tombstone, Version};
 use install::Coming;
 pub(crate) use install::behind;
 use range::Range;
+pub(crate) use range::Work;
+pub use range::Worked;
 
 /// See the module.
 pub struct Host<E> {
@@ -142,7 +144,8 @@ impl<E: Engine> Host<E> {
         drop(view);
         let coprocessor = Arc::new(RwLock::new(coprocessor));
         let (leads_from, is_leader) = (None, false);
-        let range = Range { descriptor, space, coprocessor, applied, leads_from, is_leader };
+        let work = Arc::default();
+        let range = Range { descriptor, space, coprocessor, applied, leads_from, is_leader, work };
         self.ranges.insert(range.descriptor.group, range);
         Ok(())
     }
@@ -150,6 +153,17 @@ impl<E: Engine> Host<E> {
     /// The ranges that are here, as they are now.
     pub fn ranges(&self) -> impl Iterator<Item = &Descriptor> {
         self.ranges.values().map(|range| &range.descriptor)
+    }
+
+    /// The ranges, each with the space of its data and what it had to do.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&Descriptor, SpaceId, &Arc<Work>)> {
+        self.ranges.values().map(|range| (&range.descriptor, range.space, &range.work))
+    }
+
+    /// Those that this store leads, with all before applied.
+    pub fn leads(&self) -> impl Iterator<Item = GroupId> {
+        let leads = self.ranges.values().filter(|range| range.is_leader);
+        leads.map(|range| range.descriptor.group)
     }
 
     /// Carries out what the machine says, in its order.

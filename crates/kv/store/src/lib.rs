@@ -4,8 +4,8 @@
 //! groups, [`host`] carries out what they commit, [`node`] puts the two on threads and disks. A
 //! service brings a [`coprocessor`] and reaches its ranges through the client.
 //!
-//! A range is kept by the members of its group ([`membership`]), which may be on many stores; how
-//! messages reach them is for whoever drives the machine. [`node`] has no other stores yet.
+//! A range is kept by the members of its group ([`membership`]), which may be on many stores; what they
+//! tell each other is carried by a [`transport`].
 
 pub mod command;
 pub mod coprocessor;
@@ -25,6 +25,7 @@ pub mod recover;
 mod room;
 pub mod snapshot;
 mod sum;
+pub mod transport;
 
 pub use identity::Identity;
 pub use open::Error as OpenError;

@@ -1,8 +1,9 @@
 //! The store loop: every Raft group of the node, driven by inputs, one write of the log a step.
 //!
-//! [`Machine::step`] takes what came in since the last one, lets the groups concerned work, writes
-//! what all of them have for the log as one batch, and answers with what is committed. It does not
-//! wait but for the log, reads no clock, and draws no random number: production drives it from a
+//! [`Machine::begin`] takes what came in since the last step, lets the groups concerned work, and answers
+//! with what is committed and with what others may be told at once. [`Machine::finish`] writes what all
+//! groups have for the log as one batch, and answers with what is so once it is durable. Neither
+//! waits but for the log, reads a clock, or draws a random number: production drives them from a
 //! thread, a simulation from a seed.
 //!
 //! What is committed goes to a [`Host`](crate::host::Host), which may be on another thread; it says
@@ -17,14 +18,15 @@ mod group;
 mod input;
 mod merge;
 mod output;
+mod receive;
 mod sleep;
+mod status;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
 
 use crate::host::Refusal;
@@ -32,12 +34,14 @@ use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Truncated};
 use crate::range::{Descriptor, OVER};
 pub(crate) use group::changes_members;
 pub(crate) use group::described;
-use group::{Group, LEASE, VOTELESS, asks_for_vote, introduces};
+use group::{Group, LEASE, VOTELESS};
 pub use input::{Envelope, Input};
 pub use merge::{Ask, Verdict};
 pub use output::{Committed, Event, Output};
 pub use sleep::Sleep;
 use sleep::{Peers, SLEEP_TICKS};
+pub use status::{Progress, Status};
+use write::Unwritten;
 
 /// Time between two ticks of a group.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -70,6 +74,8 @@ pub struct Machine<L: RaftLog, T> {
     peers: Peers,
     sleep_ticks: usize,
     lease: Duration,
+    /// What a step that has begun has for the log.
+    unwritten: Unwritten,
 }
 
 /// A group as it is opened.
@@ -153,6 +159,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             peers: Peers::default(),
             sleep_ticks: SLEEP_TICKS,
             lease: LEASE,
+            unwritten: Unwritten::default(),
         };
         for opened in groups {
             machine.open_group(opened)?;
@@ -218,6 +225,21 @@ impl<L: RaftLog, T> Machine<L, T> {
         inputs: impl IntoIterator<Item = Input<T>>,
         output: &mut Output<T>,
     ) -> Result<(), Error> {
+        self.begin(now, inputs, output)?;
+        self.finish(output)
+    }
+
+    /// The part of a step that does not wait for the disk. What it puts into `output` may be sent and
+    /// carried out at once. [`finish`](Self::finish) has to follow before another step begins.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        inputs: impl IntoIterator<Item = Input<T>>,
+        output: &mut Output<T>,
+    ) -> Result<(), Error> {
         let mut batch = LogBatch::new();
         self.now = now;
         self.votes_from.get_or_insert(now + VOTELESS);
@@ -235,7 +257,15 @@ impl<L: RaftLog, T> Machine<L, T> {
             self.fall_asleep(output);
         }
         self.release(output);
-        self.write(batch, output)?;
+        self.gather(batch, output)
+    }
+
+    /// The part of a step that waits for the disk, and what is so after it.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    pub fn finish(&mut self, output: &mut Output<T>) -> Result<(), Error> {
+        self.write(output)?;
         self.release(output);
         self.beat(output);
         Ok(())
@@ -281,20 +311,22 @@ impl<L: RaftLog, T> Machine<L, T> {
     ) -> Result<(), Error> {
         self.peers.is_stale |= input.reshapes();
         match input {
-            Input::Propose { group, data, ticket } => match self.called_on(group) {
-                Some(held) => held.propose(data, ticket, output),
+            Input::Propose { group, term, data, ticket } => match self.called_on(group) {
+                Some(held) => held.propose(term, data, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
             Input::Read { group, version, ticket } => match self.called_on(group) {
                 Some(held) => held.read(version, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
-            Input::Change { group, target, ticket } => match self.called_on(group) {
-                Some(held) => held.change(&target, ticket, output),
+            Input::Change { group, expected, target, ticket } => match self.called_on(group) {
+                Some(held) => held.change(expected, &target, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
             Input::Message { from, envelope } => self.receive(from, *envelope, batch, output)?,
-            Input::Merge { group, ticket } => self.freeze(group, ticket, output),
+            Input::Merge { group, expected, ticket } => {
+                self.freeze(group, expected, ticket, output);
+            }
             Input::Urged { group, order } => self.urged(group, order),
             Input::Asked { from, ask } => self.asked(from, ask, output),
             Input::Told { group, replica, verdict } => {
@@ -372,65 +404,6 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn called_on(&mut self, group: GroupId) -> Option<&mut Group<L, T>> {
         self.wake(group);
         self.at_work(group)
-    }
-
-    fn receive(
-        &mut self,
-        from: u64,
-        envelope: Envelope,
-        batch: &mut LogBatch,
-        output: &mut Output<T>,
-    ) -> Result<(), Error> {
-        let Envelope { group, message } = envelope;
-        let may_have_promised = self.votes_from.is_none_or(|from| self.now < from)
-            || self.groups.get(&group).is_some_and(|held| self.now < held.votes_from);
-        if may_have_promised && asks_for_vote(&message) {
-            return Ok(());
-        }
-        match self.groups.get(&group) {
-            Some(held) if message.to > held.replica => {
-                // Whoever sent it knows that the one that this is was removed.
-                self.leave(group, message.to - 1, output);
-                return Ok(());
-            }
-            Some(held) if message.to < held.replica => return Ok(()),
-            Some(_) => {}
-            None => {
-                let was_here = self.left.get(&group).is_some_and(|left| *left >= message.to);
-                if was_here || !introduces(&message) {
-                    return Ok(());
-                }
-                self.meet(group, message.to, batch)?;
-            }
-        }
-        let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
-        if is_snapshot && (!self.fits(group, &message) || self.fill(group, &message, output)) {
-            return Ok(());
-        }
-        // Answers to the last word before it went to sleep do not wake a leader.
-        if message.get_msg_type() != MessageType::MsgHeartbeatResponse {
-            self.wake(group);
-        }
-        if let Some(held) = self.at_work(group) {
-            held.step(from, message);
-        }
-        Ok(())
-    }
-
-    /// Takes note of a group that others have this store in.
-    fn meet(&mut self, id: GroupId, replica: u64, batch: &mut LogBatch) -> Result<(), Error> {
-        let state = GroupState { replica, ..GroupState::new(id) };
-        batch.push(id, LogChange::Replica(replica));
-        self.open_group(Opened::without_range(state))
-    }
-
-    /// Has the host remove a group of which this store is no member any more.
-    fn leave(&mut self, group: GroupId, replica: u64, output: &mut Output<T>) {
-        let held = self.groups.get_mut(&group).filter(|held| held.replica <= replica);
-        if let Some(held) = held.filter(|held| held.is_at_work()) {
-            held.is_leaving = true;
-            output.events.push(Event::Remove { group, replica: held.replica });
-        }
     }
 
     fn checkpointed(

@@ -1,8 +1,10 @@
-//! The store of a node at work: four threads around a machine, a host and an overlay.
+//! The store of a node at work: five threads around a machine, a host and an overlay.
 //!
-//! - *log*: lets the [`Machine`] step and waits for the disk. What comes in while it waits goes with
-//!   the next write, so one fsync serves all who came meanwhile, whatever their service. DUR-007
+//! - *log*: lets the [`Machine`] step, tells the other stores, and waits for the disk. What comes in
+//!   while it waits goes with the next write, so one fsync serves all who came meanwhile, whatever their
+//!   service. DUR-007
 //! - *apply*: carries out what is committed and tells those who asked.
+//! - *data*: sends the data of ranges to other stores, and takes in what comes of them.
 //! - *checkpoint*: makes the overlay durable from time to time, so that the log can be cut.
 //! - *reclaim*: has the engine give back the room of what was removed.
 //!
@@ -11,9 +13,12 @@
 //! be.
 
 mod admission;
+mod data;
+mod handle;
 mod queue;
 mod threads;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,18 +27,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
-use ratatosk_engine::{DurableConfig, DurableEngine, KeyRange, Overlay, SpaceId};
+use parking_lot::{Condvar, Mutex, RwLock};
+use ratatosk_engine::{DurableConfig, DurableEngine, Overlay, SpaceId};
 
-use crate::coprocessor::{Keyspaces, Reader};
-use crate::host::{self, Host, Refusal};
+use crate::coprocessor::Keyspaces;
+use crate::host::{Host, Refusal, Work};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
-use crate::machine::{Event, Input, Machine, Opened};
+use crate::machine::{Envelope, Event, Input, Machine, Opened, Status};
+use crate::membership::Membership;
 use crate::open::{self, Asked, Error};
 use crate::range::Descriptor;
 use crate::room::{self, Sizes};
+use crate::snapshot::folder::DiskFolder;
+use crate::snapshot::receiver::{self, Receiver};
+use crate::snapshot::sender::Parcel;
+use crate::transport::Transport;
 use admission::Admission;
+use data::Move;
+pub use handle::Handle;
 use queue::{Alarm, Queue};
 
 /// How a store is opened.
@@ -48,8 +60,12 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// From how many bytes of applied data in memory on a checkpoint is made at once.
     pub checkpoint_bytes: usize,
-    /// A number for a store or cluster that is made; random.
+    /// Random numbers, others at each start.
     pub random: [u64; 2],
+    /// The cluster that the store is of, if it did not make it: it makes no ranges then. KV-017
+    pub join: Option<u64>,
+    /// The way to the other stores.
+    pub transport: Arc<dyn Transport>,
     /// Told once when the store can go on no more, with the reason. To be short.
     pub on_failure: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -63,30 +79,36 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A way to the store that can be kept by many.
-#[derive(Clone)]
-pub struct Handle {
-    shared: Arc<Shared>,
-}
-
 /// Told what became of a proposal: the answer to each of its commands, or why none was carried out.
 /// Called on the thread that applies; never, if the store stops before it knows.
 pub type Reply = Box<dyn FnOnce(Result<Vec<Bytes>, Refusal>) + Send>;
 
-/// A range, and the space of the engine that has its data.
-type Located = (Descriptor, SpaceId);
+/// A range as it was last applied.
+#[derive(Clone)]
+struct Located {
+    descriptor: Descriptor,
+    /// The space of the engine that has its data.
+    space: SpaceId,
+    work: Arc<Work>,
+}
 
 struct Shared {
     identity: Identity,
-    ranges: Vec<Located>,
+    /// Another number at each start.
+    life: u64,
+    keyspaces: Keyspaces,
+    /// As they were last applied.
+    ranges: RwLock<Vec<Located>>,
+    transport: Arc<dyn Transport>,
     overlay: Arc<Overlay<DurableEngine>>,
     folder: PathBuf,
     checkpoint_interval: Duration,
     admission: Admission,
-    inbox: Queue<Input<Reply>>,
+    inbox: Queue<Word>,
     events: Queue<Event<Reply>>,
+    moves: Queue<Move>,
     alarm: Alarm,
-    leads: Mutex<Vec<GroupId>>,
+    leads: Mutex<BTreeSet<GroupId>>,
     is_led: Condvar,
     has_failed: AtomicBool,
     /// Why, once it has.
@@ -94,14 +116,35 @@ struct Shared {
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
 }
 
+/// What the thread of the log is told.
+enum Word {
+    Input(Input<Reply>),
+    /// A store wants to send the data of a range.
+    Announced {
+        from: u64,
+        parcel: Parcel,
+    },
+    /// All of it has come.
+    Arrived {
+        from: u64,
+        envelope: Box<Envelope>,
+    },
+    /// What is known of the groups?
+    Asked(Told),
+}
+
+/// Told what is known of the groups of a store.
+pub type Told = Box<dyn FnOnce(Vec<Status>) + Send>;
+
 impl Node {
     /// Opens the store of a folder, or makes one, and applies what its log has. When it returns,
-    /// the store leads its ranges, and their data is what it was.
+    /// the store leads the ranges that nobody else keeps, and their data is what it was.
     ///
     /// # Errors
     /// See [`Error`]. Nothing runs.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let Config { folder, keyspaces, random, .. } = config;
+        let (folder, keyspaces) = (config.folder.clone(), config.keyspaces.clone());
+        let Config { random, join, .. } = config;
         let io = |source| Error::Io { folder: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let sizes = room::of(&folder).map_err(io)?.sizes();
@@ -109,24 +152,17 @@ impl Node {
         let checkpoint_bytes = config.checkpoint_bytes.min(checkpoint_bytes);
         let identity_error = |error| Error::of_identity(&folder, error);
         let known = Identity::read(&folder).map_err(identity_error)?;
-        let mut identity =
-            known.unwrap_or(Identity { store: random[0].max(1), cluster: random[1] });
+        let fresh = Identity { store: random[0].max(1), cluster: join.unwrap_or(random[1]) };
+        let mut identity = known.unwrap_or(fresh);
+        if let Some(cluster) = join.filter(|cluster| *cluster != identity.cluster) {
+            return Err(Error::Cluster { folder, is_of: identity.cluster, wanted: cluster });
+        }
         let log = Arc::new(open_log(&folder, identity.store, known.is_none(), sizes)?);
         let names = keyspaces.names();
-        let mut spaces = vec!["meta".to_owned()];
-        spaces.extend(names.iter().cloned());
         identity.store = log.store();
-        let engine = DurableEngine::open(&DurableConfig {
-            folder: folder.join("engine"),
-            spaces,
-            cache_bytes: config.cache_bytes,
-            memtable_bytes: sizes.memtable_bytes.min(config.checkpoint_bytes as u64),
-            journal_bytes: sizes.journal_bytes,
-            workers: ENGINE_WORKERS,
-        });
-        let engine_error = |error| Error::of_engine(folder.join("engine"), error);
-        let engine = engine.map_err(engine_error)?;
-        let asked = Asked { store: identity.store, keyspaces: &names, is_new: known.is_none() };
+        let engine = open_engine(&folder, &names, sizes, &config)?;
+        let made = if join.is_some() { &[] } else { &names[..] };
+        let asked = Asked { store: identity.store, keyspaces: made, is_new: known.is_none() };
         let found = open::find(&*log, &engine, asked)
             .map_err(|trouble| Error::of_trouble(folder.clone(), trouble))?;
         if known.is_none() {
@@ -135,23 +171,34 @@ impl Node {
         }
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
         let overlay = Arc::new(Overlay::new(engine, space_count));
-        let ranges = located(&found.groups, &keyspaces, &folder)?;
-        let mut host = Host::new(identity.store, Arc::clone(&overlay), keyspaces);
+        check_keyspaces(&found.groups, &keyspaces, &folder)?;
+        let engine_error = |error| Error::of_engine(folder.join("engine"), error);
+        let mut host = Host::new(identity.store, Arc::clone(&overlay), keyspaces.clone());
         host.clear_leftovers().map_err(engine_error)?;
-        for (descriptor, _) in &ranges {
-            host.open(descriptor.clone()).map_err(engine_error)?;
+        for descriptor in found.groups.iter().filter_map(|opened| opened.descriptor.clone()) {
+            host.open(descriptor).map_err(engine_error)?;
         }
         let machine = Machine::open(log, identity.store, found.groups, found.left)
             .map_err(|error| Error::of_machine(folder.clone(), error))?;
+        let life = random[0] ^ random[1].rotate_left(32);
+        let staging = DiskFolder::open(&folder).map_err(io)?;
+        let receiver = Receiver::open(staging, receiver::Config::default()).map_err(io)?;
+        let alone = Membership::alone(identity.store);
+        let alone = host.ranges().filter(|descriptor| descriptor.membership == alone);
+        let alone: Vec<GroupId> = alone.map(|descriptor| descriptor.group).collect();
         let shared = Arc::new(Shared {
             identity,
-            ranges,
+            life,
+            keyspaces,
+            ranges: RwLock::new(located(&host)),
+            transport: config.transport,
             overlay,
             admission: Admission::new(folder.clone(), checkpoint_bytes),
             folder,
             checkpoint_interval: config.checkpoint_interval,
             inbox: Queue::new(),
             events: Queue::new(),
+            moves: Queue::new(),
             alarm: Alarm::default(),
             leads: Mutex::default(),
             is_led: Condvar::new(),
@@ -160,8 +207,8 @@ impl Node {
             on_failure: config.on_failure,
         });
         shared.look();
-        let node = Node::start(shared, machine, host)?;
-        node.wait_until_led()?;
+        let node = Node::start(shared, machine.with_life(life), host, receiver)?;
+        node.wait_until_led(&alone)?;
         Ok(node)
     }
 
@@ -169,10 +216,13 @@ impl Node {
         shared: Arc<Shared>,
         machine: Machine<DurableLog, Reply>,
         host: Host<DurableEngine>,
+        receiver: Receiver<DiskFolder>,
     ) -> Result<Self, Error> {
         let mut node = Node { shared, threads: Vec::new() };
+        let shelf = receiver.shelf();
         node.spawn("store-log", move |shared| threads::run_log(shared, machine))?;
-        node.spawn("store-apply", move |shared| threads::run_apply(shared, host))?;
+        node.spawn("store-apply", move |shared| threads::run_apply(shared, host, &shelf))?;
+        node.spawn("store-data", move |shared| data::run(shared, receiver))?;
         node.spawn("store-checkpoint", threads::run_checkpoints)?;
         node.spawn("store-reclaim", threads::run_reclaim)?;
         Ok(node)
@@ -197,9 +247,9 @@ impl Node {
         Ok(())
     }
 
-    fn wait_until_led(&self) -> Result<(), Error> {
+    fn wait_until_led(&self, groups: &[GroupId]) -> Result<(), Error> {
         let mut leads = self.shared.leads.lock();
-        while leads.len() < self.shared.ranges.len() {
+        while !groups.iter().all(|group| leads.contains(group)) {
             if self.shared.has_failed.load(Ordering::Acquire) {
                 let reason = self.shared.reason.lock().clone();
                 let detail = format!("its log cannot be applied: {reason}");
@@ -213,7 +263,7 @@ impl Node {
     /// A way to it.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        Handle::new(Arc::clone(&self.shared))
     }
 
     /// Carries out what was proposed before, makes a last checkpoint, and ends.
@@ -223,6 +273,8 @@ impl Node {
         self.shared.inbox.close();
         self.join_first();
         self.shared.events.close();
+        self.join_first();
+        self.shared.moves.close();
         while !self.threads.is_empty() {
             self.join_first();
         }
@@ -248,68 +300,31 @@ impl Drop for Node {
         self.shared.alarm.ring(true);
         self.shared.inbox.close();
         self.shared.events.close();
+        self.shared.moves.close();
         while !self.threads.is_empty() {
             self.join_first();
         }
     }
 }
 
-impl Handle {
-    /// Who the store is.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.shared.identity
-    }
-
-    /// The ranges of a keyspace, in the order of their keys.
-    #[must_use]
-    pub fn ranges(&self, keyspace: &str) -> Vec<Descriptor> {
-        let ranges = self.shared.ranges.iter().map(|(descriptor, _)| descriptor);
-        let mut found: Vec<_> =
-            ranges.filter(|descriptor| descriptor.keyspace == keyspace).cloned().collect();
-        found.sort_by(|one, two| one.boundary.start.cmp(&two.boundary.start));
-        found
-    }
-
-    /// Proposes an entry for a group. Entries of one group are in the log in the order of the calls.
-    /// Never calls `reply` itself.
-    pub fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply) {
-        self.shared.inbox.push(Input::Propose { group, data, ticket: reply });
-    }
-
-    /// Whether so little room is left, on the disk or for what is not on it yet, that nothing should
-    /// be proposed. DUR-006
-    #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.shared.admission.is_short()
-    }
-
-    /// Shows the data of a group's range as it was applied.
-    ///
-    /// # Errors
-    /// The engine's, or those of `read`.
-    pub fn read(
-        &self,
-        group: GroupId,
-        read: &mut dyn FnMut(&dyn Reader) -> Result<(), ratatosk_engine::Error>,
-    ) -> Result<(), ratatosk_engine::Error> {
-        let found = self.shared.ranges.iter().find(|(descriptor, _)| descriptor.group == group);
-        let Some((descriptor, space)) = found else { return Ok(()) };
-        let boundary: &KeyRange = &descriptor.boundary;
-        host::read_range(&*self.shared.overlay, *space, boundary, read)
-    }
-
-    /// Bytes of memory that the engine has.
-    #[must_use]
-    pub fn engine_bytes(&self) -> u64 {
-        self.shared.overlay.engine().memory_bytes()
-    }
-
-    /// About how many bytes of memory hold what is applied and not on disk.
-    #[must_use]
-    pub fn overlay_bytes(&self) -> usize {
-        self.shared.overlay.memory_bytes()
-    }
+fn open_engine(
+    folder: &Path,
+    keyspaces: &[String],
+    sizes: Sizes,
+    config: &Config,
+) -> Result<DurableEngine, Error> {
+    let own = folder.join("engine");
+    let mut spaces = vec!["meta".to_owned()];
+    spaces.extend(keyspaces.iter().cloned());
+    let engine = DurableEngine::open(&DurableConfig {
+        folder: own.clone(),
+        spaces,
+        cache_bytes: config.cache_bytes,
+        memtable_bytes: sizes.memtable_bytes.min(config.checkpoint_bytes as u64),
+        journal_bytes: sizes.journal_bytes,
+        workers: ENGINE_WORKERS,
+    });
+    engine.map_err(|error| Error::of_engine(own, error))
 }
 
 fn open_log(folder: &Path, store: u64, is_new: bool, sizes: Sizes) -> Result<DurableLog, Error> {
@@ -330,18 +345,27 @@ fn open_log(folder: &Path, store: u64, is_new: bool, sizes: Sizes) -> Result<Dur
     Ok(log)
 }
 
-/// The ranges that were found, each with the space of its keyspace.
-fn located(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> Result<Vec<Located>, Error> {
-    let located = |descriptor: &Descriptor| {
-        let keyspace = &descriptor.keyspace;
-        let space = keyspaces.space(keyspace).ok_or_else(|| {
+/// Whether this version knows the keyspaces of the ranges that were found.
+fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> Result<(), Error> {
+    let mut found = groups.iter().filter_map(|opened| opened.descriptor.as_ref());
+    match found.find(|descriptor| keyspaces.space(&descriptor.keyspace).is_none()) {
+        Some(Descriptor { keyspace, .. }) => {
             let detail =
                 format!("it holds a range of {keyspace:?} that this version does not know");
-            Error::Version { folder: folder.to_owned(), detail }
-        })?;
-        Ok((descriptor.clone(), space))
+            Err(Error::Version { folder: folder.to_owned(), detail })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The ranges of a host as they are now.
+fn located(host: &Host<DurableEngine>) -> Vec<Located> {
+    let located = |(descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)| Located {
+        descriptor: descriptor.clone(),
+        space,
+        work: Arc::clone(work),
     };
-    groups.iter().filter_map(|opened| opened.descriptor.as_ref()).map(located).collect()
+    host.places().map(located).collect()
 }
 
 impl Shared {
@@ -358,6 +382,7 @@ impl Shared {
         }
         self.inbox.close();
         self.events.close();
+        self.moves.close();
         // Under the lock, so that whoever looked before and waits now is woken.
         drop(self.leads.lock());
         self.is_led.notify_all();
@@ -372,15 +397,6 @@ impl Shared {
 impl std::fmt::Debug for Node {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Node").field("folder", &self.shared.folder).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Handle")
-            .field("folder", &self.shared.folder)
-            .finish_non_exhaustive()
     }
 }
 

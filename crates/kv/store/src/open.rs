@@ -42,6 +42,20 @@ pub enum Error {
         /// What stands there.
         detail: String,
     },
+    /// It is of another cluster than the one to join. Different clusters never merge. KV-017
+    #[error(
+        "{} has the data of cluster {is_of:016x}, and the cluster to join is {wanted:016x}: choose \
+         another data directory, or start it without joining",
+        folder.display()
+    )]
+    Cluster {
+        /// The folder.
+        folder: PathBuf,
+        /// The cluster that it is of.
+        is_of: u64,
+        /// The one to join.
+        wanted: u64,
+    },
     /// Files are damaged or missing: what was acknowledged may be lost.
     #[error(
         "the data in {} is not whole: {detail}. Restore the folder from a backup; or have \
@@ -129,7 +143,9 @@ pub fn find<L: RaftLog, E: Engine>(
     let is_shared = |held: &Descriptor| held.membership != Membership::alone(asked.store);
     let is_member =
         !left.is_empty() || !installing.is_empty() || descriptors.values().any(is_shared);
-    // A store that has or had others beside it is one of a cluster, which has these ranges already.
+    // A store that has or had others beside it is one of a cluster, which has these ranges already. So is
+    // one that was to join others and was given nothing yet.
+    let is_member = is_member || (!asked.is_new && descriptors.is_empty());
     let keyspaces = if is_member { &[] } else { asked.keyspaces };
     make(engine, &mut descriptors, last, Asked { keyspaces, ..asked })?;
     let mut found = Found { groups: Vec::new(), left: left.into_iter().collect() };

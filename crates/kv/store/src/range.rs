@@ -30,8 +30,9 @@ pub const BEGIN_INDEX: u64 = 5;
 pub(crate) const BEGIN_TERM: u64 = 5;
 
 /// What a caller believes of a range, and what is true. A command for another version changes
-/// nothing. KV-002
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// nothing. Neither part ever falls, so of two versions of one range the greater one is the later one.
+/// KV-002
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// Rises with every split and merge.
     pub boundary: u64,
@@ -146,7 +147,7 @@ impl Descriptor {
 
     /// Whether the two have a key in common.
     #[must_use]
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.keyspace == other.keyspace && !self.boundary.intersection(&other.boundary).is_empty()
     }
 

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
 use std::{cell::Cell, panic};
 
 use ratatosk_store::OpenError;
 use ratatosk_store::node::{Config, Node};
+use ratatosk_store::transport::Nobody;
 use ratatosk_testkit::scratch::Scratch;
 
 use crate::fixture::keyspaces;
@@ -57,6 +59,8 @@ fn config(folder: &Path, store: u64, checkpoint_interval: Duration) -> Config {
         checkpoint_interval,
         checkpoint_bytes: usize::MAX,
         random: [store, 8],
+        join: None,
+        transport: Arc::new(Nobody),
         on_failure: Box::new(|_| {}),
     }
 }

@@ -126,7 +126,7 @@ impl Small {
     }
 
     pub(crate) fn propose(&mut self, data: Vec<u8>, ticket: u64) -> Vec<Answered<u64>> {
-        self.run(vec![Input::Propose { group: GROUP, data, ticket }]).answered
+        self.run(vec![Input::Propose { group: GROUP, term: None, data, ticket }]).answered
     }
 
     /// Lets so many ticks pass.

@@ -10,6 +10,7 @@ mod machine;
 mod merge;
 mod model;
 mod node;
+mod nodes;
 mod open;
 mod recover;
 mod snapshot;

@@ -30,7 +30,7 @@ fn of(small: &Small, group: GroupId) -> Option<Descriptor> {
 fn count(small: &mut Small, group: GroupId, keys: &[&str]) -> Option<Refusal> {
     let mut commands = Commands::new(of(small, group).expect("it is here").version);
     keys.iter().for_each(|key| commands.push(key.as_bytes()));
-    let input = Input::Propose { group, data: commands.into_data(), ticket: 1 };
+    let input = Input::Propose { group, term: None, data: commands.into_data(), ticket: 1 };
     let answered = small.run(vec![input]).answered;
     answered.into_iter().next().expect("an answer").answers.err()
 }
@@ -38,7 +38,7 @@ fn count(small: &mut Small, group: GroupId, keys: &[&str]) -> Option<Refusal> {
 fn freeze(small: &mut Small, group: GroupId, expected: Version) {
     let version = of(small, group).expect("it is here").version;
     let data = command::freeze(version, GROUP, expected);
-    let done = small.run(vec![Input::Propose { group, data, ticket: 2 }]);
+    let done = small.run(vec![Input::Propose { group, term: None, data, ticket: 2 }]);
     assert!(done.answered[0].answers.is_ok(), "{done:?}");
 }
 
@@ -50,7 +50,7 @@ fn keys(small: &Small) -> Vec<String> {
 #[test]
 fn a_range_is_taken_in_by_its_left_neighbour_with_all_that_it_has() {
     let (mut small, right) = split();
-    let done = small.run(vec![Input::Merge { group: right, ticket: 3 }]);
+    let done = small.run(vec![Input::Merge { group: right, expected: None, ticket: 3 }]);
     assert!(done.answered[0].answers.is_ok(), "{done:?}");
     assert_eq!(count(&mut small, right, &["p"]), Some(Refusal::Merging));
     small.wait(1);
@@ -84,7 +84,7 @@ fn a_range_whose_neighbour_has_changed_meanwhile_goes_on() {
 fn a_merge_that_makes_no_sense_is_refused() {
     let (mut small, right) = split();
     let refused = |small: &mut Small, group| {
-        let done = small.run(vec![Input::Merge { group, ticket: 3 }]);
+        let done = small.run(vec![Input::Merge { group, expected: None, ticket: 3 }]);
         done.answered.into_iter().next().expect("an answer").answers.err()
     };
     assert_eq!(refused(&mut small, GROUP), Some(Refusal::Merging));
@@ -93,7 +93,7 @@ fn a_merge_that_makes_no_sense_is_refused() {
     freeze(&mut small, right, expected);
     assert_eq!(refused(&mut small, right), Some(Refusal::Merging));
     let split = command::split(of(&small, right).expect("it is here").version, b"p");
-    let done = small.run(vec![Input::Propose { group: right, data: split, ticket: 4 }]);
+    let done = small.run(vec![Input::Propose { group: right, term: None, data: split, ticket: 4 }]);
     assert_eq!(done.answered[0].answers, Err(Refusal::Split));
 }
 

@@ -10,6 +10,7 @@ use ratatosk_engine::KeyRange;
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::scan_all;
 use ratatosk_store::node::{Config, Node};
+use ratatosk_store::transport::Nobody;
 use ratatosk_testkit::scratch::Scratch;
 
 use crate::fixture::{commands, counters, keyspaces, number};
@@ -22,6 +23,8 @@ fn config(folder: &Path) -> Config {
         checkpoint_interval: Duration::from_hours(1),
         checkpoint_bytes: usize::MAX,
         random: [7, 8],
+        join: None,
+        transport: Arc::new(Nobody),
         on_failure: Box::new(|reason| panic!("the store failed: {reason}")),
     }
 }

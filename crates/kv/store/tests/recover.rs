@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::scan_all;
 use ratatosk_store::node::{Config, Node};
 use ratatosk_store::recover::{Recovered, recover};
+use ratatosk_store::transport::Nobody;
 use ratatosk_testkit::{dice::Dice, scratch::Scratch};
 
 use crate::damage::{copy, files};
@@ -32,6 +34,8 @@ fn config(folder: &Path, store: u64, checkpoint_interval: Duration) -> Config {
         checkpoint_interval,
         checkpoint_bytes: CHECKPOINT_BYTES,
         random: [store, 8],
+        join: None,
+        transport: Arc::new(Nobody),
         on_failure: Box::new(|_| {}),
     }
 }

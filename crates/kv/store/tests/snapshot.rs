@@ -13,9 +13,9 @@ use ratatosk_clock::Instant;
 use ratatosk_engine::{Engine, MemoryEngine};
 use ratatosk_store::host::Arrivals as _;
 use ratatosk_store::log::Truncated;
-use ratatosk_store::machine::{Envelope, Event};
+use ratatosk_store::machine::Envelope;
 use ratatosk_store::snapshot::folder::{DiskFolder, FOLDER, Folder, Staged};
-use ratatosk_store::snapshot::receiver::{self, Receiver};
+use ratatosk_store::snapshot::receiver::{self, Receiver, Settled};
 use ratatosk_store::snapshot::sender::{self, Dispatch, Parcel, Receipt, Said, Sender};
 use ratatosk_store::snapshot::stream::{Head, Piece, Position, SnapshotId};
 use ratatosk_store::snapshot::{Departure, depart};
@@ -406,12 +406,7 @@ fn what_has_come_is_not_taken_again() {
             two.turn(&mut || false);
         }
         assert!(two.ended.is_empty());
-        let install = Event::<u64>::Install {
-            descriptor: Box::new(descriptor()),
-            at: two.at,
-            keeps_log: false,
-        };
-        two.receiver.settle(&[install]);
+        two.receiver.settle(Settled { group: GROUP, at: two.at, is_taken: true });
         if is_installed {
             two.receiver.installed(GROUP);
         }
@@ -429,15 +424,8 @@ fn a_snapshot_is_kept_until_it_is_installed() {
         let mut two = Two::new(9, small_chunks());
         two.begin();
         two.run(1_000, || false);
-        let install = Event::<u64>::Install {
-            descriptor: Box::new(descriptor()),
-            at: two.at,
-            keeps_log: false,
-        };
-        let events = if is_wanted { vec![install] } else { Vec::new() };
-        two.receiver.settle(&events);
+        two.receiver.settle(Settled { group: GROUP, at: two.at, is_taken: is_wanted });
         assert_eq!(two.arrived().is_ok(), is_wanted);
-        two.receiver.settle::<u64>(&[]);
         assert_eq!(two.arrived().is_ok(), is_wanted, "once is enough");
         two.receiver.installed(GROUP);
         assert!(two.arrived().is_err() && two.folder.names().is_empty());

@@ -165,7 +165,7 @@ impl Cluster {
                 let mut commands = Commands::new(range.version);
                 commands.push(&register::command(key, *deed));
                 let data = commands.into_data();
-                held.ask(Input::Propose { group, data, ticket });
+                held.ask(Input::Propose { group, term: None, data, ticket });
                 self.wake(store, super::store::Work::Log);
             }
             None => self.refused(caller),

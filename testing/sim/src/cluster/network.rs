@@ -3,31 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ratatosk_store::log::GroupId;
-use ratatosk_store::machine::{Ask, Envelope, Sleep, Verdict};
-use ratatosk_store::snapshot::sender::{Parcel, Receipt};
 use ratatosk_testkit::dice::Dice;
-
-/// What one store sends another.
-#[derive(Clone, Debug)]
-pub(super) enum Packet {
-    /// What the library says.
-    Raft(Envelope),
-    /// A part of a range's data.
-    Parcel(Parcel),
-    /// How far that has come.
-    Receipt(Receipt),
-    /// A replica asks what became of it.
-    Asks(Ask),
-    /// What the sender knows of that.
-    Tells { group: GroupId, replica: u64, verdict: Verdict },
-    /// The sender lives, and since when.
-    Beat { life: u64 },
-    /// A group has nothing to do.
-    Sleep(Sleep),
-    /// What the leader of another range wants in a group's log.
-    Urges { group: GroupId, order: Vec<u8> },
-}
 
 /// See the module.
 #[derive(Debug)]

@@ -46,7 +46,7 @@ impl Cluster {
             0 if ranges.len() < RANGES_MAX && self.is_faulty => {
                 let key = self.orders.pick(&KEYS).map_or(&b""[..], |key| register::place(key));
                 let data = command::split(range.version, key);
-                Input::Propose { group, data, ticket: ORDER }
+                Input::Propose { group, term: None, data, ticket: ORDER }
             }
             // A leader that has wanted to hand over has no lease any more.
             1 if self.orders.once_in(4) => {
@@ -55,10 +55,17 @@ impl Cluster {
             }
             2 if self.is_faulty => {
                 self.wish = Some((group, WISH_ORDERS));
-                Input::Merge { group, ticket: ORDER }
+                Input::Merge { group, expected: None, ticket: ORDER }
             }
-            _ if self.is_faulty => Input::Change { group, target: self.target(), ticket: ORDER },
-            _ => Input::Change { group, target: range.membership.target(), ticket: ORDER },
+            _ if self.is_faulty => {
+                Input::Change { group, expected: None, target: self.target(), ticket: ORDER }
+            }
+            _ => Input::Change {
+                group,
+                expected: None,
+                target: range.membership.target(),
+                ticket: ORDER,
+            },
         };
         Some((range, input))
     }
@@ -73,8 +80,8 @@ impl Cluster {
         self.wish = left.checked_sub(1).map(|left| (group, left));
         let target = neighbour.membership.target();
         let input = match range.membership.target() == target && !range.membership.is_joint() {
-            true => Input::Merge { group, ticket: ORDER },
-            false => Input::Change { group, target, ticket: ORDER },
+            true => Input::Merge { group, expected: None, ticket: ORDER },
+            false => Input::Change { group, expected: None, target, ticket: ORDER },
         };
         Some((range.clone(), input))
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::MessageType;
 use ratatosk_clock::Instant;
 use ratatosk_engine::{Engine, KeyRange, Overlay, SpaceId, View as _};
 use ratatosk_store::command::{self, Commands, Order};
@@ -15,11 +14,11 @@ use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output, Verdict};
 use ratatosk_store::open;
 use ratatosk_store::range::Descriptor;
 use ratatosk_store::snapshot::depart;
-use ratatosk_store::snapshot::receiver::{self, Receiver, Shelf};
+use ratatosk_store::snapshot::receiver::{self, Receiver, Shelf, Told};
 use ratatosk_store::snapshot::sender::{self, Dispatch, Sender};
+use ratatosk_store::transport::{Moving, Packet};
 
 use super::agreement::Agreement;
-use super::network::Packet;
 use super::register;
 use crate::disk::Disk;
 use crate::engine::{SPACES, SimEngine};
@@ -104,6 +103,10 @@ pub(super) struct Store {
     sender: Sender<<SimEngine as Engine>::View>,
     receiver: Receiver<SimFolder>,
     shelf: Shelf<SimFile>,
+    /// Snapshots that the machine hears of with the next step.
+    told: Told,
+    /// A step has begun, and what it has for the log is not written.
+    is_writing: bool,
     cut_off: Vec<GroupId>,
     applied: BTreeMap<GroupId, u64>,
     /// Reads on their way, each with its key.
@@ -154,6 +157,8 @@ impl Store {
             sender: Sender::new(number, life << 32, now, LIMITS),
             shelf: receiver.shelf(),
             receiver,
+            told: Told::default(),
+            is_writing: false,
             cut_off,
             applied,
             reads: BTreeMap::new(),
@@ -171,7 +176,7 @@ impl Store {
     }
 
     pub(super) fn has_inputs(&self) -> bool {
-        !self.inputs.is_empty() || self.machine.is_dirty()
+        self.is_writing || !self.inputs.is_empty() || self.machine.is_dirty()
     }
 
     pub(super) fn next_tick(&self) -> Option<Instant> {
@@ -242,7 +247,7 @@ impl Store {
 
     /// The fault of the same name.
     fn with_own_version(&self, input: Input<Ticket>) -> Input<Ticket> {
-        let Input::Propose { group, data, ticket } = input else { return input };
+        let Input::Propose { group, term, data, ticket } = input else { return input };
         let held = self.host.ranges().find(|held| held.group == group);
         let order = command::parse(&data.clone().into()).map(|(_, order)| order);
         let data = match (held, order) {
@@ -253,7 +258,7 @@ impl Store {
             }
             _ => data,
         };
-        Input::Propose { group, data, ticket }
+        Input::Propose { group, term, data, ticket }
     }
 
     /// The faults that have to do with merges.
@@ -277,29 +282,27 @@ impl Store {
 
     /// Takes a packet; answers what the sender is to be told.
     pub(super) fn receive(&mut self, now: Instant, from: u64, packet: Packet) -> Option<Packet> {
-        let input = match packet {
-            Packet::Raft(envelope) => Input::Message { from, envelope: Box::new(envelope) },
-            Packet::Parcel(parcel) => {
+        match packet.into_input(from) {
+            Ok(input) => {
+                self.inputs.push(input);
+                None
+            }
+            Err(Moving::Parcel(parcel)) => {
                 let wants = |envelope: &Envelope| self.machine.wants(envelope);
                 let taken = self.receiver.take(now, from, parcel, wants);
-                let message = taken.message.map(|envelope| Input::Message { from, envelope });
-                self.inputs.extend(message);
-                return taken.receipt.map(Packet::Receipt);
+                if let Some(envelope) = taken.message {
+                    self.told.note(&envelope);
+                    self.inputs.push(Input::Message { from, envelope });
+                }
+                taken.receipt.map(Packet::Receipt)
             }
-            Packet::Receipt(receipt) => {
+            Err(Moving::Receipt(receipt)) => {
                 let mut dispatch = Dispatch::default();
                 self.sender.take(now, from, receipt, &mut dispatch);
                 self.hear(dispatch);
-                return None;
+                None
             }
-            Packet::Asks(ask) => Input::Asked { from, ask },
-            Packet::Tells { group, replica, verdict } => Input::Told { group, replica, verdict },
-            Packet::Urges { group, order } => Input::Urged { group, order },
-            Packet::Beat { life } => Input::Beat { from, life },
-            Packet::Sleep(sleep) => Input::Sleep { from, sleep },
-        };
-        self.inputs.push(input);
-        None
+        }
     }
 
     /// Tells the machine which streams have ended; answers what is to be sent.
@@ -319,13 +322,26 @@ impl Store {
         Ok(did)
     }
 
-    /// The machine steps.
+    /// The machine begins a step, or ends it: other stores and the host may work on the first half
+    /// before the log has the second.
     pub(super) fn log(&mut self, now: Instant) -> Result<Did, Stopped> {
-        self.plant_merge_faults();
         let mut output = Output::default();
-        let inputs = std::mem::take(&mut self.inputs);
-        self.machine.step(now, inputs, &mut output).map_err(stopped)?;
-        self.receiver.settle(&output.events);
+        if std::mem::take(&mut self.is_writing) {
+            self.machine.finish(&mut output).map_err(stopped)?;
+        } else {
+            self.plant_merge_faults();
+            let inputs = std::mem::take(&mut self.inputs);
+            self.machine.begin(now, inputs, &mut output).map_err(stopped)?;
+            for settled in self.told.settle(&output.events) {
+                self.receiver.settle(settled);
+            }
+            self.is_writing = true;
+        }
+        self.hand_out(now, output)
+    }
+
+    /// Passes on what came of a step.
+    fn hand_out(&mut self, now: Instant, mut output: Output<Ticket>) -> Result<Did, Stopped> {
         for event in &output.events {
             if let Event::Follows { group } = event {
                 self.sender.forget(*group);
@@ -333,6 +349,11 @@ impl Store {
         }
         self.events.append(&mut output.events);
         let (mut did, mut dispatch) = (Did::default(), Dispatch::default());
+        let (me, stores) = (self.number, self.stores);
+        let others = || (1..=stores).filter(|other| *other != me).collect();
+        for (to, packets) in output.take_packets(others) {
+            did.packets.extend(packets.into_iter().map(|packet| (to, packet)));
+        }
         for group in output.snapshots {
             let departure = depart(&self.overlay, &register::keyspaces(), group);
             if let Some(departure) = departure.map_err(stopped)? {
@@ -342,26 +363,9 @@ impl Store {
             }
         }
         for (to, envelope) in output.messages {
-            match envelope.message.get_msg_type() {
-                MessageType::MsgSnapshot => self.sender.send(to, envelope, &mut dispatch),
-                _ => did.packets.push((to, Packet::Raft(envelope))),
-            }
+            self.sender.send(to, envelope, &mut dispatch);
         }
         did.packets.extend(self.hear(dispatch));
-        for ask in output.asks {
-            let others = (1..=self.stores).filter(|other| *other != self.number);
-            did.packets.extend(others.map(|to| (to, Packet::Asks(ask.clone()))));
-        }
-        for (to, group, replica, verdict) in output.verdicts {
-            did.packets.push((to, Packet::Tells { group, replica, verdict }));
-        }
-        let beat = |(to, life)| (to, Packet::Beat { life });
-        did.packets.extend(output.beats.into_iter().map(beat));
-        let sleep = |(to, sleep)| (to, Packet::Sleep(sleep));
-        did.packets.extend(output.sleeps.into_iter().map(sleep));
-        for (to, group, order) in output.urges {
-            did.packets.push((to, Packet::Urges { group, order }));
-        }
         Ok(did)
     }
 

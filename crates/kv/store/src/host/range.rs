@@ -1,6 +1,7 @@
 //! A range as the host has it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -20,6 +21,30 @@ pub(super) struct Range {
     /// Leads once the entry of this index is applied.
     pub(super) leads_from: Option<u64>,
     pub(super) is_leader: bool,
+    pub(super) work: Arc<Work>,
+}
+
+/// What a range had to do since it is here. Any thread may look.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What was applied to a range.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Worked {
+    /// Entries with commands.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Work {
+    pub(crate) fn so_far(&self) -> Worked {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Worked { entries: read(&self.entries), bytes: read(&self.bytes) }
+    }
 }
 
 pub(super) type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
@@ -51,6 +76,8 @@ impl Range {
         commands: &[Bytes],
         changes: &mut Batch,
     ) -> Result<Vec<Bytes>, Error> {
+        self.work.entries.fetch_add(1, Ordering::Relaxed);
+        self.work.bytes.fetch_add(entry.data.len() as u64, Ordering::Relaxed);
         let mut coprocessor = self.coprocessor.write();
         let mut answers = Vec::with_capacity(commands.len());
         for (number, command) in (0..).zip(commands) {

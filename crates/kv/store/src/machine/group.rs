@@ -2,6 +2,7 @@
 
 mod commit;
 mod dataless;
+mod members;
 mod reads;
 mod snapshot;
 
@@ -9,15 +10,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message};
 use raft::{ProgressState, RawNode, Ready, StateRole};
 use ratatosk_clock::Instant;
-use ratatosk_engine::wire;
 
 use super::{Ask, Committed, Envelope, Error, Event, Opened, Output, TICK};
 use crate::host::Refusal;
 use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
-use crate::membership::{Membership, Target};
+use crate::membership::Membership;
 use crate::range::{Descriptor, Fate};
 use reads::Reads;
 pub(super) use reads::{LEASE, VOTELESS, asks_for_vote};
@@ -255,42 +255,21 @@ impl<L: RaftLog, T> Group<L, T> {
         }
     }
 
-    pub(super) fn propose(&mut self, data: Vec<u8>, ticket: T, output: &mut Output<T>) {
+    pub(super) fn propose(
+        &mut self,
+        term: Option<u64>,
+        data: Vec<u8>,
+        ticket: T,
+        output: &mut Output<T>,
+    ) {
+        let is_another = term.is_some_and(|term| term != self.raft.raft.term);
         // The library would pass it on to the leader, and nobody here would hear of it.
-        if !self.leads() || self.is_leaving || self.raft.propose(Vec::new(), data).is_err() {
+        let is_none = !self.leads() || self.is_leaving || is_another;
+        if is_none || self.raft.propose(Vec::new(), data).is_err() {
             output.refuse(ticket, Refusal::NotLeader);
             return;
         }
         self.note_proposal(ticket);
-    }
-
-    /// Proposes the next step to a target.
-    pub(super) fn change(&mut self, target: &Target, ticket: T, output: &mut Output<T>) {
-        let descriptor = self.descriptor.as_ref().filter(|_| self.leads() && !self.is_leaving);
-        let Some(descriptor) = descriptor else {
-            output.refuse(ticket, Refusal::NotLeader);
-            return;
-        };
-        let step = match descriptor.membership.toward(target) {
-            // The library would take an entry that says nothing in its place.
-            Ok(_) if self.raft.raft.has_pending_conf() || !descriptor.is_at_rest() => {
-                Err(crate::membership::NoStep::Underway)
-            }
-            step => step,
-        };
-        match step {
-            Err(reason) => output.refuse(ticket, Refusal::Step(reason)),
-            Ok(step) => {
-                let mut context = Vec::new();
-                wire::put_u64(&mut context, descriptor.version.boundary);
-                wire::put_u64(&mut context, descriptor.version.config);
-                step.membership.encode(&mut context);
-                match self.raft.propose_conf_change(context, step.change) {
-                    Ok(()) => self.note_proposal(ticket),
-                    Err(_) => output.refuse(ticket, Refusal::NotLeader),
-                }
-            }
-        }
     }
 
     fn note_proposal(&mut self, ticket: T) {
@@ -321,35 +300,6 @@ impl<L: RaftLog, T> Group<L, T> {
             false => 0,
         };
         has_work || self.raft.has_ready() || !self.reads.is_empty()
-    }
-
-    /// A leader ends a joint configuration once it is applied.
-    pub(super) fn leave_joint(&mut self) {
-        let is_joint = self.descriptor.as_ref().is_some_and(|held| held.membership.is_joint());
-        if is_joint && self.leads() && self.is_at_work() && !self.raft.raft.has_pending_conf() {
-            // A leader that hands over its office now takes none: the next one will.
-            let _ = self.raft.propose_conf_change(Vec::new(), ConfChangeV2::default());
-        }
-    }
-
-    pub(super) fn configured(
-        &mut self,
-        change: &ConfChangeV2,
-        descriptor: Descriptor,
-    ) -> Result<(), Error> {
-        let conf_state = descriptor.membership.conf_state();
-        let votes = [&conf_state.voters, &conf_state.voters_outgoing];
-        if self.leads() && votes.iter().all(|voters| !voters.contains(&self.replica)) {
-            // The library would go on leading, and fall over its own absence.
-            let term = self.raft.raft.term;
-            self.raft.raft.become_follower(term, raft::INVALID_ID);
-        }
-        let applied = self.raft.apply_conf_change(change);
-        let conf_state = applied.map_err(|source| Error::Raft { group: self.id, source })?;
-        self.raft.mut_store().set_conf_state(conf_state);
-        self.descriptor = Some(descriptor);
-        self.peers.clear();
-        Ok(())
     }
 
     /// How far the log may be given up, where the data is durable up to `durable`.

@@ -39,6 +39,9 @@ pub enum Input<T> {
     Propose {
         /// The group.
         group: GroupId,
+        /// The term in which this store has to lead, if it matters: for whoever has proposed before in it,
+        /// and wants nothing to take the place of what went before.
+        term: Option<u64>,
         /// What [`Commands::into_data`](crate::command::Commands::into_data) or
         /// [`split`](crate::command::split) gave.
         data: Vec<u8>,
@@ -58,6 +61,8 @@ pub enum Input<T> {
     Change {
         /// The group.
         group: GroupId,
+        /// What version the range has to have, if whoever wants it goes by one.
+        expected: Option<Version>,
         /// Who is to keep the range.
         target: Target,
         /// Comes back with the entry, or refused.
@@ -95,6 +100,8 @@ pub enum Input<T> {
     Merge {
         /// The group of the right one.
         group: GroupId,
+        /// What version it has to have, if whoever wants it goes by one.
+        expected: Option<Version>,
         /// Comes back with the entry that freezes it, or refused.
         ticket: T,
     },

@@ -12,7 +12,7 @@ use super::{Group, Machine, Output};
 use crate::command::{self, Order};
 use crate::host::Refusal;
 use crate::log::{GroupId, RaftLog};
-use crate::range::{Descriptor, Fate, OVER};
+use crate::range::{Descriptor, Fate, OVER, Version};
 
 /// Ticks between two times that a frozen range asks.
 const URGE_TICKS: usize = 3;
@@ -43,7 +43,17 @@ pub enum Verdict {
 
 impl<L: RaftLog, T> Machine<L, T> {
     /// Freezes a range for its left neighbour, if there is one here with the same members.
-    pub(super) fn freeze(&mut self, group: GroupId, ticket: T, output: &mut Output<T>) {
+    pub(super) fn freeze(
+        &mut self,
+        group: GroupId,
+        expected: Option<Version>,
+        ticket: T,
+        output: &mut Output<T>,
+    ) {
+        if let Some(other) = self.groups.get(&group).and_then(|held| held.is_other_than(expected)) {
+            output.refuse(ticket, Refusal::Version(other));
+            return;
+        }
         let held = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
         let right = held.filter(|right| right.is_at_rest());
         let left = right.and_then(|right| {
@@ -54,7 +64,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             .zip(right)
             .map(|(left, right)| command::freeze(right.version, left.group, left.version));
         match (self.called_on(group), order) {
-            (Some(held), Some(order)) => held.propose(order, ticket, output),
+            (Some(held), Some(order)) => held.propose(None, order, ticket, output),
             (Some(held), None) if held.leads() => output.refuse(ticket, Refusal::Merging),
             _ => output.refuse(ticket, Refusal::NotLeader),
         }

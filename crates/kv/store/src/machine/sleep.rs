@@ -64,7 +64,7 @@ impl Peers {
         (!self.known.is_empty()).then_some(self.next_beat)
     }
 
-    fn is_lost(&self, store: u64) -> bool {
+    pub(super) fn is_lost(&self, store: u64) -> bool {
         self.known.get(&store).is_some_and(|peer| peer.is_lost)
     }
 }

@@ -6,29 +6,35 @@ use super::group::changes_members;
 use super::{Error, Group, Machine, Output};
 use crate::log::{GroupId, LogBatch, LogChange, RaftLog, Sync};
 
+/// What the groups have for the log and is not written yet.
+#[derive(Default)]
+pub(super) struct Unwritten {
+    batch: LogBatch,
+    /// Whether somebody waits for the disk.
+    sync: bool,
+    /// What the library is told once it is written.
+    written: Vec<(GroupId, Ready)>,
+    /// Groups that begin anew behind an entry.
+    arrived: Vec<(GroupId, u64)>,
+}
+
 impl<L: RaftLog, T> Machine<L, T> {
-    /// Writes what the dirty groups have for the log, and goes on with what that makes possible.
-    pub(super) fn write(
-        &mut self,
-        mut batch: LogBatch,
-        output: &mut Output<T>,
-    ) -> Result<(), Error> {
-        let mut sync = Sync::Later;
-        let mut written: Vec<(GroupId, Ready)> = Vec::new();
-        let mut arrived = Vec::new();
+    /// Gathers what the dirty groups have for the log.
+    pub(super) fn gather(&mut self, batch: LogBatch, output: &mut Output<T>) -> Result<(), Error> {
+        let mut unwritten = Unwritten { batch, ..Unwritten::default() };
         for id in std::mem::take(&mut self.installed) {
             let held = self.groups.get_mut(&id);
             let Some((ready, at)) = held.and_then(Group::take_installed) else { continue };
-            batch.push(id, LogChange::Restart(at));
-            batch.push(id, LogChange::DurableApplied(at.index));
-            arrived.push((id, at.index));
-            self.put(id, ready, &mut batch, &mut written);
-            sync = Sync::Wait;
+            unwritten.batch.push(id, LogChange::Restart(at));
+            unwritten.batch.push(id, LogChange::DurableApplied(at.index));
+            unwritten.arrived.push((id, at.index));
+            self.put(id, ready, &mut unwritten);
+            unwritten.sync = true;
         }
         for id in std::mem::take(&mut self.dirty) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            let is_written = written.iter().any(|(known, _)| *known == id);
-            if is_written || !group.is_at_work() {
+            let begins = unwritten.arrived.iter().any(|(known, _)| *known == id);
+            if begins || !group.is_at_work() {
                 continue;
             }
             group.serve_reads(self.now, self.lease, output);
@@ -36,13 +42,18 @@ impl<L: RaftLog, T> Machine<L, T> {
                 continue;
             }
             let Some(ready) = group.ready(output)? else { continue };
-            if ready.must_sync() {
-                sync = Sync::Wait;
-            }
-            self.put(id, ready, &mut batch, &mut written);
+            unwritten.sync |= ready.must_sync();
+            self.put(id, ready, &mut unwritten);
         }
+        self.unwritten = unwritten;
+        Ok(())
+    }
+
+    /// Writes what was gathered, and goes on with what that makes possible.
+    pub(super) fn write(&mut self, output: &mut Output<T>) -> Result<(), Error> {
+        let Unwritten { batch, sync, written, arrived } = std::mem::take(&mut self.unwritten);
         if !batch.is_empty() {
-            self.log.write(batch, sync)?;
+            self.log.write(batch, if sync { Sync::Wait } else { Sync::Later })?;
         }
         for (id, ready) in written {
             let Some(group) = self.groups.get_mut(&id) else { continue };
@@ -62,14 +73,9 @@ impl<L: RaftLog, T> Machine<L, T> {
     }
 
     /// Puts what a group has for the log into the batch.
-    fn put(
-        &mut self,
-        id: GroupId,
-        mut ready: Ready,
-        batch: &mut LogBatch,
-        written: &mut Vec<(GroupId, Ready)>,
-    ) {
+    fn put(&mut self, id: GroupId, mut ready: Ready, unwritten: &mut Unwritten) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        let batch = &mut unwritten.batch;
         let entries = ready.take_entries();
         let changes_members = entries.iter().any(changes_members);
         if !entries.is_empty() {
@@ -87,6 +93,6 @@ impl<L: RaftLog, T> Machine<L, T> {
             group.raft.mut_store().set_hard_state(hard_state.clone());
             batch.push(id, LogChange::HardState(hard_state));
         }
-        written.push((id, ready));
+        unwritten.written.push((id, ready));
     }
 }

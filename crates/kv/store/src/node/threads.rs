@@ -6,10 +6,13 @@ use std::time::Duration;
 use ratatosk_clock::SystemClock;
 use ratatosk_engine::{DurableEngine, Haste};
 
-use super::{Reply, Shared};
-use crate::host::{self, Alone, Answered, Done, Host};
+use super::{Move, Reply, Shared, Word, located};
+use crate::host::{self, Answered, Done, Host};
 use crate::log::DurableLog;
-use crate::machine::{Input, Machine, Output};
+use crate::machine::{Event, Input, Machine, Output};
+use crate::snapshot::folder::DiskFile;
+use crate::snapshot::receiver::{Shelf, Told};
+use crate::snapshot::sender::Parcel;
 
 /// How often the log is cut.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,7 +26,8 @@ pub(super) fn run_log(
     mut machine: Machine<DurableLog, Reply>,
 ) -> Result<(), String> {
     let clock = SystemClock::new();
-    let mut inputs = Vec::new();
+    let mut words = Vec::new();
+    let (mut told, mut announced, mut asked) = (Told::default(), Vec::new(), Vec::new());
     let mut output = Output::default();
     let mut next_purge = clock.now() + PURGE_INTERVAL;
     let mut next_look = clock.now();
@@ -35,8 +39,8 @@ pub(super) fn run_log(
                 next.since(clock.now())
             }
         };
-        let is_closed = shared.inbox.take(wait, &mut inputs);
-        if is_closed && inputs.is_empty() && !machine.is_dirty() {
+        let is_closed = shared.inbox.take(wait, &mut words);
+        if is_closed && words.is_empty() && !machine.is_dirty() {
             return Ok(());
         }
         // A checkpoint may take so long that its thread does not look meanwhile.
@@ -44,11 +48,36 @@ pub(super) fn run_log(
             shared.look();
             next_look = clock.now() + LOOK_INTERVAL;
         }
-        let stepped = machine.step(clock.now(), inputs.drain(..), &mut output);
-        stepped.map_err(|error| error.to_string())?;
-        // One store has nobody to send to.
-        output.messages.clear();
-        shared.events.extend(&mut output.events);
+        let inputs = words.drain(..).filter_map(|word| match word {
+            Word::Input(input) => Some(input),
+            Word::Arrived { from, envelope } => {
+                told.note(&envelope);
+                Some(Input::Message { from, envelope })
+            }
+            Word::Announced { from, parcel } => {
+                announced.push((from, parcel));
+                None
+            }
+            Word::Asked(told) => {
+                asked.push(told);
+                None
+            }
+        });
+        let begun = machine.begin(clock.now(), inputs, &mut output);
+        begun.map_err(|error| error.to_string())?;
+        for (from, parcel) in announced.drain(..) {
+            let is_wanted = match &parcel {
+                Parcel::Begin { envelope, .. } => machine.wants(envelope),
+                Parcel::Piece { .. } => true,
+            };
+            shared.moves.push(Move::Parcel { from, parcel, is_wanted });
+        }
+        asked.drain(..).for_each(|told| told(machine.status()));
+        told.settle(&output.events).for_each(|settled| shared.moves.push(Move::Settled(settled)));
+        // What waits for no disk of this store goes before it is waited for.
+        shared.hand_out(&mut output);
+        machine.finish(&mut output).map_err(|error| error.to_string())?;
+        shared.hand_out(&mut output);
         if clock.now() >= next_purge {
             machine.purge().map_err(|error| error.to_string())?;
             next_purge = clock.now() + PURGE_INTERVAL;
@@ -56,7 +85,28 @@ pub(super) fn run_log(
     }
 }
 
-pub(super) fn run_apply(shared: &Shared, mut host: Host<DurableEngine>) -> Result<(), String> {
+impl Shared {
+    /// Passes on what came of a step.
+    fn hand_out(&self, output: &mut Output<Reply>) {
+        for (to, packets) in output.take_packets(|| self.transport.stores()) {
+            self.transport.send(to, packets);
+        }
+        let departs = output.snapshots.drain(..).map(Move::Depart);
+        let sends = output.messages.drain(..).map(|(to, envelope)| Move::Send { to, envelope });
+        let follows = output.events.iter().filter_map(|event| match event {
+            Event::Follows { group } => Some(Move::Forget(*group)),
+            _ => None,
+        });
+        self.moves.extend(&mut departs.chain(sends).chain(follows).collect());
+        self.events.extend(&mut output.events);
+    }
+}
+
+pub(super) fn run_apply(
+    shared: &Shared,
+    mut host: Host<DurableEngine>,
+    shelf: &Shelf<DiskFile>,
+) -> Result<(), String> {
     let mut events = Vec::new();
     let mut done = Done::default();
     loop {
@@ -64,21 +114,41 @@ pub(super) fn run_apply(shared: &Shared, mut host: Host<DurableEngine>) -> Resul
         if is_closed && events.is_empty() {
             return Ok(());
         }
-        host.run(events.drain(..), &Alone, &mut done).map_err(|error| error.to_string())?;
+        let leads = |event: &Event<_>| matches!(event, Event::Leads { .. } | Event::Follows { .. });
+        let may_follow = events.iter().any(leads);
+        host.run(events.drain(..), shelf, &mut done).map_err(|error| error.to_string())?;
+        let is_reshaped = done.inputs.iter().any(Input::reshapes);
+        if is_reshaped {
+            *shared.ranges.write() = located(&host);
+        }
+        if may_follow || is_reshaped || !done.leads.is_empty() {
+            done.leads.clear();
+            *shared.leads.lock() = host.leads().collect();
+            shared.is_led.notify_all();
+        }
         for Answered { ticket, answers } in done.answered.drain(..) {
             ticket(answers);
         }
-        shared.inbox.add_quietly(done.inputs.drain(..));
-        if !done.leads.is_empty() {
-            shared.leads.lock().append(&mut done.leads);
-            shared.is_led.notify_all();
+        if is_reshaped {
+            shared.moves.extend(&mut done.inputs.iter().filter_map(moved).collect());
+            shared.inbox.extend(&mut done.inputs.drain(..).map(Word::Input).collect());
+        } else {
+            shared.inbox.add_quietly(done.inputs.drain(..).map(Word::Input));
         }
+    }
+}
+
+/// What an input means for the data that comes and goes.
+fn moved(input: &Input<Reply>) -> Option<Move> {
+    match input {
+        Input::Installed { descriptor } => Some(Move::Installed(descriptor.group)),
+        Input::Removed { group, replica } => Some(Move::Left { group: *group, replica: *replica }),
+        _ => None,
     }
 }
 
 pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
     let clock = SystemClock::new();
-    let groups: Vec<_> = shared.ranges.iter().map(|(descriptor, _)| descriptor.group).collect();
     let mut next = clock.now() + shared.checkpoint_interval;
     while !shared.alarm.wait(LOOK_INTERVAL) {
         let has_room = shared.look();
@@ -87,10 +157,13 @@ pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
         if !is_due || !has_room {
             continue;
         }
-        let durable = host::checkpoint(&shared.overlay, groups.iter().copied());
+        let ranges = shared.ranges.read();
+        let groups: Vec<_> = ranges.iter().map(|located| located.descriptor.group).collect();
+        drop(ranges);
+        let durable = host::checkpoint(&shared.overlay, groups);
         let durable = durable.map_err(|error| error.to_string())?;
         let told = durable.into_iter().map(|(group, index)| Input::Checkpointed { group, index });
-        shared.inbox.add_quietly(told);
+        shared.inbox.add_quietly(told.map(Word::Input));
         next = clock.now() + shared.checkpoint_interval;
     }
     Ok(())

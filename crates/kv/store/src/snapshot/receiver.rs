@@ -42,7 +42,41 @@ pub struct Taken {
     /// For the sender.
     pub receipt: Option<Receipt>,
     /// For the machine, as [`Input::Message`](crate::machine::Input::Message): all of its data is here.
+    /// The receiver has to hear what [becomes](Receiver::settle) of it.
     pub message: Option<Box<Envelope>>,
+}
+
+/// Snapshots of which a machine is told with the step that comes next.
+#[derive(Debug, Default)]
+pub struct Told(Vec<(GroupId, Truncated)>);
+
+/// What a machine has made of the message that announces a snapshot.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The group.
+    pub group: GroupId,
+    /// The last entry whose effects are in it.
+    pub at: Truncated,
+    /// The host is to take it in; or it is of no use.
+    pub is_taken: bool,
+}
+
+impl Told {
+    /// The machine is told of this one.
+    pub fn note(&mut self, envelope: &Envelope) {
+        self.0.push((envelope.group, place_of(envelope)));
+    }
+
+    /// The step has begun: what came of those that it was told of.
+    pub fn settle<T>(&mut self, events: &[Event<T>]) -> impl Iterator<Item = Settled> {
+        std::mem::take(&mut self.0).into_iter().map(|(group, at)| {
+            let is_it = |event: &Event<T>| {
+                matches!(event, Event::Install { descriptor, at: place, .. }
+                    if descriptor.group == group && *place == at)
+            };
+            Settled { group, at, is_taken: events.iter().any(is_it) }
+        })
+    }
 }
 
 /// See the module.
@@ -51,8 +85,6 @@ pub struct Receiver<F: Folder> {
     config: Config,
     staging: BTreeMap<GroupId, Staging<F::File>>,
     shelf: Shelf<F::File>,
-    /// What the machine was told of and has not answered yet.
-    told: Vec<(GroupId, Truncated)>,
     /// The last that came of each group, and for which replica: its sender may not have heard of it.
     come: BTreeMap<GroupId, (SnapshotId, u64)>,
 }
@@ -79,8 +111,8 @@ impl<F: Folder> Receiver<F> {
     pub fn open(folder: F, config: Config) -> std::io::Result<Self> {
         folder.clear()?;
         let (staging, shelf) = (BTreeMap::new(), Shelf::new());
-        let (told, come) = (Vec::new(), BTreeMap::new());
-        Ok(Self { folder, config, staging, shelf, told, come })
+        let come = BTreeMap::new();
+        Ok(Self { folder, config, staging, shelf, come })
     }
 
     /// What has come, for the host.
@@ -135,21 +167,12 @@ impl<F: Folder> Receiver<F> {
         Taken { receipt: Some(Receipt { group, id, said }), message }
     }
 
-    /// What the machine has made of the messages that came with the last calls of
-    /// [`take`](Self::take): it is to install the snapshots, or does without.
-    pub fn settle<T>(&mut self, events: &[Event<T>]) {
-        for (group, place) in std::mem::take(&mut self.told) {
-            let is_it = |event: &Event<T>| {
-                matches!(event, Event::Install { descriptor, at, .. }
-                    if descriptor.group == group && *at == place)
-            };
-            if !events.iter().any(is_it) {
-                self.come.remove(&group);
-                self.drop_arrived(
-                    |held| held.descriptor.group == group && held.at == place,
-                    u64::MAX,
-                );
-            }
+    /// What the machine has made of a message that came of [`take`](Self::take).
+    pub fn settle(&mut self, settled: Settled) {
+        let Settled { group, at, is_taken } = settled;
+        if !is_taken {
+            self.come.remove(&group);
+            self.drop_arrived(|held| held.descriptor.group == group && held.at == at, u64::MAX);
         }
     }
 
@@ -260,7 +283,6 @@ impl<F: Folder> Receiver<F> {
             return (Said::Refused, None);
         }
         let Staging { envelope, head, name, file, length, .. } = held;
-        self.told.push((group, head.at));
         let replica = envelope.message.to;
         self.come.insert(group, (head.id, replica));
         self.shelf.put(Arrived { head, replica, name, file, length });
@@ -331,10 +353,14 @@ impl<File: Staged> Staging<File> {
 
 /// Whether a message is of the snapshot that a head begins.
 fn announces(envelope: &Envelope, head: &Head) -> bool {
-    let metadata = envelope.message.get_snapshot().get_metadata();
-    let at = Truncated { index: metadata.index, term: metadata.term };
     let described = described(envelope.group, envelope.message.get_snapshot());
-    at == head.at && described.as_ref() == Some(&head.descriptor)
+    place_of(envelope) == head.at && described.as_ref() == Some(&head.descriptor)
+}
+
+/// Where the snapshot ends that a message announces.
+fn place_of(envelope: &Envelope) -> Truncated {
+    let metadata = envelope.message.get_snapshot().get_metadata();
+    Truncated { index: metadata.index, term: metadata.term }
 }
 
 /// Of two snapshots of a group the one is wanted that was sent later.

@@ -1,0 +1,238 @@
+//! Carries plans out: tells the others what a store has, hears what they have, and does what the planners
+//! say for the ranges that it leads.
+//!
+//! What is refused is planned again in a later round, by what is known then. Nothing here is needed for
+//! a range to work on: a keeper that stands still costs evenness, and replacements, and no data. KV-021
+
+mod board;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_store::command;
+use ratatosk_store::host::{Refusal, Worked};
+use ratatosk_store::log::GroupId;
+use ratatosk_store::machine::{self, Status};
+use ratatosk_store::node::{Handle, Reply};
+
+use crate::landscape::{
+    Landscape, Leading, Lineage, Load, LogEnd, Progress, Report, Standing, Store, StoreId,
+};
+use crate::plan::{Action, Alarm, Plan, plan_all};
+use crate::rules::RuleBook;
+pub use board::Board;
+
+/// What stores tell each other of themselves. KV-026
+pub trait Words: Send + Sync {
+    /// What a store has now, in place of what it said before.
+    fn tell(&self, me: StoreId, store: Store);
+
+    /// The latest word of every store that is or was known, and who does not answer.
+    fn landscape(&self) -> Landscape;
+}
+
+/// How a store is kept.
+pub struct Config {
+    /// The way to it.
+    pub handle: Handle,
+    /// Where it tells what it has and hears of others.
+    pub words: Arc<dyn Words>,
+    /// What the ranges are to be like; others may come at any time. KV-025
+    pub rules: Arc<RwLock<RuleBook>>,
+    /// Where it stands.
+    pub labels: BTreeMap<String, String>,
+    /// The keyspaces whose ranges it may be given.
+    pub keyspaces: BTreeSet<String>,
+    /// Time between two rounds.
+    pub interval: Duration,
+}
+
+/// Keeps a store on a thread of its own. Ends when it is dropped.
+pub struct Keeper {
+    shared: Arc<Shared>,
+    stopping: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    standing: RwLock<Standing>,
+    alarms: RwLock<Vec<Alarm>>,
+}
+
+/// The state of the thread.
+struct Work {
+    config: Config,
+    shared: Arc<Shared>,
+    clock: SystemClock,
+    /// What each range had to do by the round before, and since when nothing more.
+    before: BTreeMap<GroupId, Seen>,
+}
+
+#[derive(Copy, Clone)]
+struct Seen {
+    worked: Worked,
+    at: Instant,
+    idle_since: Instant,
+}
+
+impl Keeper {
+    /// Starts to keep a store.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(config: Config, clock: SystemClock) -> std::io::Result<Self> {
+        let (stopping, stops) = mpsc::sync_channel(1);
+        let shared = Arc::new(Shared { standing: RwLock::default(), alarms: RwLock::default() });
+        let interval = config.interval;
+        let mut work = Work { config, shared: Arc::clone(&shared), clock, before: BTreeMap::new() };
+        let thread = std::thread::Builder::new().name("store-keeper".to_owned()).spawn(move || {
+            while stops.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                if !work.round() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { shared, stopping: Some(stopping), thread: Some(thread?) })
+    }
+
+    /// Whether the store is to have anything from now on.
+    pub fn stand(&self, standing: Standing) {
+        *self.shared.standing.write() = standing;
+    }
+
+    /// What an operator has to look at, by the last round. KV-018
+    #[must_use]
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.shared.alarms.read().clone()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.stopping.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic was told already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Work {
+    /// Tells, hears, plans, and does; false if the store works no more.
+    fn round(&mut self) -> bool {
+        let (told, tells) = mpsc::sync_channel(1);
+        self.config.handle.ask_status(Box::new(move |groups| drop(told.send(groups))));
+        let Ok(groups) = tells.recv() else { return false };
+        let (now, me) = (self.clock.now(), self.config.handle.identity().store);
+        let store = self.store(now, groups);
+        self.config.words.tell(me, store);
+        let landscape = self.config.words.landscape();
+        let round = plan_all(&self.config.rules.read(), &landscape, now, me);
+        for (balancer, plan) in round.plans {
+            tracing::debug!(?balancer, ?plan, "a plan");
+            self.carry_out(plan);
+        }
+        *self.shared.alarms.write() = round.alarms;
+        true
+    }
+
+    fn store(&mut self, now: Instant, groups: Vec<Status>) -> Store {
+        let before = std::mem::take(&mut self.before);
+        let mut replicas = BTreeMap::new();
+        for status in groups {
+            let group = status.group;
+            let worked = self.config.handle.worked(group).unwrap_or_default();
+            let (load, seen) = load_of(now, worked, before.get(&group));
+            self.before.insert(group, seen);
+            replicas.insert(group, report(status, load, seen.idle_since));
+        }
+        Store {
+            labels: self.config.labels.clone(),
+            standing: *self.shared.standing.read(),
+            keyspaces: self.config.keyspaces.clone(),
+            replicas,
+            ..Store::default()
+        }
+    }
+
+    fn carry_out(&self, plan: Plan) {
+        let Plan { group, expected, action } = plan;
+        let handle = &self.config.handle;
+        let reply = move |what: &'static str| -> Reply {
+            Box::new(move |answers: Result<_, Refusal>| {
+                if let Err(refusal) = answers {
+                    tracing::debug!(group = group.0, what, ?refusal, "a plan is refused");
+                }
+            })
+        };
+        match action {
+            Action::Change(target) => handle.change(group, expected, target, reply("members")),
+            Action::Transfer { to } => handle.transfer(group, to),
+            Action::Split { key } => {
+                handle.propose(group, command::split(expected, &key), reply("split"));
+            }
+            // The right one's leader has it taken in; it was brought here for that.
+            Action::Merge { neighbour, neighbour_expected } => {
+                handle.merge(neighbour, neighbour_expected, reply("merge"));
+            }
+            // The store finds out by itself that a replica is of no use, and whether it still is: it
+            // asks the others. And a quorum is given up by operators alone.
+            Action::Quit | Action::Recover { .. } => {}
+        }
+    }
+}
+
+/// What a range had to do since the round before.
+fn load_of(now: Instant, worked: Worked, before: Option<&Seen>) -> (Load, Seen) {
+    let Some(before) = before else {
+        return (Load::default(), Seen { worked, at: now, idle_since: now });
+    };
+    let is_idle = worked == before.worked;
+    let idle_since = if is_idle { before.idle_since } else { now };
+    let millis = u64::try_from(now.since(before.at).as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = |now: u64, before: u64| now.saturating_sub(before).saturating_mul(1_000) / millis;
+    let load = Load {
+        entries_per_second: rate(worked.entries, before.worked.entries),
+        written_bytes_per_second: rate(worked.bytes, before.worked.bytes),
+        ..Load::default()
+    };
+    (load, Seen { worked, at: now, idle_since })
+}
+
+fn report(status: Status, load: Load, idle_since: Instant) -> Report {
+    let Status { descriptor, term, last, followers, .. } = status;
+    let is_idle = load.entries_per_second == 0;
+    let leading = followers.map(|followers| Leading {
+        progress: followers.into_iter().map(|(store, held)| (store, progress(held))).collect(),
+        load,
+        idle_since: Some(idle_since).filter(|_| is_idle),
+    });
+    let log = LogEnd { term: last.0, index: last.1 };
+    Report { descriptor, term, log, lineage: Lineage::default(), leading }
+}
+
+fn progress(held: machine::Progress) -> Progress {
+    match held {
+        machine::Progress::CaughtUp => Progress::CaughtUp,
+        machine::Progress::Lagging => Progress::Lagging,
+        machine::Progress::Snapshot => Progress::Snapshot,
+        machine::Progress::Silent => Progress::Silent,
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Config").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}

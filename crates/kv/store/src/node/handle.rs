@@ -1,0 +1,175 @@
+//! The way to a store that others have.
+
+use std::sync::Arc;
+
+use super::{Located, Move, Reply, Shared, Told, Word};
+use crate::Identity;
+use crate::coprocessor::Reader;
+use crate::host::{self, Worked};
+use crate::log::GroupId;
+use crate::machine::Input;
+use crate::membership::Target;
+use crate::range::{Descriptor, Version};
+use crate::snapshot::sender::Parcel;
+use crate::transport::{Moving, Packet, Receive};
+
+/// A way to the store that can be kept by many.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Who the store is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// The ranges of a keyspace that this store has a part in, in the order of their keys, as they were
+    /// last applied here.
+    #[must_use]
+    pub fn ranges(&self, keyspace: &str) -> Vec<Descriptor> {
+        let ranges = self.shared.ranges.read();
+        let ranges = ranges.iter().map(|located| &located.descriptor);
+        let mut found: Vec<_> =
+            ranges.filter(|descriptor| descriptor.keyspace == keyspace).cloned().collect();
+        found.sort_by(|one, two| one.boundary.start.cmp(&two.boundary.start));
+        found
+    }
+
+    /// Proposes an entry for a group. Entries of one group are in the log in the order of the calls.
+    /// Never calls `reply` itself.
+    pub fn propose(&self, group: GroupId, data: Vec<u8>, reply: Reply) {
+        self.ask(Input::Propose { group, term: None, data, ticket: reply });
+    }
+
+    /// The same, if this store leads the group in a term: nothing of what was proposed in it before is
+    /// overtaken.
+    pub fn propose_in(&self, term: u64, group: GroupId, data: Vec<u8>, reply: Reply) {
+        self.ask(Input::Propose { group, term: Some(term), data, ticket: reply });
+    }
+
+    /// Asks for a moment in which what is visible here has all that was acknowledged before, of a range
+    /// in this version: then `reply` is called without answers, or with why not. KV-009
+    pub fn ask_to_read(&self, group: GroupId, version: Version, reply: Reply) {
+        self.ask(Input::Read { group, version, ticket: reply });
+    }
+
+    /// Takes the next step towards these members of a range that this store leads, if it has this version
+    /// still. KV-008
+    pub fn change(&self, group: GroupId, version: Version, target: Target, reply: Reply) {
+        self.ask(Input::Change { group, expected: Some(version), target, ticket: reply });
+    }
+
+    /// Has a range that this store leads taken in by its left neighbour, if it has this version still;
+    /// `reply` hears of the first step. KV-015
+    pub fn merge(&self, group: GroupId, version: Version, reply: Reply) {
+        self.ask(Input::Merge { group, expected: Some(version), ticket: reply });
+    }
+
+    /// Lets another store lead a group that this one leads, if it can.
+    pub fn transfer(&self, group: GroupId, to: u64) {
+        self.ask(Input::Transfer { group, to });
+    }
+
+    fn ask(&self, input: Input<Reply>) {
+        self.shared.inbox.push(Word::Input(input));
+    }
+
+    /// The groups that this store leads, with everything before applied.
+    #[must_use]
+    pub fn leads(&self) -> Vec<GroupId> {
+        self.shared.leads.lock().iter().copied().collect()
+    }
+
+    /// Has somebody told what is known of the groups, on the thread of the log, for which it is to be
+    /// short; never, if the store stops before.
+    pub fn ask_status(&self, told: Told) {
+        self.shared.inbox.push(Word::Asked(told));
+    }
+
+    /// How many entries and bytes of commands were applied to a range since the store was opened or got
+    /// the range; `None` if it is not here.
+    #[must_use]
+    pub fn worked(&self, group: GroupId) -> Option<Worked> {
+        let ranges = self.shared.ranges.read();
+        let found = ranges.iter().find(|located| located.descriptor.group == group)?;
+        Some(found.work.so_far())
+    }
+
+    /// Takes what other stores send.
+    #[must_use]
+    pub fn receiver(&self) -> Arc<dyn Receive> {
+        Arc::clone(&self.shared) as Arc<dyn Receive>
+    }
+
+    /// Whether so little room is left, on the disk or for what is not on it yet, that nothing should
+    /// be proposed. DUR-006
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.shared.admission.is_short()
+    }
+
+    /// Shows the data of a group's range as it was applied.
+    ///
+    /// # Errors
+    /// The engine's, or those of `read`.
+    pub fn read(
+        &self,
+        group: GroupId,
+        read: &mut dyn FnMut(&dyn Reader) -> Result<(), ratatosk_engine::Error>,
+    ) -> Result<(), ratatosk_engine::Error> {
+        let ranges = self.shared.ranges.read();
+        let found = ranges.iter().find(|located| located.descriptor.group == group);
+        let Some(Located { descriptor, space, .. }) = found.cloned() else { return Ok(()) };
+        drop(ranges);
+        host::read_range(&*self.shared.overlay, space, &descriptor.boundary, read)
+    }
+
+    /// Bytes of memory that the engine has.
+    #[must_use]
+    pub fn engine_bytes(&self) -> u64 {
+        self.shared.overlay.engine().memory_bytes()
+    }
+
+    /// About how many bytes of memory hold what is applied and not on disk.
+    #[must_use]
+    pub fn overlay_bytes(&self) -> usize {
+        self.shared.overlay.memory_bytes()
+    }
+}
+
+impl Receive for Shared {
+    fn receive(&self, from: u64, packets: Vec<Packet>) {
+        let (mut words, mut moves) = (Vec::with_capacity(packets.len()), Vec::new());
+        for packet in packets {
+            match packet.into_input(from) {
+                Ok(input) => words.push(Word::Input(input)),
+                // Whether it is wanted is for the machine to say.
+                Err(Moving::Parcel(parcel @ Parcel::Begin { .. })) => {
+                    words.push(Word::Announced { from, parcel });
+                }
+                Err(Moving::Parcel(parcel)) => {
+                    moves.push(Move::Parcel { from, parcel, is_wanted: true });
+                }
+                Err(Moving::Receipt(receipt)) => moves.push(Move::Receipt { from, receipt }),
+            }
+        }
+        self.inbox.extend(&mut words);
+        self.moves.extend(&mut moves);
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Handle")
+            .field("folder", &self.shared.folder)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! What ranges of tests do: count, or nothing.
+
+use bytes::Bytes;
+use ratatosk_engine::{Error, KeyRange};
+use ratatosk_store::coprocessor::{Coprocessor, Factory, Position, Reader, Writer};
+
+/// Counts how often each key was named by a command, and answers how often. Whoever carries a command out
+/// twice, or not, has another number.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Counter;
+
+/// Takes commands and does nothing.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Nothing;
+
+/// Makes those that count.
+#[must_use]
+pub fn counters() -> Factory {
+    Box::new(|| Box::new(Counter))
+}
+
+/// Makes those that do nothing.
+#[must_use]
+pub fn nothings() -> Factory {
+    Box::new(|| Box::new(Nothing))
+}
+
+/// What an answer or a value says.
+///
+/// # Panics
+/// If it is not what a [`Counter`] gave.
+#[must_use]
+pub fn number(value: &[u8]) -> u64 {
+    u64::from_be_bytes(value.try_into().expect("eight bytes"))
+}
+
+impl Coprocessor for Counter {
+    fn reset(&mut self, _boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _position: Position,
+        command: &Bytes,
+        writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error> {
+        let before = writer.get(command)?.map_or(0, |value| number(&value));
+        let now = Bytes::copy_from_slice(&(before + 1).to_be_bytes());
+        writer.put(command.clone(), now.to_vec());
+        Ok(now)
+    }
+
+    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
+        Ok(Bytes::new())
+    }
+}
+
+impl Coprocessor for Nothing {
+    fn reset(&mut self, _boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _position: Position,
+        _command: &Bytes,
+        _writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error> {
+        Ok(Bytes::new())
+    }
+
+    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
+        Ok(Bytes::new())
+    }
+}

@@ -1,0 +1,233 @@
+//! Several stores of one process, each with threads and a disk of its own.
+//!
+//! [`Stores`] starts them, kills them and starts them again, and waits for what no store tells by itself.
+//! What their ranges do is a coprocessor of [`counter`].
+
+pub mod counter;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_engine::KeyRange;
+use ratatosk_store::coprocessor::{Factory, Keyspaces, scan_all};
+use ratatosk_store::host::Refusal;
+use ratatosk_store::log::GroupId;
+use ratatosk_store::membership::{NoStep, Target};
+use ratatosk_store::node::{Config, Handle, Node, Reply};
+use ratatosk_store::range::{Descriptor, Version};
+use ratatosk_store::transport::Exchange;
+use ratatosk_testkit::scratch::Scratch;
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The cluster that the first store makes.
+pub const CLUSTER: u64 = 77;
+
+/// What became of what was asked; `None` if the store stopped before it knew.
+pub type Answers = Option<Result<Vec<Bytes>, Refusal>>;
+
+/// What makes the coprocessor of each range.
+pub type Make = fn() -> Factory;
+
+/// Stores by their numbers. The first makes the cluster, the others join it.
+pub struct Stores {
+    scratch: Scratch,
+    exchange: Arc<Exchange>,
+    keyspaces: Vec<(String, Make)>,
+    nodes: BTreeMap<u64, Node>,
+    starts: u64,
+}
+
+impl Stores {
+    /// Stores 1 to `count` with these keyspaces, below a folder with a name.
+    #[must_use]
+    pub fn new(name: &str, count: u64, keyspaces: &[(&str, Make)]) -> Self {
+        let keyspaces = keyspaces.iter().map(|(name, make)| ((*name).to_owned(), *make));
+        let mut stores = Self {
+            scratch: Scratch::new(name),
+            exchange: Exchange::new(),
+            keyspaces: keyspaces.collect(),
+            nodes: BTreeMap::new(),
+            starts: 0,
+        };
+        (1..=count).for_each(|store| stores.start(store));
+        stores
+    }
+
+    /// How a store is opened.
+    #[must_use]
+    pub fn config(&mut self, store: u64) -> Config {
+        self.starts += 1;
+        let keyspaces = self.keyspaces.iter().map(|(name, make)| (name.clone(), make()));
+        Config {
+            folder: self.folder(store),
+            keyspaces: Keyspaces::new(keyspaces.collect()),
+            cache_bytes: 8 << 20,
+            checkpoint_interval: Duration::from_millis(200),
+            checkpoint_bytes: 64 << 20,
+            random: [store, if store == 1 { CLUSTER } else { self.starts << 8 }],
+            join: (store > 1).then_some(CLUSTER),
+            transport: self.exchange.transport(store),
+            on_failure: Box::new(|reason| panic!("the store failed: {reason}")),
+        }
+    }
+
+    fn folder(&self, store: u64) -> PathBuf {
+        self.scratch.path().join(store.to_string())
+    }
+
+    /// Starts a store, for the first time or again.
+    ///
+    /// # Panics
+    /// If it does not open.
+    pub fn start(&mut self, store: u64) {
+        let config = self.config(store);
+        let node = Node::open(config).unwrap_or_else(|error| panic!("store {store}: {error}"));
+        self.exchange.attach(store, &node.handle().receiver());
+        self.nodes.insert(store, node);
+    }
+
+    /// Ends a store as a crash of its process would: nothing is handed over. Whoever has a handle to it
+    /// has to let go of it before it can be started again.
+    pub fn kill(&mut self, store: u64) {
+        self.nodes.remove(&store);
+    }
+
+    /// Those that are up.
+    pub fn live(&self) -> impl Iterator<Item = (u64, Handle)> {
+        self.nodes.iter().map(|(store, node)| (*store, node.handle()))
+    }
+
+    /// The way to one that is up.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[must_use]
+    pub fn handle(&self, store: u64) -> Handle {
+        self.nodes[&store].handle()
+    }
+
+    /// The one range of a keyspace, as the first store made it.
+    ///
+    /// # Panics
+    /// If the first store does not have it.
+    #[must_use]
+    pub fn whole(&self, keyspace: &str) -> Descriptor {
+        self.handle(1).ranges(keyspace).remove(0)
+    }
+
+    /// Who leads a group, once somebody does.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> u64 {
+        until("a leader", || self.leader_now(group))
+    }
+
+    /// Who leads a group, if somebody does.
+    #[must_use]
+    pub fn leader_now(&self, group: GroupId) -> Option<u64> {
+        self.live().find(|(_, handle)| handle.leads().contains(&group)).map(|(store, _)| store)
+    }
+
+    /// Takes steps until a range is kept by these voters.
+    pub fn change(&self, range: &Descriptor, voters: &[u64]) {
+        let target = Target { voters: voters.iter().copied().collect(), learners: BTreeSet::new() };
+        until("the members", || {
+            let handle = self.handle(self.leader_now(range.group)?);
+            let version = version_of(&handle, range)?;
+            let answers = wait(|reply| handle.change(range.group, version, target.clone(), reply));
+            matches!(answers, Some(Err(Refusal::Step(NoStep::Reached)))).then_some(())
+        });
+    }
+
+    /// Has a store lead a group in which it has a vote.
+    pub fn transfer(&self, group: GroupId, to: u64) {
+        until("it leads", || {
+            let leader = self.leader_now(group)?;
+            if leader != to {
+                self.handle(leader).transfer(group, to);
+            }
+            (leader == to).then_some(())
+        });
+    }
+
+    /// What a store has applied of a keyspace of [`counter::Counter`].
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn content(&self, store: u64, keyspace: &str) -> Vec<(String, u64)> {
+        let handle = self.handle(store);
+        let mut found = Vec::new();
+        for range in handle.ranges(keyspace) {
+            let read = handle.read(range.group, &mut |reader| {
+                scan_all(reader, &KeyRange::all(), |key, value| {
+                    let name = String::from_utf8_lossy(key).into_owned();
+                    found.push((name, counter::number(value)));
+                    Ok(())
+                })
+            });
+            read.expect("the engine reads");
+        }
+        found
+    }
+
+    /// Waits until all that are up have applied the same.
+    #[must_use]
+    pub fn settle(&self, keyspace: &str) -> Vec<(String, u64)> {
+        until("all have the same", || {
+            let contents = self.live().map(|(store, _)| self.content(store, keyspace));
+            let mut contents: Vec<_> = contents.collect();
+            let first = contents.pop()?;
+            contents.iter().all(|content| *content == first).then_some(first)
+        })
+    }
+}
+
+/// The version of a range, as a store has applied it.
+#[must_use]
+pub fn version_of(handle: &Handle, range: &Descriptor) -> Option<Version> {
+    let ranges = handle.ranges(&range.keyspace);
+    ranges.iter().find(|held| held.group == range.group).map(|held| held.version)
+}
+
+/// Asks a store and waits for the answer.
+///
+/// # Panics
+/// If there is none for [`PATIENCE`].
+pub fn wait(ask: impl FnOnce(Reply)) -> Answers {
+    let (told, tells) = mpsc::sync_channel(1);
+    // Whoever asked may wait no longer.
+    ask(Box::new(move |answers| drop(told.send(answers))));
+    match tells.recv_timeout(PATIENCE) {
+        Ok(answers) => Some(answers),
+        Err(RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => panic!("no answer in {PATIENCE:?}"),
+    }
+}
+
+/// Asks again and again, for what no store tells by itself.
+///
+/// # Panics
+/// If it is not found for [`PATIENCE`].
+pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let clock = SystemClock::new();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(clock.now().since(Instant::ZERO) < PATIENCE, "not in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let up: Vec<_> = self.nodes.keys().collect();
+        formatter.debug_struct("Stores").field("up", &up).finish_non_exhaustive()
+    }
+}
