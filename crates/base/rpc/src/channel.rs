@@ -163,12 +163,11 @@ pub(crate) async fn converse<I: Message, O: Message>(
     let Far { inbound, mut outbound, credit, taken, window } = far;
     // Whoever waits for credit must learn of the end, however it comes.
     let credit = CloseOnDrop(credit);
-    let mut inbound = Some(inbound);
-    let mut outstanding = window;
+    let mut inlet = Inlet { end, queue: Some(inbound), outstanding: window };
     let (mut is_sending, mut is_reading) = (true, true);
     put_credit(writer.buffer(), window);
     loop {
-        let is_receiving = inbound.is_some();
+        let is_receiving = inlet.queue.is_some();
         if !is_receiving && (end == End::Client || !is_sending) {
             return Ok(());
         }
@@ -177,8 +176,8 @@ pub(crate) async fn converse<I: Message, O: Message>(
             biased;
             frame = reader.next(), if is_reading => {
                 match frame.map_err(|broken| broken.error())? {
-                    Some(frame) => take(frame, &mut inbound, &mut outstanding, &credit.0)?,
-                    None => (inbound, is_reading) = (None, false),
+                    Some(frame) => inlet.take(frame, &credit.0)?,
+                    None => (inlet.queue, is_reading) = (None, false),
                 }
             }
             message = outbound.recv(), if is_sending && writer.has_room() => match message {
@@ -195,57 +194,76 @@ pub(crate) async fn converse<I: Message, O: Message>(
             },
             () = taken.enough.notified(), if is_receiving => {
                 let count = taken.count.swap(0, Ordering::Relaxed);
-                outstanding += count;
+                inlet.outstanding += count;
                 if count > 0 {
                     put_credit(writer.buffer(), count);
                 }
             }
             progress = writer.progress() => progress.map_err(|broken| broken.error())?,
             // Last, because waiting for it is what costs most.
-            () = gone(&inbound), if is_receiving => inbound = None,
+            () = inlet.gone(), if is_receiving => inlet.queue = None,
         }
         tokio::task::coop::consume_budget().await;
     }
 }
 
-/// Until nobody receives any more.
-async fn gone<I>(inbound: &Option<mpsc::Sender<I>>) {
-    if let Some(inbound) = inbound {
-        inbound.closed().await;
-    }
+/// Where messages of the peer go.
+struct Inlet<I> {
+    end: End,
+    /// None when no more come, or nobody receives any more.
+    queue: Option<mpsc::Sender<I>>,
+    /// What the peer may still send.
+    outstanding: u32,
 }
 
-fn take<I: Message>(
-    frame: Frame,
-    inbound: &mut Option<mpsc::Sender<I>>,
-    outstanding: &mut u32,
-    credit: &Semaphore,
-) -> Result<(), Error> {
-    match frame.kind {
-        Kind::Message => {
-            let left = outstanding.checked_sub(1);
-            *outstanding = left.ok_or_else(|| Error::refused("a message beyond its credit"))?;
-            let message = frame.message().map_err(Error::refused)?;
-            // The queue has room for all of the credit, so where it fails nobody receives any
-            // more, and the message is dropped as those behind it will be.
-            if let Some(queue) = inbound {
-                let _ = queue.try_send(message);
+impl<I: Message> Inlet<I> {
+    fn take(&mut self, frame: Frame, credit: &Semaphore) -> Result<(), Error> {
+        match frame.kind {
+            Kind::Message => {
+                let left = self.outstanding.checked_sub(1);
+                self.outstanding =
+                    left.ok_or_else(|| self.breach("a message beyond its credit"))?;
+                let message = frame.message().map_err(|malformed| self.breach(malformed))?;
+                // The queue has room for all of the credit, so where it fails nobody receives any
+                // more, and the message is dropped as those behind it will be.
+                if let Some(queue) = &self.queue {
+                    let _ = queue.try_send(message);
+                }
             }
-        }
-        Kind::End => *inbound = None,
-        Kind::Credit => {
-            let count = usize::try_from(frame.credit().map_err(Error::refused)?);
-            let count = count.unwrap_or(usize::MAX);
-            // The limit is far beyond any window, and keeps the semaphore from overflowing.
-            if count > CREDIT_MAX || credit.available_permits() > CREDIT_MAX {
-                return Err(Error::refused("more credit than there can be"));
+            Kind::End => self.queue = None,
+            Kind::Credit => {
+                let count = frame.credit().map_err(|malformed| self.breach(malformed))?;
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                // Far beyond any window, and it keeps the semaphore from overflowing.
+                if count > CREDIT_MAX || credit.available_permits() > CREDIT_MAX {
+                    return Err(self.breach("more credit than there can be"));
+                }
+                credit.add_permits(count);
             }
-            credit.add_permits(count);
+            Kind::Error => {
+                let error = decode_error(&frame.body);
+                return Err(error.unwrap_or_else(|malformed| self.breach(malformed)));
+            }
+            Kind::Open | Kind::Item => return Err(self.breach("a frame out of its place")),
         }
-        Kind::Error => return Err(decode_error(&frame.body).unwrap_or_else(Error::refused)),
-        Kind::Open | Kind::Item => return Err(Error::refused("a frame out of its place")),
+        Ok(())
     }
-    Ok(())
+
+    /// What it means that the peer broke the protocol: a client's call is refused, and what a
+    /// server did before is not known.
+    fn breach(&self, what: impl std::fmt::Display) -> Error {
+        match self.end {
+            End::Client => Error::in_doubt(what),
+            End::Server => Error::refused(what),
+        }
+    }
+
+    /// Until nobody receives any more.
+    async fn gone(&self) {
+        if let Some(queue) = &self.queue {
+            queue.closed().await;
+        }
+    }
 }
 
 /// Messages that a peer can allow at a time.

@@ -13,7 +13,7 @@ mod reader;
 pub(crate) use assembler::Assembler;
 pub(crate) use fault::{decode_error, put_error};
 pub(crate) use frame::{FRAME_HEAD_BYTES, Frame, Kind, put_credit, put_end, put_message};
-pub(crate) use head::{Head, ItemHead, Open, decode_item, put_item, put_open};
+pub(crate) use head::{Head, Open, decode_item, put_item, put_open};
 pub(crate) use hello::{HELLO_BYTES_MAX, Hello, PREAMBLE_BYTES, Verdict, body_length, judge};
 
 /// Bytes of a peer that mean nothing.

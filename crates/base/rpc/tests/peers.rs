@@ -179,7 +179,7 @@ async fn calls_that_are_none_end_alone() {
     let mut connections = tokio::task::JoinSet::new();
     connections.spawn(connection);
     let open = b"\x00\x00\x00\x08\x01\x00\x05polly\x00".as_slice();
-    let cases: [(&str, Vec<u8>); 9] = [
+    let cases: [(&str, Vec<u8>); 10] = [
         ("Say", vec![]),
         ("Say", vec![0xff; 64]),
         ("Say", vec![0xff, 0xff, 0xff, 0xff, 1]),
@@ -188,6 +188,8 @@ async fn calls_that_are_none_end_alone() {
         ("Say", [open, &[0, 0, 0, 9, 2, 1]].concat()),
         ("Add", [open, &[0, 0, 0, 3, 3, 0xff, 0xff, 0xff]].concat()),
         ("Chatter", [open, &[0, 0, 0, 4, 5, 0xff, 0xff, 0xff, 0xff]].concat()),
+        // One message more than the stream's window.
+        ("Chatter", [open, &b"\0\0\0\x02\x02\x08\x01".repeat(65)].concat()),
         ("None", open.to_vec()),
     ];
     for (method, bytes) in cases {

@@ -19,15 +19,12 @@ const _: () = assert!(NAME_BYTES_MAX <= 255, "the length of a name is one byte")
 
 /// Deadline and trace, of a call or of a message of a pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ItemHead {
+pub(crate) struct Head {
     /// Time left, in milliseconds.
     pub(crate) remaining_ms: Option<u32>,
     /// Where in which trace.
     pub(crate) trace: Option<Trace>,
 }
-
-/// The same, under the name that it has for a whole call.
-pub(crate) type Head = ItemHead;
 
 /// The first frame of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub(crate) fn put_open(out: &mut BytesMut, server: &ServerId, tenant: &Tenant, h
 /// Appends a message of a pipeline. Beyond the limit nothing is appended.
 pub(crate) fn put_item<M: Message>(
     out: &mut BytesMut,
-    head: ItemHead,
+    head: Head,
     message: &M,
     limit: usize,
 ) -> Result<(), Malformed> {
@@ -80,9 +77,7 @@ impl Open {
 }
 
 /// What the body of a frame of [`Kind::Item`] says.
-pub(crate) fn decode_item<M: Message + Default>(
-    mut body: Bytes,
-) -> Result<(ItemHead, M), Malformed> {
+pub(crate) fn decode_item<M: Message + Default>(mut body: Bytes) -> Result<(Head, M), Malformed> {
     let mut reader = Reader::new(&body, "an item");
     let head = decode(&mut reader)?;
     let count = body.len() - reader.rest().len();
@@ -91,13 +86,13 @@ pub(crate) fn decode_item<M: Message + Default>(
     Ok((head, message))
 }
 
-const fn head_bytes(head: ItemHead) -> usize {
+const fn head_bytes(head: Head) -> usize {
     let deadline = if head.remaining_ms.is_some() { 4 } else { 0 };
     let trace = if head.trace.is_some() { 24 } else { 0 };
     1 + deadline + trace
 }
 
-fn put(out: &mut BytesMut, head: ItemHead) {
+fn put(out: &mut BytesMut, head: Head) {
     let mut flags = 0;
     if head.remaining_ms.is_some() {
         flags |= HAS_DEADLINE;
@@ -115,7 +110,7 @@ fn put(out: &mut BytesMut, head: ItemHead) {
     }
 }
 
-fn decode(reader: &mut Reader<'_>) -> Result<ItemHead, Malformed> {
+fn decode(reader: &mut Reader<'_>) -> Result<Head, Malformed> {
     let flags = reader.u8()?;
     if flags & !(HAS_DEADLINE | HAS_TRACE | IS_SAMPLED) != 0 {
         return Err(reader.unknown());
@@ -127,7 +122,7 @@ fn decode(reader: &mut Reader<'_>) -> Result<ItemHead, Malformed> {
     } else {
         None
     };
-    Ok(ItemHead { remaining_ms, trace })
+    Ok(Head { remaining_ms, trace })
 }
 
 #[cfg(test)]
@@ -136,11 +131,11 @@ mod tests {
     use crate::protocol::Assembler;
     use proptest::prelude::*;
 
-    fn head() -> impl Strategy<Value = ItemHead> {
+    fn head() -> impl Strategy<Value = Head> {
         let trace = any::<(u128, u64, bool)>();
         let trace = trace.prop_map(|(trace, span, is_sampled)| Trace { trace, span, is_sampled });
         (any::<Option<u32>>(), prop::option::of(trace))
-            .prop_map(|(remaining_ms, trace)| ItemHead { remaining_ms, trace })
+            .prop_map(|(remaining_ms, trace)| Head { remaining_ms, trace })
     }
 
     /// The bytes of `docs/formats/rpc.md`. They change with the major version only.
@@ -149,10 +144,10 @@ mod tests {
         let (server, tenant) = (ServerId::new("polly"), Tenant::new("acme"));
         let (server, tenant) = (server.expect("a name"), tenant.expect("a name"));
         let trace = Trace { trace: 0xabc, span: 0xdef, is_sampled: true };
-        let head = ItemHead { remaining_ms: Some(5_000), trace: Some(trace) };
+        let head = Head { remaining_ms: Some(5_000), trace: Some(trace) };
         let mut bytes = BytesMut::new();
         put_open(&mut bytes, &server, &tenant, head);
-        put_item(&mut bytes, ItemHead::default(), &"hello".to_owned(), 100).expect("short");
+        put_item(&mut bytes, Head::default(), &"hello".to_owned(), 100).expect("short");
         let (id, span) = (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0a\xbc", b"\0\0\0\0\0\0\x0d\xef");
         let expected: [&[u8]; 7] = [
             b"\0\0\0\x28\x01\x07\0\0\x13\x88",

@@ -11,7 +11,7 @@ use crate::client::{Called, Client, answer, head, remaining_ms};
 use crate::error::Error;
 use crate::method::{Message, Method};
 use crate::metrics::{Measured, MethodMetrics};
-use crate::protocol::{Frame, ItemHead, put_item, put_open};
+use crate::protocol::{Frame, Head, put_item, put_open};
 use crate::serve::Ordered;
 use crate::service::{BoxFuture, Responder};
 use crate::transport::{Broken, FrameReader, FrameWriter};
@@ -72,7 +72,7 @@ impl<Q: Message, A: Message> Leg<Q, A> {
     ) -> Result<(), Error> {
         match self {
             Self::There { writer, message_max, .. } => {
-                let head = ItemHead { remaining_ms: Some(remaining_ms(deadline, now)), trace };
+                let head = Head { remaining_ms: Some(remaining_ms(deadline, now)), trace };
                 put_item(writer.buffer(), head, &question, *message_max).map_err(Error::refused)
             }
             Self::Here { responder, call, metrics, handlers } => {
