@@ -77,8 +77,9 @@ impl Hosting {
     }
 }
 
-/// What of this process serves, listens and calls. Cheap to clone; when the last clone and the
-/// last [`Client`], [`Listener`] and [`Registration`] are gone, so are its tasks.
+/// What of this process serves, listens and calls. Cheap to clone; when the last clone is gone, and
+/// with it whatever was made of one (clients, pipelines, streams, listeners, registrations), so are
+/// its tasks.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
