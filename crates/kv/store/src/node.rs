@@ -188,14 +188,11 @@ impl Node {
         let alone = Membership::alone(identity.store);
         let alone = host.ranges().filter(|descriptor| descriptor.membership == alone);
         let alone: Vec<GroupId> = alone.map(|descriptor| descriptor.group).collect();
-        let groups = host.ranges().map(|descriptor| descriptor.group);
-        let ranges = groups.filter_map(|group| Some((group, located(host.place(group)?))));
-        let ranges = ranges.collect();
         let shared = Arc::new(Shared {
             identity,
             life,
             keyspaces,
-            ranges: RwLock::new(ranges),
+            ranges: RwLock::new(located_all(&host)),
             touched: Mutex::default(),
             transport: config.transport,
             overlay,
@@ -362,6 +359,11 @@ fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> R
         }
         None => Ok(()),
     }
+}
+
+fn located_all(host: &Host<DurableEngine>) -> BTreeMap<GroupId, Located> {
+    let groups = host.ranges().map(|descriptor| descriptor.group);
+    groups.filter_map(|group| Some((group, located(host.place(group)?)))).collect()
 }
 
 /// A range as the host has it now.
