@@ -22,6 +22,7 @@ mod retain;
 mod routes;
 mod session;
 mod shared;
+mod stores;
 mod subscribe;
 mod takeover;
 mod tenants;

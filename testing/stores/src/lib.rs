@@ -155,25 +155,40 @@ impl Stores {
         });
     }
 
-    /// What a store has applied of a keyspace of [`counter::Counter`].
+    /// Shows what a store has applied of a keyspace.
     ///
     /// # Panics
     /// If it cannot be read.
-    #[must_use]
-    pub fn content(&self, store: u64, keyspace: &str) -> Vec<(String, u64)> {
+    pub fn visit(&self, store: u64, keyspace: &str, mut visit: impl FnMut(&[u8], &[u8])) {
         let handle = self.handle(store);
-        let mut found = Vec::new();
         for range in handle.ranges(keyspace) {
             let read = handle.read(range.group, &mut |reader| {
                 scan_all(reader, &KeyRange::all(), |key, value| {
-                    let name = String::from_utf8_lossy(key).into_owned();
-                    found.push((name, counter::number(value)));
+                    visit(key, value);
                     Ok(())
                 })
             });
             read.expect("the engine reads");
         }
+    }
+
+    /// What a store has applied of a keyspace of [`counter::Counter`].
+    #[must_use]
+    pub fn content(&self, store: u64, keyspace: &str) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        self.visit(store, keyspace, |key, value| {
+            let name = String::from_utf8_lossy(key).into_owned();
+            found.push((name, counter::number(value)));
+        });
         found
+    }
+
+    /// The keys that a store has of a keyspace.
+    #[must_use]
+    pub fn keys(&self, store: u64, keyspace: &str) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        self.visit(store, keyspace, |key, _| keys.push(key.to_vec()));
+        keys
     }
 
     /// Waits until all that are up have applied the same.

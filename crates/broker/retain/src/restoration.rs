@@ -1,7 +1,7 @@
 //! From the data of the keyspace back to what is in memory.
 //!
 //! The keys of a tenant are neighbours, so a tenant is taken in as a whole: sorted once, not
-//! inserted message by message.
+//! inserted message by message. It may be in several ranges, which are read in the order of their keys.
 
 use std::sync::Arc;
 
@@ -36,11 +36,9 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
         Restoration { epoch, open, part: None }
     }
 
-    /// Reads everything and gives it to the tenants.
+    /// Reads a range, behind those with lower keys. [`finish`](Self::finish) follows the last one.
     pub(crate) fn read(&mut self, reader: &dyn Reader) -> Result<(), Error> {
-        scan_all(reader, &KeyRange::all(), |key, value| self.take(key, value))?;
-        self.finish();
-        Ok(())
+        scan_all(reader, &KeyRange::all(), |key, value| self.take(key, value))
     }
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
@@ -94,7 +92,7 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
     }
 
     /// Gives a tenant what was read of it.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if let Some(part) = self.part.take() {
             part.tenant.restore(part.kept);
         }

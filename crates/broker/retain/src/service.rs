@@ -85,10 +85,10 @@ impl RetainService {
     /// If something is stored already.
     pub fn restore(&self) -> Result<(), Error> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        journal.keyspace.read(&mut |reader| {
-            let mut restoration = Restoration::new(journal.epoch, |id| self.open(id));
-            restoration.read(reader)
-        })
+        let mut restoration = Restoration::new(journal.epoch, |id| self.open(id));
+        journal.keyspace.read(&mut |reader| restoration.read(reader))?;
+        restoration.finish();
+        Ok(())
     }
 
     /// Removes messages that are expired, at most `count_max`; returns how many. To be called
