@@ -1,0 +1,172 @@
+//! What is done from time to time.
+
+use std::net::SocketAddr;
+
+use rand::RngExt;
+use rand::seq::{IndexedRandom, IteratorRandom};
+use ratatosk_clock::Instant;
+
+use super::{Effects, Event, Machine, SEEDS_MAX, kind};
+use crate::protocol::envelope::BODY_MAX;
+use crate::protocol::identity::{Host, HostId};
+use crate::protocol::records::Records;
+use crate::protocol::rumours::{ITEM_MAX, Item, Topic};
+use crate::protocol::shared_map::{SharedMap, encode_entry};
+use crate::protocol::wire::{canonical, is_reachable};
+
+/// Addresses that a host without company calls at once.
+const CALLS_MAX: usize = 16;
+/// How often a host that leaves says so to each member.
+const FAREWELLS: u8 = 3;
+
+impl Machine {
+    pub(super) fn tick(&mut self, now: Instant, effects: &mut Effects) {
+        if self.departure.is_some() {
+            self.depart(now, effects);
+            return;
+        }
+        self.swim.tick(now);
+        self.settle(now, effects);
+        if self.due.gossip.is_some_and(|due| due <= now) {
+            self.gossip(now, effects);
+        }
+        if self.due.announce <= now {
+            let wait = self.tuning.announce_alone.mul_f64(1.0 + self.rng.random::<f64>());
+            self.due.announce = now + wait;
+            if self.swim.is_alone(now) {
+                self.call_everybody(now, effects);
+            }
+        }
+        if self.due.seed <= now {
+            self.due.seed =
+                now + self.tuning.seed_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>());
+            if let Some(seed) = self.seeds.choose(&mut self.rng).copied() {
+                self.hello(now, seed, effects);
+            }
+        }
+        if self.due.sync <= now {
+            self.due.sync =
+                now + self.tuning.sync_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>());
+            self.compare(effects);
+        }
+        if self.due.tidy <= now {
+            self.due.tidy = now + self.tuning.probe_interval * 5;
+            self.swim.forget(now);
+            self.expire_records(now);
+            let wall = self.wall(now);
+            self.map.expire(wall, self.tuning.tombstone_memory);
+        }
+    }
+
+    pub(super) fn on_seeds(&mut self, now: Instant, addresses: Vec<SocketAddr>) {
+        let me = self.swim.host().address;
+        let mut seeds: Vec<SocketAddr> = addresses.into_iter().map(canonical).collect();
+        seeds.retain(|address| is_reachable(*address) && *address != me);
+        seeds.sort_unstable();
+        seeds.dedup();
+        seeds.truncate(SEEDS_MAX);
+        if self.seeds != seeds {
+            self.seeds = seeds;
+            self.due.announce = now;
+        }
+    }
+
+    /// Tells the news.
+    fn gossip(&mut self, now: Instant, effects: &mut Effects) {
+        let targets: Vec<SocketAddr> = self
+            .known
+            .values()
+            .map(|host| host.address)
+            .sample(&mut self.rng, self.tuning.gossip_fanout);
+        for target in targets {
+            let mut body = Vec::new();
+            let (records, map) = (&self.records, &self.map);
+            let write = |topic: &Topic, out: &mut Vec<u8>| write_item(records, map, topic, out);
+            self.rumours.fill(&mut body, BODY_MAX - 1, self.tuning.transmissions, write);
+            if !body.is_empty() {
+                self.send(target, kind::GOSSIP, &body, effects);
+            }
+        }
+        let is_silent = self.rumours.is_empty();
+        self.due.gossip = (!is_silent).then_some(now + self.tuning.gossip_interval);
+    }
+
+    /// Calls seeds and all addresses that were ever heard of, some at a time. Their hosts may hold this
+    /// one for dead, or for one that it no longer is, and this one them.
+    fn call_everybody(&mut self, now: Instant, effects: &mut Effects) {
+        if !self.tuning.reannounce && self.has_joined {
+            return;
+        }
+        let seeds: Vec<SocketAddr> = self.seeds.iter().copied().sample(&mut self.rng, CALLS_MAX);
+        for seed in seeds {
+            self.hello(now, seed, effects);
+        }
+        self.swim.go_on(now);
+        let remembered = self.swim.remembered().map(|host| host.address);
+        let remembered: Vec<SocketAddr> = remembered.sample(&mut self.rng, CALLS_MAX);
+        for address in remembered {
+            self.swim.announce(now, address);
+        }
+    }
+
+    /// Compares everything with a member.
+    fn compare(&mut self, effects: &mut Effects) {
+        let chosen = self.sync_with.take().and_then(|id| self.known.get(&id));
+        let chosen = chosen.copied().or_else(|| self.random_member());
+        if let Some(host) = chosen {
+            self.sync(host.address, effects);
+        }
+    }
+
+    fn random_member(&mut self) -> Option<Host> {
+        self.known.values().copied().choose(&mut self.rng)
+    }
+
+    /// Says farewell again, or that it was said.
+    fn depart(&mut self, now: Instant, effects: &mut Effects) {
+        let Some(departure) = &mut self.departure else { return };
+        if now < departure.again_at {
+            return;
+        }
+        departure.again_at = now + self.tuning.gossip_interval;
+        departure.times = departure.times.saturating_add(1);
+        if departure.times == FAREWELLS || departure.members.is_empty() {
+            effects.events.push(Event::Departed);
+        }
+        if departure.times < FAREWELLS {
+            self.say_farewell(effects);
+        }
+    }
+
+    /// Tells every member that this host goes.
+    pub(super) fn say_farewell(&mut self, effects: &mut Effects) {
+        let Some(departure) = &self.departure else { return };
+        let mut body = Vec::new();
+        let me: HostId = self.records.own().host;
+        write_item(&self.records, &self.map, &Topic::Record(me), &mut body);
+        for member in departure.members.clone() {
+            self.send(member, kind::GOSSIP, &body, effects);
+        }
+    }
+}
+
+/// Appends news of a topic as it is now; false if there is none.
+fn write_item(records: &Records, map: &SharedMap, topic: &Topic, out: &mut Vec<u8>) -> bool {
+    match topic {
+        Topic::Record(host) => {
+            let Some(bytes) = records.bytes(*host) else { return false };
+            let version = records.version(*host);
+            let notice = Item::Notice { host: *host, version };
+            let item = if bytes.len() <= ITEM_MAX { Item::Record(bytes) } else { notice };
+            item.encode(out);
+        }
+        Topic::Entry(key) => {
+            let Some(entry) = map.entry(key) else { return false };
+            let mut bytes = Vec::new();
+            encode_entry(key, entry, &mut bytes);
+            let item = if bytes.len() <= ITEM_MAX { Item::Entry(&bytes) } else { Item::Entries };
+            item.encode(out);
+        }
+    }
+    true
+}
