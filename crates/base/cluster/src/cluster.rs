@@ -19,13 +19,15 @@ use ratatosk_clock::SystemClock;
 
 use crate::config::{Config, StartError};
 use crate::driver::{Driver, seeds};
+use crate::protocol::envelope::environment_tag;
 use crate::protocol::identity::{ClusterId, Host, HostId};
-use crate::protocol::machine::{Effects, Event, Machine, Member, SendError, Setup, Sources};
+use crate::protocol::machine::{Effects, Event, Input, Machine, Member, SendError, Setup, Sources};
 use crate::protocol::message::{Audience, Carriage};
 use crate::protocol::record::{AgentAddress, AgentName, RecordError};
 use crate::protocol::records::Landscape;
 use crate::protocol::refusal::Counters;
 use crate::protocol::shared_map::{MapError, MapKey};
+use crate::protocol::stream::Credentials;
 use crate::watch::Watch;
 
 /// Messages that wait for an agent; more are dropped and counted.
@@ -103,7 +105,12 @@ impl Cluster {
         let default_sources = if config.keys.is_some() { Sources::Any } else { Sources::Exact };
         let generation = clock.wall().as_millis();
         let counters = Arc::new(Counters::default());
-        let credentials = sockets.credentials(&config);
+        let credentials = Credentials {
+            environment: environment_tag(&config.environment),
+            cluster: config.cluster,
+            keys: config.keys.clone(),
+        };
+        let stream_time = config.tuning.stream_time;
         let setup = Setup {
             host: Host { address, generation, id: HostId::from_bytes(id) },
             environment: config.environment,
@@ -135,10 +142,10 @@ impl Cluster {
             departed: Condvar::new(),
         });
         let mut cluster = Cluster { shared: shared.clone(), threads: Vec::new() };
-        let driver = Driver::new(shared.clone(), sockets, credentials);
+        let driver = Driver::new(shared.clone(), sockets, credentials, stream_time);
         cluster.spawn("cluster", move || driver.run())?;
         if !config.seeds.is_empty() {
-            cluster.spawn("cluster-seeds", move || seeds::run(&shared, &config.seeds))?;
+            cluster.spawn("cluster-seeds", move || seeds::run(&shared, config.seeds))?;
         }
         Ok(cluster)
     }
@@ -170,6 +177,12 @@ impl Cluster {
     /// The cluster that it is in already, if that is another one; nothing was changed.
     pub fn set_cluster_id(&self, cluster: ClusterId) -> Result<(), ClusterId> {
         self.shared.order(|state, _| state.machine.set_cluster(cluster))
+    }
+
+    /// Whether its threads run. They end before the host is stopped only if something in them is broken:
+    /// the cluster is then seen no longer as it is.
+    pub fn is_running(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// How well this host itself does: 0, healthy, to 4. CLU-006
@@ -335,6 +348,16 @@ impl Shared {
         };
         self.wake();
         done
+    }
+
+    /// Lets the machine take something; the driver carries out what came of it with its next turn.
+    pub(crate) fn step(&self, input: Input<'_>) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let mut effects = std::mem::take(&mut state.effects);
+        state.machine.step(self.clock.now(), input, &mut effects);
+        let reply = effects.reply.take();
+        state.effects = effects;
+        reply
     }
 
     /// Has the driver look at the machine.

@@ -21,7 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cluster::{Incoming, Shared, State};
 use crate::config::{Config, StartError};
-use crate::protocol::envelope::{PACKET_MAX, environment_tag};
+use crate::protocol::envelope::PACKET_MAX;
 use crate::protocol::machine::{Effects, Event, Input, Side};
 use crate::protocol::refusal::{Count, Refusal};
 use crate::protocol::stream::{Credentials, Stream};
@@ -30,8 +30,6 @@ use connection::{Connection, Verdict};
 
 /// Connections that others opened, and those that this host opened.
 pub const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may take in all.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
 const DATAGRAMS_A_TURN: usize = 256;
 /// What may wait in the system until it is read.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
@@ -58,6 +56,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     sockets: Sockets,
     credentials: Credentials,
+    stream_time: Duration,
     connections: BTreeMap<Token, Connection>,
     next_token: usize,
     is_udp_ready: bool,
@@ -74,16 +73,6 @@ impl Sockets {
         }
         let address = canonical(address);
         if is_reachable(address) { Ok(address) } else { Err(StartError::Unreachable { address }) }
-    }
-
-    /// What this host says at the beginning of a connection.
-    #[expect(clippy::unused_self, reason = "belongs to what is sent over these sockets")]
-    pub(crate) fn credentials(&self, config: &Config) -> Credentials {
-        Credentials {
-            environment: environment_tag(&config.environment),
-            cluster: config.cluster,
-            keys: config.keys.clone(),
-        }
     }
 }
 
@@ -102,12 +91,18 @@ impl Driver {
         Ok((Sockets { poll, udp, listener, address }, waker))
     }
 
-    pub(crate) fn new(shared: Arc<Shared>, sockets: Sockets, credentials: Credentials) -> Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        sockets: Sockets,
+        credentials: Credentials,
+        stream_time: Duration,
+    ) -> Driver {
         Driver {
             members_at: shared.clock.now(),
             shared,
             sockets,
             credentials,
+            stream_time,
             connections: BTreeMap::new(),
             next_token: FIRST,
             is_udp_ready: true,
@@ -163,7 +158,7 @@ impl Driver {
             match self.sockets.udp.recv_from(&mut buffer) {
                 Ok((length, from)) => {
                     let bytes = &buffer[..length];
-                    step(&self.shared, Input::Datagram { from, bytes });
+                    self.shared.step(Input::Datagram { from, bytes });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_udp_ready = false;
@@ -178,7 +173,7 @@ impl Driver {
     fn tick(&self) {
         let now = self.shared.clock.now();
         if self.shared.state.lock().machine.next_due() <= now {
-            step(&self.shared, Input::Tick);
+            self.shared.step(Input::Tick);
         }
     }
 
@@ -220,7 +215,7 @@ impl Driver {
         self.next_token += 1;
         self.credentials.cluster = self.shared.state.lock().machine.cluster();
         let stream = Stream::new(side, self.credentials.clone(), nonce);
-        let deadline = self.shared.clock.now() + CONNECTION_TIME;
+        let deadline = self.shared.clock.now() + self.stream_time;
         self.connections.insert(token, Connection::new(socket, side, deadline, stream));
         Some(token)
     }
@@ -236,7 +231,9 @@ impl Driver {
                     connection.send(frame);
                 }
             }
-            None => step(&self.shared, Input::StreamFailed),
+            None => {
+                self.shared.step(Input::StreamFailed);
+            }
         }
     }
 
@@ -244,14 +241,7 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let side = connection.side;
         let shared = &self.shared;
-        let verdict = connection.work(|bytes| {
-            let mut state = shared.state.lock();
-            let mut effects = std::mem::take(&mut state.effects);
-            state.machine.step(shared.clock.now(), Input::Frame { side, bytes }, &mut effects);
-            let reply = effects.reply.take();
-            state.effects = effects;
-            reply
-        });
+        let verdict = connection.work(|bytes| shared.step(Input::Frame { side, bytes }));
         if verdict == Verdict::Open {
             return;
         }
@@ -261,7 +251,7 @@ impl Driver {
                 self.shared.counters.refuse(refusal);
             }
             if side == Side::Asker {
-                step(&self.shared, Input::StreamFailed);
+                self.shared.step(Input::StreamFailed);
             }
         }
     }
@@ -284,7 +274,7 @@ impl Driver {
         for (token, side) in overdue {
             self.close(token);
             if side == Side::Asker {
-                step(&self.shared, Input::StreamFailed);
+                self.shared.step(Input::StreamFailed);
             }
         }
     }
@@ -345,17 +335,12 @@ impl Driver {
     }
 }
 
-/// Lets the machine take something.
-fn step(shared: &Shared, input: Input<'_>) {
-    let mut state = shared.state.lock();
-    let mut effects = std::mem::take(&mut state.effects);
-    state.machine.step(shared.clock.now(), input, &mut effects);
-    state.effects = effects;
-}
-
 /// Gives messages to agents and events to subscribers.
 fn hand_out(state: &mut State, effects: &Effects, shared: &Shared) {
     for event in &effects.events {
+        if let Event::Contested { address } = event {
+            tracing::error!(%address, "another host that runs claims this one's address");
+        }
         let Event::Message { to, from, body } = event else {
             state.subscribers.retain(|subscriber| {
                 use std::sync::mpsc::TrySendError;

@@ -6,7 +6,7 @@ use rand::RngExt;
 use ratatosk_cluster::protocol::machine::{Effects, Input, Side};
 use ratatosk_cluster::{ClusterId, Event, PACKET_MAX, Refusal, Sources};
 
-use crate::simulator::{World, address, key};
+use crate::simulator::{World, address, both, key};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -235,4 +235,41 @@ fn a_host_is_no_seed_of_itself() {
     world.run(60 * SECOND);
     assert!(world.machine(0).members().is_empty());
     assert_eq!(world.datagrams, 0);
+}
+
+/// CLU-012: keys are replaced one host after the other, without an outage.
+#[test]
+fn keys_are_replaced_one_host_after_the_other() {
+    let mut world = besieged(11, Some("old"));
+    world.leave(3);
+    for keys in [both("old", "new"), both("new", "old"), key("new")] {
+        for index in [2, 1, 0] {
+            world.slots[index].setup.keys = keys.clone();
+            world.start(index);
+            let time = world.run_while(20 * SECOND, |world| !world.agrees());
+            assert!(time.is_some(), "{:?}", world.disagreement());
+        }
+    }
+    assert!((0..3).all(|index| world.refused(index, Refusal::UnknownKey) == 0));
+}
+
+/// Of two hosts that run and are said to be at one address, one has to give way; they do not take it from
+/// each other for ever, and the operator is told.
+#[test]
+fn two_hosts_that_claim_one_address_are_told() {
+    let mut world = World::new(12, 4);
+    for slot in &mut world.slots {
+        slot.setup.keys = key("one");
+        slot.setup.sources = Sources::Any;
+    }
+    world.slots[3].claimed = Some(address(2));
+    (0..4).for_each(|index| world.start(index));
+    world.run(120 * SECOND);
+    let contested = |(_, event): &(_, Event)| matches!(event, Event::Contested { .. });
+    let told = world.slots.iter().flat_map(|slot| &slot.events).filter(|it| contested(it));
+    assert!((1..=2).contains(&told.count()));
+    world.tapped = Some(Vec::new());
+    world.run(60 * SECOND);
+    let datagrams = world.tapped.take().map_or(0, |tapped| tapped.len());
+    assert!(datagrams < 60 * 100, "{datagrams} datagrams in a minute");
 }

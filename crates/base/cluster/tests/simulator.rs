@@ -52,6 +52,8 @@ pub(crate) struct Slot {
     /// How much its wall clock is behind.
     pub(crate) clock_behind_ms: u64,
     pub(crate) setup: SlotSetup,
+    /// Where it says that it is, if not where it is.
+    pub(crate) claimed: Option<SocketAddr>,
     /// When it is next due, as it is filed.
     due: Option<Instant>,
 }
@@ -105,9 +107,19 @@ pub(crate) fn address(slot: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, last], 7883))
 }
 
+fn line(text: &str) -> String {
+    text.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A key.
 pub(crate) fn key(text: &str) -> Option<KeyRing> {
-    let line: String = text.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect();
-    Some(KeyRing::parse(&line).expect("a key"))
+    Some(KeyRing::parse(&line(text)).expect("a key"))
+}
+
+/// Two keys, of which the first seals.
+pub(crate) fn both(first: &str, second: &str) -> Option<KeyRing> {
+    let text = format!("{}\n{}", line(first), line(second));
+    Some(KeyRing::parse(&text).expect("two keys"))
 }
 
 impl World {
@@ -130,6 +142,7 @@ impl World {
             stalled_until: Instant::ZERO,
             clock_behind_ms: 0,
             setup: setup.clone(),
+            claimed: None,
             due: None,
         };
         World {
@@ -158,7 +171,7 @@ impl World {
         let wall = DAWN_MS + now.as_millis() - slot.clock_behind_ms.min(DAWN_MS);
         let setup = Setup {
             host: Host {
-                address: slot.address,
+                address: slot.claimed.unwrap_or(slot.address),
                 generation: wall,
                 id: HostId::from_bytes(rng.random()),
             },

@@ -61,7 +61,7 @@ fn hosts_form_a_cluster_from_a_list_of_seeds() {
     let three = start(config(&seed(&two)));
     for cluster in [&one, &two, &three] {
         sees(cluster, 2);
-        assert_eq!(cluster.health(), 0);
+        assert_eq!((cluster.health(), cluster.is_running()), (0, true));
     }
     let zones = one.members().current();
     assert!(zones.iter().all(|it| it.labels.as_ref().is_some_and(|it| it.zone == "here")));
@@ -237,7 +237,9 @@ fn an_agent_that_takes_nothing_does_not_fill_the_memory() {
 /// Strangers at the port are turned away: garbage, too long, half open, too many.
 #[test]
 fn strangers_at_the_port_are_turned_away() {
-    let one = start(config(&[]));
+    let mut impatient = config(&[]);
+    impatient.tuning.stream_time = Duration::from_secs(2);
+    let one = start(impatient);
     let udp = UdpSocket::bind(loopback(0)).expect("a socket");
     for length in [0, 1, 55, 1400, 1401, 60_000] {
         udp.send_to(&vec![b'R'; length], one.address()).expect("is sent");

@@ -1,4 +1,7 @@
 //! Where the seeds are: names are looked up on a thread of their own, since that may take its time.
+//!
+//! Addresses are known at once; each name counts as soon as it was found, whatever the others do. Of a
+//! name that is not found any more the last addresses are kept.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -11,41 +14,59 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// How often they are while this host has found nobody.
 const INTERVAL_ALONE: Duration = Duration::from_secs(2);
 
+struct Seed {
+    name: String,
+    addresses: Vec<SocketAddr>,
+    /// That it is not found was logged.
+    is_lost: bool,
+}
+
 /// Looks the seeds up, again and again, until the host stops.
-pub(crate) fn run(shared: &Shared, seeds: &[String]) {
-    let mut failed = Vec::new();
+pub(crate) fn run(shared: &Shared, names: Vec<String>) {
+    let mut seeds: Vec<Seed> = names
+        .into_iter()
+        .map(|name| {
+            let addresses = name.parse().into_iter().collect();
+            Seed { name, addresses, is_lost: false }
+        })
+        .collect();
+    tell(shared, &seeds);
     while !shared.is_stopped() {
-        let mut addresses = Vec::new();
-        for seed in seeds {
-            let is_known_to_fail = failed.contains(&seed);
-            match resolve(seed) {
-                Ok(found) => {
-                    addresses.extend(found);
-                    failed.retain(|it| *it != seed);
-                }
-                Err(error) if !is_known_to_fail => {
-                    tracing::warn!(%seed, %error, "a seed of the cluster is not found");
-                    failed.push(seed);
-                }
-                Err(_) => {}
+        for at in 0..seeds.len() {
+            if !shared.is_stopped() && look_up(&mut seeds[at]) {
+                tell(shared, &seeds);
             }
         }
-        let is_alone = {
-            let mut state = shared.state.lock();
-            let mut effects = std::mem::take(&mut state.effects);
-            // What cannot be found now may be again: the addresses of before are kept.
-            if failed.is_empty() || !addresses.is_empty() {
-                let input = Input::Seeds(addresses);
-                state.machine.step(shared.clock.now(), input, &mut effects);
-            }
-            state.effects = effects;
-            shared.members.current().is_empty()
-        };
-        shared.wake();
+        let is_alone = shared.members.current().is_empty();
         shared.wait_stop(if is_alone { INTERVAL_ALONE } else { INTERVAL });
     }
 }
 
-fn resolve(seed: &str) -> std::io::Result<Vec<SocketAddr>> {
-    Ok(seed.to_socket_addrs()?.collect())
+/// Looks a seed up; true if it is elsewhere now.
+fn look_up(seed: &mut Seed) -> bool {
+    if seed.name.parse::<SocketAddr>().is_ok() {
+        return false;
+    }
+    match seed.name.to_socket_addrs() {
+        Ok(found) => {
+            let found: Vec<SocketAddr> = found.collect();
+            seed.is_lost = false;
+            let is_moved = found != seed.addresses;
+            seed.addresses = found;
+            is_moved
+        }
+        Err(error) => {
+            if !seed.is_lost {
+                tracing::warn!(seed = %seed.name, %error, "a seed of the cluster is not found");
+                seed.is_lost = true;
+            }
+            false
+        }
+    }
+}
+
+fn tell(shared: &Shared, seeds: &[Seed]) {
+    let addresses = seeds.iter().flat_map(|seed| seed.addresses.iter().copied()).collect();
+    shared.step(Input::Seeds(addresses));
+    shared.wake();
 }

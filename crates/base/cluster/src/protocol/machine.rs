@@ -170,6 +170,12 @@ pub enum Event {
     },
     /// This host had no cluster and has one now: to be put on disk.
     Adopted(ClusterId),
+    /// Another host that runs claims this one's address, and does not give it up: the operator has to give
+    /// one of the two another one.
+    Contested {
+        /// Which.
+        address: SocketAddr,
+    },
     /// An agent of this host got a message.
     Message {
         /// Which agent.
@@ -210,6 +216,8 @@ pub struct Machine {
     departure: Option<Departure>,
     /// There was a member once.
     has_joined: bool,
+    /// How often another host had this one's address.
+    contests: u32,
 }
 
 /// When what is done from time to time is done next.
@@ -277,6 +285,7 @@ impl Machine {
             fetching: BTreeMap::new(),
             departure: None,
             has_joined: false,
+            contests: 0,
         })
     }
 

@@ -27,11 +27,13 @@ pub struct Tuning {
     /// The shortest time between two attempts of a host without company to find some; the longest is
     /// twice that. 1 s.
     pub announce_alone: Duration,
-    /// How often a seed is asked, also when all seems well: so clusters meet that were started apart.
-    /// 30 s.
+    /// How often seeds that are no members are asked, also when all seems well: so clusters meet that were
+    /// started apart. 30 s.
     pub seed_interval: Duration,
     /// How often everything is compared with one member, chosen at random. 10 s.
     pub sync_interval: Duration,
+    /// How long a connection may take in all, until it is closed whatever it does. 10 s.
+    pub stream_time: Duration,
     /// How long the record of a dead host is kept, hidden, in case it only seemed dead. 10 min.
     pub record_grace: Duration,
     /// How long a dead host is remembered. 24 h.
@@ -59,6 +61,7 @@ impl Default for Tuning {
             announce_alone: Duration::from_secs(1),
             seed_interval: Duration::from_secs(30),
             sync_interval: Duration::from_secs(10),
+            stream_time: Duration::from_secs(10),
             record_grace: Duration::from_secs(600),
             down_memory: day,
             tombstone_memory: day,
@@ -85,6 +88,7 @@ impl Tuning {
             self.announce_alone,
             self.seed_interval,
             self.sync_interval,
+            self.stream_time,
         ];
         if periods.iter().any(|period| *period < Duration::from_millis(1)) {
             return Err("a period is shorter than 1 ms");

@@ -16,6 +16,9 @@ use crate::protocol::shared_map::decode_entry;
 use crate::protocol::swim_codec::Packet;
 use crate::protocol::wire::Reader;
 
+/// How often a host takes its address from another one.
+const CONTESTS_MAX: u32 = 4;
+
 /// How news came.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -37,7 +40,7 @@ impl Machine {
     ) -> Result<(), Refusal> {
         match kind {
             kind::SWIM => return self.on_swim(now, from, sender, body, effects),
-            kind::OUTRANKED => return self.on_outranked(now, body),
+            kind::OUTRANKED => return self.on_outranked(now, body, effects),
             _ => {}
         }
         let sender = *self.known.get(&sender).ok_or(Refusal::Stranger)?;
@@ -95,13 +98,27 @@ impl Machine {
         self.swim.receive(now, &packet, body)
     }
 
-    fn on_outranked(&mut self, now: Instant, body: &[u8]) -> Result<(), Refusal> {
+    fn on_outranked(
+        &mut self,
+        now: Instant,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
         let mut reader = Reader::new(body);
         let generation = reader.u64().map_err(|_| Refusal::Malformed)?;
         let whom = HostId::from_bytes(reader.array().map_err(|_| Refusal::Malformed)?);
         reader.end().map_err(|_| Refusal::Malformed)?;
-        if whom != self.swim.host().id {
+        let host = self.swim.host();
+        if whom != host.id || generation < host.generation {
             return Err(Refusal::Unasked);
+        }
+        // One that is gone is beaten once. One that runs would beat this one in turn, for ever.
+        if self.contests >= CONTESTS_MAX {
+            return Err(Refusal::Outranked);
+        }
+        self.contests += 1;
+        if self.contests == CONTESTS_MAX {
+            effects.events.push(Event::Contested { address: host.address });
         }
         self.swim.outrank(now, generation);
         self.due.announce = now;
@@ -117,24 +134,36 @@ impl Machine {
     ) -> Result<(), Refusal> {
         let items = Item::decode_all(body).map_err(|_| Refusal::Malformed)?;
         for item in items {
-            match item {
-                Item::Record(bytes) => {
-                    self.offer_record(now, bytes, Way::Gossip, effects)?;
-                }
-                Item::Entry(bytes) => self.offer_entry(now, bytes, Way::Gossip, effects)?,
-                Item::Notice { host, version } => {
-                    if version > self.records.version(host) {
-                        self.fetch(now, sender.address, host, version, effects);
-                    }
-                }
-                Item::Entries => {
-                    self.sync_with = Some(sender.id);
-                    let soon = now + self.tuning.gossip_interval;
-                    self.due.sync = self.due.sync.min(soon);
-                }
-            }
+            // What cannot be taken keeps nothing else from being taken.
+            let taken = self.on_item(now, sender, &item, effects);
+            self.count(taken);
         }
         Ok(())
+    }
+
+    fn on_item(
+        &mut self,
+        now: Instant,
+        sender: &Host,
+        item: &Item<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        match item {
+            Item::Record(bytes) => self.offer_record(now, bytes, Way::Gossip, effects),
+            Item::Entry(bytes) => self.offer_entry(now, bytes, Way::Gossip, effects),
+            Item::Notice { host, version } => {
+                if *version > self.records.version(*host) {
+                    self.fetch(now, sender.address, *host, *version, effects);
+                }
+                Ok(())
+            }
+            Item::Entries => {
+                self.sync_with = Some(sender.id);
+                let soon = now + self.tuning.gossip_interval;
+                self.due.sync = self.due.sync.min(soon);
+                Ok(())
+            }
+        }
     }
 
     /// Takes a record that somebody told.

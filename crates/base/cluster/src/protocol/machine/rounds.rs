@@ -1,9 +1,10 @@
 //! What is done from time to time.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use rand::RngExt;
-use rand::seq::{IndexedRandom, IteratorRandom};
+use rand::seq::IteratorRandom;
 use ratatosk_clock::Instant;
 
 use super::{Effects, Event, Machine, SEEDS_MAX, kind};
@@ -40,9 +41,7 @@ impl Machine {
         if self.due.seed <= now {
             self.due.seed =
                 now + self.tuning.seed_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>());
-            if let Some(seed) = self.seeds.choose(&mut self.rng).copied() {
-                self.hello(now, seed, effects);
-            }
+            self.call_seeds(now, effects);
         }
         if self.due.sync <= now {
             self.due.sync =
@@ -97,15 +96,21 @@ impl Machine {
         if !self.tuning.reannounce && self.has_joined {
             return;
         }
-        let seeds: Vec<SocketAddr> = self.seeds.iter().copied().sample(&mut self.rng, CALLS_MAX);
-        for seed in seeds {
-            self.hello(now, seed, effects);
-        }
+        self.call_seeds(now, effects);
         self.swim.go_on(now);
         let remembered = self.swim.remembered().map(|host| host.address);
         let remembered: Vec<SocketAddr> = remembered.sample(&mut self.rng, CALLS_MAX);
         for address in remembered {
             self.swim.announce(now, address);
+        }
+    }
+
+    /// Asks seeds that are no members who is there: clusters that were started apart meet so.
+    fn call_seeds(&mut self, now: Instant, effects: &mut Effects) {
+        let members: BTreeSet<SocketAddr> = self.known.values().map(|host| host.address).collect();
+        let strangers = self.seeds.iter().copied().filter(|seed| !members.contains(seed));
+        for seed in strangers.sample(&mut self.rng, CALLS_MAX) {
+            self.hello(now, seed, effects);
         }
     }
 
