@@ -17,7 +17,7 @@ mod config;
 mod driver;
 mod watch;
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 
 pub use cluster::{Agent, Cluster, INBOX_MAX, Incoming, Space};

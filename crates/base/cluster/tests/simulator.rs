@@ -359,11 +359,14 @@ impl World {
             return;
         }
         let input = input(self);
-        let now = self.now;
+        let (now, members) = (self.now, (self.slots.len() as u64 / 2).max(1));
         let slot = &mut self.slots[index];
         if let Some(machine) = &mut slot.machine {
             machine.step(now, input, &mut slot.effects);
-            machine.check_invariants();
+            // In a large world not after each step: it looks at all members.
+            if self.queued.is_multiple_of(members) {
+                machine.check_invariants();
+            }
         }
         self.settle(index);
     }

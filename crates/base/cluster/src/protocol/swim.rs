@@ -213,7 +213,7 @@ impl Swim {
     ) -> Result<(), Refusal> {
         let header = &packet.header;
         let hosts = packet.updates.iter().map(|update| update.member.id()).chain([&header.src]);
-        self.check_room(hosts)?;
+        self.check_hosts(hosts)?;
         self.remember_left(&packet.updates);
         match &header.message {
             Message::Ack(number) => self.health.answered(&header.src, *number),
@@ -242,7 +242,7 @@ impl Swim {
     /// Takes what another host knows: of members that count as alive there, and of members here that are
     /// dead for it. Of other dead hosts nothing is learned, or hosts would remind each other for ever.
     pub(crate) fn apply(&mut self, now: Instant, mut updates: Vec<Update>) -> Result<(), Refusal> {
-        self.check_room(updates.iter().map(|update| update.member.id()))?;
+        self.check_hosts(updates.iter().map(|update| update.member.id()))?;
         let mine = by_address(self.members().map(Member::id));
         updates.retain(|Update { member, .. }| {
             member.state() != State::Down || concerns(&mine, member.id())
@@ -369,7 +369,20 @@ impl Swim {
         }
     }
 
-    fn check_room<'a>(&self, hosts: impl Iterator<Item = &'a Host> + Clone) -> Result<(), Refusal> {
+    /// Whether these hosts can be taken: a process has one address all its life, and there is room.
+    fn check_hosts<'a>(
+        &self,
+        hosts: impl Iterator<Item = &'a Host> + Clone,
+    ) -> Result<(), Refusal> {
+        let me = self.host();
+        let mut addresses = BTreeMap::from([(me.id, me.address)]);
+        let known = self.remembered().copied();
+        for host in known.chain(hosts.clone().copied()) {
+            let address = *addresses.entry(host.id).or_insert(host.address);
+            if address != host.address {
+                return Err(Refusal::Malformed);
+            }
+        }
         let known = self.foca.iter_membership_state().len();
         if known + hosts.clone().count() <= HOSTS_MAX {
             return Ok(());

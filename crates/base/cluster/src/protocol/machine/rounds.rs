@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use rand::RngExt;
-use rand::seq::IteratorRandom;
+use rand::seq::{IndexedRandom, IteratorRandom};
 use ratatosk_clock::Instant;
 
 use super::{Effects, Event, Machine, SEEDS_MAX, kind};
@@ -44,9 +44,7 @@ impl Machine {
             self.call_seeds(now, effects);
         }
         if self.due.sync <= now {
-            self.due.sync =
-                now + self.tuning.sync_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>());
-            self.compare(effects);
+            self.compare(now, effects);
         }
         if self.due.tidy <= now {
             self.due.tidy = now + self.tuning.probe_interval * 5;
@@ -114,17 +112,25 @@ impl Machine {
         }
     }
 
-    /// Compares everything with a member.
-    fn compare(&mut self, effects: &mut Effects) {
-        let chosen = self.sync_with.take().and_then(|id| self.known.get(&id));
-        let chosen = chosen.copied().or_else(|| self.random_member());
+    /// Compares everything with a member: from time to time, and often while there are members that have
+    /// told nothing of themselves yet. With these, then, or with somebody who may have heard of many.
+    fn compare(&mut self, now: Instant, effects: &mut Effects) {
+        let members = self.known.values().copied();
+        let silent = members.filter(|host| self.records.version(host.id) == 0);
+        let silent: Vec<Host> = silent.collect();
+        let chosen = self.sync_with.take().and_then(|id| self.known.get(&id)).copied();
+        let is_asking = self.rng.random();
+        let chosen = chosen
+            .or_else(|| silent.choose(&mut self.rng).copied().filter(|_| is_asking))
+            .or_else(|| self.known.values().copied().choose(&mut self.rng));
+        let wait = match silent.is_empty() {
+            true => self.tuning.sync_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>()),
+            false => self.tuning.announce_alone.mul_f64(1.0 + self.rng.random::<f64>()),
+        };
+        self.due.sync = now + wait;
         if let Some(host) = chosen {
             self.sync(host.address, effects);
         }
-    }
-
-    fn random_member(&mut self) -> Option<Host> {
-        self.known.values().copied().choose(&mut self.rng)
     }
 
     /// Says farewell again, or that it was said.
