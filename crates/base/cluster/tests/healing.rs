@@ -25,7 +25,7 @@ pub(crate) fn heal(seed: u64, count: usize, tune: impl Fn(&mut World)) -> Option
 #[test]
 fn both_sides_of_a_partition_find_each_other_again() {
     for count in [2, 3, 4, 5, 8] {
-        let mut times: Vec<Duration> = (0..40)
+        let mut times: Vec<Duration> = (0..30)
             .map(|seed| heal(seed, count, |_| {}).unwrap_or_else(|| panic!("{count}, seed {seed}")))
             .collect();
         times.sort();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ratatosk_clock::SystemClock;
 use ratatosk_cluster::{
-    AgentName, Audience, Carriage, Cluster, ClusterId, Config, Event, FRAME_MAX, KeyRing, MapKey,
-    Refusal, StartError, Tuning,
+    AgentName, Audience, Carriage, Cluster, ClusterId, Config, Event, KeyRing, MapKey, Refusal,
+    StartError, Tuning,
 };
 
 const LONG: Duration = Duration::from_secs(30);
@@ -266,7 +266,6 @@ fn strangers_at_the_port_are_turned_away() {
     sees(&two, 1);
     assert!(one.counters().refused(Refusal::Magic) >= 4);
     assert!(one.counters().refused(Refusal::Oversized) >= 2);
-    assert!(FRAME_MAX > 60_000);
 }
 
 /// What makes no sense is said before a socket opens, or when it does not.

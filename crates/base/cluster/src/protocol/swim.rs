@@ -374,6 +374,12 @@ impl Swim {
         &self,
         hosts: impl Iterator<Item = &'a Host> + Clone,
     ) -> Result<(), Refusal> {
+        let is_known = |host: &Host| {
+            self.remembered().any(|it| it.id == host.id && it.address == host.address)
+        };
+        if hosts.clone().all(is_known) {
+            return Ok(());
+        }
         let me = self.host();
         let mut addresses = BTreeMap::from([(me.id, me.address)]);
         let known = self.remembered().copied();
