@@ -7,6 +7,8 @@ pub mod machine;
 pub(crate) mod contact;
 pub(crate) mod envelope;
 pub(crate) mod frame;
+#[cfg(test)]
+mod golden_test;
 pub(crate) mod health;
 pub(crate) mod hlc;
 pub(crate) mod identity;

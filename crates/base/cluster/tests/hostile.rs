@@ -81,7 +81,7 @@ fn who_has_not_the_key_never_joins() {
 fn clusters_never_merge_and_newcomers_adopt() {
     for keys in [None, Some("one")] {
         let mut world = besieged(3, keys);
-        world.slots[3].setup.cluster = ClusterId::from_bytes([2; 16]);
+        world.slots[3].setup.cluster = ClusterId::from_number(2);
         world.start(3);
         world.run(60 * SECOND);
         assert!(world.machine(3).members().is_empty());
@@ -91,7 +91,7 @@ fn clusters_never_merge_and_newcomers_adopt() {
         world.start(3);
         let time = world.run_while(10 * SECOND, |world| !world.agrees());
         assert!(time.is_some(), "{:?}", world.disagreement());
-        let cluster = ClusterId::from_bytes([1; 16]);
+        let cluster = ClusterId::from_number(1);
         assert_eq!(world.machine(3).cluster(), cluster);
         let adopted = world.slots[3].events.iter();
         let adopted = adopted.filter(|(_, event)| matches!(event, Event::Adopted(_)));
@@ -105,7 +105,7 @@ fn hosts_without_a_cluster_take_the_one_that_is_made() {
     let mut world = World::new(4, 5);
     world.slots.iter_mut().for_each(|slot| slot.setup.cluster = None);
     world.form();
-    let cluster = ClusterId::from_bytes([9; 16]).expect("not zero");
+    let cluster = ClusterId::from_number(9).expect("not zero");
     let made = world.order(2, |machine, _, _| machine.set_cluster(cluster));
     assert_eq!(made, Some(Ok(())));
     let time = world.run_while(40 * SECOND, |world| {
@@ -113,7 +113,7 @@ fn hosts_without_a_cluster_take_the_one_that_is_made() {
     });
     assert!(time.is_some());
     agree_still(&mut world);
-    let other = ClusterId::from_bytes([8; 16]).expect("not zero");
+    let other = ClusterId::from_number(8).expect("not zero");
     let refused = world.order(1, |machine, _, _| machine.set_cluster(other));
     assert_eq!(refused, Some(Err(cluster)));
 }

@@ -127,7 +127,7 @@ impl World {
     pub(crate) fn new(seed: u64, count: usize) -> World {
         let setup = SlotSetup {
             environment: "test".into(),
-            cluster: ClusterId::from_bytes([1; 16]),
+            cluster: ClusterId::from_number(1),
             keys: None,
             sources: Sources::Exact,
             seeds: (0..count.min(2)).map(address).collect(),

@@ -13,7 +13,7 @@ use super::wire::Reader;
 /// The most that a datagram takes. Fits what Ethernet carries, with room for tunnels.
 pub const PACKET_MAX: usize = 1400;
 /// Bytes before the body.
-pub(crate) const HEADER: usize = 56;
+pub(crate) const HEADER: usize = 48;
 const TAG: usize = 16;
 /// The most that a body takes, its kind included.
 pub(crate) const BODY_MAX: usize = PACKET_MAX - HEADER - TAG;
@@ -54,7 +54,7 @@ impl Header {
         out.push(if self.key.is_some() { SEALED } else { 0 });
         out.extend_from_slice(&self.key.unwrap_or_default());
         out.extend_from_slice(&self.environment);
-        out.extend_from_slice(&self.cluster.map_or([0; 16], |cluster| *cluster.as_bytes()));
+        out.extend_from_slice(&self.cluster.map_or(0, ClusterId::number).to_be_bytes());
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(&self.counter.to_be_bytes());
     }
@@ -77,7 +77,7 @@ impl Header {
             _ => return Err(Refusal::Malformed),
         };
         let environment = reader.array().map_err(malformed)?;
-        let cluster = ClusterId::from_bytes(reader.array().map_err(malformed)?);
+        let cluster = ClusterId::from_number(reader.u64().map_err(malformed)?);
         let host = HostId::from_bytes(reader.array().map_err(malformed)?);
         let counter = reader.u64().map_err(malformed)?;
         Ok(Header { key, environment, cluster, host, counter })
@@ -161,7 +161,7 @@ mod tests {
     fn a_sealed_datagram_opens_and_no_bit_of_it_can_be_changed() {
         let (ring, tag, host) = (ring(), environment_tag("prod"), HostId::from_bytes([3; 16]));
         let mut sealer = Sealer::new(tag, host, Some(&ring));
-        let cluster = ClusterId::from_bytes([5; 16]);
+        let cluster = ClusterId::from_number(5);
         let datagram = sealer.seal(cluster, b"body");
         let header = Header::decode(&datagram).expect("a header");
         assert_eq!((header.cluster, header.host, header.counter), (cluster, host, 1));

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use super::wire::{Malformed, Reader, is_reachable, put_address};
@@ -17,9 +18,9 @@ use super::wire::{Malformed, Reader, is_reachable, put_address};
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId([u8; 16]);
 
-/// Names a cluster for ever. Random, never zero.
+/// Names a cluster for ever. Random.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId([u8; 16]);
+pub struct ClusterId(NonZeroU64);
 
 /// A host as SWIM knows it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,14 +49,17 @@ impl HostId {
 }
 
 impl ClusterId {
-    /// An id of 16 random bytes; `None` if all are zero, which stands for *no cluster yet*.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
-        if u128::from_be_bytes(bytes) == 0 { None } else { Some(ClusterId(bytes)) }
+    /// The id of a random number; `None` for zero, which stands for *no cluster yet*.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(ClusterId(number)),
+            None => None,
+        }
     }
 
-    /// Its bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
+    /// Its number.
+    pub const fn number(self) -> u64 {
+        self.0.get()
     }
 }
 
@@ -101,21 +105,6 @@ fn write_hex(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
 }
 
-/// The bytes of an even number of hexadecimal digits.
-pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).ok()?;
-    }
-    Some(bytes)
-}
-
 impl fmt::Display for HostId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, out)
@@ -130,26 +119,28 @@ impl fmt::Debug for HostId {
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, out)
+        write!(out, "{:016x}", self.0)
     }
 }
 
 impl fmt::Debug for ClusterId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0[..4], out)
+        fmt::Display::fmt(self, out)
     }
 }
 
-/// The text is not 32 hexadecimal digits, or all of them are zero.
+/// The text is not 16 hexadecimal digits, or all of them are zero.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a cluster id is 32 hexadecimal digits, not all zero")]
+#[error("a cluster id is 16 hexadecimal digits, not all zero")]
 pub struct NotAClusterId;
 
 impl FromStr for ClusterId {
     type Err = NotAClusterId;
 
     fn from_str(text: &str) -> Result<Self, NotAClusterId> {
-        from_hex(text).and_then(ClusterId::from_bytes).ok_or(NotAClusterId)
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        number.and_then(ClusterId::from_number).ok_or(NotAClusterId)
     }
 }
 
@@ -189,10 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_a_cluster_is_32_digits_and_not_zero() {
-        let text = "00112233445566778899aabbccddeeff";
+    fn an_id_of_a_cluster_is_16_digits_and_not_zero() {
+        let text = "00112233445566ff";
         assert_eq!(text.parse::<ClusterId>().map(|id| id.to_string()).as_deref(), Ok(text));
-        for wrong in ["", "0", &"0".repeat(32), &"g".repeat(32), &"1".repeat(33)] {
+        for wrong in
+            ["", "0", &"0".repeat(16), &"g".repeat(16), &"1".repeat(17), "+112233445566778"]
+        {
             assert_eq!(wrong.parse::<ClusterId>(), Err(NotAClusterId), "{wrong}");
         }
     }

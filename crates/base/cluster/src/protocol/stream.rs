@@ -1,8 +1,8 @@
 //! What is around the frames of a connection: who may speak, and the seal.
 //!
-//! Each end opens with 48 bytes, the answerer after it has seen those of the asker: environment, cluster
+//! Each end opens with 40 bytes, the answerer after it has seen those of the asker: environment, cluster
 //! and a nonce, in the clear. With a key, both directions have keys of their own that are derived from
-//! all of these 96 bytes, and count their frames: nothing can be replayed, left out, turned round or
+//! all of these 80 bytes, and count their frames: nothing can be replayed, left out, turned round or
 //! taken from another connection. Bytes are in `docs/formats/gossip.md`.
 //!
 //! Bytes go in by [`Stream::receive`] and come out by [`Stream::output`]; nobody waits in here.
@@ -18,7 +18,7 @@ use super::refusal::Refusal;
 use super::wire::Reader;
 
 /// Bytes that each end opens with.
-pub(crate) const OPENING: usize = 48;
+pub(crate) const OPENING: usize = 40;
 const TAG: usize = 16;
 const MAGIC: [u8; 2] = *b"Rs";
 const VERSION: u8 = 1;
@@ -144,7 +144,7 @@ impl Stream {
         opening.extend_from_slice(&key.unwrap_or_default());
         opening.extend_from_slice(&self.credentials.environment);
         let cluster = self.credentials.cluster;
-        opening.extend_from_slice(&cluster.map_or([0; 16], |cluster| *cluster.as_bytes()));
+        opening.extend_from_slice(&cluster.map_or(0, ClusterId::number).to_be_bytes());
         opening.extend_from_slice(&self.nonce);
         self.output.extend_from_slice(&opening);
         self.opening = opening.try_into().ok();
@@ -218,7 +218,7 @@ impl Opening {
             _ => return Err(Refusal::Malformed),
         };
         let environment = reader.array().map_err(malformed)?;
-        let cluster = ClusterId::from_bytes(reader.array().map_err(malformed)?);
+        let cluster = ClusterId::from_number(reader.u64().map_err(malformed)?);
         Ok(Opening { key, environment, cluster })
     }
 }
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(refusal(&plain, &one), Refusal::Sealed);
         assert_eq!(refusal(&one, &plain), Refusal::Unsealed);
         assert_eq!(refusal(&one, &credentials("a", TWO)), Refusal::UnknownKey);
-        let of = |byte| Credentials { cluster: ClusterId::from_bytes([byte; 16]), ..plain.clone() };
+        let of = |byte| Credentials { cluster: ClusterId::from_number(byte), ..plain.clone() };
         assert_eq!(refusal(&of(1), &of(2)), Refusal::Cluster);
         let mut stream = Stream::new(Side::Answerer, plain, [1; 16]);
         stream.receive(b"GET / HTTP/1.1\r\n");
