@@ -190,7 +190,9 @@ impl Driver {
             };
             if self.count(Side::Answerer) >= CONNECTIONS_MAX {
                 self.shared.counters.add(Count::StreamsRefused, 1);
-                continue;
+                if !self.make_room() {
+                    continue;
+                }
             }
             let interest = Interest::READABLE | Interest::WRITABLE;
             if let Some(token) = self.add(socket, Side::Answerer, interest) {
@@ -201,6 +203,15 @@ impl Driver {
 
     fn count(&self, side: Side) -> usize {
         self.connections.values().filter(|connection| connection.side == side).count()
+    }
+
+    /// Closes the oldest connection that others opened and that has proved nothing yet: a crowd of
+    /// strangers does not keep hosts out.
+    fn make_room(&mut self) -> bool {
+        let mut all = self.connections.iter();
+        let oldest = all.find(|(_, it)| it.side == Side::Answerer && !it.is_proven);
+        let oldest = oldest.map(|(token, _)| *token);
+        oldest.inspect(|token| self.close(*token)).is_some()
     }
 
     fn add(&mut self, mut socket: TcpStream, side: Side, interest: Interest) -> Option<Token> {

@@ -66,7 +66,7 @@ impl<T> Watch<T> {
     }
 
     /// Calls back with each state that is newer than the one of now, on the thread of the cluster: it
-    /// must not wait for anything.
+    /// must not wait for anything, nor ask to be called back itself.
     pub fn on_change(&self, callback: impl Fn(&Arc<T>) + Send + 'static) {
         self.slot.callbacks.lock().push(Box::new(callback));
     }

@@ -86,6 +86,42 @@ fn a_name_that_is_not_found_does_no_harm() {
     sees(&two, 1);
 }
 
+/// Hosts are found over IPv6 as over IPv4, where the machine has it.
+#[test]
+fn hosts_form_a_cluster_over_ipv6() {
+    let mut first = config(&[]);
+    first.bind = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0));
+    let one = match Cluster::start(first.clone()) {
+        Err(StartError::Bind { .. }) => return,
+        started => started.expect("starts"),
+    };
+    first.seeds = seed(&one);
+    let two = start(first);
+    sees(&one, 1);
+    sees(&two, 1);
+}
+
+/// Hosts may be reached elsewhere than they listen, if there is a key to prove who they are.
+#[test]
+fn hosts_may_be_reached_elsewhere_than_they_listen() {
+    let behind = |last: u8, keys: Option<KeyRing>, seeds: &[String]| {
+        let mut config = config(seeds);
+        config.bind = SocketAddr::from(([0, 0, 0, 0], 0));
+        config.advertise = Some(SocketAddr::from(([127, 0, 0, last], 0)));
+        config.keys = keys;
+        start(config)
+    };
+    let one = behind(2, keys(1), &[]);
+    let two = behind(3, keys(1), &seed(&one));
+    sees(&one, 1);
+    sees(&two, 1);
+    assert_eq!(one.members().current()[0].host.address, two.address());
+    let plain = behind(2, None, &[]);
+    let _liar = behind(3, None, &seed(&plain));
+    refused(&plain, Refusal::Source);
+    assert!(plain.members().current().is_empty());
+}
+
 /// CLU-003: hosts of another environment never join.
 #[test]
 fn hosts_of_another_environment_never_join() {
@@ -256,14 +292,14 @@ fn strangers_at_the_port_are_turned_away() {
         assert!(clock.now().as_millis() < 30_000, "the crowd was let in");
         std::thread::yield_now();
     }
-    // The half open ones are closed when their time is over, and others can come.
+    // Those that prove nothing make room, and are closed when their time is over.
+    let two = start(config(&seed(&one)));
+    sees(&one, 1);
+    sees(&two, 1);
     for mut stream in crowd {
         stream.set_read_timeout(Some(LONG)).expect("is set");
         assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
     }
-    let two = start(config(&seed(&one)));
-    sees(&one, 1);
-    sees(&two, 1);
     assert!(one.counters().refused(Refusal::Magic) >= 4);
     assert!(one.counters().refused(Refusal::Oversized) >= 2);
 }

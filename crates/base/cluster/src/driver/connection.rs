@@ -20,6 +20,8 @@ pub(super) struct Connection {
     pub(super) side: Side,
     /// It is closed then, whatever it does.
     pub(super) deadline: Instant,
+    /// It sent a frame, which it can only do with the key, if there is one.
+    pub(super) is_proven: bool,
     stream: Stream,
     /// No more frames are expected: what is left is to be sent.
     is_done: bool,
@@ -38,7 +40,7 @@ pub(super) enum Verdict {
 
 impl Connection {
     pub(super) fn new(socket: TcpStream, side: Side, deadline: Instant, stream: Stream) -> Self {
-        Connection { socket, side, deadline, stream, is_done: false }
+        Connection { socket, side, deadline, is_proven: false, stream, is_done: false }
     }
 
     /// Sends a frame as soon as the other end lets it.
@@ -67,10 +69,13 @@ impl Connection {
                 match self.stream.next_frame() {
                     Ok(None) => break,
                     Ok(Some(_)) if self.is_done => return Verdict::Failed(None),
-                    Ok(Some(frame)) => match take(&frame) {
-                        Some(reply) => self.stream.send(reply),
-                        None => self.is_done = true,
-                    },
+                    Ok(Some(frame)) => {
+                        self.is_proven = true;
+                        match take(&frame) {
+                            Some(reply) => self.stream.send(reply),
+                            None => self.is_done = true,
+                        }
+                    }
                     Err(refusal) => return Verdict::Failed(Some(refusal)),
                 }
             }

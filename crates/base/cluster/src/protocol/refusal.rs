@@ -118,7 +118,7 @@ pub enum Count {
     StreamsOpened,
     /// Of these, those that came to no end.
     StreamsFailed,
-    /// Connections that were turned away, as there were too many.
+    /// Times that there were too many connections: one was turned away, or made room.
     StreamsRefused,
     /// Times that this process did not run when it should have.
     Stalls,

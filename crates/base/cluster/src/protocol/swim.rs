@@ -75,9 +75,9 @@ impl foca::Runtime<Host> for Outbox {
             Notification::MemberUp(_) | Notification::MemberDown(_) => self.is_changed = true,
             Notification::Rename(..) => self.is_changed = true,
             Notification::Active => {}
-            Notification::Idle | Notification::Defunct => self.is_cut_off = true,
+            Notification::Idle | Notification::Defunct => self.cut_off(),
             Notification::Rejoin(_) => {
-                self.is_cut_off = true;
+                self.cut_off();
                 self.is_renewed = true;
             }
         }
@@ -89,6 +89,14 @@ impl foca::Runtime<Host> for Outbox {
 
     fn submit_after(&mut self, event: Timer<Host>, after: Duration) {
         self.timers.push((event, after));
+    }
+}
+
+impl Outbox {
+    /// The library begins anew, and ignores all timers of before.
+    fn cut_off(&mut self) {
+        self.is_cut_off = true;
+        self.timers.clear();
     }
 }
 
@@ -308,7 +316,7 @@ impl Swim {
         if (host.generation..GENERATION_MAX).contains(&generation) {
             let renewed = Host { generation: generation + 1, ..host };
             let _ = self.foca.change_identity(renewed, &mut self.outbox);
-            self.outbox.is_cut_off = true;
+            self.outbox.cut_off();
             self.outbox.is_renewed = true;
             self.settle(now);
         }
@@ -434,6 +442,7 @@ impl Swim {
         }
         if std::mem::take(&mut self.outbox.is_cut_off) {
             self.heard_at = None;
+            self.timers.clear();
             self.health.abandon();
         }
         let mut sends = std::mem::take(&mut self.outbox.sends);
