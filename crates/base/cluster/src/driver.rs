@@ -31,6 +31,8 @@ use connection::{Connection, Verdict};
 /// Connections that others opened, and those that this host opened.
 pub const CONNECTIONS_MAX: usize = 64;
 const DATAGRAMS_A_TURN: usize = 256;
+/// Errors of the socket that are passed over in a turn.
+const ERRORS_MAX: usize = 16;
 /// What may wait in the system until it is read.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 /// How often members are shown, if nothing else happens.
@@ -154,18 +156,21 @@ impl Driver {
         }
         // One byte more than there may be, to see that there is more.
         let mut buffer = [0; PACKET_MAX + 1];
+        let mut errors = 0;
         for _ in 0..DATAGRAMS_A_TURN {
             match self.sockets.udp.recv_from(&mut buffer) {
                 Ok((length, from)) => {
                     let bytes = &buffer[..length];
                     self.shared.step(Input::Datagram { from, bytes });
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // What an earlier datagram met is told here, and says nothing of this socket.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock && errors < ERRORS_MAX => {
+                    errors += 1;
+                }
+                Err(_) => {
                     self.is_udp_ready = false;
                     return;
                 }
-                // What an earlier datagram met is told here; it says nothing of this socket.
-                Err(_) => {}
             }
         }
     }

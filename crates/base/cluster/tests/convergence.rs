@@ -47,7 +47,7 @@ fn encrypted_clusters_agree_after_any_trouble() {
 /// CLU-009: in larger clusters, too.
 #[test]
 fn large_clusters_agree_after_any_trouble() {
-    all_agree(0..3, 30, |_| {});
+    all_agree(0..2, 30, |_| {});
     all_agree(0..1, 100, |_| {});
 }
 

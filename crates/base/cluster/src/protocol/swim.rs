@@ -230,10 +230,10 @@ impl Swim {
             }
             _ => {}
         }
-        let is_for_me = header.dst == self.host();
         let taken = self.foca.handle_data(bytes, &mut self.outbox);
         self.settle(now);
-        if is_for_me && self.members().any(|member| *member.id() == header.src) {
+        // Not if it was told to take another generation.
+        if header.dst == self.host() && self.members().any(|member| *member.id() == header.src) {
             self.heard_at = Some(now);
         }
         taken.map_err(|error| match error {

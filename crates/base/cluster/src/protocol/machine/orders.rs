@@ -11,7 +11,7 @@ use crate::protocol::frame::Frame;
 use crate::protocol::identity::{ClusterId, HostId};
 use crate::protocol::message::{Audience, Carriage, MESSAGE_MAX, Message};
 use crate::protocol::record::{AgentAddress, AgentName, RecordError, Standing};
-use crate::protocol::rumours::Topic;
+use crate::protocol::rumours::{Rumours, Topic};
 use crate::protocol::shared_map::{MapError, MapKey};
 
 /// A message was not sent, or not to this receiver.
@@ -153,6 +153,9 @@ impl Machine {
     }
 
     /// Says in which cluster this host is, if it did not know. Whoever makes a cluster calls this.
+    ///
+    /// # Errors
+    /// The cluster that it is in, if that is another one.
     pub fn set_cluster(&mut self, cluster: ClusterId) -> Result<(), ClusterId> {
         match self.cluster {
             Some(other) if other != cluster => Err(other),
@@ -180,7 +183,7 @@ impl Machine {
             again_at: now + self.tuning.gossip_interval,
             times: 0,
         });
-        self.rumours = crate::protocol::rumours::Rumours::default();
+        self.rumours = Rumours::default();
         self.due.gossip = None;
         self.say_farewell(effects);
         self.swim.leave(now);

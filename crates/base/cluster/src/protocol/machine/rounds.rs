@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rand::RngExt;
 use rand::seq::{IndexedRandom, IteratorRandom};
@@ -11,7 +12,7 @@ use super::{Effects, Event, Machine, SEEDS_MAX, kind};
 use crate::protocol::envelope::BODY_MAX;
 use crate::protocol::identity::{Host, HostId};
 use crate::protocol::records::Records;
-use crate::protocol::rumours::{ITEM_MAX, Item, Topic};
+use crate::protocol::rumours::{ITEM_MAX, Item, Rumours, Topic};
 use crate::protocol::shared_map::{SharedMap, encode_entry};
 use crate::protocol::wire::{canonical, is_reachable};
 
@@ -32,15 +33,13 @@ impl Machine {
             self.gossip(now, effects);
         }
         if self.due.announce <= now {
-            let wait = self.tuning.announce_alone.mul_f64(1.0 + self.rng.random::<f64>());
-            self.due.announce = now + wait;
+            self.due.announce = now + self.once_or_twice(self.tuning.announce_alone);
             if self.swim.is_alone(now) {
                 self.call_everybody(now, effects);
             }
         }
         if self.due.seed <= now {
-            self.due.seed =
-                now + self.tuning.seed_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>());
+            self.due.seed = now + self.about(self.tuning.seed_interval);
             self.call_seeds(now, effects);
         }
         if self.due.sync <= now {
@@ -53,6 +52,16 @@ impl Machine {
             let wall = self.wall(now);
             self.map.expire(wall, self.tuning.tombstone_memory);
         }
+    }
+
+    /// A time, and up to a fifth more or less: so that hosts do not do the same at the same time.
+    fn about(&mut self, time: Duration) -> Duration {
+        time.mul_f64(self.rng.random_range(0.8..1.2))
+    }
+
+    /// A time, and up to as much again.
+    fn once_or_twice(&mut self, time: Duration) -> Duration {
+        time.mul_f64(self.rng.random_range(1.0..2.0))
     }
 
     pub(super) fn on_seeds(&mut self, now: Instant, addresses: Vec<SocketAddr>) {
@@ -75,6 +84,10 @@ impl Machine {
             .values()
             .map(|host| host.address)
             .sample(&mut self.rng, self.tuning.gossip_fanout);
+        if targets.is_empty() {
+            // Who comes will compare.
+            self.rumours = Rumours::default();
+        }
         for target in targets {
             let mut body = Vec::new();
             let (records, map) = (&self.records, &self.map);
@@ -124,8 +137,8 @@ impl Machine {
             .or_else(|| silent.choose(&mut self.rng).copied().filter(|_| is_asking))
             .or_else(|| self.known.values().copied().choose(&mut self.rng));
         let wait = match silent.is_empty() {
-            true => self.tuning.sync_interval.mul_f64(0.8 + 0.4 * self.rng.random::<f64>()),
-            false => self.tuning.announce_alone.mul_f64(1.0 + self.rng.random::<f64>()),
+            true => self.about(self.tuning.sync_interval),
+            false => self.once_or_twice(self.tuning.announce_alone),
         };
         self.due.sync = now + wait;
         if let Some(host) = chosen {
