@@ -48,6 +48,24 @@ pub struct Incoming {
 }
 
 /// A running host. Dropped, it stops without a word, as a crash would.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use ratatosk_clock::SystemClock;
+/// # use ratatosk_cluster::{AgentName, Audience, Carriage, Cluster, Config};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut config = Config::new(SystemClock::new(), "prod", "10.0.0.1:7883".parse()?);
+/// config.seeds = vec!["cluster.example:7883".into()];
+/// let cluster = Cluster::start(config)?;
+/// let agent = cluster.register(AgentName::new("store", "1")?, "about it".into())?;
+/// let stores = cluster.agents("store");
+/// stores.wait_until(Duration::from_secs(10), |stores| stores.len() == 3);
+/// agent.send(&Audience::Service("store".into()), &"hello".into(), Carriage::Datagram)?;
+/// drop(agent);
+/// cluster.leave(Duration::from_secs(5));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Cluster {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,

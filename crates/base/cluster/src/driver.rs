@@ -5,6 +5,7 @@
 //!
 //! Bounds: [`CONNECTIONS_MAX`] connections each way, each with a deadline; 256 datagrams a turn.
 
+mod complaint;
 mod connection;
 pub(crate) mod seeds;
 
@@ -26,6 +27,7 @@ use crate::protocol::machine::{Effects, Event, Input, Side};
 use crate::protocol::refusal::{Count, Refusal};
 use crate::protocol::stream::{Credentials, Stream};
 use crate::protocol::wire::{canonical, is_reachable};
+use complaint::Complaints;
 use connection::{Connection, Verdict};
 
 /// Connections that others opened, and those that this host opened.
@@ -64,6 +66,7 @@ pub(crate) struct Driver {
     is_udp_ready: bool,
     /// When members were last shown.
     members_at: Instant,
+    complaints: Complaints,
 }
 
 impl Sockets {
@@ -108,6 +111,7 @@ impl Driver {
             connections: BTreeMap::new(),
             next_token: FIRST,
             is_udp_ready: true,
+            complaints: Complaints::default(),
         }
     }
 
@@ -326,6 +330,7 @@ impl Driver {
             return;
         }
         self.members_at = now;
+        self.complaints.tell(now, &self.shared.counters);
         let mut landscapes = Vec::new();
         let mut spaces = Vec::new();
         let members = {

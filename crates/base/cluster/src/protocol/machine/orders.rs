@@ -166,7 +166,7 @@ impl Machine {
         }
     }
 
-    /// Tells all members that this host goes, so that nobody takes it for dead. [`Event::Departed`]
+    /// Tells all members that this host goes, so that nobody takes it for dead. [`Departed`](super::Event::Departed)
     /// follows. CLU-007
     pub fn leave(&mut self, now: Instant, effects: &mut Effects) {
         if self.departure.is_some() {
