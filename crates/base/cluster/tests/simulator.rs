@@ -14,7 +14,8 @@ use rand::{RngExt, SeedableRng};
 use ratatosk_clock::{Epoch, Instant, Timestamp};
 use ratatosk_cluster::protocol::machine::{Effects, Input, Machine, Setup, Side};
 use ratatosk_cluster::{
-    ClusterId, Count, Counters, Event, Host, HostId, KeyRing, Labels, Refusal, Sources, Tuning,
+    ClusterId, Count, Counters, Event, FRAME_MAX, Host, HostId, KeyRing, Labels, PACKET_MAX,
+    Refusal, Sources, Tuning,
 };
 
 /// When the world begins, by the wall clock.
@@ -408,6 +409,7 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: SocketAddr, bytes: &[u8]) {
+        assert!(bytes.len() <= PACKET_MAX, "a datagram of {} bytes", bytes.len());
         self.datagrams += 1;
         for byte in bytes {
             self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -427,6 +429,7 @@ impl World {
     }
 
     fn send_frame(&mut self, from: End, to: End, side: Side, bytes: Vec<u8>) {
+        assert!(bytes.len() <= FRAME_MAX, "a frame of {} bytes", bytes.len());
         let pair = (from.slot, to.slot);
         let is_cut = self.cut.contains(&pair) || self.cut.contains(&(pair.1, pair.0));
         if is_cut {

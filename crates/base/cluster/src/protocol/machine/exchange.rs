@@ -13,9 +13,13 @@ use super::inbound::Way;
 use super::{Effects, Machine, Side};
 use crate::protocol::frame::{Delta, FRAME_MAX, Frame};
 use crate::protocol::identity::{Host, HostId};
-use crate::protocol::message::Message;
+use crate::protocol::message::{MESSAGE_MAX, Message};
+use crate::protocol::record::{NAME_MAX, RECORD_MAX};
 use crate::protocol::refusal::{Count, Refusal};
-use crate::protocol::shared_map::{BUCKETS, MapKey, Written, bucket, encode_entry};
+use crate::protocol::shared_map::{
+    BUCKETS, ENTRIES_MAX, KEY_MAX, MapKey, VALUE_MAX, Written, bucket, encode_entry,
+};
+use crate::protocol::swim::HOSTS_MAX;
 use crate::protocol::swim_codec::Update;
 use crate::protocol::wire::Reader;
 
@@ -23,8 +27,18 @@ use crate::protocol::wire::Reader;
 pub(super) const FETCHES_MAX: usize = 16;
 /// How long a record counts as asked for.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// What lists leave for what is around them.
-const MARGIN: usize = 1024;
+/// What records, keys and entries leave for the rest of a frame.
+const MARGIN: usize = 128 * 1024;
+
+// Members of both sides (46 bytes at most), ids of wanted records, and some numbers.
+const _: () = assert!((2 * HOSTS_MAX + 1) * 46 + (HOSTS_MAX + 1) * 16 + 1024 <= MARGIN);
+// One of each fits, or a comparison would never come to its end.
+const _: () = assert!(RECORD_MAX + VALUE_MAX + KEY_MAX + MESSAGE_MAX + 1024 <= FRAME_MAX - MARGIN);
+// And a whole bucket, if keys are spread at all: a quarter of all keys at their longest.
+const _: () = assert!(ENTRIES_MAX / 4 * KEY_ROOM <= FRAME_MAX - MARGIN);
+
+/// What a key takes at most, with its space and who wrote it.
+const KEY_ROOM: usize = 1 + NAME_MAX + 2 + KEY_MAX + 8 + 16;
 
 /// Bytes that a frame has left.
 struct Room {
@@ -161,12 +175,13 @@ impl Machine {
         }
         for (index, (here, there)) in self.map.digest().iter().zip(buckets).enumerate() {
             let of_bucket = by_bucket.remove(&index).unwrap_or_default();
-            let size = of_bucket.iter().map(|(key, _)| key.key().len() + 128).sum();
+            let size = of_bucket.len() * KEY_ROOM;
             if here != there && room.take(size) {
                 told |= 1 << index;
                 keys.extend(of_bucket);
             }
         }
+        self.sync_again(now, &room);
         Delta { members: self.member_list(), records, wanted, buckets: told, keys }
     }
 
@@ -184,8 +199,8 @@ impl Machine {
         let is_newer = |(key, written): &(&MapKey, &Written)| {
             self.map.entry(key).is_none_or(|entry| entry.written < **written)
         };
-        let wanted: Vec<MapKey> =
-            theirs.iter().filter(is_newer).map(|(key, _)| key.clone()).collect();
+        let wanted = theirs.iter().filter(is_newer).map(|(key, _)| key);
+        let wanted: Vec<MapKey> = wanted.filter(|_| room.take(KEY_ROOM)).cloned().collect();
         let mine: Vec<MapKey> = self
             .map
             .entries()
@@ -193,9 +208,6 @@ impl Machine {
             .filter(|(key, entry)| theirs.get(key).is_none_or(|it| *it < entry.written))
             .map(|(key, _)| key.clone())
             .collect();
-        wanted.iter().for_each(|key| {
-            room.take(key.key().len() + 128);
-        });
         let entries = self.pick_entries(now, mine.iter(), &mut room);
         let is_empty = records.is_empty() && entries.is_empty() && wanted.is_empty();
         Ok((!is_empty).then_some(Frame::Push { records, entries, wanted }))
