@@ -62,6 +62,8 @@ pub(crate) struct Driver {
     credentials: Credentials,
     stream_time: Duration,
     connections: BTreeMap<Token, Connection>,
+    /// Those that were not worked on to their end.
+    busy: Vec<Token>,
     next_token: usize,
     is_udp_ready: bool,
     /// When members were last shown.
@@ -109,6 +111,7 @@ impl Driver {
             credentials,
             stream_time,
             connections: BTreeMap::new(),
+            busy: Vec::new(),
             next_token: FIRST,
             is_udp_ready: true,
             complaints: Complaints::default(),
@@ -119,7 +122,8 @@ impl Driver {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.shared.is_stopped() {
-            let timeout = if self.is_udp_ready { Duration::ZERO } else { self.wait() };
+            let is_busy = self.is_udp_ready || !self.busy.is_empty();
+            let timeout = if is_busy { Duration::ZERO } else { self.wait() };
             match self.sockets.poll.poll(&mut events, Some(timeout)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -127,6 +131,9 @@ impl Driver {
                     tracing::error!(%error, "the cluster's sockets cannot be waited for");
                     break;
                 }
+            }
+            for token in std::mem::take(&mut self.busy) {
+                self.work(token);
             }
             for event in &events {
                 match event.token() {
@@ -262,8 +269,13 @@ impl Driver {
         let side = connection.side;
         let shared = &self.shared;
         let verdict = connection.work(|bytes| shared.step(Input::Frame { side, bytes }));
-        if verdict == Verdict::Open {
-            return;
+        match verdict {
+            Verdict::Open => return,
+            Verdict::Busy => {
+                self.busy.push(token);
+                return;
+            }
+            Verdict::Done | Verdict::Failed(_) => {}
         }
         self.close(token);
         if let Verdict::Failed(refusal) = verdict {

@@ -249,6 +249,12 @@ fn what_fits_no_datagram_goes_by_tcp() {
         one.write(&key, Some(vec![3; 15_000].into())).expect("room");
         let rules = two.space("rules");
         assert!(rules.wait_until(LONG, |rules| rules.len() == 1).is_some());
+        // As much as a frame takes, and more.
+        for entry in 0..99_u8 {
+            let key = MapKey::new("rules", &[entry]).expect("a key");
+            one.write(&key, Some(vec![4; 15_000].into())).expect("room");
+        }
+        assert!(rules.wait_until(LONG, |rules| rules.len() == 100).is_some());
         drop(a);
         assert!(seen.wait_until(LONG, |agents| agents.len() == 1).is_some());
     }

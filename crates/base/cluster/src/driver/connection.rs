@@ -30,8 +30,10 @@ pub(super) struct Connection {
 /// What is to be done with a connection that was worked on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It goes on.
+    /// It goes on when the system says that there is more.
     Open,
+    /// It goes on at once: there may be more already, and the system will not say so again.
+    Busy,
     /// Everything was said.
     Done,
     /// It was cut or turned away.
@@ -55,9 +57,13 @@ impl Connection {
             return verdict;
         }
         let mut is_ended = false;
+        let mut is_empty = false;
         for _ in 0..READS_MAX {
             match self.read() {
-                Ok(None) => break,
+                Ok(None) => {
+                    is_empty = true;
+                    break;
+                }
                 Ok(Some(0)) => {
                     is_ended = true;
                     break;
@@ -87,7 +93,8 @@ impl Connection {
         match (self.is_done && is_sent, is_ended, self.side) {
             (true, ..) | (false, true, Side::Answerer) => Verdict::Done,
             (false, true, Side::Asker) => Verdict::Failed(None),
-            (false, false, _) => Verdict::Open,
+            (false, false, _) if is_empty => Verdict::Open,
+            (false, false, _) => Verdict::Busy,
         }
     }
 
