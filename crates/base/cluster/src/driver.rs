@@ -11,7 +11,7 @@ pub(crate) mod seeds;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,16 @@ impl Sockets {
         }
         let address = canonical(address);
         if is_reachable(address) { Ok(address) } else { Err(StartError::Unreachable { address }) }
+    }
+
+    /// An address as the UDP socket wants it: one of IPv6 may reach IPv4 too, by another name.
+    fn spelled(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(ip) if self.address.is_ipv6() => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
+            }
+            _ => to,
+        }
     }
 }
 
@@ -321,7 +331,7 @@ impl Driver {
         };
         for (to, bytes) in effects.datagrams.drain(..) {
             // What is not sent is as if it was lost.
-            let _ = self.sockets.udp.send_to(&bytes, to);
+            let _ = self.sockets.udp.send_to(&bytes, self.sockets.spelled(to));
         }
         for (to, frame) in std::mem::take(&mut effects.opens) {
             self.open(to, frame);
@@ -408,6 +418,9 @@ fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
     // The system may give less; it says so nowhere, and less is no error.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&address.into())?;

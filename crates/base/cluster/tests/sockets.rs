@@ -96,9 +96,17 @@ fn hosts_form_a_cluster_over_ipv6() {
         started => started.expect("starts"),
     };
     first.seeds = seed(&one);
-    let two = start(first);
+    let two = start(first.clone());
     sees(&one, 1);
     sees(&two, 1);
+    // One that listens to both is reached by hosts of IPv4.
+    first.bind = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
+    first.advertise = Some(loopback(0));
+    first.seeds = Vec::new();
+    let both = start(first);
+    let four = start(config(&seed(&both)));
+    sees(&both, 1);
+    sees(&four, 1);
 }
 
 /// Hosts may be reached elsewhere than they listen, if there is a key to prove who they are.
