@@ -10,7 +10,9 @@ use bytes::Bytes;
 use ratatosk_clock::{Epoch, Instant, Timestamp};
 
 use crate::protocol::contact::Contact;
-use crate::protocol::envelope::{BODY_MAX, Header, Sealer, environment_tag};
+use crate::protocol::envelope::{
+    BODY_MAX, HEADER, Header, Sealer, datagram_key, environment_tag, open,
+};
 use crate::protocol::frame::Frame;
 use crate::protocol::identity::{Host, HostId};
 use crate::protocol::key::KeyRing;
@@ -34,7 +36,7 @@ pub fn datagram_any(data: &[u8]) {
     let body = &body[..body.len().min(BODY_MAX)];
     round_trips(body);
     for keys in [None, KeyRing::parse(SECRET).ok()] {
-        let mut machine = machine(keys.clone());
+        let mut machine = machine(keys.as_ref());
         let mut effects = Effects::default();
         let from = address(2 + first % 2);
         for bytes in [data.to_vec(), sealed(2 + first % 2, keys.as_ref(), body)] {
@@ -151,16 +153,21 @@ fn host(last: u8) -> Host {
 }
 
 fn sealed(last: u8, keys: Option<&KeyRing>, body: &[u8]) -> Vec<u8> {
-    Sealer::new(environment_tag("fuzz"), host(last).id, keys).seal(None, body)
+    let mut sealer = Sealer::new(environment_tag("fuzz"), host(last).id, keys);
+    // Two were sent before, in the handshake.
+    sealer.seal(None, body);
+    sealer.seal(None, body);
+    sealer.seal(None, body)
 }
 
-/// Host 1, which has host 2 for a member.
-fn machine(keys: Option<KeyRing>) -> Machine {
+/// Host 1, which has host 2 for a member that has proved to be alive.
+fn machine(keys: Option<&KeyRing>) -> Machine {
+    let environment = environment_tag("fuzz");
     let setup = Setup {
         host: host(1),
         environment: "fuzz".into(),
         cluster: None,
-        keys,
+        keys: keys.cloned(),
         sources: Sources::Exact,
         labels: Labels::default(),
         tuning: Tuning::default(),
@@ -175,8 +182,28 @@ fn machine(keys: Option<KeyRing>) -> Machine {
         buckets: Box::new([0; crate::protocol::shared_map::BUCKETS]),
     };
     let bytes = digest.encode();
-    let input = Input::Frame { side: Side::Answerer, bytes: &bytes };
-    machine.step(Instant::ZERO, input, &mut Effects::default());
+    let mut effects = Effects::default();
+    machine.step(Instant::ZERO, Input::Frame { side: Side::Answerer, bytes: &bytes }, &mut effects);
+    effects.datagrams.clear();
+    let mut sealer = Sealer::new(environment, host(2).id, keys);
+    let mut say = |kind: u8, echo, effects: &mut Effects| {
+        let mut body = vec![kind];
+        Contact { host: host(2), nonce: [3; 16], echo }.encode(&mut body);
+        let bytes = sealer.seal(None, &body);
+        let input = Input::Datagram { from: address(2), bytes: &bytes };
+        machine.step(Instant::ZERO, input, effects);
+    };
+    say(4, [0; 16], &mut effects);
+    let (_, welcome) = effects.datagrams.pop().expect("an answer");
+    let body = match keys {
+        None => welcome[HEADER..].to_vec(),
+        Some(keys) => {
+            let key = datagram_key(keys.first(), environment, host(1).id);
+            open(&key, Header::decode(&welcome).expect("ours").counter, &welcome).expect("ours")
+        }
+    };
+    let welcome = Contact::decode(&body[1..]).expect("a welcome");
+    say(6, welcome.nonce, &mut effects);
     machine
 }
 

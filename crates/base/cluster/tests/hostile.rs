@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use ratatosk_cluster::protocol::machine::{Effects, Input, Side};
-use ratatosk_cluster::{ClusterId, Event, PACKET_MAX, Refusal, Sources};
+use ratatosk_cluster::{ClusterId, Count, Event, PACKET_MAX, Refusal, Sources};
 
 use crate::simulator::{World, address, both, key};
 
@@ -198,6 +198,29 @@ fn a_lying_source_address_is_refused() {
     let datagrams = tapped(&mut world);
     assert!(!datagrams.is_empty());
     assert!((0..3).all(|index| world.refused(index, Refusal::Source) == 0));
+}
+
+/// A host that only speaks, and hears no answer, never becomes a member: so nobody becomes one by datagrams
+/// with a made-up source.
+#[test]
+fn who_hears_no_answer_never_becomes_a_member() {
+    for keys in [None, Some("one")] {
+        let mut world = besieged(13, keys);
+        world.partition(&[0, 1, 2], &[3], true);
+        world.start(3);
+        let before = world.count(Count::BytesSent);
+        world.run(60 * SECOND);
+        assert!(world.slots[..3].iter().all(|slot| {
+            let up = |(_, event): &(_, Event)| matches!(event, Event::Up(host) if host.address == address(3));
+            !slot.events.iter().any(up)
+        }));
+        // What is answered is no longer than what was asked, and nothing is told to a stranger.
+        let sent = world.slots[3].counters.count(Count::BytesSent);
+        let answers = world.count(Count::BytesSent) - before - sent;
+        assert!(sent > 1_000 && answers < sent + 60 * 3 * 400, "{answers} for {sent}");
+        world.crash(3);
+        agree_still(&mut world);
+    }
 }
 
 /// Datagrams and frames of a megabyte, and whatever else is no frame, are refused without being kept.

@@ -5,7 +5,8 @@
 //! process for the first time, as everything that it ever sent would be new. So a window is only opened
 //! by a handshake (`contact.rs`), which proves that the process is alive now.
 //!
-//! Without keys nothing here is used: who can forge needs no replays.
+//! Without keys numbers prove nothing and are not looked at, but the handshake is asked for all the same:
+//! it takes to read the traffic, then, to know an id that is heard.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ use super::key::KeyId;
 
 /// Processes of which something is remembered. The one not heard of for longest makes room.
 pub(crate) const PEERS_MAX: usize = 2048;
+/// Of these, those that have not proved that they are alive: so that a flood of strangers pushes out
+/// strangers only.
+const STRANGERS_MAX: usize = 256;
 const WIDTH: u32 = u128::BITS;
 
 /// Numbers that were taken: `highest`, and those below it by bit.
@@ -50,10 +54,10 @@ impl Window {
     }
 }
 
-/// What is known of a process that proved to have the key.
+/// What is known of a process whose seal was right.
 pub(crate) struct Peer {
-    pub(crate) key_id: KeyId,
-    pub(crate) key: aead::LessSafeKey,
+    /// The key of the cluster, and its own that comes of it; none without keys.
+    pub(crate) seal: Option<(KeyId, aead::LessSafeKey)>,
     /// Open once the process has proved that it is alive.
     pub(crate) window: Option<Window>,
     pub(crate) heard_at: Instant,
@@ -74,15 +78,23 @@ impl Peers {
         self.peers.get_mut(&host)
     }
 
-    /// Remembers a process whose seal was right.
-    pub(crate) fn insert(&mut self, host: HostId, peer: Peer) -> &mut Peer {
-        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&host) {
+    /// Remembers a process that has proved nothing yet but its seal.
+    pub(crate) fn insert(&mut self, host: HostId, peer: Peer) {
+        let strangers = self.peers.iter().filter(|(_, peer)| peer.window.is_none());
+        if strangers.clone().count() >= STRANGERS_MAX {
+            let oldest = strangers.min_by_key(|(_, peer)| peer.heard_at);
+            self.forget(oldest.map(|(host, _)| *host));
+        } else if self.peers.len() >= PEERS_MAX {
             let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.heard_at);
-            if let Some(oldest) = oldest.map(|(host, _)| *host) {
-                self.peers.remove(&oldest);
-            }
+            self.forget(oldest.map(|(host, _)| *host));
         }
-        self.peers.entry(host).insert_entry(peer).into_mut()
+        self.peers.insert(host, peer);
+    }
+
+    fn forget(&mut self, host: Option<HostId>) {
+        if let Some(host) = host {
+            self.peers.remove(&host);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,6 +127,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_flood_of_strangers_pushes_out_strangers_only() {
+        let peer = |window, millis| Peer {
+            seal: None,
+            window,
+            heard_at: Instant::from_millis(millis),
+            asked_at: None,
+            held: None,
+        };
+        let id = |number: u64| HostId::from_bytes(u128::from(number).to_be_bytes());
+        let mut peers = Peers::default();
+        peers.insert(id(0), peer(Some(Window::new(1)), 0));
+        for number in 1..5_000 {
+            peers.insert(id(number), peer(None, number));
+        }
+        assert_eq!(peers.len(), 1 + STRANGERS_MAX);
+        assert!(peers.find(id(0)).is_some() && peers.find(id(4_999)).is_some());
+        for number in 5_000..9_000 {
+            peers.insert(id(number), peer(Some(Window::new(1)), number));
+        }
+        assert_eq!(peers.len(), PEERS_MAX);
+        assert!(peers.find(id(8_999)).is_some() && peers.find(id(5_000)).is_none());
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Machine {
         if matches!(*kind, kind::HELLO | kind::WELCOME | kind::CONFIRM) {
             return self.on_contact(now, from, &header, *kind, body, effects);
         }
-        if self.keys.is_some() && !self.is_new(now, from, &header, &whole, effects)? {
+        if !self.is_new(now, from, &header, &whole, effects)? {
             return Ok(());
         }
         if self.cluster.is_none() && header.cluster.is_some() && now >= self.due.hello {
@@ -56,32 +56,38 @@ impl Machine {
         self.on_body(now, from, header.host, *kind, body, effects)
     }
 
-    /// The body, if the datagram is sealed as those of this host are.
+    /// The body, if the datagram is sealed as those of this host are. Its sender is remembered then.
     fn open(&mut self, now: Instant, header: &Header, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let (keys, id) = match (&self.keys, header.key) {
-            (None, None) => return Ok(bytes[HEADER..].to_vec()),
+        let (seal, body) = match (&self.keys, header.key) {
             (Some(_), None) => return Err(Refusal::Unsealed),
             (None, Some(_)) => return Err(Refusal::Sealed),
-            (Some(keys), Some(id)) => (keys, id),
+            (None, None) => (None, bytes[HEADER..].to_vec()),
+            (Some(keys), Some(id)) => {
+                let known = self.peers.find(header.host).and_then(|peer| peer.seal.as_ref());
+                if let Some((known, key)) = known
+                    && *known == id
+                {
+                    (None, open(key, header.counter, bytes)?)
+                } else {
+                    let key = keys.find(id).ok_or(Refusal::UnknownKey)?;
+                    let key = datagram_key(key, self.environment, header.host);
+                    let body = open(&key, header.counter, bytes)?;
+                    (Some((id, key)), body)
+                }
+            }
         };
-        if let Some(peer) = self.peers.find(header.host)
-            && peer.key_id == id
-        {
-            let body = open(&peer.key, header.counter, bytes)?;
-            peer.heard_at = now;
-            return Ok(body);
+        match self.peers.find(header.host) {
+            Some(peer) if seal.is_none() => peer.heard_at = now,
+            _ => {
+                let peer = Peer { seal, window: None, heard_at: now, asked_at: None, held: None };
+                self.peers.insert(header.host, peer);
+            }
         }
-        let key = keys.find(id).ok_or(Refusal::UnknownKey)?;
-        let key = datagram_key(key, self.environment, header.host);
-        let body = open(&key, header.counter, bytes)?;
-        let peer =
-            Peer { key_id: id, key, window: None, heard_at: now, asked_at: None, held: None };
-        self.peers.insert(header.host, peer);
         Ok(body)
     }
 
-    /// Whether a sealed datagram was not taken before. If that cannot be told, its sender is asked to
-    /// prove that it is alive.
+    /// Whether a datagram was not taken before. If that cannot be told, its sender is asked to prove that
+    /// it is alive.
     fn is_new(
         &mut self,
         now: Instant,
@@ -93,7 +99,8 @@ impl Machine {
         let interval = self.tuning.gossip_interval;
         let peer = self.peers.find(header.host).ok_or(Refusal::Stranger)?;
         if let Some(window) = &mut peer.window {
-            return if window.accept(header.counter) { Ok(true) } else { Err(Refusal::Replayed) };
+            let is_new = peer.seal.is_none() || window.accept(header.counter);
+            return if is_new { Ok(true) } else { Err(Refusal::Replayed) };
         }
         if matches!(whole.first(), Some(&(kind::SWIM | kind::GOSSIP))) {
             peer.held = Some(whole.to_vec());
@@ -146,19 +153,16 @@ impl Machine {
         if !self.nonces.is_fresh(now, &contact.echo) {
             return Err(Refusal::Unasked);
         }
-        let mut held = None;
-        if self.keys.is_some() {
-            let peer = self.peers.find(header.host).ok_or(Refusal::Stranger)?;
-            match &mut peer.window {
-                Some(window) => {
-                    if !window.accept(header.counter) {
-                        return Err(Refusal::Replayed);
-                    }
+        let peer = self.peers.find(header.host).ok_or(Refusal::Stranger)?;
+        match &mut peer.window {
+            Some(window) => {
+                if peer.seal.is_some() && !window.accept(header.counter) {
+                    return Err(Refusal::Replayed);
                 }
-                None => peer.window = Some(Window::new(header.counter)),
             }
-            held = peer.held.take();
+            None => peer.window = Some(Window::new(header.counter)),
         }
+        let held = peer.held.take();
         if kind == kind::WELCOME {
             self.contact(now, from, kind::CONFIRM, contact.nonce, effects);
         }
