@@ -30,6 +30,12 @@ pub(crate) struct Contact {
 }
 
 impl Contact {
+    /// The bytes of a message of this host.
+    pub(crate) fn length(host: &Host) -> usize {
+        let address = if host.address.is_ipv6() { 16 } else { 4 };
+        1 + address + 2 + 8 + 16 + 32
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         self.host.encode(out);
         out.extend_from_slice(&self.nonce);
@@ -86,6 +92,20 @@ impl Nonces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::identity::HostId;
+
+    #[test]
+    fn a_message_is_as_long_as_it_says() {
+        for address in ["10.0.0.1:1", "[2001:db8::1]:1"] {
+            let address = address.parse().expect("an address");
+            let host = Host { address, generation: 1, id: HostId::from_bytes([1; 16]) };
+            let contact = Contact { host, nonce: [1; 16], echo: [2; 16] };
+            let mut bytes = Vec::new();
+            contact.encode(&mut bytes);
+            assert_eq!(bytes.len(), Contact::length(&host));
+            assert_eq!(Contact::decode(&bytes), Ok(contact));
+        }
+    }
 
     #[test]
     fn an_echo_is_fresh_for_twenty_seconds_at_most() {

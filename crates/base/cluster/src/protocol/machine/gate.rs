@@ -97,6 +97,7 @@ impl Machine {
         effects: &mut Effects,
     ) -> Result<bool, Refusal> {
         let interval = self.tuning.gossip_interval;
+        let hello = 1 + Contact::length(&self.swim.host());
         let peer = self.peers.find(header.host).ok_or(Refusal::Stranger)?;
         if let Some(window) = &mut peer.window {
             let is_new = peer.seal.is_none() || window.accept(header.counter);
@@ -105,7 +106,9 @@ impl Machine {
         if matches!(whole.first(), Some(&(kind::SWIM | kind::GOSSIP))) {
             peer.held = Some(whole.to_vec());
         }
-        if peer.asked_at.is_none_or(|asked| now.since(asked) >= interval) {
+        // Whoever lies about his address gets nobody more bytes than he has sent himself.
+        let is_long = whole.len() >= hello;
+        if is_long && peer.asked_at.is_none_or(|asked| now.since(asked) >= interval) {
             peer.asked_at = Some(now);
             self.hello(now, from, effects);
         }
