@@ -155,15 +155,15 @@ impl<E: Engine> Host<E> {
         self.ranges.values().map(|range| &range.descriptor)
     }
 
-    /// The ranges, each with the space of its data and what it had to do.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (&Descriptor, SpaceId, &Arc<Work>)> {
-        self.ranges.values().map(|range| (&range.descriptor, range.space, &range.work))
+    /// A range, with the space of its data and what it had to do.
+    pub(crate) fn place(&self, group: GroupId) -> Option<(&Descriptor, SpaceId, &Arc<Work>)> {
+        let range = self.ranges.get(&group)?;
+        Some((&range.descriptor, range.space, &range.work))
     }
 
-    /// Those that this store leads, with all before applied.
-    pub fn leads(&self) -> impl Iterator<Item = GroupId> {
-        let leads = self.ranges.values().filter(|range| range.is_leader);
-        leads.map(|range| range.descriptor.group)
+    /// Whether this store leads a group, with all before applied.
+    pub(crate) fn is_leader(&self, group: GroupId) -> bool {
+        self.ranges.get(&group).is_some_and(|range| range.is_leader)
     }
 
     /// Carries out what the machine says, in its order.

@@ -267,6 +267,7 @@ impl<L: RaftLog, T> Machine<L, T> {
     pub fn finish(&mut self, output: &mut Output<T>) -> Result<(), Error> {
         self.write(output)?;
         self.release(output);
+        self.obey_sleeps();
         self.beat(output);
         Ok(())
     }

@@ -18,7 +18,7 @@ mod handle;
 mod queue;
 mod threads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,7 +98,9 @@ struct Shared {
     life: u64,
     keyspaces: Keyspaces,
     /// As they were last applied.
-    ranges: RwLock<Vec<Located>>,
+    ranges: RwLock<BTreeMap<GroupId, Located>>,
+    /// Groups of which something was applied since a checkpoint began.
+    touched: Mutex<BTreeSet<GroupId>>,
     transport: Arc<dyn Transport>,
     overlay: Arc<Overlay<DurableEngine>>,
     folder: PathBuf,
@@ -190,7 +192,8 @@ impl Node {
             identity,
             life,
             keyspaces,
-            ranges: RwLock::new(located(&host)),
+            ranges: RwLock::new(located_all(&host)),
+            touched: Mutex::default(),
             transport: config.transport,
             overlay,
             admission: Admission::new(folder.clone(), checkpoint_bytes),
@@ -358,14 +361,14 @@ fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> R
     }
 }
 
-/// The ranges of a host as they are now.
-fn located(host: &Host<DurableEngine>) -> Vec<Located> {
-    let located = |(descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)| Located {
-        descriptor: descriptor.clone(),
-        space,
-        work: Arc::clone(work),
-    };
-    host.places().map(located).collect()
+fn located_all(host: &Host<DurableEngine>) -> BTreeMap<GroupId, Located> {
+    let groups = host.ranges().map(|descriptor| descriptor.group);
+    groups.filter_map(|group| Some((group, located(host.place(group)?)))).collect()
+}
+
+/// A range as the host has it now.
+fn located((descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)) -> Located {
+    Located { descriptor: descriptor.clone(), space, work: Arc::clone(work) }
 }
 
 impl Shared {

@@ -50,6 +50,8 @@ pub(super) struct Peers {
     /// Ranges have other members since that was found out.
     pub(super) is_stale: bool,
     next_beat: Instant,
+    /// Who was told to sleep in this step, each with the store that said so.
+    drowsy: Vec<(u64, Sleep)>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,10 @@ impl Peers {
 impl<L: RaftLog, T> Machine<L, T> {
     /// Says that this store lives, and looks who else does.
     pub(super) fn beat(&mut self, output: &mut Output<T>) {
+        // Who is new is known soon enough with the next word, unless there is none to come.
+        if self.now < self.peers.next_beat && !self.peers.known.is_empty() {
+            return;
+        }
         if std::mem::take(&mut self.peers.is_stale) {
             self.find_peers();
         }
@@ -155,17 +161,26 @@ impl<L: RaftLog, T> Machine<L, T> {
         });
     }
 
-    /// A leader says that there is nothing to do.
+    /// A leader says that there is nothing to do. Its last heartbeat came just before, as a rule, and is
+    /// to be answered first.
     pub(super) fn sleep(&mut self, from: u64, told: Sleep) {
-        let Some(peer) = self.peers.known.get_mut(&from).filter(|peer| !peer.is_lost) else {
-            return;
-        };
-        let Some(held) = self.groups.get_mut(&told.group) else { return };
-        if held.leader() == Some(from) && held.has_no_more_than(told) {
-            held.is_asleep = true;
-            self.awake.remove(&told.group);
-            // Words that were lost before do not count: the leader may read by what it was told last.
-            peer.heard = self.now;
+        self.peers.drowsy.push((from, told));
+    }
+
+    /// Has those go to sleep that were told to and have nothing to do; called when all is written.
+    pub(super) fn obey_sleeps(&mut self) {
+        for (from, told) in std::mem::take(&mut self.peers.drowsy) {
+            let peer = self.peers.known.get_mut(&from).filter(|peer| !peer.is_lost);
+            let Some(peer) = peer else {
+                continue;
+            };
+            let Some(held) = self.groups.get_mut(&told.group) else { continue };
+            if held.leader() == Some(from) && held.has_no_more_than(told) {
+                held.is_asleep = true;
+                self.awake.remove(&told.group);
+                // Words that were lost before do not count: the leader may read by what it was told last.
+                peer.heard = self.now;
+            }
         }
     }
 }
@@ -321,6 +336,16 @@ mod tests {
         assert_eq!(machine.awake().collect::<Vec<_>>(), [GROUP]);
         let said = step(&mut machine, 3_850, vec![asks_for_vote()]);
         assert_eq!(said, [MessageType::MsgRequestPreVoteResponse]);
+    }
+
+    /// KV-004: the two go together, for the leader goes to sleep behind its heartbeat.
+    #[test]
+    fn a_heartbeat_and_the_word_to_sleep_may_come_at_once() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        let said = step(&mut machine, 2_500, vec![lives(1), heartbeat(), sleep()]);
+        assert_eq!(said, [MessageType::MsgHeartbeatResponse]);
+        assert_eq!(machine.awake().count(), 0);
     }
 
     /// KV-009: the leader reads by the answer to its heartbeat for a while, however long ago the last word

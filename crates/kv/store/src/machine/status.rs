@@ -22,6 +22,8 @@ pub struct Status {
     pub last: (u64, u64),
     /// The store that leads, if it is known.
     pub leader: Option<u64>,
+    /// No time passes for it, as it has nothing to do.
+    pub is_asleep: bool,
     /// If this store leads: how far the other members are, each with its store.
     pub followers: Option<Vec<(u64, Progress)>>,
 }
@@ -75,6 +77,7 @@ impl<L: RaftLog, T> Group<L, T> {
             term: raft.term,
             last: (raft.raft_log.last_term(), last),
             leader: self.leader(),
+            is_asleep: self.is_asleep,
             followers,
             descriptor,
         })

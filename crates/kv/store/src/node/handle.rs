@@ -35,7 +35,7 @@ impl Handle {
     #[must_use]
     pub fn ranges(&self, keyspace: &str) -> Vec<Descriptor> {
         let ranges = self.shared.ranges.read();
-        let ranges = ranges.iter().map(|located| &located.descriptor);
+        let ranges = ranges.values().map(|located| &located.descriptor);
         let mut found: Vec<_> =
             ranges.filter(|descriptor| descriptor.keyspace == keyspace).cloned().collect();
         found.sort_by(|one, two| one.boundary.start.cmp(&two.boundary.start));
@@ -98,8 +98,7 @@ impl Handle {
     #[must_use]
     pub fn worked(&self, group: GroupId) -> Option<Worked> {
         let ranges = self.shared.ranges.read();
-        let found = ranges.iter().find(|located| located.descriptor.group == group)?;
-        Some(found.work.so_far())
+        ranges.get(&group).map(|located| located.work.so_far())
     }
 
     /// Takes what other stores send.
@@ -125,8 +124,9 @@ impl Handle {
         read: &mut dyn FnMut(&dyn Reader) -> Result<(), ratatosk_engine::Error>,
     ) -> Result<(), ratatosk_engine::Error> {
         let ranges = self.shared.ranges.read();
-        let found = ranges.iter().find(|located| located.descriptor.group == group);
-        let Some(Located { descriptor, space, .. }) = found.cloned() else { return Ok(()) };
+        let Some(Located { descriptor, space, .. }) = ranges.get(&group).cloned() else {
+            return Ok(());
+        };
         drop(ranges);
         host::read_range(&*self.shared.overlay, space, &descriptor.boundary, read)
     }

@@ -8,7 +8,7 @@ use ratatosk_engine::{DurableEngine, Haste};
 
 use super::{Move, Reply, Shared, Word, located};
 use crate::host::{self, Answered, Done, Host};
-use crate::log::DurableLog;
+use crate::log::{DurableLog, GroupId};
 use crate::machine::{Event, Input, Machine, Output};
 use crate::snapshot::folder::DiskFile;
 use crate::snapshot::receiver::{Shelf, Told};
@@ -114,18 +114,11 @@ pub(super) fn run_apply(
         if is_closed && events.is_empty() {
             return Ok(());
         }
-        let leads = |event: &Event<_>| matches!(event, Event::Leads { .. } | Event::Follows { .. });
-        let may_follow = events.iter().any(leads);
+        let turned = events.iter().filter_map(turned);
+        let mut turned: Vec<GroupId> = turned.collect();
         host.run(events.drain(..), shelf, &mut done).map_err(|error| error.to_string())?;
-        let is_reshaped = done.inputs.iter().any(Input::reshapes);
-        if is_reshaped {
-            *shared.ranges.write() = located(&host);
-        }
-        if may_follow || is_reshaped || !done.leads.is_empty() {
-            done.leads.clear();
-            *shared.leads.lock() = host.leads().collect();
-            shared.is_led.notify_all();
-        }
+        turned.append(&mut done.leads);
+        let is_reshaped = shared.note(&host, &turned, &done.inputs);
         for Answered { ticket, answers } in done.answered.drain(..) {
             ticket(answers);
         }
@@ -135,6 +128,64 @@ pub(super) fn run_apply(
         } else {
             shared.inbox.add_quietly(done.inputs.drain(..).map(Word::Input));
         }
+    }
+}
+
+/// The group whose leadership an event is about.
+fn turned(event: &Event<Reply>) -> Option<GroupId> {
+    match event {
+        Event::Leads { group, .. } | Event::Follows { group } => Some(*group),
+        _ => None,
+    }
+}
+
+impl Shared {
+    /// Takes note of what the host has carried out; says whether a range is another one now.
+    fn note(
+        &self,
+        host: &Host<DurableEngine>,
+        turned: &[GroupId],
+        inputs: &[Input<Reply>],
+    ) -> bool {
+        let mut reshaped = Vec::new();
+        let mut touched = self.touched.lock();
+        for input in inputs {
+            match input {
+                Input::Applied { group, .. } => drop(touched.insert(*group)),
+                Input::Configured { descriptor, .. }
+                | Input::Described { descriptor }
+                | Input::Installed { descriptor } => reshaped.push(descriptor.group),
+                Input::Split { left, right } => {
+                    reshaped.push(left.group);
+                    reshaped.extend(right.iter().map(|right| right.group));
+                }
+                Input::Merged { whole, right } => reshaped.extend([whole.group, *right]),
+                Input::Removed { group, .. } => reshaped.push(*group),
+                _ => {}
+            }
+        }
+        drop(touched);
+        if !reshaped.is_empty() {
+            let mut ranges = self.ranges.write();
+            for group in &reshaped {
+                match host.place(*group) {
+                    Some(place) => drop(ranges.insert(*group, located(place))),
+                    None => drop(ranges.remove(group)),
+                }
+            }
+        }
+        if !turned.is_empty() || !reshaped.is_empty() {
+            let mut leads = self.leads.lock();
+            for group in turned.iter().chain(&reshaped) {
+                match host.is_leader(*group) {
+                    true => leads.insert(*group),
+                    false => leads.remove(group),
+                };
+            }
+            drop(leads);
+            self.is_led.notify_all();
+        }
+        !reshaped.is_empty()
     }
 }
 
@@ -157,10 +208,9 @@ pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
         if !is_due || !has_room {
             continue;
         }
-        let ranges = shared.ranges.read();
-        let groups: Vec<_> = ranges.iter().map(|located| located.descriptor.group).collect();
-        drop(ranges);
-        let durable = host::checkpoint(&shared.overlay, groups);
+        // Of the others nothing is new.
+        let touched = std::mem::take(&mut *shared.touched.lock());
+        let durable = host::checkpoint(&shared.overlay, touched);
         let durable = durable.map_err(|error| error.to_string())?;
         let told = durable.into_iter().map(|(group, index)| Input::Checkpointed { group, index });
         shared.inbox.add_quietly(told.map(Word::Input));

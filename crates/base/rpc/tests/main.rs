@@ -1,0 +1,9 @@
+//! The behaviours of calls between nodes, over real sockets on loopback.
+
+mod calls;
+mod local;
+mod peers;
+mod pipelines;
+mod streams;
+mod support;
+mod topology;

@@ -1,0 +1,4 @@
+//! Handshakes between nodes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ratatosk_rpc::fuzzing::hello_any(data));
