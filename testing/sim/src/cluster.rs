@@ -17,6 +17,7 @@ mod faults;
 mod linear;
 mod network;
 mod orders;
+mod recovery;
 mod register;
 mod store;
 
@@ -34,7 +35,7 @@ use crate::cluster::agreement::Agreement;
 use crate::cluster::callers::Callers;
 use crate::cluster::network::Network;
 use crate::cluster::store::{Start, Store, Work};
-use crate::disk::{Crash, Disk};
+use crate::disk::Disk;
 use crate::planted::Planted;
 use crate::simulation::{Checked, Violation, panic_text};
 use crate::trace::Trace;
@@ -75,8 +76,6 @@ pub struct ClusterOutcome {
     pub simulated_ms: u64,
 }
 
-/// How long everything may take to work again after the last fault.
-const RECOVERY: Duration = Duration::from_secs(30);
 /// Each has a stream of its own; the numbers belong to the seeds that are known.
 const NETWORK: u64 = 11;
 const SCHEDULE: u64 = 12;
@@ -379,57 +378,6 @@ impl Cluster {
         }
     }
 
-    /// Whether everything works: each key can be written, and nothing is on its way.
-    fn recover(&mut self) -> Checked {
-        let end = self.now + RECOVERY;
-        self.callers.finish();
-        self.until(end, |cluster| cluster.callers.is_finished())?;
-        if !self.callers.is_finished() {
-            let left = self.callers.left();
-            let state: Vec<_> = self.states();
-            return Err(format!(
-                "{RECOVERY:?} after the last fault these keys cannot be written: {left:?}\n{state:#?}"
-            ));
-        }
-        self.catch_up()?;
-        self.rest()?;
-        self.catch_up()
-    }
-
-    /// Whoever is behind catches up.
-    fn catch_up(&mut self) -> Checked {
-        let end = self.now + RECOVERY;
-        self.until(end, Self::is_even)?;
-        match self.is_even() {
-            true => Ok(()),
-            false => Err(format!("replicas stay behind: {:#?}", self.states())),
-        }
-    }
-
-    /// Nobody wants anything: all groups go to sleep, and wake when they are needed, with whoever led them
-    /// gone.
-    fn rest(&mut self) -> Checked {
-        let is_asleep = |cluster: &Self| cluster.live().all(Store::is_asleep);
-        let end = self.now + RECOVERY;
-        self.until(end, is_asleep)?;
-        if !is_asleep(self) {
-            return Err(format!("some groups do not go to sleep: {:#?}", self.states()));
-        }
-        self.trace.note("all groups sleep");
-        let number = 1 + self.faults.below(self.stores.len()) as u64;
-        self.crash_for(number, Crash::Process, Duration::from_secs(4))?;
-        self.callers.finish();
-        for caller in 0..self.callers.len() {
-            self.after(Duration::from_millis(500), Happening::Calls { caller });
-        }
-        let end = self.now + RECOVERY;
-        self.until(end, |cluster| cluster.callers.is_finished())?;
-        match self.callers.is_finished() {
-            true => Ok(()),
-            false => Err(format!("after sleep, {:?} cannot be written", self.callers.left())),
-        }
-    }
-
     fn states(&self) -> Vec<String> {
         let stores = self.stores.values().filter_map(|place| place.store.as_ref());
         stores.flat_map(Store::states).collect()
@@ -437,29 +385,6 @@ impl Cluster {
 
     fn live(&self) -> impl Iterator<Item = &Store> {
         self.stores.values().filter_map(|place| place.store.as_ref())
-    }
-
-    /// Whether all members of every range are as far as its leader.
-    fn is_even(&self) -> bool {
-        let ranges = cover::ranges(self.live());
-        // What was taken in has gone everywhere, and nothing waits for that.
-        let lives = |held: &Descriptor| ranges.iter().any(|range| range.group == held.group);
-        self.live().flat_map(Store::ranges).all(lives)
-            && ranges.iter().all(|descriptor| {
-                if descriptor.frozen.is_some() {
-                    return false;
-                }
-                let members = descriptor.membership.replicas();
-                let reached = |store: u64| {
-                    let held = self.stores.get(&store).and_then(|place| place.store.as_ref());
-                    held.and_then(|held| held.applied(descriptor.group))
-                };
-                let mut all = members.iter().map(|replica| reached(replica.store));
-                let first = all.next().flatten();
-                !descriptor.membership.is_joint()
-                    && first.is_some()
-                    && all.all(|other| other == first)
-            })
     }
 
     fn check_end(&mut self) -> Checked {

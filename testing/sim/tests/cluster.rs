@@ -40,6 +40,13 @@ fn callers_see_one_order_whatever_fails() {
     check(0..40, 3);
 }
 
+/// KV-004: groups that sleep have another leader within three seconds of the loss of theirs, with nobody
+/// asking.
+#[test]
+fn a_leader_that_is_gone_is_replaced_in_time() {
+    check(8_000..8_020, 3);
+}
+
 /// KV-006, KV-008, KV-016: members come and go, and stores go down at every step of it.
 #[test]
 fn a_range_keeps_what_it_has_while_its_members_change() {

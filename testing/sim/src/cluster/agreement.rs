@@ -34,4 +34,9 @@ impl Agreement {
             known => Err(format!("{known} and {store} lead {group:?} in term {term}")),
         }
     }
+
+    /// Who led a group last.
+    pub(super) fn leader(&self, group: GroupId) -> Option<u64> {
+        self.leaders.range((group, 0)..=(group, u64::MAX)).next_back().map(|(_, store)| *store)
+    }
 }
