@@ -7,6 +7,7 @@ pub mod machine;
 pub(crate) mod contact;
 pub(crate) mod envelope;
 pub(crate) mod frame;
+mod front;
 #[cfg(test)]
 mod golden_test;
 pub(crate) mod health;

@@ -192,9 +192,3 @@ impl Landscape {
         self.stores.get(&store).is_some_and(|store| store.reach == Reach::Up)
     }
 }
-
-/// Versions of one range are in one order: neither part of one ever falls.
-#[must_use]
-pub(crate) fn rank(version: Version) -> (u64, u64) {
-    (version.boundary, version.config)
-}

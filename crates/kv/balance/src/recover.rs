@@ -11,7 +11,7 @@ use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::Role;
 use ratatosk_store::range::Version;
 
-use crate::landscape::{Landscape, LogEnd, StoreId, rank};
+use crate::landscape::{Landscape, LogEnd, StoreId};
 use crate::plan::{Action, Plan};
 use crate::scene::is_majority;
 
@@ -57,7 +57,7 @@ pub enum Refused {
 /// [`Refused`]; nothing is to be done then.
 pub fn recover(landscape: &Landscape, group: GroupId) -> Result<Recovery, Refused> {
     let told: Vec<_> = landscape.reports().filter(|(_, of, _)| *of == group).collect();
-    let newest = told.iter().max_by_key(|(_, _, report)| rank(report.descriptor.version));
+    let newest = told.iter().max_by_key(|(_, _, report)| report.descriptor.version);
     let (_, _, newest) = newest.ok_or(Refused::Unknown(group))?;
     let membership = &newest.descriptor.membership;
     let stores_of = |roles: &[Role]| -> BTreeSet<StoreId> {

@@ -14,9 +14,7 @@ use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::Target;
 use ratatosk_store::range::Descriptor;
 
-use crate::landscape::{
-    Landscape, Leading, Lineage, Progress, Reach, Standing, Store, StoreId, rank,
-};
+use crate::landscape::{Landscape, Leading, Lineage, Progress, Reach, Standing, Store, StoreId};
 use crate::lineage::Verdict;
 use crate::merging;
 use crate::placement::{self, Goal};
@@ -189,7 +187,7 @@ fn newest(landscape: &Landscape) -> BTreeMap<GroupId, Range<'_>> {
         let (descriptor, lineage) = (&report.descriptor, &report.lineage);
         let range =
             ranges.entry(group).or_insert(Range { group, descriptor, lineage, leader: None });
-        if rank(descriptor.version) > rank(range.descriptor.version) {
+        if descriptor.version > range.descriptor.version {
             (range.descriptor, range.lineage) = (descriptor, lineage);
         }
     }

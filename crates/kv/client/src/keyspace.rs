@@ -45,7 +45,7 @@ pub enum Fate {
     /// It is in the log of a majority of the range's voters, fsynced, and applied here; the answer
     /// is the coprocessor's. DUR-001
     Applied(Bytes),
-    /// It may or may not be in the log: another store has become the leader.
+    /// It may or may not be in the log: its store went down before it knew, or nobody took it in time.
     Unknown,
 }
 

@@ -128,7 +128,8 @@ impl Router {
         later.into_iter().for_each(|(answer, outcome)| answer(outcome));
         let mut words = self.shared.words.lock();
         let is_due = words.asked_at.is_none_or(|at| now.since(at) >= ASK_INTERVAL);
-        if !is_due && !self.shared.is_stale.swap(false, Ordering::Relaxed) {
+        let is_stale = self.shared.is_stale.swap(false, Ordering::Relaxed);
+        if !is_due && !is_stale {
             return;
         }
         words.asked_at = Some(now);

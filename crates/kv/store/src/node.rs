@@ -307,6 +307,7 @@ impl Drop for Node {
         while !self.threads.is_empty() {
             self.join_first();
         }
+        self.shared.end();
     }
 }
 
@@ -383,12 +384,17 @@ impl Shared {
             self.admission.end();
             (self.on_failure)(reason);
         }
-        self.inbox.close();
-        self.events.close();
-        self.moves.close();
+        self.end();
         // Under the lock, so that whoever looked before and waits now is woken.
         drop(self.leads.lock());
         self.is_led.notify_all();
+    }
+
+    /// What waits for a thread of the store waits in vain: whoever is to hear of it learns so.
+    fn end(&self) {
+        self.inbox.end();
+        self.events.end();
+        self.moves.end();
     }
 
     /// Looks at what room there is; says whether there is enough for a checkpoint.

@@ -13,9 +13,8 @@ use super::store::Store;
 pub(super) fn ranges<'a>(stores: impl Iterator<Item = &'a Store>) -> Vec<Descriptor> {
     let mut known: BTreeMap<_, Descriptor> = BTreeMap::new();
     for descriptor in stores.flat_map(Store::ranges) {
-        let version = |held: &Descriptor| (held.version.boundary, held.version.config);
         let held = known.get(&descriptor.group);
-        if held.is_none_or(|held| version(held) < version(descriptor)) {
+        if held.is_none_or(|held| held.version < descriptor.version) {
             known.insert(descriptor.group, descriptor.clone());
         }
     }

@@ -5,6 +5,7 @@
 
 use ring::{aead, digest};
 
+use super::front::Front;
 use super::identity::{ClusterId, HostId};
 use super::key::{Key, KeyId, KeyRing, nonce};
 use super::refusal::Refusal;
@@ -19,8 +20,6 @@ const TAG: usize = 16;
 pub(crate) const BODY_MAX: usize = PACKET_MAX - HEADER - TAG;
 
 const MAGIC: [u8; 2] = *b"Rk";
-const VERSION: u8 = 1;
-const SEALED: u8 = 1;
 
 /// Tells environments apart: the first bytes of a digest of its name.
 pub(crate) type EnvironmentTag = [u8; 8];
@@ -49,12 +48,8 @@ pub(crate) fn environment_tag(name: &str) -> EnvironmentTag {
 
 impl Header {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&MAGIC);
-        out.push(VERSION);
-        out.push(if self.key.is_some() { SEALED } else { 0 });
-        out.extend_from_slice(&self.key.unwrap_or_default());
-        out.extend_from_slice(&self.environment);
-        out.extend_from_slice(&self.cluster.map_or(0, ClusterId::number).to_be_bytes());
+        let Header { key, environment, cluster, .. } = *self;
+        Front { key, environment, cluster }.encode(MAGIC, out);
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(&self.counter.to_be_bytes());
     }
@@ -63,21 +58,7 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Header, Refusal> {
         let malformed = |_| Refusal::Malformed;
         let mut reader = Reader::new(bytes);
-        if reader.array().ok() != Some(MAGIC) {
-            return Err(Refusal::Magic);
-        }
-        if reader.u8().map_err(malformed)? != VERSION {
-            return Err(Refusal::Version);
-        }
-        let flags = reader.u8().map_err(malformed)?;
-        let key = reader.array().map_err(malformed)?;
-        let key = match flags {
-            0 if key == KeyId::default() => None,
-            SEALED => Some(key),
-            _ => return Err(Refusal::Malformed),
-        };
-        let environment = reader.array().map_err(malformed)?;
-        let cluster = ClusterId::from_number(reader.u64().map_err(malformed)?);
+        let Front { key, environment, cluster } = Front::decode(MAGIC, &mut reader)?;
         let host = HostId::from_bytes(reader.array().map_err(malformed)?);
         let counter = reader.u64().map_err(malformed)?;
         Ok(Header { key, environment, cluster, host, counter })

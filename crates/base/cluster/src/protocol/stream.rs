@@ -11,6 +11,7 @@ use ring::aead;
 
 use super::envelope::EnvironmentTag;
 use super::frame::FRAME_MAX;
+use super::front::Front;
 use super::identity::ClusterId;
 use super::key::{KeyId, KeyRing, nonce};
 use super::machine::Side;
@@ -21,8 +22,6 @@ use super::wire::Reader;
 pub(crate) const OPENING: usize = 40;
 const TAG: usize = 16;
 const MAGIC: [u8; 2] = *b"Rs";
-const VERSION: u8 = 1;
-const SEALED: u8 = 1;
 
 /// What a host says of itself at the beginning.
 #[derive(Clone, Debug)]
@@ -51,13 +50,6 @@ pub(crate) struct Stream {
 struct Direction {
     key: aead::LessSafeKey,
     counter: u64,
-}
-
-/// What the other end said.
-struct Opening {
-    key: Option<KeyId>,
-    environment: EnvironmentTag,
-    cluster: Option<ClusterId>,
 }
 
 impl Stream {
@@ -138,13 +130,8 @@ impl Stream {
 
     fn say_opening(&mut self, key: Option<KeyId>) {
         let mut opening = Vec::with_capacity(OPENING);
-        opening.extend_from_slice(&MAGIC);
-        opening.push(VERSION);
-        opening.push(if key.is_some() { SEALED } else { 0 });
-        opening.extend_from_slice(&key.unwrap_or_default());
-        opening.extend_from_slice(&self.credentials.environment);
-        let cluster = self.credentials.cluster;
-        opening.extend_from_slice(&cluster.map_or(0, ClusterId::number).to_be_bytes());
+        let Credentials { environment, cluster, .. } = self.credentials;
+        Front { key, environment, cluster }.encode(MAGIC, &mut opening);
         opening.extend_from_slice(&self.nonce);
         self.output.extend_from_slice(&opening);
         self.opening = opening.try_into().ok();
@@ -155,7 +142,7 @@ impl Stream {
             return Err(Refusal::Magic);
         }
         let Some(theirs) = self.input.first_chunk::<OPENING>().copied() else { return Ok(false) };
-        let opening = Opening::decode(&theirs)?;
+        let opening = Front::decode(MAGIC, &mut Reader::new(&theirs))?;
         let credentials = &self.credentials;
         if opening.environment != credentials.environment {
             return Err(Refusal::Environment);
@@ -197,29 +184,6 @@ impl Stream {
             self.seal(frame);
         }
         Ok(true)
-    }
-}
-
-impl Opening {
-    fn decode(bytes: &[u8; OPENING]) -> Result<Opening, Refusal> {
-        let malformed = |_| Refusal::Malformed;
-        let mut reader = Reader::new(bytes);
-        if reader.array().map_err(malformed)? != MAGIC {
-            return Err(Refusal::Magic);
-        }
-        if reader.u8().map_err(malformed)? != VERSION {
-            return Err(Refusal::Version);
-        }
-        let flags = reader.u8().map_err(malformed)?;
-        let key = reader.array().map_err(malformed)?;
-        let key = match flags {
-            0 if key == KeyId::default() => None,
-            SEALED => Some(key),
-            _ => return Err(Refusal::Malformed),
-        };
-        let environment = reader.array().map_err(malformed)?;
-        let cluster = ClusterId::from_number(reader.u64().map_err(malformed)?);
-        Ok(Opening { key, environment, cluster })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use ratatosk_store::log::GroupId;
 
-use crate::landscape::{Report, rank};
+use crate::landscape::Report;
 use crate::plan::{Action, Balancer, Plan};
 use crate::scene::Scene;
 
@@ -28,7 +28,7 @@ pub(crate) fn plan(scene: &Scene<'_>) -> Vec<Plan> {
 /// Whether the range, as others know it, has no replica here any more.
 fn is_removed(scene: &Scene<'_>, group: GroupId, report: &Report) -> bool {
     scene.ranges.get(&group).is_some_and(|range| {
-        let is_older = rank(report.descriptor.version) < rank(range.descriptor.version);
+        let is_older = report.descriptor.version < range.descriptor.version;
         is_older && range.descriptor.membership.of_store(scene.me).is_none()
     })
 }

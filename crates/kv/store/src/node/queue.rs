@@ -47,12 +47,19 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds items and wakes who waits.
+    /// Adds items and wakes who waits; drops them after the end.
     pub(super) fn extend(&self, items: &mut Vec<T>) {
         if items.is_empty() {
             return;
         }
-        self.waiting.lock().items.append(items);
+        let mut waiting = self.waiting.lock();
+        if waiting.is_closed {
+            drop(waiting);
+            items.clear();
+            return;
+        }
+        waiting.items.append(items);
+        drop(waiting);
         self.is_filled.notify_one();
     }
 
@@ -80,6 +87,13 @@ impl<T> Queue<T> {
         self.waiting.lock().is_closed = true;
         self.is_filled.notify_all();
     }
+
+    /// Closes it and drops what waits, of which somebody may wait to hear: nobody takes it any more.
+    pub(super) fn end(&self) {
+        self.close();
+        let waiting = std::mem::take(&mut self.waiting.lock().items);
+        drop(waiting);
+    }
 }
 
 impl Alarm {
@@ -103,6 +117,18 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn what_nobody_takes_any_more_is_dropped() {
+        let queue = Queue::new();
+        let item = Arc::new(());
+        queue.push(Arc::clone(&item));
+        queue.close();
+        queue.extend(&mut vec![Arc::clone(&item)]);
+        assert_eq!(Arc::strong_count(&item), 2, "what came before the end is there to be taken");
+        queue.end();
+        assert_eq!(Arc::strong_count(&item), 1);
+    }
 
     #[test]
     fn a_push_wakes_who_sleeps_over_things_that_were_added_quietly() {
