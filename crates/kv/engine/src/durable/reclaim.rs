@@ -106,9 +106,8 @@ impl DurableEngine {
 /// Has what a space has in memory written to a table. Waits for it, but not for ever, as the library's
 /// own function does: a table that cannot be written poisons the engine, and nobody is told.
 fn write_table(space: &Keyspace) -> Result<(), Error> {
-    if !space.rotate_memtable().map_err(from_fjall)? {
-        return Ok(());
-    }
+    // Without anything new there may be something on its way to a table.
+    space.rotate_memtable().map_err(from_fjall)?;
     for _ in 0..PAUSES_MAX {
         if space.sealed_memtable_count() == 0 {
             break;
