@@ -15,7 +15,7 @@ use ratatosk_contract::sessions::{Delivery, Sessions};
 use ratatosk_contract::{
     ClientId, Message, PublisherId, ReplyTo, SessionIdentity, SessionRef, ShardId, TenantId, Ticket,
 };
-use ratatosk_dist::{DistCoprocessor, DistService};
+use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
 use ratatosk_inbox::{InboxCoprocessor, InboxService};
 use ratatosk_retain::{RetainCoprocessor, RetainService};
 use ratatosk_store::command;
@@ -83,7 +83,11 @@ impl Cluster {
 
     /// What a service writes to.
     fn pipe(&mut self, keyspace: &str) -> Arc<Pipe> {
-        let pipe = Pipe::new(Box::new(self.router.clone()), keyspace, self.clock);
+        let ranges = Box::new(self.router.clone());
+        let pipe = match keyspace {
+            DIST => Pipe::dividing(ranges, keyspace, RouteDivision, self.clock),
+            _ => Pipe::new(ranges, keyspace, self.clock),
+        };
         let poller = Poller::start(self.router.clone(), vec![pipe.clone()]);
         self.pollers.push(poller.expect("a thread"));
         Arc::new(pipe)

@@ -1,4 +1,4 @@
-//! What ranges of tests do: count, or nothing.
+//! What ranges of tests do: count, keep, or nothing.
 
 use bytes::Bytes;
 use ratatosk_engine::{Error, KeyRange};
@@ -12,6 +12,19 @@ pub struct Counter;
 /// Takes commands and does nothing.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Nothing;
+
+/// Keeps what it is given: a command is a key of [`KEY_BYTES`] and its value, or a key that goes.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Keeper;
+
+/// Bytes of a [`Keeper`]'s keys.
+pub const KEY_BYTES: usize = 8;
+
+/// Makes those that keep.
+#[must_use]
+pub fn keepers() -> Factory {
+    Box::new(|| Box::new(Keeper))
+}
 
 /// Makes those that count.
 #[must_use]
@@ -49,6 +62,30 @@ impl Coprocessor for Counter {
         let now = Bytes::copy_from_slice(&(before + 1).to_be_bytes());
         writer.put(command.clone(), now.to_vec());
         Ok(now)
+    }
+
+    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
+        Ok(Bytes::new())
+    }
+}
+
+impl Coprocessor for Keeper {
+    fn reset(&mut self, _boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _position: Position,
+        command: &Bytes,
+        writer: &mut Writer<'_>,
+    ) -> Result<Bytes, Error> {
+        let end = KEY_BYTES.min(command.len());
+        match command.len() > KEY_BYTES {
+            true => writer.put(command.slice(..end), command.slice(end..)),
+            false => writer.remove(command.slice(..end)),
+        }
+        Ok(Bytes::new())
     }
 
     fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {

@@ -1,9 +1,10 @@
 //! Several stores of one process, each with threads and a disk of its own.
 //!
 //! [`Stores`] starts them, kills them and starts them again, and waits for what no store tells by itself.
-//! What their ranges do is a coprocessor of [`counter`].
+//! What their ranges do is a coprocessor of [`counter`], or a service's; [`load`] has them do much of it.
 
 pub mod counter;
+pub mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -75,6 +76,28 @@ impl Stores {
             transport: self.exchange.transport(store),
             on_failure: Box::new(|reason| panic!("the store failed: {reason}")),
         }
+    }
+
+    /// Bytes of the files of a store.
+    ///
+    /// # Panics
+    /// If its folder cannot be read.
+    #[must_use]
+    pub fn disk_bytes(&self, store: u64) -> u64 {
+        let mut folders = vec![self.folder(store)];
+        let mut bytes = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("it is there") {
+                let entry = entry.expect("readable");
+                // A file may go meanwhile.
+                let Ok(metadata) = entry.metadata() else { continue };
+                match metadata.is_dir() {
+                    true => folders.push(entry.path()),
+                    false => bytes += metadata.len(),
+                }
+            }
+        }
+        bytes
     }
 
     fn folder(&self, store: u64) -> PathBuf {
@@ -229,13 +252,21 @@ pub fn wait(ask: impl FnOnce(Reply)) -> Answers {
 ///
 /// # Panics
 /// If it is not found for [`PATIENCE`].
-pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    until_for(PATIENCE, what, found)
+}
+
+/// As [`until`], for what may take longer, or must not.
+///
+/// # Panics
+/// If it is not found for so long.
+pub fn until_for<T>(patience: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let clock = SystemClock::new();
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(clock.now().since(Instant::ZERO) < PATIENCE, "not in {PATIENCE:?}: {what}");
+        assert!(clock.now().since(Instant::ZERO) < patience, "not in {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use ratatosk_client::{Keyspace, Pipe};
 use ratatosk_clock::SystemClock;
-use ratatosk_dist::DistCoprocessor;
+use ratatosk_dist::{DistCoprocessor, RouteDivision};
 use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_retain::RetainCoprocessor;
@@ -94,7 +94,11 @@ impl Store {
 
     /// A service's way to its data.
     pub(crate) fn keyspace(&self, space: Space) -> Arc<dyn Keyspace> {
-        Arc::new(Pipe::new(Box::new(self.node.handle()), space.name(), self.clock))
+        let (ranges, name) = (Box::new(self.node.handle()), space.name());
+        Arc::new(match space {
+            Space::Dist => Pipe::dividing(ranges, name, RouteDivision, self.clock),
+            Space::Inbox | Space::Retain => Pipe::new(ranges, name, self.clock),
+        })
     }
 
     /// A way to it for metrics.

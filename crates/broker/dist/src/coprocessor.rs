@@ -5,8 +5,9 @@
 //! of its own needs no such look, for each life has a key of its own; a member has one key in all
 //! its lives. DIST-001, DIST-002
 //!
-//! A range may end between any two routes. A command goes to the range of its first; effects that
-//! lie outside it are left out, and the answer says so.
+//! A range may end between any two routes. Commands are cut there before they are submitted
+//! ([`RouteDivision`](crate::RouteDivision)); effects that lie outside all the same are left out, and the
+//! answer says so.
 
 use bytes::Bytes;
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};

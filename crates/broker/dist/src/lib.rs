@@ -12,6 +12,7 @@
 //! for on a shard (mqtt).
 
 mod coprocessor;
+mod division;
 mod effect;
 mod entry;
 mod journal;
@@ -35,5 +36,6 @@ pub mod fuzzing;
 mod tenant_test;
 
 pub use coprocessor::DistCoprocessor;
+pub use division::RouteDivision;
 pub use service::DistService;
 pub use stats::DistStats;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_engine::Weight;
 use ratatosk_store::command;
 use ratatosk_store::host::{Refusal, Worked};
 use ratatosk_store::log::GroupId;
@@ -26,6 +27,9 @@ use crate::landscape::{
 use crate::plan::{Action, Alarm, Plan, plan_all};
 use crate::rules::RuleBook;
 pub use board::Board;
+
+/// A range is weighed again when so many bytes were applied to it: what it weighs comes to the disk later.
+const WEIGHED_BYTES: u64 = 16 << 20;
 
 /// What stores tell each other of themselves. KV-026
 pub trait Words: Send + Sync {
@@ -73,11 +77,13 @@ struct Work {
     before: BTreeMap<GroupId, Seen>,
 }
 
-#[derive(Copy, Clone)]
+#[derive(Clone)]
 struct Seen {
     worked: Worked,
     at: Instant,
     idle_since: Instant,
+    /// What it weighed, and how many bytes had been applied by then; `None` if nobody has looked.
+    weighed: Option<(Weight, u64)>,
 }
 
 impl Keeper {
@@ -146,10 +152,11 @@ impl Work {
         let mut replicas = BTreeMap::new();
         for status in groups {
             let group = status.group;
-            let worked = self.config.handle.worked(group).unwrap_or_default();
-            let (load, seen) = load_of(now, worked, before.get(&group));
+            let is_leader = status.followers.is_some();
+            let (load, seen) = self.look(now, group, is_leader, before.get(&group));
+            let idle_since = seen.idle_since;
             self.before.insert(group, seen);
-            replicas.insert(group, report(status, load, seen.idle_since));
+            replicas.insert(group, report(status, load, idle_since));
         }
         Store {
             labels: self.config.labels.clone(),
@@ -158,6 +165,35 @@ impl Work {
             replicas,
             ..Store::default()
         }
+    }
+
+    /// What a range had to do as of late, and, if this store leads it, what it has.
+    fn look(
+        &self,
+        now: Instant,
+        group: GroupId,
+        is_leader: bool,
+        before: Option<&Seen>,
+    ) -> (Load, Seen) {
+        let handle = &self.config.handle;
+        let worked = handle.worked(group).unwrap_or_default();
+        let is_idle = before.is_some_and(|before| before.worked == worked);
+        let idle_since = before.filter(|_| is_idle).map_or(now, |before| before.idle_since);
+        let mut load = before.map(|before| load_of(now, worked, before)).unwrap_or_default();
+        let mut weighed = before.and_then(|before| before.weighed.clone());
+        if is_leader {
+            let is_old =
+                |(_, bytes): &(Weight, u64)| worked.bytes.abs_diff(*bytes) >= WEIGHED_BYTES;
+            if weighed.as_ref().is_none_or(is_old) {
+                weighed = Some((handle.weigh(group), worked.bytes));
+            }
+            let weight = weighed.as_ref().map(|(weight, _)| weight.clone()).unwrap_or_default();
+            (load.size_bytes, load.middle) = (weight.bytes, weight.middle);
+            if !is_idle {
+                load.samples = handle.look_at_keys(group);
+            }
+        }
+        (load, Seen { worked, at: now, idle_since, weighed })
     }
 
     fn carry_out(&self, plan: Plan) {
@@ -188,20 +224,25 @@ impl Work {
 }
 
 /// What a range had to do since the round before.
-fn load_of(now: Instant, worked: Worked, before: Option<&Seen>) -> (Load, Seen) {
-    let Some(before) = before else {
-        return (Load::default(), Seen { worked, at: now, idle_since: now });
-    };
-    let is_idle = worked == before.worked;
-    let idle_since = if is_idle { before.idle_since } else { now };
+fn load_of(now: Instant, worked: Worked, before: &Seen) -> Load {
     let millis = u64::try_from(now.since(before.at).as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = |now: u64, before: u64| now.saturating_sub(before).saturating_mul(1_000) / millis;
-    let load = Load {
-        entries_per_second: rate(worked.entries, before.worked.entries),
-        written_bytes_per_second: rate(worked.bytes, before.worked.bytes),
+    let rate = |count: u64| count.saturating_mul(1_000) / millis;
+    let entries = worked.entries.saturating_sub(before.worked.entries);
+    let operations = worked.operations.saturating_sub(before.worked.operations);
+    let busy = worked.busy.saturating_sub(before.worked.busy);
+    let busy_us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+    Load {
+        entries_per_second: rate(entries),
+        written_bytes_per_second: rate(worked.bytes.saturating_sub(before.worked.bytes)),
+        io_density: operations.checked_div(entries).unwrap_or(0),
+        io_latency: u32::try_from(operations)
+            .ok()
+            .and_then(|count| busy.checked_div(count))
+            .unwrap_or_default(),
+        // Microseconds of a millisecond are thousandths.
+        cpu_permille: busy_us / millis,
         ..Load::default()
-    };
-    (load, Seen { worked, at: now, idle_since })
+    }
 }
 
 fn report(status: Status, load: Load, idle_since: Instant) -> Report {

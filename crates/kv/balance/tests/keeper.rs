@@ -7,10 +7,12 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use ratatosk_balance::keeper::{Board, Config, Keeper, Words};
 use ratatosk_balance::landscape::{Landscape, Standing};
+use ratatosk_balance::rules::Split;
 use ratatosk_balance::{RuleBook, Rules, Settings, StoreId};
 use ratatosk_clock::SystemClock;
-use ratatosk_stores::counter::nothings;
-use ratatosk_stores::{Make, PATIENCE, Stores, until};
+use ratatosk_store::command::Commands;
+use ratatosk_stores::counter::counters;
+use ratatosk_stores::{Make, PATIENCE, Stores, until, version_of, wait};
 
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Who says nothing for so long is away.
@@ -32,7 +34,7 @@ impl Cluster {
         let rules = Rules::try_from(rules).expect("they make sense");
         RANGES.iter().for_each(|name| book.set(name, rules.clone()));
         let mut cluster = Self {
-            stores: Stores::new(name, 0, &RANGES.map(|name| (name, nothings as Make))),
+            stores: Stores::new(name, 0, &RANGES.map(|name| (name, counters as Make))),
             keepers: BTreeMap::new(),
             clock,
             board: Arc::new(Board::new(clock, SILENCE)),
@@ -145,4 +147,27 @@ fn a_store_that_drains_becomes_empty() {
     cluster.until("it is empty", |seen| {
         is_even(seen, &[2, 3, 4]) && seen.stores[&1].replicas.is_empty()
     });
+}
+
+/// KV-023, KV-024: a range with much to do is parted by its keeper, at a key that it works on.
+#[test]
+fn a_range_with_much_to_do_is_parted_where_its_work_is() {
+    let split = Split { io_density_max: 4, ..Settings::default().split };
+    let cluster = Cluster::new("keeper-split", 1, Settings { split, ..rules() });
+    let whole = cluster.stores.whole("a");
+    let handle = cluster.stores.handle(1);
+    let mut round = 0_u32;
+    let parted = until("it is parted", || {
+        let mut commands = Commands::new(version_of(&handle, &whole)?);
+        (0..64_u32).for_each(|number| commands.push(&(round + number).to_be_bytes()));
+        round = (round + 64) % 1_024;
+        // Whether it was parted already does not matter.
+        let _ = wait(|reply| handle.propose(whole.group, commands.into_data(), reply));
+        let ranges = handle.ranges("a");
+        (ranges.len() > 1).then_some(ranges)
+    });
+    let key = &parted[1].boundary.start;
+    let number = u32::from_be_bytes(key[..].try_into().expect("a key that was worked on"));
+    assert!((1..1_024).contains(&number), "{number}");
+    assert_eq!(handle.ranges("b").len(), 1, "who has nothing to do stays whole");
 }

@@ -4,6 +4,7 @@
 //! in which they were submitted, and it reads what was applied. Which range has a key, on which
 //! node, and how many commands share one fsync is decided behind it.
 
+mod divide;
 #[cfg(feature = "testing")]
 pub mod held;
 mod keyspace;
@@ -13,6 +14,7 @@ mod pipe_test;
 mod ranges;
 mod router;
 
+pub use divide::{Divide, Divided};
 pub use keyspace::{Busy, Done, Fate, Keyspace, Read};
 pub use pipe::Pipe;
 pub use ranges::{Answer, Leader, Outcome, Ranges, Route};

@@ -15,11 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_clock::{Clock, Instant};
-use ratatosk_engine::Error;
+use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::command::Commands;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 
+use crate::divide::{self, Divide, Divided};
 use crate::ranges::{Outcome, Ranges, Route};
 use crate::{Busy, Done, Fate, Keyspace, Read};
 
@@ -48,6 +49,7 @@ pub struct Pipe {
 pub(crate) struct Shared {
     keyspace: String,
     ranges: Box<dyn Ranges>,
+    divide: Option<Box<dyn Divide>>,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) lanes: Mutex<Lanes>,
 }
@@ -82,12 +84,32 @@ pub(crate) struct Call {
 }
 
 impl Pipe {
-    /// The keyspace called `keyspace`.
+    /// The keyspace called `keyspace`, with commands that are each for keys of one range, wherever it may
+    /// be parted.
     pub fn new(ranges: Box<dyn Ranges>, keyspace: &str, clock: impl Clock + 'static) -> Self {
+        Self::open(ranges, keyspace, None, clock)
+    }
+
+    /// The same, with commands that may be for keys of several ranges.
+    pub fn dividing(
+        ranges: Box<dyn Ranges>,
+        keyspace: &str,
+        divide: impl Divide + 'static,
+        clock: impl Clock + 'static,
+    ) -> Self {
+        Self::open(ranges, keyspace, Some(Box::new(divide)), clock)
+    }
+
+    fn open(
+        ranges: Box<dyn Ranges>,
+        keyspace: &str,
+        divide: Option<Box<dyn Divide>>,
+        clock: impl Clock + 'static,
+    ) -> Self {
         let known = ranges.routes(keyspace).into_iter().map(Lane::new).collect();
         let lanes = Mutex::new(Lanes { known, unrouted: Vec::new(), retry_at: None });
         let (keyspace, clock) = (keyspace.to_owned(), Box::new(clock));
-        Self { shared: Arc::new(Shared { keyspace, ranges, clock, lanes }) }
+        Self { shared: Arc::new(Shared { keyspace, ranges, divide, clock, lanes }) }
     }
 
     /// Tries again what is due; to be called several times a second where ranges are on several stores.
@@ -120,9 +142,7 @@ impl Keyspace for Pipe {
         let submitted = self.shared.clock.now();
         let call = Call { key: Bytes::copy_from_slice(key), command, submitted, done };
         let mut lanes = self.shared.lanes.lock();
-        if let Some(lane) = lanes.place(call, submitted) {
-            self.shared.send(lane);
-        }
+        self.shared.place(&mut lanes, call, submitted, |lane| self.shared.send(lane));
     }
 
     fn read(&self, read: &mut Read<'_>) -> Result<(), Error> {
@@ -145,6 +165,33 @@ impl Shared {
             let (group, shared) = (lane.group(), Arc::clone(self));
             let answer = move |outcome| shared.answered(group, calls, outcome);
             self.ranges.propose(&lane.route, commands.into_data(), Box::new(answer));
+        }
+    }
+
+    /// Puts a call where its keys belong, in parts if these are several ranges; shows each that got a part.
+    fn place(&self, lanes: &mut Lanes, call: Call, now: Instant, mut got: impl FnMut(&mut Lane)) {
+        let mut rest = Some(call);
+        while let Some(call) = rest.take() {
+            let holds = |lane: &&mut Lane| lane.route.descriptor.boundary.contains(&call.key);
+            let Some(lane) = lanes.known.iter_mut().find(holds) else {
+                lanes.unrouted.push(call);
+                lanes.retry_soon(now);
+                return;
+            };
+            let boundary = &lane.route.descriptor.boundary;
+            let divided = self.divide.as_ref().filter(|_| *boundary != KeyRange::all());
+            let divided = divided.and_then(|divide| divide.divide(&call.command, boundary));
+            let inside = match divided {
+                None => call,
+                Some(Divided { inside, key, rest: outside }) => {
+                    let Call { key: first, submitted, done, .. } = call;
+                    let (done, also_done) = divide::join(done);
+                    rest = Some(Call { key, command: outside, submitted, done: also_done });
+                    Call { key: first, command: inside, submitted, done }
+                }
+            };
+            lane.push(inside);
+            got(lane);
         }
     }
 
@@ -230,7 +277,7 @@ impl Shared {
         for call in calls {
             match now.since(call.submitted) > TRIED {
                 true => given_up.push(call),
-                false => drop(lanes.place(call, now)),
+                false => self.place(lanes, call, now, |_| {}),
             }
         }
         lanes.known.iter_mut().for_each(|lane| self.send(lane));
@@ -238,19 +285,6 @@ impl Shared {
 }
 
 impl Lanes {
-    /// Puts a call where its key belongs; answers the lane, if there is one.
-    fn place(&mut self, call: Call, now: Instant) -> Option<&mut Lane> {
-        let holds = |lane: &Lane| lane.route.descriptor.boundary.contains(&call.key);
-        let Some(place) = self.known.iter().position(holds) else {
-            self.unrouted.push(call);
-            self.retry_soon(now);
-            return None;
-        };
-        let lane = &mut self.known[place];
-        lane.push(call);
-        Some(lane)
-    }
-
     fn retry_soon(&mut self, now: Instant) {
         self.retry_at.get_or_insert(now + RETRY);
     }

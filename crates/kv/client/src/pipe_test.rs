@@ -14,7 +14,9 @@ use ratatosk_store::log::GroupId;
 use ratatosk_store::range::{Descriptor, Version};
 
 use crate::pipe::{IDLE_PLACES, TRIED, WAITING_BYTES_MAX};
-use crate::{Answer, Busy, Fate, Keyspace as _, Outcome, Pipe, Ranges, Read, Route};
+use crate::{
+    Answer, Busy, Divide, Divided, Fate, Keyspace as _, Outcome, Pipe, Ranges, Read, Route,
+};
 
 const GROUP: GroupId = GroupId(1);
 
@@ -76,6 +78,18 @@ impl Clock for Hand {
     }
 }
 
+/// Each letter of a command is a key.
+struct Letters;
+
+impl Divide for Letters {
+    fn divide(&self, command: &Bytes, boundary: &KeyRange) -> Option<Divided> {
+        let (inside, rest): (Vec<u8>, Vec<u8>) =
+            command.iter().partition(|letter| boundary.contains(&[**letter]));
+        let key = Bytes::copy_from_slice(rest.get(..1)?);
+        Some(Divided { inside: inside.into(), key, rest: rest.into() })
+    }
+}
+
 struct Fixture {
     fake: Fake,
     clock: Hand,
@@ -91,6 +105,28 @@ impl Fixture {
         let clock = Hand::default();
         let pipe = Pipe::new(Box::new(fake.clone()), "k", clock.clone());
         Self { fake, clock, pipe, told: Arc::default() }
+    }
+
+    /// With commands that can be cut.
+    fn dividing() -> Self {
+        Self::new().again()
+    }
+
+    /// With a pipe that begins with the ranges as they are.
+    fn again(self) -> Self {
+        let mut fixture = self;
+        let ranges = Box::new(fixture.fake.clone());
+        fixture.pipe = Pipe::dividing(ranges, "k", Letters, fixture.clock.clone());
+        fixture
+    }
+
+    /// Has a range up to `m` and one behind it.
+    fn part(&self, version: u64) {
+        let middle = Bytes::from_static(b"m");
+        let left = KeyRange { start: Bytes::new(), end: Some(middle.clone()) };
+        let right = KeyRange { start: middle, end: None };
+        self.fake.0.lock().ranges =
+            vec![descriptor(GROUP, left, version), descriptor(GroupId(2), right, version)];
     }
 
     fn submit(&self, key: &str, command: &'static str) {
@@ -257,6 +293,48 @@ fn a_range_that_was_split_gets_its_commands_again_in_their_order() {
     assert_eq!(lefts, ["1", "3", "5"]);
     assert_eq!(rights, ["2", "4"]);
     assert_eq!(fixture.told().len(), 5);
+}
+
+/// KV-014: each range gets its part, and the caller one answer when both are done, the worse one.
+#[test]
+fn a_command_for_keys_of_two_ranges_is_cut_and_answered_once() {
+    let fixture = Fixture::dividing();
+    fixture.part(2);
+    let fixture = fixture.again();
+    for (key, command) in [("a", "axby"), ("z", "z"), ("x", "xa"), ("b", "b")] {
+        fixture.submit(key, command);
+    }
+    let parts = [(GROUP, "ab"), (GroupId(2), "xy"), (GroupId(2), "z"), (GROUP, "a")];
+    let parts = parts.map(|(group, command)| (group, vec![command.to_owned()]));
+    assert_eq!(fixture.on_their_way(), parts);
+    fixture.answer();
+    assert_eq!(fixture.told(), [], "a part is still on its way");
+    fixture.answer();
+    let worse = |answer| Fate::Applied(Bytes::from_static(answer));
+    assert_eq!(fixture.told(), [("axby", worse(b"xy"))]);
+    while !fixture.on_their_way().is_empty() {
+        fixture.answer();
+    }
+    // Of the range behind `m` the last part was submitted last.
+    assert_eq!(fixture.told(), [applied("z"), applied("b"), ("xa", worse(b"x"))]);
+}
+
+/// KV-014: what was whole when it was submitted is cut when its range was split meanwhile; a part in doubt
+/// leaves the whole in doubt.
+#[test]
+fn a_command_that_returns_from_a_split_range_is_cut() {
+    let fixture = Fixture::dividing();
+    fixture.submit("a", "ax");
+    assert_eq!(fixture.on_their_way(), entries(&[&["ax"]]));
+    fixture.part(2);
+    let now = fixture.fake.0.lock().ranges[0].clone();
+    fixture.refuse(Refusal::Version(Box::new(now)));
+    let parts = [(GROUP, "a"), (GroupId(2), "x")];
+    let parts = parts.map(|(group, command)| (group, vec![command.to_owned()]));
+    assert_eq!(fixture.on_their_way(), parts);
+    fixture.answer();
+    fixture.lose();
+    assert_eq!(fixture.told(), [("ax", Fate::Unknown)]);
 }
 
 /// SCH-003, DUR-006

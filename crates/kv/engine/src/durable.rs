@@ -5,6 +5,7 @@
 //! [`Engine::persist`]: a sync for each batch would be one for each writer, without group commit.
 
 mod reclaim;
+mod weigh;
 
 use std::fs::File;
 use std::panic::catch_unwind;

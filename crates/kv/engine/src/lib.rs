@@ -15,6 +15,7 @@ mod layer;
 mod memory;
 mod overlay;
 mod range;
+mod weight;
 pub mod wire;
 
 pub use batch::{Batch, Change, KEY_BYTES_MAX};
@@ -23,3 +24,4 @@ pub use engine::{Engine, Error, SpaceId, View, Visitor};
 pub use memory::MemoryEngine;
 pub use overlay::{Checkpointed, Overlay, OverlayView};
 pub use range::KeyRange;
+pub use weight::Weight;

@@ -5,6 +5,7 @@
 //! data alone: no clock, no setting, no random number, no order of a hash table, so that all
 //! replicas have the same data, now and when the log is applied again after a crash.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -141,6 +142,8 @@ pub struct Writer<'a> {
     space: SpaceId,
     boundary: &'a KeyRange,
     changes: &'a mut Batch,
+    operations: Cell<u64>,
+    first_key: Option<Bytes>,
 }
 
 /// What lies below the changes.
@@ -162,7 +165,18 @@ impl<'a> Writer<'a> {
         boundary: &'a KeyRange,
         changes: &'a mut Batch,
     ) -> Self {
-        Self { below: overlay, space, boundary, changes }
+        let (operations, first_key) = (Cell::new(0), None);
+        Self { below: overlay, space, boundary, changes, operations, first_key }
+    }
+
+    /// How many keys were read, written and removed.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.get()
+    }
+
+    /// The first key that was written or removed.
+    pub(crate) fn first_key(&self) -> Option<&Bytes> {
+        self.first_key.as_ref()
     }
 
     /// The key has this value from now on.
@@ -198,14 +212,19 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// The engine's.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.operations.update(|count| count + 1);
         match self.changes.get(self.space, key) {
             Some(changed) => Ok(changed.cloned()),
             None => self.below.get(self.space, key),
         }
     }
 
-    fn within(&self, key: Bytes) -> Bytes {
+    fn within(&mut self, key: Bytes) -> Bytes {
         assert!(self.boundary.contains(&key), "the key {key:?} is outside the range");
+        self.operations.update(|count| count + 1);
+        if self.first_key.is_none() {
+            self.first_key = Some(key.clone());
+        }
         key
     }
 }

@@ -7,6 +7,7 @@
 mod boundary;
 mod install;
 mod range;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeV2, Entry};
+use ratatosk_clock::SystemClock;
 use ratatosk_engine::wire::Parser;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View};
 
@@ -27,8 +29,8 @@ use crate::range::{Applied, Descriptor, META, Tombstone, Version};
 use install::Coming;
 pub(crate) use install::behind;
 use range::Range;
-pub(crate) use range::Work;
-pub use range::Worked;
+pub(crate) use work::Work;
+pub use work::Worked;
 
 /// See the module.
 pub struct Host<E> {
@@ -38,6 +40,8 @@ pub struct Host<E> {
     ranges: BTreeMap<GroupId, Range>,
     /// See [`Host::with_batches`].
     batch_bytes: usize,
+    /// What the work is timed with.
+    clock: Option<SystemClock>,
 }
 
 /// What became of a proposal.
@@ -126,7 +130,13 @@ impl<E: Engine> Host<E> {
     /// The host of a store, above an overlay, without a range.
     pub fn new(store: u64, overlay: Arc<Overlay<E>>, keyspaces: Keyspaces) -> Self {
         let batch_bytes = install::BATCH_BYTES;
-        Self { store, overlay, keyspaces, ranges: BTreeMap::new(), batch_bytes }
+        Self { store, overlay, keyspaces, ranges: BTreeMap::new(), batch_bytes, clock: None }
+    }
+
+    /// Times what the ranges have to do.
+    #[must_use]
+    pub fn timed_by(self, clock: SystemClock) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Takes in a range as the overlay has it, and lets its coprocessor derive what it needs.
@@ -307,7 +317,8 @@ impl<E: Engine> Host<E> {
         match order {
             Order::Commands(_) if range.descriptor.frozen.is_some() => Ok(Err(Refusal::Merging)),
             Order::Commands(commands) => {
-                range.apply(&self.overlay, entry, &commands, &mut turn.changes).map(Ok)
+                let (changes, clock) = (&mut turn.changes, self.clock.as_ref());
+                range.apply(&self.overlay, entry, &commands, changes, clock).map(Ok)
             }
             order => {
                 let done = self.reshape(group, entry, order, turn, done)?;

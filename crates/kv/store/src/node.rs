@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
+use ratatosk_clock::SystemClock;
 use ratatosk_engine::{DurableConfig, DurableEngine, Overlay, SpaceId};
 
 use crate::coprocessor::Keyspaces;
@@ -222,7 +223,7 @@ impl Node {
         receiver: Receiver<DiskFolder>,
     ) -> Result<Self, Error> {
         let mut node = Node { shared, threads: Vec::new() };
-        let shelf = receiver.shelf();
+        let (shelf, host) = (receiver.shelf(), host.timed_by(SystemClock::new()));
         node.spawn("store-log", move |shared| threads::run_log(shared, machine))?;
         node.spawn("store-apply", move |shared| threads::run_apply(shared, host, &shelf))?;
         node.spawn("store-data", move |shared| data::run(shared, receiver))?;

@@ -14,3 +14,4 @@ mod nodes;
 mod open;
 mod recover;
 mod snapshot;
+mod voters;

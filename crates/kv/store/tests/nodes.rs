@@ -4,7 +4,7 @@ use ratatosk_store::OpenError;
 use ratatosk_store::command::{self, Commands};
 use ratatosk_store::node::{Config, Handle, Node};
 use ratatosk_store::range::Descriptor;
-use ratatosk_stores::counter::counters;
+use ratatosk_stores::counter::{counters, keepers};
 use ratatosk_stores::{CLUSTER, Stores, until, version_of, wait};
 
 const COUNTER: &str = "counter";
@@ -163,4 +163,30 @@ fn a_store_that_left_has_no_range() {
         (stores.content(1, COUNTER), stores.content(3, COUNTER).len()),
         (vec![("a".to_owned(), 2)], 0)
     );
+}
+
+/// KV-029, KV-012: what comes and goes again and again leaves no more on the disk than a bound, whatever was
+/// written in all.
+#[test]
+fn the_disk_has_a_bound_however_much_comes_and_goes() {
+    const ROUNDS: u64 = 80;
+    const KEYS: u64 = 1_000;
+    const VALUE_BYTES: usize = 4_000;
+    /// Less than half of what is written.
+    const BOUND: u64 = 128 << 20;
+    let stores = Stores::new("nodes-churn", 1, &[("churn", keepers)]);
+    let (range, handle) = (stores.whole("churn"), stores.handle(1));
+    let propose = |command: &dyn Fn(u64) -> Vec<u8>| {
+        let mut commands = Commands::new(range.version);
+        (0..KEYS).for_each(|key| commands.push(&command(key)));
+        let answers = wait(|reply| handle.propose(range.group, commands.into_data(), reply));
+        assert!(matches!(answers, Some(Ok(_))), "{answers:?}");
+    };
+    for round in 0..ROUNDS {
+        let key = |key: u64| (round * KEYS + key).to_be_bytes().to_vec();
+        propose(&|number| [key(number), vec![7; VALUE_BYTES]].concat());
+        propose(&key);
+    }
+    until("the disk is within its bound", || (stores.disk_bytes(1) < BOUND).then_some(()));
+    assert_eq!(stores.keys(1, "churn"), Vec::<Vec<u8>>::new());
 }

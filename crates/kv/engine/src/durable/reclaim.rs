@@ -16,7 +16,7 @@ use crate::Error;
 
 /// Less than this is not worth the work.
 const WASTE_BYTES_MIN: u64 = 16 << 20;
-/// How often it is looked whether a table was written, and how many times.
+/// How often it is looked whether the library is done with something, and how many times.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSES_MAX: usize = 2_000;
 /// A space is wasteful when so many times the removals are as many as its entries, removals
@@ -95,12 +95,27 @@ impl DurableEngine {
         for ((space, churn), is_due) in spaces().zip(due) {
             let has_room = space.disk_space() / 2 <= room_bytes;
             if is_due && has_room && is_wasteful(space, space.tree.tombstone_count()) {
-                space.major_compact().map_err(from_fjall)?;
+                merge(space)?;
                 churn.note_merged();
             }
         }
         Ok(true)
     }
+}
+
+/// Merges all tables of a space. The library does nothing, and says nothing, while a worker of its own
+/// merges some of them: that is waited for, but not for ever.
+fn merge(space: &Keyspace) -> Result<(), Error> {
+    for _ in 0..PAUSES_MAX {
+        let next_table = space.tree.next_table_id();
+        space.major_compact().map_err(from_fjall)?;
+        let is_merged = space.tree.next_table_id() != next_table;
+        if is_merged || !is_wasteful(space, space.tree.tombstone_count()) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 /// Has what a space has in memory written to a table. Waits for it, but not for ever, as the library's

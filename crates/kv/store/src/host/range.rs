@@ -1,16 +1,18 @@
 //! A range as the host has it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use raft::eraftpb::Entry;
+use ratatosk_clock::SystemClock;
 use ratatosk_engine::{Batch, Engine, Error, Overlay, SpaceId};
 
 use crate::coprocessor::{Coprocessor, Position, SpaceReader, Writer};
 use crate::log::GroupId;
 use crate::range::{Applied, Descriptor};
+
+use super::work::Work;
 
 /// See the module.
 pub(super) struct Range {
@@ -22,29 +24,6 @@ pub(super) struct Range {
     pub(super) leads_from: Option<u64>,
     pub(super) is_leader: bool,
     pub(super) work: Arc<Work>,
-}
-
-/// What a range had to do since it is here. Any thread may look.
-#[derive(Debug, Default)]
-pub(crate) struct Work {
-    entries: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// What was applied to a range.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Worked {
-    /// Entries with commands.
-    pub entries: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Work {
-    pub(crate) fn so_far(&self) -> Worked {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Worked { entries: read(&self.entries), bytes: read(&self.bytes) }
-    }
 }
 
 pub(super) type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
@@ -75,15 +54,20 @@ impl Range {
         entry: &Entry,
         commands: &[Bytes],
         changes: &mut Batch,
+        clock: Option<&SystemClock>,
     ) -> Result<Vec<Bytes>, Error> {
-        self.work.entries.fetch_add(1, Ordering::Relaxed);
-        self.work.bytes.fetch_add(entry.data.len() as u64, Ordering::Relaxed);
+        self.work.add_entry(entry.data.len());
+        let begun = clock.map(SystemClock::now);
         let mut coprocessor = self.coprocessor.write();
         let mut answers = Vec::with_capacity(commands.len());
         for (number, command) in (0..).zip(commands) {
             let position = Position { index: entry.index, number };
             let mut writer = Writer::new(overlay, self.space, &self.descriptor.boundary, changes);
             answers.push(coprocessor.apply(position, command, &mut writer)?);
+            self.work.add_command(writer.operations(), writer.first_key());
+        }
+        if let Some((clock, begun)) = clock.zip(begun) {
+            self.work.add_busy(clock.now().since(begun));
         }
         Ok(answers)
     }

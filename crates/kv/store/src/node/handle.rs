@@ -1,6 +1,10 @@
 //! The way to a store that others have.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use bytes::Bytes;
+use ratatosk_engine::Weight;
 
 use super::{Located, Move, Reply, Shared, Told, Word};
 use crate::Identity;
@@ -93,12 +97,30 @@ impl Handle {
         self.shared.inbox.push(Word::Asked(told));
     }
 
-    /// How many entries and bytes of commands were applied to a range since the store was opened or got
-    /// the range; `None` if it is not here.
+    /// What was applied to a range since the store was opened or got the range; `None` if it is not here.
     #[must_use]
     pub fn worked(&self, group: GroupId) -> Option<Worked> {
         let ranges = self.shared.ranges.read();
         ranges.get(&group).map(|located| located.work.so_far())
+    }
+
+    /// The keys of a range that were changed as of late, each with how often: a bounded sample, in which what
+    /// was seen before counts half with each look. KV-024
+    #[must_use]
+    pub fn look_at_keys(&self, group: GroupId) -> BTreeMap<Bytes, u64> {
+        let ranges = self.shared.ranges.read();
+        ranges.get(&group).map(|located| located.work.look_at_keys()).unwrap_or_default()
+    }
+
+    /// About how much data a range has, and a key near its middle; nothing if it is not here.
+    #[must_use]
+    pub fn weigh(&self, group: GroupId) -> Weight {
+        let ranges = self.shared.ranges.read();
+        let Some(Located { descriptor, space, .. }) = ranges.get(&group).cloned() else {
+            return Weight::default();
+        };
+        drop(ranges);
+        self.shared.overlay.engine().weigh(space, &descriptor.boundary)
     }
 
     /// Takes what other stores send.
