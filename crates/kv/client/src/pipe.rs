@@ -209,13 +209,14 @@ impl Shared {
                 self.ranges.learn(*now);
                 returned = calls;
             }
-            // The last two are not for commands.
+            // The last three are not for commands.
             Outcome::Refused(
                 Refusal::Lost
                 | Refusal::NotLeader
                 | Refusal::Merging
                 | Refusal::Split
-                | Refusal::Step(_),
+                | Refusal::Step(_)
+                | Refusal::Led,
             ) => {
                 returned = calls;
                 is_elsewhere = true;

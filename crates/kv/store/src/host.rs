@@ -7,6 +7,7 @@
 mod boundary;
 mod install;
 mod range;
+mod recovery;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use crate::range::{Applied, Descriptor, META, Tombstone, Version};
 use install::Coming;
 pub(crate) use install::behind;
 use range::Range;
+pub use recovery::Rest;
 pub(crate) use work::Work;
 pub use work::Worked;
 
@@ -70,6 +72,8 @@ pub enum Refusal {
     Merging,
     /// The members do not change.
     Step(NoStep),
+    /// It has a leader: there is nothing to recover.
+    Led,
 }
 
 /// What a host did.
@@ -216,6 +220,9 @@ impl<E: Engine> Host<E> {
                     self.show(&mut turn, done);
                     self.install(*descriptor, Coming { at, keeps_log }, arrivals, done)?;
                 }
+                Event::Recover { rest, ticket } => {
+                    self.go_on_alone(rest, ticket, &mut turn, done)?;
+                }
                 Event::Remove { group, replica } => {
                     self.show(&mut turn, done);
                     self.remove(group, replica, done)?;
@@ -341,6 +348,8 @@ impl<E: Engine> Host<E> {
         };
         let descriptor = &mut range.descriptor;
         let membership = match change.changes.is_empty() {
+            // Of before a recovery.
+            true if !descriptor.membership.is_joint() => return Ok(Err(Refusal::Lost)),
             true => descriptor.membership.left(),
             false => {
                 let mut parser = Parser::new(&entry.context);

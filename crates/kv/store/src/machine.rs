@@ -19,6 +19,7 @@ mod input;
 mod merge;
 mod output;
 mod receive;
+mod recovery;
 mod sleep;
 mod status;
 mod write;
@@ -348,6 +349,12 @@ impl<L: RaftLog, T> Machine<L, T> {
                     self.installed.push(descriptor.group);
                     held.note_installed(*descriptor);
                 }
+            }
+            Input::Recover { group, above, ticket } => {
+                self.recover(group, above, ticket, output)?;
+            }
+            Input::Recovered { descriptor, applied } => {
+                self.recovered(*descriptor, applied, output)?;
             }
             Input::Removed { group, replica } => self.removed(group, replica, batch, output),
             Input::Beat { from, life } => self.hear(from, life),

@@ -92,6 +92,20 @@ impl Membership {
         Self { replicas: vec![Replica { id: 1, store, role: Role::Voter }], next: 2 }
     }
 
+    /// The replica of a store as the one voter.
+    #[must_use]
+    pub(crate) fn only(&self, store: u64) -> Self {
+        let kept = self.replicas.iter().filter(|replica| replica.store == store);
+        let replicas = kept.map(|replica| Replica { role: Role::Voter, ..*replica }).collect();
+        Self { replicas, next: self.next }
+    }
+
+    /// Whether a store has the one replica, which votes.
+    #[must_use]
+    pub(crate) fn is_only(&self, store: u64) -> bool {
+        matches!(&self.replicas[..], [one] if one.store == store && one.role == Role::Voter)
+    }
+
     /// All, by their numbers.
     #[must_use]
     pub fn replicas(&self) -> &[Replica] {

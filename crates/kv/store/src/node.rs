@@ -36,7 +36,6 @@ use crate::host::{Host, Refusal, Work};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
 use crate::machine::{Envelope, Event, Input, Machine, Opened, Status};
-use crate::membership::Membership;
 use crate::open::{self, Asked, Error};
 use crate::range::Descriptor;
 use crate::room::{self, Sizes};
@@ -186,8 +185,7 @@ impl Node {
         let life = random[0] ^ random[1].rotate_left(32);
         let staging = DiskFolder::open(&folder).map_err(io)?;
         let receiver = Receiver::open(staging, receiver::Config::default()).map_err(io)?;
-        let alone = Membership::alone(identity.store);
-        let alone = host.ranges().filter(|descriptor| descriptor.membership == alone);
+        let alone = host.ranges().filter(|range| range.membership.is_only(identity.store));
         let alone: Vec<GroupId> = alone.map(|descriptor| descriptor.group).collect();
         let shared = Arc::new(Shared {
             identity,

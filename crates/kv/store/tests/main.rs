@@ -12,6 +12,7 @@ mod model;
 mod node;
 mod nodes;
 mod open;
+mod quorum;
 mod recover;
 mod snapshot;
 mod voters;

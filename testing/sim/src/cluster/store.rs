@@ -402,7 +402,11 @@ impl Store {
                 Event::Remove { group, replica } => {
                     did.notes.push(format!("leaves {group:?} as {replica}"));
                 }
-                Event::Refused { .. } | Event::Read { .. } | Event::Follows { .. } => {}
+                // Nobody orders a recovery.
+                Event::Recover { .. }
+                | Event::Refused { .. }
+                | Event::Read { .. }
+                | Event::Follows { .. } => {}
             }
         }
         let installed = events.iter().filter_map(|event| match event {

@@ -157,6 +157,11 @@ impl<L: RaftLog, T> Group<L, T> {
         Ok(group)
     }
 
+    /// The last entry that was handed to the host.
+    pub(super) fn handed_to(&self) -> u64 {
+        self.handed
+    }
+
     /// What is known of it, to open it again as another.
     pub(super) fn state(&self) -> GroupState {
         self.raft.store().state()
@@ -380,10 +385,18 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     /// Nobody who waits is answered by this replica any more.
-    pub(super) fn give_up(mut self, output: &mut Output<T>) {
+    pub(super) fn give_up(self, output: &mut Output<T>) {
+        self.give_up_behind(0, output);
+    }
+
+    /// The same; what is up to this entry was carried out, and whoever proposed it is left in doubt.
+    pub(super) fn give_up_behind(mut self, applied: u64, output: &mut Output<T>) {
         self.reads.begin_term(output);
-        let proposed = self.proposals.into_iter().map(|proposal| proposal.ticket);
-        let held = self.held.into_iter().filter_map(|(_, ticket)| ticket);
+        let is_behind = |index: u64| index > applied;
+        let proposed = self.proposals.into_iter().filter(|proposal| is_behind(proposal.index));
+        let proposed = proposed.map(|proposal| proposal.ticket);
+        let held = self.held.into_iter().filter(|(entry, _)| is_behind(entry.index));
+        let held = held.filter_map(|(_, ticket)| ticket);
         for ticket in held.chain(proposed) {
             output.refuse(ticket, Refusal::Lost);
         }

@@ -27,6 +27,7 @@ impl<T> Input<T> {
                 | Input::Split { .. }
                 | Input::Merged { .. }
                 | Input::Installed { .. }
+                | Input::Recovered { .. }
                 | Input::Removed { .. }
         )
     }
@@ -74,6 +75,15 @@ pub enum Input<T> {
         group: GroupId,
         /// The store.
         to: u64,
+    },
+    /// Have a range that has lost its quorum go on with this replica alone. KV-027
+    Recover {
+        /// The group.
+        group: GroupId,
+        /// The range is to have a newer version than this one.
+        above: Version,
+        /// Comes back when that is so, durably, or refused.
+        ticket: T,
     },
     /// Another store lives.
     Beat {
@@ -181,6 +191,13 @@ pub enum Input<T> {
     Installed {
         /// The range.
         descriptor: Box<Descriptor>,
+    },
+    /// The host has carried out all that the log has, and goes on with this replica alone, durably.
+    Recovered {
+        /// The range.
+        descriptor: Box<Descriptor>,
+        /// The last entry of the log.
+        applied: u64,
     },
     /// The host has removed what it had of a group, durably.
     Removed {

@@ -3,7 +3,7 @@
 use raft::eraftpb::Entry;
 
 use super::{Ask, Envelope, Sleep, Verdict};
-use crate::host::Refusal;
+use crate::host::{Refusal, Rest};
 use crate::log::{GroupId, Truncated};
 use crate::range::{Descriptor, Version};
 
@@ -71,6 +71,13 @@ pub enum Event<T> {
         at: Truncated,
         /// The log has the entries behind it, and is not to begin anew.
         keeps_log: bool,
+    },
+    /// Carry out what the log has still, and go on with this replica alone.
+    Recover {
+        /// The log.
+        rest: Rest,
+        /// Of whoever wants it.
+        ticket: T,
     },
     /// This store is no member of the group any more: what it has of it goes.
     Remove {

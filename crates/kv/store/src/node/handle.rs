@@ -104,6 +104,15 @@ impl Handle {
         ranges.get(&group).map(|located| located.work.so_far())
     }
 
+    /// Has a range that has lost its quorum go on with this store alone, in a version above the given one,
+    /// once it has carried out all that its log has. What only lost replicas had is lost; they must never
+    /// come back with what they have. Refused with [`Refusal::Led`] as long as a leader is known. KV-027
+    ///
+    /// [`Refusal::Led`]: crate::host::Refusal::Led
+    pub fn recover(&self, group: GroupId, above: Version, reply: Reply) {
+        self.ask(Input::Recover { group, above, ticket: reply });
+    }
+
     /// The keys of a range that were changed as of late, each with how often: a bounded sample, in which what
     /// was seen before counts half with each look. KV-024
     #[must_use]

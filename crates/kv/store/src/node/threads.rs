@@ -154,6 +154,7 @@ impl Shared {
                 Input::Applied { group, .. } => drop(touched.insert(*group)),
                 Input::Configured { descriptor, .. }
                 | Input::Described { descriptor }
+                | Input::Recovered { descriptor, .. }
                 | Input::Installed { descriptor } => reshaped.push(descriptor.group),
                 Input::Split { left, right } => {
                     reshaped.push(left.group);
