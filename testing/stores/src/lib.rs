@@ -37,11 +37,12 @@ pub type Make = fn() -> Factory;
 
 /// Stores by their numbers. The first makes the cluster, the others join it.
 pub struct Stores {
-    scratch: Scratch,
     exchange: Arc<Exchange>,
     keyspaces: Vec<(String, Make)>,
     nodes: BTreeMap<u64, Node>,
     starts: u64,
+    // Behind the stores: it takes their folders with it.
+    scratch: Scratch,
 }
 
 impl Stores {
