@@ -105,7 +105,7 @@ fn what_ended_leaves_a_mark_of_its_number() {
     assert_eq!(places(&keyspace), [(193, Place::Mark), (194, Place::Mark)]);
     let again = keyspace.reopen(Box::new(InboxCoprocessor::new()));
     submit(&again, &[end(257, 1, 0), end(130, 1, 0)]);
-    assert_eq!(places(&again), [(194, Place::Mark), (257, Place::Mark)]);
+    assert_eq!(places(&again), [(257, Place::Mark), (194, Place::Mark)]);
 }
 
 #[test]

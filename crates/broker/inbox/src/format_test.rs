@@ -14,6 +14,7 @@ use smallvec::smallvec;
 use crate::{
     effect::{self, Effect, End, Target, VERSION},
     fuzzing::effect_any,
+    partition::PARTITION_COUNT,
     schema::{
         EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
         WillRecord,
@@ -101,7 +102,7 @@ fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 #[test]
 fn keys_are_as_documented() {
     let check = |name: &str, place, golden: &[u8]| {
-        let golden = [&b"\0\0\0\0\0\0\x01\x41"[..], golden].concat();
+        let golden = [&b"\x04\0\0\0\0\0\0\x05"[..], golden].concat();
         check(name, 1, &Key::new(INBOX, place).to_bytes(), &golden);
     };
     check("key_session", Place::Session, b"\x01");
@@ -287,11 +288,13 @@ proptest! {
                 6 => Place::Will,
                 _ => Place::Mark,
             };
-            Key::new(InboxId(inbox % 4), place)
+            Key::new(InboxId(inbox % 200), place)
         };
         let (one, other) = (key(one), key(other));
         prop_assert_eq!(Key::parse(&one.to_bytes()), Ok(one));
-        prop_assert_eq!(one.cmp(&other), one.to_bytes().cmp(&other.to_bytes()));
+        let order = |key: Key| (key.inbox.0 % PARTITION_COUNT as u64, key.inbox, key.place);
+        let expected = order(one).cmp(&order(other));
+        prop_assert_eq!(one.to_bytes().cmp(&other.to_bytes()), expected);
     }
 
     #[test]

@@ -21,7 +21,9 @@ use crate::{
     partition::Ended,
     partitions::{Partitions, Sequel},
     queue::Transfer,
-    schema::{EntryRecord, MessageRecord, Position, SessionRecord, SubscriptionRecord, WillRecord},
+    schema::{
+        EntryRecord, Key, MessageRecord, Position, SessionRecord, SubscriptionRecord, WillRecord,
+    },
 };
 
 /// The log of the inbox.
@@ -54,7 +56,7 @@ impl Journal {
             let is_done = !is_refused && matches!(fate, Fate::Applied(_));
             partitions.follow(&sequel, is_done);
         };
-        self.keyspace.submit(&inbox.0.to_be_bytes(), effects.bytes.into(), Box::new(done));
+        self.keyspace.submit(&Key::front(inbox), effects.bytes.into(), Box::new(done));
     }
 }
 

@@ -1,15 +1,22 @@
 //! Keys: whose it is, what it is, and which one.
 //!
 //! The number of the inbox comes first, so that all of a session is together and a range may end
-//! between any two sessions.
+//! between any two sessions; of the number first the partition, which follows from the identity, so
+//! that whoever knows a client knows its range, and new sessions are spread over all ranges.
 
 use bytes::Bytes;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::inbox::InboxId;
 use ratatosk_engine::wire::Malformed;
 
-/// A key of the space of the inbox. Keys are ordered as their bytes are.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use crate::partition::PARTITION_COUNT;
+
+/// Bits of an inbox's number that are its partition: the lowest.
+const PARTITION_BITS: u32 = PARTITION_COUNT.trailing_zeros();
+const _: () = assert!(PARTITION_COUNT.is_power_of_two(), "a partition is some bits of a number");
+
+/// A key of the space of the inbox.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// The session, or the number of a will.
     pub(crate) inbox: InboxId,
@@ -42,10 +49,15 @@ impl Key {
         Key { inbox, place }
     }
 
+    /// What all keys of an inbox begin with, and no others.
+    pub(crate) fn front(inbox: InboxId) -> [u8; 8] {
+        inbox.0.rotate_right(PARTITION_BITS).to_be_bytes()
+    }
+
     pub(crate) fn to_bytes(self) -> Bytes {
         const BYTES_MAX: usize = 8 + 1 + 8;
         let mut bytes = [0; BYTES_MAX];
-        bytes[..8].copy_from_slice(&self.inbox.0.to_be_bytes());
+        bytes[..8].copy_from_slice(&Self::front(self.inbox));
         let mut len = 9;
         let mut put = |number: &[u8]| {
             bytes[9..9 + number.len()].copy_from_slice(number);
@@ -98,7 +110,8 @@ impl Key {
         if !is_numbered && !rest.is_empty() {
             return Err(Malformed);
         }
-        Ok(Key { inbox: InboxId(u64::from_be_bytes(*inbox)), place })
+        let number = u64::from_be_bytes(*inbox).rotate_left(PARTITION_BITS);
+        Ok(Key { inbox: InboxId(number), place })
     }
 }
 
