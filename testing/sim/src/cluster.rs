@@ -8,24 +8,31 @@
 //!
 //! The oracles, each in its file: `linear` (every key as if one caller had come after the other, and
 //! nothing acknowledged lost), `agreement` (replicas carry out the same entries and come to the same
-//! data; one leader a term), `cover` (the ranges have every key once).
+//! data; one leader a term), `cover` (the ranges have every key once), `serving` (what a replica answers
+//! by itself has all that was acknowledged), `inbox` (queues of sessions, behind the real service).
 
 mod agreement;
 mod callers;
 mod cover;
 mod faults;
+mod front;
+mod inbox;
 mod linear;
 mod network;
 mod orders;
 mod recovery;
 mod register;
+mod sabotage;
+mod serving;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ratatosk_clock::Instant;
+use ratatosk_engine::SpaceId;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::Descriptor;
 use ratatosk_store::transport::Packet;
@@ -33,7 +40,9 @@ use ratatosk_testkit::dice::Dice;
 
 use crate::cluster::agreement::Agreement;
 use crate::cluster::callers::Callers;
+use crate::cluster::inbox::Inboxes;
 use crate::cluster::network::Network;
+use crate::cluster::serving::Serving;
 use crate::cluster::store::{Start, Store, Work};
 use crate::disk::Disk;
 use crate::planted::Planted;
@@ -72,6 +81,14 @@ pub struct ClusterOutcome {
     pub snapshots: u64,
     /// Ranges that a start found half there.
     pub interrupted: u64,
+    /// Reads that a replica answered by itself.
+    pub served: u64,
+    /// Those of them that were not at the leader.
+    pub served_apart: u64,
+    /// Messages that sessions are sure to get, counted for each, and those that they fetched.
+    pub messages: u64,
+    /// See there.
+    pub fetched: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
 }
@@ -83,6 +100,8 @@ const CALLERS: u64 = 13;
 const FAULTS: u64 = 14;
 const ORDERS: u64 = 15;
 const CLOCKS: u64 = 16;
+const READERS: u64 = 17;
+const INBOXES: u64 = 18;
 
 /// See the module.
 struct Cluster {
@@ -93,6 +112,8 @@ struct Cluster {
     stores: BTreeMap<u64, Place>,
     network: Network,
     callers: Callers,
+    serving: Serving,
+    inboxes: Inboxes,
     /// The ranges, as callers believe.
     ranges: Vec<Descriptor>,
     agreement: Agreement,
@@ -128,6 +149,8 @@ enum Happening {
     Works { store: u64, life: u64, work: Work },
     Starts { store: u64 },
     Calls { caller: usize },
+    Reads { reader: usize },
+    Inbox,
     Fails,
     Mends,
     Orders,
@@ -169,6 +192,8 @@ impl Cluster {
             stores,
             network: Network::new(Dice::new(plan.seed, NETWORK)),
             callers: Callers::new(Dice::new(plan.seed, CALLERS)),
+            serving: Serving::new(Dice::new(plan.seed, READERS)),
+            inboxes: Inboxes::new(Dice::new(plan.seed, INBOXES)),
             ranges: Vec::new(),
             agreement: Agreement::default(),
             schedule: Dice::new(plan.seed, SCHEDULE),
@@ -194,6 +219,10 @@ impl Cluster {
         for caller in 0..self.callers.len() {
             self.after(Duration::from_millis(500), Happening::Calls { caller });
         }
+        for reader in 0..self.serving.readers() {
+            self.after(Duration::from_millis(700), Happening::Reads { reader });
+        }
+        self.after(Duration::from_millis(600), Happening::Inbox);
         self.after(Duration::from_millis(300), Happening::Orders);
         self.after(Duration::from_millis(1_500), Happening::Fails);
         let end = self.now + self.plan.span;
@@ -229,6 +258,8 @@ impl Cluster {
             Happening::Works { store, life, work } => self.work(store, life, work),
             Happening::Starts { store } => self.start(store),
             Happening::Calls { caller } => self.call(caller),
+            Happening::Reads { reader } => self.read_anywhere(reader),
+            Happening::Inbox => self.use_inbox(),
             Happening::Fails => self.fail(),
             Happening::Mends if self.now < self.mends_at => Ok(()),
             Happening::Mends => {
@@ -315,6 +346,9 @@ impl Cluster {
         self.outcome.changes += did.changes;
         self.outcome.merges += did.merges;
         self.outcome.snapshots += did.snapshots;
+        for (group, term) in did.leads {
+            self.comes_to_lead(number, group, term)?;
+        }
         for (ticket, answers) in did.answered {
             self.answered(ticket, answers)?;
         }
@@ -392,20 +426,34 @@ impl Cluster {
         self.live().try_for_each(cover::check_data)?;
         let mut contents = VecDeque::new();
         for descriptor in &ranges {
-            let mut first = None;
-            for replica in descriptor.membership.replicas() {
-                let place = self.stores.get(&replica.store);
-                let Some(store) = place.and_then(|place| place.store.as_ref()) else { continue };
-                let content = store.content(&descriptor.boundary);
-                match &first {
-                    None => first = Some(content),
-                    Some(known) if *known == content => {}
-                    Some(_) => return Err(format!("replicas of {descriptor:?} differ")),
-                }
-            }
-            contents.extend(first.into_iter().flatten());
+            contents.extend(self.even_content(register::SPACE, descriptor)?);
+        }
+        for descriptor in &cover::of(register::INBOX, self.live()) {
+            self.even_content(register::INBOX_SPACE, descriptor)?;
         }
         linear::check(self.callers.history(), &register::lists(contents)?)
+    }
+}
+
+impl Cluster {
+    /// What all replicas of a range have.
+    fn even_content(
+        &self,
+        space: SpaceId,
+        descriptor: &Descriptor,
+    ) -> Checked<Vec<(Bytes, Bytes)>> {
+        let mut first = None;
+        for replica in descriptor.membership.replicas() {
+            let place = self.stores.get(&replica.store);
+            let Some(store) = place.and_then(|place| place.store.as_ref()) else { continue };
+            let content = store.content(space, &descriptor.boundary);
+            match &first {
+                None => first = Some(content),
+                Some(known) if *known == content => {}
+                Some(_) => return Err(format!("replicas of {descriptor:?} differ")),
+            }
+        }
+        Ok(first.unwrap_or_default())
     }
 }
 

@@ -81,13 +81,19 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.merges += one.merges;
         sum.snapshots += one.snapshots;
         sum.interrupted += one.interrupted;
+        sum.served += one.served;
+        sum.messages += one.messages;
+        sum.fetched += one.fetched;
+        sum.served_apart += one.served_apart;
+        least.served_apart = least.served_apart.min(one.served_apart);
         sum.simulated_ms += one.simulated_ms;
         sum.trace_hash = sum.trace_hash.rotate_left(1) ^ one.trace_hash;
     }
     let real_ms = u64::try_from(clock.now().since(begun).as_millis()).unwrap_or(u64::MAX).max(1);
     Ok(format!(
         "{} operations ({} answered; at least {} a seed), {} faults ({}), {} changes of ranges ({}), \
-         {} merges, {} snapshots taken in and {} cut off, {} times real time; history {:016x}",
+         {} merges, {} snapshots taken in and {} cut off, {} reads served, {} of them apart from the \
+         leader ({}), {} messages of sessions ({} fetched), {} times real time; history {:016x}",
         sum.operations,
         sum.answered,
         least.operations,
@@ -98,6 +104,11 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.merges,
         sum.snapshots,
         sum.interrupted,
+        sum.served,
+        sum.served_apart,
+        least.served_apart,
+        sum.messages,
+        sum.fetched,
         sum.simulated_ms / real_ms,
         sum.trace_hash,
     ))

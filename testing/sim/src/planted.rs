@@ -25,6 +25,14 @@ pub enum Planted {
     ReplicaForgotten,
     /// Leaders read for long without asking whether they lead still.
     LeaseLong,
+    /// Callers are answered before replicas that serve have what they asked for.
+    HoldersForgotten,
+    /// A new leader answers at once, though others may have lent.
+    LeaderHasty,
+    /// A replica counts what it was lent from when it came.
+    LoanLate,
+    /// The inbox reads back what is there before the leader has everything.
+    RestoredEarly,
     /// A command is written for the version that the range has, not for the one that its caller knew.
     VersionForgotten,
     /// A frozen range thaws although nobody knows whether it is taken in.

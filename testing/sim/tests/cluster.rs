@@ -81,6 +81,32 @@ fn a_range_that_was_half_there_comes_again() {
     assert!(cut_off > 20, "{cut_off} were cut off");
 }
 
+/// KV-010, DUR-012: whatever a replica answers by itself has everything that was acknowledged anywhere
+/// before, and whoever is cut off or late answers nothing. It answers much.
+#[test]
+fn replicas_serve_what_was_acknowledged_or_nothing() {
+    for (seeds, stores) in [(9_000..9_030, 3), (9_100..9_120, 5)] {
+        let (count, mut sum) = (seeds.end - seeds.start, 0);
+        for seed in seeds {
+            let ClusterOutcome { served, served_apart, .. } = outcome(seed, stores);
+            assert!(served >= 100, "{seed}: {served} reads");
+            sum += served_apart;
+        }
+        assert!(sum > 500 * count, "{sum} reads apart from the leader of {count} seeds");
+    }
+}
+
+/// DUR-001, DUR-003: queues of sessions have neither gap nor duplicate, whoever leads; what was
+/// acknowledged is there, and what was committed does not come again.
+#[test]
+fn queues_of_sessions_survive_their_leaders() {
+    let outcomes: Vec<_> = (7_000..7_040).map(|seed| outcome(seed, 3)).collect();
+    let sum = |of: fn(&ClusterOutcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    let (messages, fetched) = (sum(|outcome| outcome.messages), sum(|outcome| outcome.fetched));
+    assert!(messages > 200 * 40, "{messages} acknowledged");
+    assert!(fetched > messages, "{fetched} fetched of {messages}");
+}
+
 /// KV-017: a store alone makes the ranges, those that join it never do, also after it has left them all.
 #[test]
 fn a_cluster_is_made_once() {
@@ -129,6 +155,30 @@ fn a_store_that_forgets_which_replica_it_is_is_found() {
 #[test]
 fn a_lease_that_is_longer_than_what_was_promised_is_found() {
     is_found_from(1_000, Planted::LeaseLong);
+}
+
+/// DUR-012
+#[test]
+fn a_leader_that_does_not_wait_for_those_who_serve_is_found() {
+    is_found(Planted::HoldersForgotten);
+}
+
+/// DUR-012
+#[test]
+fn a_new_leader_that_does_not_wait_for_those_who_may_serve_is_found() {
+    is_found(Planted::LeaderHasty);
+}
+
+/// DUR-012
+#[test]
+fn a_replica_that_serves_from_when_the_loan_came_is_found() {
+    is_found(Planted::LoanLate);
+}
+
+/// DUR-001, DUR-003
+#[test]
+fn an_inbox_that_is_read_back_before_all_is_there_is_found() {
+    is_found(Planted::RestoredEarly);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_engine::KeyRange;
 use ratatosk_store::coprocessor::{Factory, Keyspaces, scan_all};
@@ -21,7 +22,7 @@ use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::{NoStep, Target};
 use ratatosk_store::node::{Config, Handle, Node, Reply};
 use ratatosk_store::range::{Descriptor, Version};
-use ratatosk_store::transport::Exchange;
+use ratatosk_store::transport::{Exchange, Packet, Transport};
 use ratatosk_testkit::scratch::Scratch;
 
 /// How long anything may take.
@@ -35,10 +36,39 @@ pub type Answers = Option<Result<Vec<Bytes>, Refusal>>;
 /// What makes the coprocessor of each range.
 pub type Make = fn() -> Factory;
 
+/// Stores that nobody reaches.
+type Cuts = Arc<RwLock<BTreeSet<u64>>>;
+
+/// A way to the others that can be cut.
+struct Cuttable {
+    store: u64,
+    line: Arc<dyn Transport>,
+    cuts: Cuts,
+}
+
+impl Transport for Cuttable {
+    fn send(&self, to: u64, packets: Vec<Packet>) {
+        let is_cut = {
+            let cuts = self.cuts.read();
+            cuts.contains(&self.store) || cuts.contains(&to)
+        };
+        if !is_cut {
+            self.line.send(to, packets);
+        }
+    }
+
+    fn stores(&self) -> Vec<u64> {
+        self.line.stores()
+    }
+}
+
 /// Stores by their numbers. The first makes the cluster, the others join it.
 pub struct Stores {
     exchange: Arc<Exchange>,
+    cuts: Cuts,
     keyspaces: Vec<(String, Make)>,
+    /// Those that replicas serve.
+    served: Vec<String>,
     nodes: BTreeMap<u64, Node>,
     starts: u64,
     // Behind the stores: it takes their folders with it.
@@ -49,11 +79,19 @@ impl Stores {
     /// Stores 1 to `count` with these keyspaces, below a folder with a name.
     #[must_use]
     pub fn new(name: &str, count: u64, keyspaces: &[(&str, Make)]) -> Self {
+        Self::serving(name, count, keyspaces, &[])
+    }
+
+    /// The same, where replicas serve some of the keyspaces.
+    #[must_use]
+    pub fn serving(name: &str, count: u64, keyspaces: &[(&str, Make)], served: &[&str]) -> Self {
         let keyspaces = keyspaces.iter().map(|(name, make)| ((*name).to_owned(), *make));
         let mut stores = Self {
             scratch: Scratch::new(name),
             exchange: Exchange::new(),
+            cuts: Cuts::default(),
             keyspaces: keyspaces.collect(),
+            served: served.iter().map(|name| (*name).to_owned()).collect(),
             nodes: BTreeMap::new(),
             starts: 0,
         };
@@ -66,15 +104,18 @@ impl Stores {
     pub fn config(&mut self, store: u64) -> Config {
         self.starts += 1;
         let keyspaces = self.keyspaces.iter().map(|(name, make)| (name.clone(), make()));
+        let keyspaces = Keyspaces::new(keyspaces.collect());
+        let served = self.served.iter().fold(keyspaces, |all, name| all.served_by_replicas(name));
+        let (line, cuts) = (self.exchange.transport(store), Arc::clone(&self.cuts));
         Config {
             folder: self.folder(store),
-            keyspaces: Keyspaces::new(keyspaces.collect()),
+            keyspaces: served,
             cache_bytes: 8 << 20,
             checkpoint_interval: Duration::from_millis(200),
             checkpoint_bytes: 64 << 20,
             random: [store, if store == 1 { CLUSTER } else { self.starts << 8 }],
             join: (store > 1).then_some(CLUSTER),
-            transport: self.exchange.transport(store),
+            transport: Arc::new(Cuttable { store, line, cuts }),
             on_failure: Box::new(|reason| panic!("the store failed: {reason}")),
         }
     }
@@ -120,6 +161,16 @@ impl Stores {
     /// has to let go of it before it can be started again.
     pub fn kill(&mut self, store: u64) {
         self.nodes.remove(&store);
+    }
+
+    /// Nothing comes from a store to others any more, nor from them to it.
+    pub fn cut_off(&self, store: u64) {
+        self.cuts.write().insert(store);
+    }
+
+    /// It is reached again.
+    pub fn mend(&self, store: u64) {
+        self.cuts.write().remove(&store);
     }
 
     /// Those that are up.

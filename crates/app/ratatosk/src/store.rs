@@ -130,7 +130,9 @@ fn config(
     let checkpoint_bytes = share.min(CHECKPOINT_BYTES_MAX);
     Config {
         folder: data_dir.join(FOLDER),
-        keyspaces: Keyspaces::new(Space::ALL.map(keyspace).into()),
+        // Every node matches by the routes that it has.
+        keyspaces: Keyspaces::new(Space::ALL.map(keyspace).into())
+            .served_by_replicas(Space::Dist.name()),
         cache_bytes: share.clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
         checkpoint_interval: CHECKPOINT_INTERVAL,
         checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),

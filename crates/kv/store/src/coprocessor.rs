@@ -6,6 +6,7 @@
 //! replicas have the same data, now and when the log is applied again after a crash.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -53,25 +54,43 @@ pub type Factory = Box<dyn Fn() -> Box<dyn Coprocessor> + Send + Sync>;
 /// commands out.
 /// Clones are the same ones.
 #[derive(Clone)]
-pub struct Keyspaces(Arc<[(String, Factory)]>);
+pub struct Keyspaces {
+    known: Arc<[(String, Factory)]>,
+    /// Those whose ranges every replica may serve.
+    served: BTreeSet<String>,
+}
 
 impl Keyspaces {
     /// In this order, which is that of the spaces. At most 254.
     #[must_use]
     pub fn new(keyspaces: Vec<(String, Factory)>) -> Self {
-        Self(keyspaces.into())
+        Self { known: keyspaces.into(), served: BTreeSet::new() }
+    }
+
+    /// The same, where every replica of a range of this keyspace may answer from what it has while its
+    /// leader knows of it; and nobody is answered before all of these have what he asked for. KV-010
+    #[must_use]
+    pub fn served_by_replicas(mut self, keyspace: &str) -> Self {
+        self.served.insert(keyspace.to_owned());
+        self
+    }
+
+    /// The keyspaces that replicas serve.
+    #[must_use]
+    pub fn served(&self) -> BTreeSet<String> {
+        self.served.clone()
     }
 
     /// Their names, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
+        self.known.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// The space of a keyspace, if this version knows it.
     #[must_use]
     pub fn space(&self, keyspace: &str) -> Option<SpaceId> {
-        let place = self.0.iter().position(|(name, _)| name == keyspace)?;
+        let place = self.known.iter().position(|(name, _)| name == keyspace)?;
         // The first is the store's own.
         u8::try_from(place + 1).ok().map(SpaceId)
     }
@@ -79,7 +98,7 @@ impl Keyspaces {
     /// A coprocessor for a range of a keyspace.
     #[must_use]
     pub fn coprocessor(&self, keyspace: &str) -> Option<Box<dyn Coprocessor>> {
-        self.0.iter().find(|(name, _)| name == keyspace).map(|(_, factory)| factory())
+        self.known.iter().find(|(name, _)| name == keyspace).map(|(_, factory)| factory())
     }
 }
 
@@ -257,6 +276,6 @@ pub fn scan_all(
 
 impl std::fmt::Debug for Keyspaces {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        formatter.debug_list().entries(self.known.iter().map(|(name, _)| name)).finish()
     }
 }

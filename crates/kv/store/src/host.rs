@@ -6,8 +6,10 @@
 
 mod boundary;
 mod install;
+mod lease;
 mod range;
 mod recovery;
+mod withheld;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +31,10 @@ use crate::membership::{Membership, NoStep};
 use crate::range::{Applied, Descriptor, META, Tombstone, Version};
 use install::Coming;
 pub(crate) use install::behind;
+pub use lease::Lease;
 use range::Range;
 pub use recovery::Rest;
+use withheld::Withheld;
 pub(crate) use work::Work;
 pub use work::Worked;
 
@@ -76,7 +80,7 @@ pub enum Refusal {
     Led,
 }
 
-/// What a host did.
+/// What a host did, and what it keeps from one call to the next: a store has one.
 #[derive(Debug)]
 pub struct Done<T> {
     /// Proposals of this store, in the order of their entries.
@@ -85,6 +89,10 @@ pub struct Done<T> {
     pub inputs: Vec<Input<T>>,
     /// Groups that this store leads from now on, with all before applied.
     pub leads: Vec<GroupId>,
+    /// Other stores wait to hear how far the data has come: the machine is to be told soon.
+    pub is_awaited: bool,
+    /// Answers that wait for other replicas.
+    withheld: Withheld<T>,
 }
 
 /// Where the data of snapshots is that have arrived.
@@ -126,7 +134,13 @@ struct Turn {
 
 impl<T> Default for Done<T> {
     fn default() -> Self {
-        Self { answered: Vec::new(), inputs: Vec::new(), leads: Vec::new() }
+        Self {
+            answered: Vec::new(),
+            inputs: Vec::new(),
+            leads: Vec::new(),
+            is_awaited: false,
+            withheld: Withheld::default(),
+        }
     }
 }
 
@@ -158,8 +172,9 @@ impl<E: Engine> Host<E> {
         drop(view);
         let coprocessor = Arc::new(RwLock::new(coprocessor));
         let (leads_from, is_leader) = (None, false);
-        let work = Arc::default();
-        let range = Range { descriptor, space, coprocessor, applied, leads_from, is_leader, work };
+        let (work, lease) = (Arc::default(), Arc::default());
+        let range =
+            Range { descriptor, space, coprocessor, applied, leads_from, is_leader, work, lease };
         self.ranges.insert(range.descriptor.group, range);
         Ok(())
     }
@@ -173,6 +188,12 @@ impl<E: Engine> Host<E> {
     pub(crate) fn place(&self, group: GroupId) -> Option<(&Descriptor, SpaceId, &Arc<Work>)> {
         let range = self.ranges.get(&group)?;
         Some((&range.descriptor, range.space, &range.work))
+    }
+
+    /// Until when this store may serve a group's range, if it is here.
+    #[must_use]
+    pub fn lease(&self, group: GroupId) -> Option<&Arc<Lease>> {
+        self.ranges.get(&group).map(|range| &range.lease)
     }
 
     /// Whether this store leads a group, with all before applied.
@@ -191,6 +212,7 @@ impl<E: Engine> Host<E> {
         done: &mut Done<T>,
     ) -> Result<(), Error> {
         let mut turn = Turn::default();
+        done.is_awaited = false;
         for event in events {
             match event {
                 Event::Committed(committed) => self.commit(committed, &mut turn, done)?,
@@ -198,6 +220,24 @@ impl<E: Engine> Host<E> {
                     self.show(&mut turn, done);
                     let answers = self.may_read(group, version).map(|()| Vec::new());
                     done.answered.push(Answered { ticket, answers });
+                }
+                Event::Serve { group, version, until, tickets } => {
+                    self.show(&mut turn, done);
+                    let may = self.may_read(group, version);
+                    if let Some(range) = self.ranges.get(&group).filter(|_| may.is_ok()) {
+                        range.lease.extend(until);
+                    }
+                    let answers = || may.clone().map(|()| Vec::new());
+                    let answered = |ticket| Answered { ticket, answers: answers() };
+                    done.answered.extend(tickets.into_iter().map(answered));
+                }
+                Event::Lapsed { group } => {
+                    if let Some(range) = self.ranges.get(&group) {
+                        range.lease.end();
+                    }
+                }
+                Event::Withhold { group, behind } => {
+                    done.withheld.set(group, behind, &mut done.answered);
                 }
                 Event::Refused { ticket, refusal } => {
                     done.answered.push(Answered { ticket, answers: Err(refusal) });
@@ -251,6 +291,7 @@ impl<E: Engine> Host<E> {
             let Some(range) = self.ranges.get(group) else { continue };
             changes.put(META, Applied::key(*group), range.applied.encode());
             let index = range.applied.index;
+            done.is_awaited |= range.lease.is_lent();
             done.inputs.push(Input::Applied { group: *group, index });
         }
         self.overlay.apply(changes);
@@ -301,7 +342,9 @@ impl<E: Engine> Host<E> {
             } else {
                 self.obey(group, &entry, turn, done)?
             };
-            done.answered.extend(ticket.map(|ticket| Answered { ticket, answers }));
+            let answered = ticket.map(|ticket| Answered { ticket, answers });
+            let kept = |answered| done.withheld.keep(group, entry.index, answered);
+            done.answered.extend(answered.and_then(kept));
         }
         Ok(())
     }
@@ -368,6 +411,8 @@ impl<E: Engine> Host<E> {
         };
         let me = descriptor.membership.of_store(self.store);
         descriptor.membership = membership;
+        // Whoever was alone was lent to for ever.
+        range.lease.end();
         descriptor.version.config += 1;
         turn.changes.put(META, Descriptor::key(group), descriptor.encode());
         let is_member = descriptor.membership.of_store(self.store).is_some();

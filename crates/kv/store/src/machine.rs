@@ -16,6 +16,7 @@ mod boundary;
 mod fill;
 mod group;
 mod input;
+mod loans;
 mod merge;
 mod output;
 mod receive;
@@ -37,6 +38,9 @@ pub(crate) use group::changes_members;
 pub(crate) use group::described;
 use group::{Group, LEASE, VOTELESS};
 pub use input::{Envelope, Input};
+use loans::Loans;
+pub(crate) use loans::{ASK_AGAIN, FOREVER};
+pub use loans::{Loan, SERVE, Token};
 pub use merge::{Ask, Verdict};
 pub use output::{Committed, Event, Output};
 pub use sleep::Sleep;
@@ -75,6 +79,7 @@ pub struct Machine<L: RaftLog, T> {
     peers: Peers,
     sleep_ticks: usize,
     lease: Duration,
+    loans: Loans<T>,
     /// What a step that has begun has for the log.
     unwritten: Unwritten,
 }
@@ -160,6 +165,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             peers: Peers::default(),
             sleep_ticks: SLEEP_TICKS,
             lease: LEASE,
+            loans: Loans::default(),
             unwritten: Unwritten::default(),
         };
         for opened in groups {
@@ -256,9 +262,12 @@ impl<L: RaftLog, T> Machine<L, T> {
             }
             self.urge(output);
             self.fall_asleep(output);
+            self.pass_loan_time(output);
         }
         self.release(output);
-        self.gather(batch, output)
+        self.gather(batch, output)?;
+        self.settle_loans(output);
+        Ok(())
     }
 
     /// The part of a step that waits for the disk, and what is so after it.
@@ -268,6 +277,7 @@ impl<L: RaftLog, T> Machine<L, T> {
     pub fn finish(&mut self, output: &mut Output<T>) -> Result<(), Error> {
         self.write(output)?;
         self.release(output);
+        self.settle_loans(output);
         self.obey_sleeps();
         self.beat(output);
         Ok(())
@@ -278,7 +288,8 @@ impl<L: RaftLog, T> Machine<L, T> {
     #[must_use]
     pub fn next_tick(&self) -> Option<Instant> {
         let waiting = |id| self.groups.get(id).is_some_and(Group::waits);
-        let tick = self.awake.iter().any(waiting).then_some(self.next_tick);
+        let is_awaited = self.awake.iter().any(waiting) || self.loans.wait();
+        let tick = is_awaited.then_some(self.next_tick);
         tick.into_iter().chain(self.peers.next_beat()).min()
     }
 
@@ -325,6 +336,8 @@ impl<L: RaftLog, T> Machine<L, T> {
                 Some(held) => held.change(expected, &target, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
+            Input::Serve { group, ticket } => self.serve(group, ticket, output),
+            Input::Loan { from, loan } => self.hear_of_loan(from, loan, output),
             Input::Message { from, envelope } => self.receive(from, *envelope, batch, output)?,
             Input::Merge { group, expected, ticket } => {
                 self.freeze(group, expected, ticket, output);
@@ -360,6 +373,14 @@ impl<L: RaftLog, T> Machine<L, T> {
             Input::Beat { from, life } => self.hear(from, life),
             Input::Sleep { from, sleep } => self.sleep(from, sleep),
             Input::Checkpointed { group, index } => self.checkpointed(group, index, batch)?,
+            Input::Applied { group, index } => {
+                if let Some(held) = self.at_work(group) {
+                    held.raft.advance_apply_to(index);
+                    held.raft.mut_store().release(index);
+                    held.leave_joint();
+                }
+                self.tell_lender(group, index, output);
+            }
             known => self.take_of_group(known)?,
         }
         Ok(())
@@ -381,13 +402,6 @@ impl<L: RaftLog, T> Machine<L, T> {
             Input::SnapshotSent { group, to, arrived } => {
                 if let Some(held) = self.at_work(group) {
                     held.snapshot_sent(to, arrived);
-                }
-            }
-            Input::Applied { group, index } => {
-                if let Some(held) = self.at_work(group) {
-                    held.raft.advance_apply_to(index);
-                    held.raft.mut_store().release(index);
-                    held.leave_joint();
                 }
             }
             Input::Configured { change, descriptor } => {

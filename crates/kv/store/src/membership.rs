@@ -130,6 +130,18 @@ impl Membership {
         id < self.next && self.replica(id).is_none()
     }
 
+    /// Whether there never was a replica but one.
+    #[must_use]
+    pub fn is_unshared(&self) -> bool {
+        self.replicas.len() == 1 && self.next == 2
+    }
+
+    /// The same, of a group that has taken in another: what was ever said of shared replicas is so still.
+    #[must_use]
+    pub(crate) fn with_past_of(self, other: &Self) -> Self {
+        Self { next: self.next.max(other.next), ..self }
+    }
+
     /// Whether a change of voters is not over yet.
     #[must_use]
     pub fn is_joint(&self) -> bool {

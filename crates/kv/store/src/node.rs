@@ -16,6 +16,7 @@ mod admission;
 mod data;
 mod handle;
 mod queue;
+mod served;
 mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +33,7 @@ use ratatosk_clock::SystemClock;
 use ratatosk_engine::{DurableConfig, DurableEngine, Overlay, SpaceId};
 
 use crate::coprocessor::Keyspaces;
-use crate::host::{Host, Refusal, Work};
+use crate::host::{Host, Lease, Refusal, Work};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
 use crate::machine::{Envelope, Event, Input, Machine, Opened, Status};
@@ -47,6 +48,7 @@ use admission::Admission;
 use data::Move;
 pub use handle::Handle;
 use queue::{Alarm, Queue};
+pub use served::Served;
 
 /// How a store is opened.
 pub struct Config {
@@ -90,12 +92,15 @@ struct Located {
     /// The space of the engine that has its data.
     space: SpaceId,
     work: Arc<Work>,
+    lease: Arc<Lease>,
 }
 
 struct Shared {
     identity: Identity,
     /// Another number at each start.
     life: u64,
+    /// By which leases are counted.
+    clock: SystemClock,
     keyspaces: Keyspaces,
     /// As they were last applied.
     ranges: RwLock<BTreeMap<GroupId, Located>>,
@@ -152,23 +157,17 @@ impl Node {
         let sizes = room::of(&folder).map_err(io)?.sizes();
         let checkpoint_bytes = usize::try_from(sizes.checkpoint_bytes).unwrap_or(usize::MAX);
         let checkpoint_bytes = config.checkpoint_bytes.min(checkpoint_bytes);
-        let identity_error = |error| Error::of_identity(&folder, error);
-        let known = Identity::read(&folder).map_err(identity_error)?;
-        let fresh = Identity { store: random[0].max(1), cluster: join.unwrap_or(random[1]) };
-        let mut identity = known.unwrap_or(fresh);
-        if let Some(cluster) = join.filter(|cluster| *cluster != identity.cluster) {
-            return Err(Error::Cluster { folder, is_of: identity.cluster, wanted: cluster });
-        }
-        let log = Arc::new(open_log(&folder, identity.store, known.is_none(), sizes)?);
+        let (mut identity, is_new) = identify(&config)?;
+        let log = Arc::new(open_log(&folder, identity.store, is_new, sizes)?);
         let names = keyspaces.names();
         identity.store = log.store();
         let engine = open_engine(&folder, &names, sizes, &config)?;
         let made = if join.is_some() { &[] } else { &names[..] };
-        let asked = Asked { store: identity.store, keyspaces: made, is_new: known.is_none() };
+        let asked = Asked { store: identity.store, keyspaces: made, is_new };
         let found = open::find(&*log, &engine, asked)
             .map_err(|trouble| Error::of_trouble(folder.clone(), trouble))?;
-        if known.is_none() {
-            identity.write(&folder).map_err(identity_error)?;
+        if is_new {
+            identity.write(&folder).map_err(|error| Error::of_identity(&folder, error))?;
             open::sync_above(&folder);
         }
         let space_count = u8::try_from(names.len() + 1).unwrap_or(u8::MAX);
@@ -181,7 +180,8 @@ impl Node {
             host.open(descriptor).map_err(engine_error)?;
         }
         let machine = Machine::open(log, identity.store, found.groups, found.left)
-            .map_err(|error| Error::of_machine(folder.clone(), error))?;
+            .map_err(|error| Error::of_machine(folder.clone(), error))?
+            .served_by_replicas(keyspaces.served());
         let life = random[0] ^ random[1].rotate_left(32);
         let staging = DiskFolder::open(&folder).map_err(io)?;
         let receiver = Receiver::open(staging, receiver::Config::default()).map_err(io)?;
@@ -190,6 +190,7 @@ impl Node {
         let shared = Arc::new(Shared {
             identity,
             life,
+            clock: SystemClock::new(),
             keyspaces,
             ranges: RwLock::new(located_all(&host)),
             touched: Mutex::default(),
@@ -330,6 +331,20 @@ fn open_engine(
     engine.map_err(|error| Error::of_engine(own, error))
 }
 
+/// Who the store of a folder is, and whether it is a new one.
+fn identify(config: &Config) -> Result<(Identity, bool), Error> {
+    let Config { folder, random, join, .. } = config;
+    let known = Identity::read(folder).map_err(|error| Error::of_identity(folder, error))?;
+    let fresh = Identity { store: random[0].max(1), cluster: join.unwrap_or(random[1]) };
+    let identity = known.unwrap_or(fresh);
+    match join.filter(|cluster| *cluster != identity.cluster) {
+        Some(wanted) => {
+            Err(Error::Cluster { folder: folder.clone(), is_of: identity.cluster, wanted })
+        }
+        None => Ok((identity, known.is_none())),
+    }
+}
+
 fn open_log(folder: &Path, store: u64, is_new: bool, sizes: Sizes) -> Result<DurableLog, Error> {
     let own = folder.join("log");
     let log = DurableLog::open(&DurableLogConfig {
@@ -363,12 +378,14 @@ fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> R
 
 fn located_all(host: &Host<DurableEngine>) -> BTreeMap<GroupId, Located> {
     let groups = host.ranges().map(|descriptor| descriptor.group);
-    groups.filter_map(|group| Some((group, located(host.place(group)?)))).collect()
+    groups.filter_map(|group| Some((group, located(host, group)?))).collect()
 }
 
 /// A range as the host has it now.
-fn located((descriptor, space, work): (&Descriptor, SpaceId, &Arc<Work>)) -> Located {
-    Located { descriptor: descriptor.clone(), space, work: Arc::clone(work) }
+fn located(host: &Host<DurableEngine>, group: GroupId) -> Option<Located> {
+    let (descriptor, space, work) = host.place(group)?;
+    let (work, lease) = (Arc::clone(work), Arc::clone(host.lease(group)?));
+    Some(Located { descriptor: descriptor.clone(), space, work, lease })
 }
 
 impl Shared {

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use raft::eraftpb::MessageType;
 
 use crate::log::GroupId;
-use crate::machine::{Ask, Envelope, Input, Output, Sleep, Verdict};
+use crate::machine::{Ask, Envelope, Input, Loan, Output, Sleep, Verdict};
 use crate::snapshot::sender::{Parcel, Receipt};
 
 /// What one store tells another.
@@ -44,6 +44,8 @@ pub enum Packet {
     },
     /// A group has nothing to do.
     Sleep(Sleep),
+    /// What replicas are lent, so that they may serve.
+    Loan(Loan),
     /// A part of a range's data.
     Parcel(Parcel),
     /// How far that has come.
@@ -114,6 +116,7 @@ impl<T> Output<T> {
             put(to, Packet::Urges { group, order });
         }
         self.sleeps.drain(..).for_each(|(to, sleep)| put(to, Packet::Sleep(sleep)));
+        self.loans.drain(..).for_each(|(to, loan)| put(to, Packet::Loan(loan)));
         outgoing
     }
 }
@@ -131,6 +134,7 @@ impl Packet {
             Packet::Urges { group, order } => Input::Urged { group, order },
             Packet::Beat { life } => Input::Beat { from, life },
             Packet::Sleep(sleep) => Input::Sleep { from, sleep },
+            Packet::Loan(loan) => Input::Loan { from, loan },
             Packet::Parcel(parcel) => return Err(Moving::Parcel(parcel)),
             Packet::Receipt(receipt) => return Err(Moving::Receipt(receipt)),
         })

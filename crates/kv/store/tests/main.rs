@@ -14,5 +14,6 @@ mod nodes;
 mod open;
 mod quorum;
 mod recover;
+mod served;
 mod snapshot;
 mod voters;

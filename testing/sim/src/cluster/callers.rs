@@ -10,8 +10,10 @@ use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::Input;
 use ratatosk_testkit::dice::Dice;
 
+use super::inbox::ENTRY;
 use super::linear::Operation;
 use super::register::{self, Deed};
+use super::serving::READER;
 use super::store::{Answers, Ticket};
 use super::{Cluster, Happening, cover};
 use crate::simulation::Checked;
@@ -78,6 +80,11 @@ impl Callers {
 
     pub(super) fn is_finished(&self) -> bool {
         self.unwritten.as_ref().is_some_and(BTreeSet::is_empty)
+    }
+
+    /// Whether they are to come to an end.
+    pub(super) fn has_finish(&self) -> bool {
+        self.unwritten.is_some()
     }
 
     /// The keys that are still to be written.
@@ -194,11 +201,21 @@ impl Cluster {
 
     /// Somebody is answered.
     pub(super) fn answered(&mut self, ticket: Ticket, answers: Answers) -> Checked {
+        if ticket >= ENTRY {
+            return self.inbox_answered(ticket, answers);
+        }
+        if ticket >= READER {
+            return self.may_serve(ticket, &answers);
+        }
         if ticket >= ORDER {
             return Ok(());
         }
         let ticket = usize::try_from(ticket).unwrap_or(usize::MAX);
         let (place, caller) = (ticket / CALLERS, ticket % CALLERS);
+        if let Some(told) = told(&answers) {
+            let Operation { key, deed, .. } = &self.callers.history[place];
+            self.serving.note(key, *deed, told);
+        }
         let held = &mut self.callers.callers[caller];
         if held.pending.is_none_or(|(known, _)| known != place) {
             // It has given up; what it hears now it does not count on.
@@ -230,4 +247,9 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// How many values there were, by an answer.
+fn told(answers: &Answers) -> Option<u64> {
+    answers.as_ref().ok()?.first().and_then(register::answer)
 }

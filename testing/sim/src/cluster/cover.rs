@@ -11,6 +11,18 @@ use super::store::Store;
 
 /// The ranges as the stores know them, each as whoever knows it best.
 pub(super) fn ranges<'a>(stores: impl Iterator<Item = &'a Store>) -> Vec<Descriptor> {
+    of(register::KEYSPACE, stores)
+}
+
+/// The same of a keyspace.
+pub(super) fn of<'a>(keyspace: &str, stores: impl Iterator<Item = &'a Store>) -> Vec<Descriptor> {
+    let mut ranges = all(stores);
+    ranges.retain(|range| range.keyspace == keyspace);
+    ranges
+}
+
+/// The same of all keyspaces.
+pub(super) fn all<'a>(stores: impl Iterator<Item = &'a Store>) -> Vec<Descriptor> {
     let mut known: BTreeMap<_, Descriptor> = BTreeMap::new();
     for descriptor in stores.flat_map(Store::ranges) {
         let held = known.get(&descriptor.group);
@@ -46,8 +58,10 @@ pub(super) fn check<'a>(
 /// Whether a store has data of its ranges only, and all of it: what is left of others would come to
 /// light in the next range that has these keys.
 pub(super) fn check_data(store: &Store) -> Result<(), String> {
-    let content = store.content(&KeyRange::all());
-    let is_ranges = |key: &[u8]| store.ranges().any(|range| range.boundary.contains(key));
+    let content = store.content(register::SPACE, &KeyRange::all());
+    let is_range = |range: &&Descriptor| range.keyspace == register::KEYSPACE;
+    let ranges: Vec<_> = store.ranges().filter(is_range).collect();
+    let is_ranges = |key: &[u8]| ranges.iter().any(|range| range.boundary.contains(key));
     match content.iter().find(|(key, _)| !is_ranges(key)) {
         Some((key, _)) => Err(format!("{key:?} is left in a store: {:?}", store.states())),
         None => register::check(content).map_err(|what| format!("{what}: {:?}", store.states())),

@@ -106,6 +106,8 @@ impl Cluster {
         }
         place.disk.folder.mend();
         place.send_at = None;
+        self.lose_inbox(number);
+        let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
         let lost = place.disk.crash(crash, &mut self.faults);
         self.trace.note(&format!("{number}: down: {crash:?}{lost}"));
         self.after(span, Happening::Starts { store: number });

@@ -29,7 +29,11 @@ impl Cluster {
         }
         let ranges = cover::ranges(self.live());
         let wished = self.wish_on(&ranges);
-        let order = wished.or_else(|| self.any_order(&ranges));
+        let of_inbox = wished.is_none() && self.orders.once_in(6);
+        let order = match of_inbox {
+            true => self.inbox_order(),
+            false => wished.or_else(|| self.any_order(&ranges)),
+        };
         if let Some((range, input)) = order {
             self.give(&range, input);
         }
@@ -66,6 +70,21 @@ impl Cluster {
                 target: range.membership.target(),
                 ticket: ORDER,
             },
+        };
+        Some((range, input))
+    }
+
+    /// An order to the range of the inbox: other members, or another leader.
+    fn inbox_order(&mut self) -> Option<(Descriptor, Input<Ticket>)> {
+        let range = cover::of(register::INBOX, self.live()).pop()?;
+        let group = range.group;
+        let target = if self.is_faulty { self.target() } else { range.membership.target() };
+        let input = match self.orders.once_in(4) {
+            true => {
+                let to = 1 + self.orders.below(self.stores.len()) as u64;
+                Input::Transfer { group, to }
+            }
+            false => Input::Change { group, expected: None, target, ticket: ORDER },
         };
         Some((range, input))
     }

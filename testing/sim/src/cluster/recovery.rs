@@ -28,6 +28,8 @@ impl Cluster {
             ));
         }
         self.catch_up()?;
+        self.serve_everywhere()?;
+        self.empty_inboxes()?;
         self.rest()?;
         self.catch_up()
     }
@@ -53,7 +55,7 @@ impl Cluster {
         }
         self.trace.note("all groups sleep");
         let number = 1 + self.faults.below(self.stores.len()) as u64;
-        let ranges = cover::ranges(self.live());
+        let ranges = cover::all(self.live());
         self.crash_for(number, Crash::Process, Duration::from_secs(4))?;
         self.replace_leader(number, &ranges)?;
         self.callers.finish();
@@ -88,7 +90,7 @@ impl Cluster {
 
     /// Whether all members of every range are as far as its leader.
     fn is_even(&self) -> bool {
-        let ranges = cover::ranges(self.live());
+        let ranges = cover::all(self.live());
         // What was taken in has gone everywhere, and nothing waits for that.
         let lives = |held: &Descriptor| ranges.iter().any(|range| range.group == held.group);
         self.live().flat_map(Store::ranges).all(lives)

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ratatosk_engine::{Error, KeyRange};
+use ratatosk_engine::{Error, KeyRange, SpaceId};
+use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces, Position, Reader, Writer};
 
-/// The keyspace.
+/// The keyspace, and where its data is.
 pub(super) const KEYSPACE: &str = "register";
+pub(super) const SPACE: SpaceId = SpaceId(1);
+/// The other one, which is the inbox's.
+pub(super) const INBOX: &str = "inbox";
+pub(super) const INBOX_SPACE: SpaceId = SpaceId(2);
 /// Between a key and the number of one of its values: no key has it.
 const MARK: u8 = b'/';
 
@@ -24,8 +29,10 @@ pub(super) enum Deed {
 struct Register;
 
 pub(super) fn keyspaces() -> Keyspaces {
-    let factory: Factory = Box::new(|| Box::new(Register));
-    Keyspaces::new(vec![(KEYSPACE.to_owned(), factory)])
+    let register: Factory = Box::new(|| Box::new(Register));
+    let inbox: Factory = Box::new(|| Box::new(InboxCoprocessor::new()));
+    let keyspaces = vec![(KEYSPACE.to_owned(), register), (INBOX.to_owned(), inbox)];
+    Keyspaces::new(keyspaces).served_by_replicas(KEYSPACE)
 }
 
 /// A command; its answer is how many values there were before.

@@ -7,19 +7,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_engine::{Engine, KeyRange, Overlay, SpaceId, View as _};
-use ratatosk_store::command::{self, Commands, Order};
 use ratatosk_store::host::{self, Answered, Done, Host, Refusal};
 use ratatosk_store::log::GroupId;
-use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output, Verdict};
+use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output};
 use ratatosk_store::open;
-use ratatosk_store::range::Descriptor;
+use ratatosk_store::range::{Descriptor, Version};
 use ratatosk_store::snapshot::depart;
-use ratatosk_store::snapshot::receiver::{self, Receiver, Shelf, Told};
+use ratatosk_store::snapshot::receiver::{self, Receiver, Shelf};
 use ratatosk_store::snapshot::sender::{self, Dispatch, Sender};
 use ratatosk_store::transport::{Moving, Packet};
 
 use super::agreement::Agreement;
 use super::register;
+use super::serving::Told;
 use crate::disk::Disk;
 use crate::engine::{SPACES, SimEngine};
 use crate::folder::{SimFile, SimFolder};
@@ -82,6 +82,8 @@ pub(super) struct Did {
     pub(super) packets: Vec<(u64, Packet)>,
     pub(super) answered: Vec<(Ticket, Answers)>,
     pub(super) notes: Vec<String>,
+    /// Groups that it leads now, with all before applied, each since when it does.
+    pub(super) leads: Vec<(GroupId, u64)>,
     pub(super) changes: u64,
     pub(super) merges: u64,
     pub(super) snapshots: u64,
@@ -93,25 +95,29 @@ pub(super) struct Stopped(pub(super) String);
 
 /// See the module.
 pub(super) struct Store {
-    number: u64,
+    pub(super) number: u64,
     stores: u64,
     overlay: Arc<Overlay<SimEngine>>,
     machine: Machine<SimLog, Ticket>,
-    host: Host<SimEngine>,
-    inputs: Vec<Input<Ticket>>,
+    pub(super) host: Host<SimEngine>,
+    pub(super) inputs: Vec<Input<Ticket>>,
     events: Vec<Event<Ticket>>,
     sender: Sender<<SimEngine as Engine>::View>,
     receiver: Receiver<SimFolder>,
     shelf: Shelf<SimFile>,
     /// Snapshots that the machine hears of with the next step.
-    told: Told,
+    told: receiver::Told,
     /// A step has begun, and what it has for the log is not written.
     is_writing: bool,
     cut_off: Vec<GroupId>,
     applied: BTreeMap<GroupId, u64>,
     /// Reads on their way, each with its key.
     reads: BTreeMap<Ticket, String>,
-    planted: Option<Planted>,
+    /// In which term it led a group last.
+    terms: BTreeMap<GroupId, u64>,
+    /// What the host keeps.
+    done: Done<Ticket>,
+    pub(super) planted: Option<Planted>,
 }
 
 impl Store {
@@ -142,6 +148,7 @@ impl Store {
         let log = Arc::clone(&disk.log);
         let machine = Machine::open(log, number, found.groups, found.left).map_err(stopped)?;
         let machine = machine.keep_entries(KEPT_ENTRIES).with_life(life).sleep_after(SLEEP_TICKS);
+        let machine = machine.served_by_replicas(register::keyspaces().served());
         let machine = match planted {
             Some(Planted::LeaseLong) => machine.lease_for(Duration::from_secs(10)),
             _ => machine,
@@ -157,11 +164,13 @@ impl Store {
             sender: Sender::new(number, life << 32, now, LIMITS),
             shelf: receiver.shelf(),
             receiver,
-            told: Told::default(),
+            told: receiver::Told::default(),
             is_writing: false,
             cut_off,
             applied,
             reads: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            done: Done::default(),
             planted,
         })
     }
@@ -204,10 +213,26 @@ impl Store {
     }
 
     /// What it has of some keys.
-    pub(super) fn content(&self, boundary: &KeyRange) -> Vec<(Bytes, Bytes)> {
-        let mut content = crate::engine::content(&self.overlay.view(), SpaceId(1));
+    pub(super) fn content(&self, space: SpaceId, boundary: &KeyRange) -> Vec<(Bytes, Bytes)> {
+        let mut content = crate::engine::content(&self.overlay.view(), space);
         content.retain(|(key, _)| boundary.contains(key));
         content
+    }
+
+    /// The keyspace of a group's range.
+    pub(super) fn keyspace(&self, group: GroupId) -> Option<&str> {
+        let mut ranges = self.host.ranges();
+        ranges.find(|held| held.group == group).map(|held| &held.keyspace[..])
+    }
+
+    /// The version of a group's range, as applied.
+    pub(super) fn version(&self, group: GroupId) -> Option<Version> {
+        self.host.ranges().find(|held| held.group == group).map(|held| held.version)
+    }
+
+    /// What it has applied.
+    pub(super) fn overlay(&self) -> Arc<Overlay<SimEngine>> {
+        Arc::clone(&self.overlay)
     }
 
     /// What it knows, for whoever looks for what went wrong.
@@ -236,48 +261,38 @@ impl Store {
         self.inputs.push(Input::Read { group, version, ticket });
     }
 
+    /// Whether it may answer by itself what a group's range has.
+    pub(super) fn may_serve(&self, now: Instant, group: GroupId) -> bool {
+        self.host.lease(group).is_some_and(|lease| lease.holds(now))
+    }
+
+    /// Answers by itself how many values a key has, if it may, and sees to it that it goes on to.
+    pub(super) fn serve(&mut self, now: Instant, key: &str) -> Result<Option<Told>, Stopped> {
+        let place = register::place(key);
+        let has_it = |held: &&Descriptor| {
+            held.keyspace == register::KEYSPACE && held.boundary.contains(place)
+        };
+        let mut ranges = self.host.ranges().filter(has_it);
+        let Some(group) = ranges.next().map(|held| held.group) else { return Ok(None) };
+        let Some(lease) = self.host.lease(group) else { return Ok(None) };
+        if lease.is_due(now) {
+            self.inputs.push(Input::Serve { group, ticket: None });
+        }
+        if !lease.holds(now) {
+            return Ok(Some(Told::NotNow(group)));
+        }
+        let found = self.overlay.view().get(register::SPACE, place).map_err(stopped)?;
+        let count = found.as_ref().and_then(register::answer).unwrap_or(0);
+        Ok(Some(Told::Count(group, count)))
+    }
+
     /// What a read that may be answered finds.
     fn answer(&mut self, ticket: Ticket, answers: Answers) -> Result<Answers, Stopped> {
         let Some(key) = self.reads.remove(&ticket) else { return Ok(answers) };
         let Ok(_) = answers else { return Ok(answers) };
         let view = self.overlay.view();
-        let found = view.get(SpaceId(1), register::place(&key)).map_err(stopped)?;
+        let found = view.get(register::SPACE, register::place(&key)).map_err(stopped)?;
         Ok(Ok(vec![found.unwrap_or_else(|| Bytes::from_static(&[0; 8]))]))
-    }
-
-    /// The fault of the same name.
-    fn with_own_version(&self, input: Input<Ticket>) -> Input<Ticket> {
-        let Input::Propose { group, term, data, ticket } = input else { return input };
-        let held = self.host.ranges().find(|held| held.group == group);
-        let order = command::parse(&data.clone().into()).map(|(_, order)| order);
-        let data = match (held, order) {
-            (Some(held), Ok(Order::Commands(commands))) => {
-                let mut renewed = Commands::new(held.version);
-                commands.iter().for_each(|command| renewed.push(command));
-                renewed.into_data()
-            }
-            _ => data,
-        };
-        Input::Propose { group, term, data, ticket }
-    }
-
-    /// The faults that have to do with merges.
-    fn plant_merge_faults(&mut self) {
-        for held in self.host.ranges() {
-            let Some(frozen) = held.frozen else { continue };
-            let (group, me) = (held.group, held.membership.of_store(self.number));
-            match (self.planted, me) {
-                (Some(Planted::ThawUnproven), Some(me)) => {
-                    let (replica, verdict) = (me.id, Verdict::Apart);
-                    self.inputs.push(Input::Told { group, replica, verdict });
-                }
-                (Some(Planted::MergeUnchecked), _) => {
-                    let order = command::merge(frozen.expected, held);
-                    self.inputs.push(Input::Urged { group: frozen.into, order });
-                }
-                _ => {}
-            }
-        }
     }
 
     /// Takes a packet; answers what the sender is to be told.
@@ -330,7 +345,8 @@ impl Store {
             self.machine.finish(&mut output).map_err(stopped)?;
         } else {
             self.plant_merge_faults();
-            let inputs = std::mem::take(&mut self.inputs);
+            let mut inputs = std::mem::take(&mut self.inputs);
+            self.plant_loan_fault(now, &mut inputs);
             self.machine.begin(now, inputs, &mut output).map_err(stopped)?;
             for settled in self.told.settle(&output.events) {
                 self.receiver.settle(settled);
@@ -347,6 +363,7 @@ impl Store {
                 self.sender.forget(*group);
             }
         }
+        self.plant_answer_faults(&mut output.events);
         self.events.append(&mut output.events);
         let (mut did, mut dispatch) = (Did::default(), Dispatch::default());
         let (me, stores) = (self.number, self.stores);
@@ -393,6 +410,10 @@ impl Store {
                 }
                 Event::Leads { group, term, .. } => {
                     did.notes.push(format!("leads {group:?} in term {term}"));
+                    self.terms.insert(*group, *term);
+                    if self.planted == Some(Planted::RestoredEarly) {
+                        did.leads.push((*group, *term));
+                    }
                     agreement.note_leader(*group, *term, self.number).map_err(Stopped)?;
                 }
                 Event::Install { descriptor, at, keeps_log } => {
@@ -406,7 +427,10 @@ impl Store {
                 Event::Recover { .. }
                 | Event::Refused { .. }
                 | Event::Read { .. }
-                | Event::Follows { .. } => {}
+                | Event::Follows { .. }
+                | Event::Serve { .. }
+                | Event::Lapsed { .. }
+                | Event::Withhold { .. } => {}
             }
         }
         let installed = events.iter().filter_map(|event| match event {
@@ -414,17 +438,20 @@ impl Store {
             _ => None,
         });
         let installed: Vec<_> = installed.collect();
-        let mut done = Done::default();
-        self.host.run(events, &self.shelf, &mut done).map_err(stopped)?;
+        self.host.run(events, &self.shelf, &mut self.done).map_err(stopped)?;
         did.snapshots += installed.len() as u64;
         self.applied.extend(installed);
-        for Answered { ticket, answers } in done.answered {
+        for Answered { ticket, answers } in std::mem::take(&mut self.done.answered) {
             did.answered.push((ticket, self.answer(ticket, answers)?));
         }
-        for input in &done.inputs {
+        for group in std::mem::take(&mut self.done.leads) {
+            did.leads.push((group, self.terms.get(&group).copied().unwrap_or(0)));
+        }
+        let mut inputs = std::mem::take(&mut self.done.inputs);
+        for input in &inputs {
             self.note(input, &mut did);
         }
-        self.inputs.append(&mut done.inputs);
+        self.inputs.append(&mut inputs);
         Ok(did)
     }
 

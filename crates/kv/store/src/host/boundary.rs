@@ -50,6 +50,10 @@ impl<E: Engine> Host<E> {
     fn describe<T>(&mut self, now: Descriptor, turn: &mut Turn, done: &mut Done<T>) {
         turn.changes.put(META, Descriptor::key(now.group), now.encode());
         if let Some(range) = self.ranges.get_mut(&now.group) {
+            // Its neighbour may take it in, and go on without this store.
+            if now.frozen.is_some() {
+                range.lease.end();
+            }
             range.descriptor = now.clone();
         }
         done.inputs.push(Input::Described { descriptor: Box::new(now) });
@@ -73,6 +77,7 @@ impl<E: Engine> Host<E> {
             turn.changes.put(META, Applied::key(right.group), applied.encode());
         }
         if let Some(range) = self.ranges.get_mut(&group) {
+            range.part_from_lease();
             range.descriptor = left.clone();
         }
         let Descriptor { keyspace, boundary, .. } = right.clone();
@@ -116,6 +121,7 @@ impl<E: Engine> Host<E> {
         turn.changes.remove(META, Applied::key(group));
         turn.changes.put(META, Tombstone::key(group), Tombstone(OVER).encode());
         if let Some(range) = self.ranges.get_mut(&whole.group) {
+            range.part_from_lease();
             range.descriptor = whole.clone();
         }
         let told = Box::new(whole.clone());

@@ -198,7 +198,7 @@ impl<E: Engine> Host<E> {
             if range.is_leader {
                 range.coprocessor.write().lead(false);
             }
-            let Descriptor { keyspace, boundary, .. } = range.descriptor;
+            let Descriptor { keyspace, boundary, .. } = range.descriptor.clone();
             let mark = Removing { keyspace, boundary };
             changes.put(META, Removing::key(group), mark.encode());
             removing = Some(mark);

@@ -8,6 +8,7 @@ use raft::eraftpb::Entry;
 use ratatosk_clock::SystemClock;
 use ratatosk_engine::{Batch, Engine, Error, Overlay, SpaceId};
 
+use super::Lease;
 use crate::coprocessor::{Coprocessor, Position, SpaceReader, Writer};
 use crate::log::GroupId;
 use crate::range::{Applied, Descriptor};
@@ -24,6 +25,14 @@ pub(super) struct Range {
     pub(super) leads_from: Option<u64>,
     pub(super) is_leader: bool,
     pub(super) work: Arc<Work>,
+    pub(super) lease: Arc<Lease>,
+}
+
+impl Drop for Range {
+    /// The data goes, or another's takes its place.
+    fn drop(&mut self) {
+        self.lease.end();
+    }
 }
 
 pub(super) type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
@@ -39,6 +48,12 @@ impl Range {
         }
         self.applied = Applied { index: entry.index, term: entry.term, ..self.applied };
         Ok(())
+    }
+
+    /// The keys are others: whoever looks at what was lent for those before is to look anew.
+    pub(super) fn part_from_lease(&mut self) {
+        self.lease.end();
+        self.lease = Arc::default();
     }
 
     /// Derives anew what the coprocessor has of the data.

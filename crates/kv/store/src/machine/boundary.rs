@@ -90,6 +90,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         let highest = self.left.entry(group).or_default();
         *highest = replica.max(*highest);
         if self.groups.get(&group).is_some_and(|held| held.replica <= replica) {
+            self.loans.forget(group, output);
             if let Some(held) = self.groups.remove(&group) {
                 held.give_up(output);
             }

@@ -17,10 +17,10 @@ use ratatosk_clock::Instant;
 use super::{Ask, Committed, Envelope, Error, Event, Opened, Output, TICK};
 use crate::host::Refusal;
 use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
-use crate::membership::Membership;
+use crate::membership::{Membership, Role};
 use crate::range::{Descriptor, Fate};
 use reads::Reads;
-pub(super) use reads::{LEASE, VOTELESS, asks_for_vote};
+pub(super) use reads::{Borrow, LEASE, VOTELESS, asks_for_vote};
 pub(crate) use snapshot::described;
 
 /// Ticks without a word from the leader before an election; at most half as many more.
@@ -84,6 +84,12 @@ pub(super) struct Group<L: RaftLog, T> {
     /// The last entry that was handed to the host, or that the data had when it was opened.
     handed: u64,
     pub(super) reads: Reads<T>,
+    /// The last term in which it led that its loans know of.
+    pub(super) lends_in: u64,
+    /// The host was handed a change of the members, or another range to be taken in, that they do not
+    /// know of.
+    pub(super) changes_members: bool,
+    pub(super) takes_in: bool,
     /// No time passes.
     pub(super) is_asleep: bool,
     /// Ticks since somebody wanted something of it.
@@ -150,6 +156,9 @@ impl<L: RaftLog, T> Group<L, T> {
             held: VecDeque::new(),
             handed: applied,
             reads: Reads::default(),
+            lends_in: 0,
+            changes_members: false,
+            takes_in: false,
             is_asleep: false,
             idle_ticks: 0,
         };
@@ -209,6 +218,21 @@ impl<L: RaftLog, T> Group<L, T> {
         self.raft.raft.raft_log.applied
     }
 
+    /// The last entry that is known to be committed.
+    pub(super) fn committed(&self) -> u64 {
+        self.raft.raft.raft_log.committed
+    }
+
+    /// The last entry that the host was handed.
+    pub(super) fn handed(&self) -> u64 {
+        self.handed
+    }
+
+    /// Whether it needs nobody to commit, nor to lead.
+    pub(super) fn is_alone(&self) -> bool {
+        self.raft.raft.prs().is_singleton()
+    }
+
     /// Whether the leader knows that all replicas have an entry, durably.
     pub(super) fn all_have(&self, index: u64) -> bool {
         self.leads() && self.raft.raft.prs().iter().all(|(_, held)| held.matched >= index)
@@ -224,13 +248,25 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     /// The library draws a random election timeout, which no simulation could repeat: it gets one that
-    /// follows from who it is and when.
+    /// follows from who it is and when. Those who vote have turns, as far from each other as may be, so that
+    /// not all want to lead at once; another order in each term.
     pub(super) fn settle_timeout(&mut self, store: u64) {
-        let raft = &mut self.raft.raft;
-        let seed = store ^ self.id.0.rotate_left(21) ^ raft.term.rotate_left(42);
-        let spread = (ELECTION_TICKS / 2) as u64;
-        let more = usize::try_from(crate::sum::mix(seed) % spread).unwrap_or(0);
-        raft.set_randomized_election_timeout(ELECTION_TICKS + more);
+        let term = self.raft.raft.term;
+        let seed = crate::sum::mix(self.id.0.rotate_left(21) ^ term.rotate_left(42));
+        let members = self.descriptor.iter().flat_map(|held| held.membership.replicas());
+        let mut voters = members.filter(|member| member.role != Role::Learner);
+        let count = voters.clone().count() as u64;
+        let turn = match voters.position(|voter| voter.id == self.replica) {
+            Some(place) => (place as u64 + seed % count) % count,
+            None => crate::sum::mix(store ^ seed),
+        };
+        let most = (ELECTION_TICKS / 2 - 1) as u64;
+        let more = match count {
+            0 | 1 => turn % (most + 1),
+            count => turn % count * most / (count - 1),
+        };
+        let more = usize::try_from(more).unwrap_or(0);
+        self.raft.raft.set_randomized_election_timeout(ELECTION_TICKS + more);
     }
 
     pub(super) fn step(&mut self, from: u64, mut message: Message) {

@@ -2,6 +2,7 @@
 
 use raft::eraftpb::{ConfChangeV2, Message, Snapshot};
 
+use super::loans::Loan;
 use super::merge::{Ask, Verdict};
 use super::sleep::Sleep;
 use crate::log::GroupId;
@@ -57,6 +58,21 @@ pub enum Input<T> {
         version: Version,
         /// Comes back from the host without answers, or refused.
         ticket: T,
+    },
+    /// Answer when this replica may serve its range from what it has; or see to it that it goes on to.
+    /// KV-010
+    Serve {
+        /// The group.
+        group: GroupId,
+        /// Comes back from the host without answers, or refused; `None` if nobody waits.
+        ticket: Option<T>,
+    },
+    /// Another store says something of what replicas are lent.
+    Loan {
+        /// The store.
+        from: u64,
+        /// What it says.
+        loan: Loan,
     },
     /// Take the next step to these members.
     Change {

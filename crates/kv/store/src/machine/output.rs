@@ -1,8 +1,9 @@
 //! What a machine says: to other stores, and to the host.
 
 use raft::eraftpb::Entry;
+use ratatosk_clock::Instant;
 
-use super::{Ask, Envelope, Sleep, Verdict};
+use super::{Ask, Envelope, Loan, Sleep, Verdict};
 use crate::host::{Refusal, Rest};
 use crate::log::{GroupId, Truncated};
 use crate::range::{Descriptor, Version};
@@ -22,6 +23,8 @@ pub struct Output<T> {
     pub beats: Vec<(u64, u64)>,
     /// Replicas of other stores that have nothing to do, each with its store.
     pub sleeps: Vec<(u64, Sleep)>,
+    /// What replicas of other stores are lent, or ask for, each with its store.
+    pub loans: Vec<(u64, Loan)>,
     /// Groups of which a snapshot is wished for: what a checkpoint has will do.
     pub snapshots: Vec<GroupId>,
     /// For the host, in this order.
@@ -41,6 +44,31 @@ pub enum Event<T> {
         version: Version,
         /// The read's.
         ticket: T,
+    },
+    /// This replica may serve its range from what it has then, until a moment of its clock, if the range
+    /// has this version. KV-010
+    Serve {
+        /// The group.
+        group: GroupId,
+        /// The version.
+        version: Version,
+        /// Until when.
+        until: Instant,
+        /// Those of whoever waited for it.
+        tickets: Vec<T>,
+    },
+    /// Nobody counts on it any more.
+    Lapsed {
+        /// The group.
+        group: GroupId,
+    },
+    /// Whoever proposed an entry behind this one is not answered before this is taken back: some replica
+    /// serves that may not have it. DUR-012
+    Withhold {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        behind: u64,
     },
     /// A proposal is not in the log and never will be.
     Refused {
@@ -108,6 +136,7 @@ impl<T> Default for Output<T> {
             urges: Vec::new(),
             beats: Vec::new(),
             sleeps: Vec::new(),
+            loans: Vec::new(),
             snapshots: Vec::new(),
             events: Vec::new(),
         }

@@ -37,6 +37,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             if begins || !group.is_at_work() {
                 continue;
             }
+            self.loans.note(id);
             group.serve_reads(self.now, self.lease, output);
             if !group.raft.has_ready() {
                 continue;
@@ -57,6 +58,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         }
         for (id, ready) in written {
             let Some(group) = self.groups.get_mut(&id) else { continue };
+            self.loans.note(id);
             group.advance(ready, self.store, output);
             group.serve_reads(self.now, self.lease, output);
             if let Some((_, index)) = arrived.iter().find(|(known, _)| *known == id) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ratatosk_engine::Weight;
 
-use super::{Located, Move, Reply, Shared, Told, Word};
+use super::{Located, Move, Reply, Served, Shared, Told, Word};
 use crate::Identity;
 use crate::coprocessor::Reader;
 use crate::host::{self, Worked};
@@ -62,6 +62,13 @@ impl Handle {
     /// in this version: then `reply` is called without answers, or with why not. KV-009
     pub fn ask_to_read(&self, group: GroupId, version: Version, reply: Reply) {
         self.ask(Input::Read { group, version, ticket: reply });
+    }
+
+    /// A look at whether this store may answer by itself what a range has, if the range is here. KV-010
+    #[must_use]
+    pub fn served(&self, group: GroupId) -> Option<Served> {
+        let lease = Arc::clone(&self.shared.ranges.read().get(&group)?.lease);
+        Some(Served::new(Arc::clone(&self.shared), group, lease))
     }
 
     /// Takes the next step towards these members of a range that this store leads, if it has this version

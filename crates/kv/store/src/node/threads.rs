@@ -25,7 +25,7 @@ pub(super) fn run_log(
     shared: &Shared,
     mut machine: Machine<DurableLog, Reply>,
 ) -> Result<(), String> {
-    let clock = SystemClock::new();
+    let clock = shared.clock;
     let mut words = Vec::new();
     let (mut told, mut announced, mut asked) = (Told::default(), Vec::new(), Vec::new());
     let mut output = Output::default();
@@ -122,7 +122,7 @@ pub(super) fn run_apply(
         for Answered { ticket, answers } in done.answered.drain(..) {
             ticket(answers);
         }
-        if is_reshaped {
+        if is_reshaped || done.is_awaited {
             shared.moves.extend(&mut done.inputs.iter().filter_map(moved).collect());
             shared.inbox.extend(&mut done.inputs.drain(..).map(Word::Input).collect());
         } else {
@@ -169,8 +169,8 @@ impl Shared {
         if !reshaped.is_empty() {
             let mut ranges = self.ranges.write();
             for group in &reshaped {
-                match host.place(*group) {
-                    Some(place) => drop(ranges.insert(*group, located(place))),
+                match located(host, *group) {
+                    Some(located) => drop(ranges.insert(*group, located)),
                     None => drop(ranges.remove(group)),
                 }
             }

@@ -100,6 +100,7 @@ impl Descriptor {
         let mut whole = Self { version: Version { boundary, ..self.version }, ..self.clone() };
         whole.boundary.end.clone_from(&right.boundary.end);
         whole.edges.end = right.edges.end;
+        whole.membership = whole.membership.with_past_of(&right.membership);
         Some(whole)
     }
 

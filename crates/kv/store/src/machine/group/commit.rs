@@ -2,7 +2,7 @@
 
 use raft::eraftpb::Entry;
 
-use super::{Committed, Event, Group, Output};
+use super::{Committed, Event, Group, Output, changes_members};
 use crate::command;
 use crate::log::RaftLog;
 
@@ -36,8 +36,17 @@ impl<L: RaftLog, T> Group<L, T> {
             false => joined.iter().position(is_merge).unwrap_or(joined.len()),
         };
         self.held.extend(joined.drain(first..));
+        if joined.iter().any(|(entry, _)| changes_members(entry)) {
+            self.changes_members = true;
+            self.withhold(output);
+        }
         self.handed = joined.last().map_or(self.handed, |(entry, _)| entry.index);
         output.events.push(Event::Committed(Committed { group: self.id, entries: joined, lost }));
+    }
+
+    /// Nobody is answered to what follows before it is known whom that has to wait for.
+    fn withhold(&self, output: &mut Output<T>) {
+        output.events.push(Event::Withhold { group: self.id, behind: 0 });
     }
 
     /// Whether entries wait for another range.
@@ -57,6 +66,9 @@ impl<L: RaftLog, T> Group<L, T> {
         let count = next.map_or(self.held.len(), |next| next + 1);
         let entries: Vec<_> = self.held.drain(..count).collect();
         self.handed = entries.last().map_or(self.handed, |(entry, _)| entry.index);
+        self.changes_members |= entries.iter().any(|(entry, _)| changes_members(entry));
+        self.takes_in = true;
+        self.withhold(output);
         let committed = Committed { group: self.id, entries, lost: Vec::new() };
         output.events.push(Event::Committed(committed));
     }

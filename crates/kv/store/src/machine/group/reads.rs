@@ -19,7 +19,8 @@ use ratatosk_clock::Instant;
 use super::{Event, Group, Output, TIMEOUT, ticks};
 use crate::host::Refusal;
 use crate::log::RaftLog;
-use crate::range::Version;
+use crate::machine::loans::Token;
+use crate::range::{Descriptor, Version};
 
 /// A promise to vote for nobody else is good for so long: ticks less the one that had begun, less what
 /// clocks may run apart.
@@ -35,16 +36,32 @@ struct Read<T> {
     ticket: T,
 }
 
+/// What only a leader may do that leads still.
+enum Wish<T> {
+    Read(Read<T>),
+    Lend(Borrow),
+}
+
+/// A replica wants to answer from what it has. See [`crate::machine::loans`].
+#[derive(Copy, Clone, Debug)]
+pub(in crate::machine) struct Borrow {
+    pub(in crate::machine) store: u64,
+    pub(in crate::machine) replica: u64,
+    /// The last entry whose effects are in its data.
+    pub(in crate::machine) applied: u64,
+    pub(in crate::machine) token: Token,
+}
+
 /// Followers are asked.
 struct Round<T> {
     sent: Instant,
-    reads: Vec<Read<T>>,
+    wishes: Vec<Wish<T>>,
 }
 
 /// The reads of a group that this store leads, or is believed to.
 pub(in crate::machine) struct Reads<T> {
     /// For which nobody was asked yet.
-    waiting: Vec<Read<T>>,
+    waiting: Vec<Wish<T>>,
     round: Option<Round<T>>,
     /// The term that all this is of.
     term: u64,
@@ -55,7 +72,9 @@ pub(in crate::machine) struct Reads<T> {
     /// The term in which the leader last wanted another in its place.
     resigned_in: Option<u64>,
     /// What may be read once the entry of this index is handed over.
-    granted: VecDeque<(u64, Vec<Read<T>>)>,
+    granted: VecDeque<(u64, Read<T>)>,
+    /// Replicas that may be lent to now.
+    borrowers: Vec<Borrow>,
 }
 
 impl<T> Default for Reads<T> {
@@ -68,6 +87,7 @@ impl<T> Default for Reads<T> {
             confirmed: None,
             resigned_in: None,
             granted: VecDeque::new(),
+            borrowers: Vec::new(),
         }
     }
 }
@@ -75,11 +95,17 @@ impl<T> Default for Reads<T> {
 impl<T> Reads<T> {
     /// Nothing of the term before counts any more.
     pub(super) fn begin_term(&mut self, output: &mut Output<T>) {
-        let asked = self.round.take().into_iter().flat_map(|round| round.reads);
-        let granted = self.granted.drain(..).flat_map(|(_, reads)| reads);
-        for read in granted.chain(asked).chain(self.waiting.drain(..)) {
+        for (_, read) in self.granted.drain(..) {
             output.refuse(read.ticket, Refusal::NotLeader);
         }
+        let asked = self.round.take().into_iter().flat_map(|round| round.wishes);
+        for wish in asked.chain(self.waiting.drain(..)) {
+            // Whoever wants to borrow asks again.
+            if let Wish::Read(read) = wish {
+                output.refuse(read.ticket, Refusal::NotLeader);
+            }
+        }
+        self.borrowers.clear();
         self.confirmed = None;
     }
 
@@ -98,9 +124,25 @@ impl<L: RaftLog, T> Group<L, T> {
     pub(in crate::machine) fn read(&mut self, version: Version, ticket: T, output: &mut Output<T>) {
         self.follow_term(output);
         match self.leads() {
-            true => self.reads.waiting.push(Read { version, ticket }),
+            true => self.reads.waiting.push(Wish::Read(Read { version, ticket })),
             false => output.refuse(ticket, Refusal::NotLeader),
         }
+    }
+
+    /// A replica of the group asks to borrow; whoever does not lead says nothing.
+    pub(in crate::machine) fn ask_to_borrow(&mut self, borrow: Borrow, output: &mut Output<T>) {
+        self.follow_term(output);
+        let is_it = |held: &Descriptor| {
+            held.membership.replica(borrow.replica).is_some_and(|is| is.store == borrow.store)
+        };
+        if self.leads() && self.descriptor.as_ref().is_some_and(is_it) {
+            self.reads.waiting.push(Wish::Lend(borrow));
+        }
+    }
+
+    /// Those that may be lent to: since they asked this store has led.
+    pub(in crate::machine) fn take_borrowers(&mut self) -> Vec<Borrow> {
+        std::mem::take(&mut self.reads.borrowers)
     }
 
     /// Finds out for the reads that wait whether this store leads still.
@@ -117,8 +159,8 @@ impl<L: RaftLog, T> Group<L, T> {
         }
         let is_alone = self.raft.raft.prs().is_singleton();
         if is_alone || self.reads.confirmed.is_some_and(|sent| now.since(sent) < lease) {
-            let reads = std::mem::take(&mut self.reads.waiting);
-            self.grant(self.raft.raft.raft_log.committed, reads);
+            let wishes = std::mem::take(&mut self.reads.waiting);
+            self.grant(self.raft.raft.raft_log.committed, wishes);
         } else {
             self.ask_followers(now);
         }
@@ -137,12 +179,12 @@ impl<L: RaftLog, T> Group<L, T> {
     fn ask_followers(&mut self, now: Instant) {
         let reads = &mut self.reads;
         if reads.round.as_ref().is_some_and(|round| now.since(round.sent) > ROUND_PATIENCE) {
-            let unanswered = reads.round.take().map(|round| round.reads);
+            let unanswered = reads.round.take().map(|round| round.wishes);
             reads.waiting.extend(unanswered.into_iter().flatten());
         }
         if reads.round.is_none() && !reads.waiting.is_empty() {
             reads.number += 1;
-            reads.round = Some(Round { sent: now, reads: std::mem::take(&mut reads.waiting) });
+            reads.round = Some(Round { sent: now, wishes: std::mem::take(&mut reads.waiting) });
             self.raft.read_index(reads.number.to_be_bytes().to_vec());
         }
     }
@@ -159,24 +201,25 @@ impl<L: RaftLog, T> Group<L, T> {
             if reads.resigned_in != Some(self.raft.raft.term) {
                 reads.confirmed = Some(round.sent);
             }
-            self.grant(state.index, round.reads);
+            self.grant(state.index, round.wishes);
         }
     }
 
-    fn grant(&mut self, index: u64, reads: Vec<Read<T>>) {
-        if !reads.is_empty() {
-            self.reads.granted.push_back((index, reads));
+    fn grant(&mut self, index: u64, wishes: Vec<Wish<T>>) {
+        for wish in wishes {
+            match wish {
+                Wish::Read(read) => self.reads.granted.push_back((index, read)),
+                Wish::Lend(borrow) => self.reads.borrowers.push(borrow),
+            }
         }
     }
 
     /// Has the host answer the reads behind what they have to see.
     pub(super) fn hand_over_reads(&mut self, output: &mut Output<T>) {
-        while let Some((_, reads)) =
+        while let Some((_, Read { version, ticket })) =
             self.reads.granted.pop_front_if(|(index, _)| *index <= self.handed)
         {
-            for Read { version, ticket } in reads {
-                output.events.push(Event::Read { group: self.id, version, ticket });
-            }
+            output.events.push(Event::Read { group: self.id, version, ticket });
         }
     }
 }
