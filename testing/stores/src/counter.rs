@@ -64,8 +64,10 @@ impl Coprocessor for Counter {
         Ok(now)
     }
 
-    fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
-        Ok(Bytes::new())
+    /// How often a key was named.
+    fn query(&self, question: &Bytes, reader: &dyn Reader) -> Result<Bytes, Error> {
+        let nothing = || Bytes::copy_from_slice(&0_u64.to_be_bytes());
+        Ok(reader.get(question)?.unwrap_or_else(nothing))
     }
 }
 

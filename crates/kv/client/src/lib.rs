@@ -11,11 +11,13 @@ mod keyspace;
 mod pipe;
 #[cfg(test)]
 mod pipe_test;
+mod question;
 mod ranges;
 mod router;
 
 pub use divide::{Divide, Divided};
 pub use keyspace::{Busy, Done, Fate, Keyspace, Read};
 pub use pipe::Pipe;
+pub use question::Told;
 pub use ranges::{Answer, Leader, Outcome, Ranges, Route};
 pub use router::{Poller, Router, Store};

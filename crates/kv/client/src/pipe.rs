@@ -21,6 +21,7 @@ use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 
 use crate::divide::{self, Divide, Divided};
+use crate::question::Question;
 use crate::ranges::{Outcome, Ranges, Route};
 use crate::{Busy, Done, Fate, Keyspace, Read};
 
@@ -34,7 +35,7 @@ const BURST_BUDGET: Duration = Duration::from_secs(5);
 /// Bytes that may wait, whatever the time.
 pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long to wait before what nobody takes is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+pub(crate) const RETRY: Duration = Duration::from_millis(50);
 /// How long a command is tried.
 pub(crate) const TRIED: Duration = Duration::from_secs(30);
 /// Places that an idle queue keeps.
@@ -47,11 +48,13 @@ pub struct Pipe {
 }
 
 pub(crate) struct Shared {
-    keyspace: String,
-    ranges: Box<dyn Ranges>,
+    pub(crate) keyspace: String,
+    pub(crate) ranges: Box<dyn Ranges>,
     divide: Option<Box<dyn Divide>>,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) lanes: Mutex<Lanes>,
+    /// To be asked again.
+    pub(crate) questions: Mutex<Vec<Question>>,
 }
 
 /// What goes to the ranges.
@@ -109,7 +112,8 @@ impl Pipe {
         let known = ranges.routes(keyspace).into_iter().map(Lane::new).collect();
         let lanes = Mutex::new(Lanes { known, unrouted: Vec::new(), retry_at: None });
         let (keyspace, clock) = (keyspace.to_owned(), Box::new(clock));
-        Self { shared: Arc::new(Shared { keyspace, ranges, divide, clock, lanes }) }
+        let questions = Mutex::default();
+        Self { shared: Arc::new(Shared { keyspace, ranges, divide, clock, lanes, questions }) }
     }
 
     /// Tries again what is due; to be called several times a second where ranges are on several stores.
@@ -123,6 +127,7 @@ impl Pipe {
         }
         drop(lanes);
         given_up.into_iter().for_each(|call| (call.done)(Fate::Unknown));
+        self.shared.ask_again(now);
     }
 }
 

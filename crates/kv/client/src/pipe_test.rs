@@ -40,6 +40,10 @@ impl Ranges for Fake {
         self.0.lock().proposed.push_back((route.descriptor.group, data, answer));
     }
 
+    fn query(&self, route: &Route, question: Bytes, answer: Answer) {
+        self.propose(route, question.to_vec(), answer);
+    }
+
     fn is_short(&self) -> bool {
         self.0.lock().is_short
     }

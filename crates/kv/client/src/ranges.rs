@@ -19,6 +19,9 @@ pub trait Ranges: Send + Sync {
     /// is in the log in the order of the calls, or not in it.
     fn propose(&self, route: &Route, data: Vec<u8>, answer: Answer);
 
+    /// Asks whoever the route goes to. Never calls `answer` itself; of the answers there is one.
+    fn query(&self, route: &Route, question: Bytes, answer: Answer);
+
     /// A range is this now: its store has said so, refusing what was meant for an older version.
     fn learn(&self, _descriptor: Descriptor) {}
 
@@ -90,6 +93,12 @@ impl Ranges for Handle {
     fn propose(&self, route: &Route, data: Vec<u8>, answer: Answer) {
         let reply = Box::new(|answers: Result<_, _>| answer(answers.into()));
         Handle::propose(self, route.descriptor.group, data, reply);
+    }
+
+    fn query(&self, route: &Route, question: Bytes, answer: Answer) {
+        let Descriptor { group, version, .. } = route.descriptor;
+        let reply = Box::new(|answers: Result<_, _>| answer(answers.into()));
+        Handle::query(self, group, version, question, reply);
     }
 
     fn is_short(&self) -> bool {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_engine::Error;
@@ -19,7 +20,7 @@ use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::Status;
 use ratatosk_store::node::{Handle, Reply, Told};
-use ratatosk_store::range::Descriptor;
+use ratatosk_store::range::{Descriptor, Version};
 
 use crate::{Answer, Leader, Outcome, Pipe, Ranges, Read, Route};
 
@@ -39,6 +40,10 @@ pub trait Store: Send + Sync {
     /// What one caller proposes comes in the order of the calls, or not at all.
     fn propose(&self, term: u64, group: GroupId, data: Vec<u8>, reply: Reply);
 
+    /// Asks a range's coprocessor, if the store leads the range in this version. Drops `reply` if there will
+    /// be no answer.
+    fn query(&self, group: GroupId, version: Version, question: Bytes, reply: Reply);
+
     /// Whether it takes nothing, for disk or memory are short.
     fn is_short(&self) -> bool;
 }
@@ -50,6 +55,10 @@ impl Store for Handle {
 
     fn propose(&self, term: u64, group: GroupId, data: Vec<u8>, reply: Reply) {
         self.propose_in(term, group, data, reply);
+    }
+
+    fn query(&self, group: GroupId, version: Version, question: Bytes, reply: Reply) {
+        Handle::query(self, group, version, question, reply);
     }
 
     fn is_short(&self) -> bool {
@@ -146,12 +155,10 @@ impl Router {
     }
 }
 
-impl Ranges for Router {
-    fn routes(&self, keyspace: &str) -> Vec<Route> {
-        self.shared.words.lock().routes(keyspace)
-    }
-
-    fn propose(&self, route: &Route, data: Vec<u8>, answer: Answer) {
+impl Router {
+    /// The leader's term, the way to it, and who is told what it answers; `answer` gets to know if nobody is
+    /// known to lead.
+    fn begin(&self, route: &Route, answer: Answer) -> Option<(u64, Arc<dyn Store>, Reply)> {
         let way = route.leader.and_then(|leader| {
             let stores = self.shared.stores.read();
             Some((leader.term, Arc::clone(stores.get(&leader.store)?)))
@@ -159,7 +166,7 @@ impl Ranges for Router {
         let Some((term, way)) = way else {
             let refused = Outcome::Refused(Refusal::NotLeader);
             self.shared.later.lock().push((answer, refused));
-            return;
+            return None;
         };
         let slot = Arc::new(Mutex::new(Some(answer)));
         let mut pending = self.shared.pending.lock();
@@ -170,7 +177,25 @@ impl Ranges for Router {
         drop(pending);
         let ticket = Ticket { slot, shared: Arc::downgrade(&self.shared) };
         let reply = Box::new(move |answers: Result<_, _>| ticket.answer(answers.into()));
-        way.propose(term, route.descriptor.group, data, reply);
+        Some((term, way, reply))
+    }
+}
+
+impl Ranges for Router {
+    fn routes(&self, keyspace: &str) -> Vec<Route> {
+        self.shared.words.lock().routes(keyspace)
+    }
+
+    fn propose(&self, route: &Route, data: Vec<u8>, answer: Answer) {
+        if let Some((term, way, reply)) = self.begin(route, answer) {
+            way.propose(term, route.descriptor.group, data, reply);
+        }
+    }
+
+    fn query(&self, route: &Route, question: Bytes, answer: Answer) {
+        if let Some((_, way, reply)) = self.begin(route, answer) {
+            way.query(route.descriptor.group, route.descriptor.version, question, reply);
+        }
     }
 
     fn learn(&self, descriptor: Descriptor) {

@@ -48,6 +48,16 @@ impl Cluster {
     }
 }
 
+/// Parts the one range at a key.
+fn split(stores: &Stores, key: &[u8]) {
+    let whole = stores.whole(COUNTER);
+    let handle = stores.handle(stores.leader(whole.group));
+    let version = version_of(&handle, &whole).expect("it is here");
+    let order = command::split(version, key);
+    let answers = wait(|reply| handle.propose(whole.group, order, reply));
+    assert!(matches!(answers, Some(Ok(_))), "{answers:?}");
+}
+
 /// Counts one key, many commands on their way at once.
 struct Caller {
     pipe: Pipe,
@@ -119,12 +129,7 @@ fn commands_find_their_range_wherever_it_goes() {
         run(&mut callers);
     }
     // It is parted.
-    let handle = cluster.stores.handle(1);
-    let version = version_of(&handle, &whole).expect("it is here");
-    let order = command::split(version, b"m");
-    let answers = wait(|reply| handle.propose(whole.group, order, reply));
-    assert!(matches!(answers, Some(Ok(_))), "{answers:?}");
-    drop(handle);
+    split(&cluster.stores, b"m");
     run(&mut callers);
     let right = cluster.stores.handle(1).ranges(COUNTER).remove(1);
     cluster.stores.transfer(right.group, 2);
@@ -157,4 +162,38 @@ fn commands_find_their_range_wherever_it_goes() {
         let range = caller.last..=caller.last + caller.in_doubt;
         assert!(range.contains(&value), "{key} is {value}, and was {range:?}");
     }
+}
+
+/// KV-009: whoever asks after an acknowledgement sees it, through the split of the range and the loss of its
+/// leader.
+#[test]
+fn an_answer_shows_all_that_was_acknowledged_before_it_was_asked_for() {
+    let mut cluster = Cluster::new("router-questions");
+    let other = Pipe::new(Box::new(cluster.router.clone()), COUNTER, SystemClock::new());
+    let _poller = Poller::start(cluster.router.clone(), vec![other.clone()]).expect("a thread");
+    let mut counted = 0;
+    let mut count_and_ask = |pipe: &Pipe, times: usize| {
+        for _ in 0..times {
+            let (told, tells) = mpsc::sync_channel(1);
+            let done = Box::new(move |fate| told.send(fate).expect("the test waits"));
+            pipe.submit(b"p", Bytes::from_static(b"p"), done);
+            if let Fate::Applied(answer) = tells.recv_timeout(PATIENCE).expect("an answer") {
+                counted = number(&answer);
+            }
+            let (told, tells) = mpsc::sync_channel(1);
+            let told = Box::new(move |answer| told.send(answer).expect("the test waits"));
+            other.ask(b"p", Bytes::from_static(b"p"), told);
+            let answer = tells.recv_timeout(PATIENCE).expect("an answer").expect("in time");
+            assert!(number(&answer) >= counted, "{} after {counted}", number(&answer));
+        }
+    };
+    count_and_ask(&cluster.pipe, 20);
+    let whole = cluster.stores.whole(COUNTER);
+    split(&cluster.stores, b"m");
+    count_and_ask(&cluster.pipe, 20);
+    let leader = cluster.stores.leader(whole.group);
+    cluster.kill(leader);
+    count_and_ask(&cluster.pipe, 20);
+    cluster.start(leader);
+    count_and_ask(&cluster.pipe, 20);
 }

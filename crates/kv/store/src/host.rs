@@ -33,6 +33,7 @@ use install::Coming;
 pub(crate) use install::behind;
 pub use lease::Lease;
 use range::Range;
+pub(crate) use range::SharedCoprocessor;
 pub use recovery::Rest;
 use withheld::Withheld;
 pub(crate) use work::Work;
@@ -188,6 +189,11 @@ impl<E: Engine> Host<E> {
     pub(crate) fn place(&self, group: GroupId) -> Option<(&Descriptor, SpaceId, &Arc<Work>)> {
         let range = self.ranges.get(&group)?;
         Some((&range.descriptor, range.space, &range.work))
+    }
+
+    /// What answers questions to a range, if it is here.
+    pub(crate) fn coprocessor(&self, group: GroupId) -> Option<&SharedCoprocessor> {
+        self.ranges.get(&group).map(|range| &range.coprocessor)
     }
 
     /// Until when this store may serve a group's range, if it is here.

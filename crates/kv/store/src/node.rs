@@ -33,7 +33,7 @@ use ratatosk_clock::SystemClock;
 use ratatosk_engine::{DurableConfig, DurableEngine, Overlay, SpaceId};
 
 use crate::coprocessor::Keyspaces;
-use crate::host::{Host, Lease, Refusal, Work};
+use crate::host::{Host, Lease, Refusal, SharedCoprocessor, Work};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
 use crate::machine::{Envelope, Event, Input, Machine, Opened, Status};
@@ -93,6 +93,7 @@ struct Located {
     space: SpaceId,
     work: Arc<Work>,
     lease: Arc<Lease>,
+    coprocessor: SharedCoprocessor,
 }
 
 struct Shared {
@@ -385,7 +386,8 @@ fn located_all(host: &Host<DurableEngine>) -> BTreeMap<GroupId, Located> {
 fn located(host: &Host<DurableEngine>, group: GroupId) -> Option<Located> {
     let (descriptor, space, work) = host.place(group)?;
     let (work, lease) = (Arc::clone(work), Arc::clone(host.lease(group)?));
-    Some(Located { descriptor: descriptor.clone(), space, work, lease })
+    let coprocessor = Arc::clone(host.coprocessor(group)?);
+    Some(Located { descriptor: descriptor.clone(), space, work, lease, coprocessor })
 }
 
 impl Shared {

@@ -19,7 +19,7 @@ use super::work::Work;
 pub(super) struct Range {
     pub(super) descriptor: Descriptor,
     pub(super) space: SpaceId,
-    pub(super) coprocessor: Shared,
+    pub(super) coprocessor: SharedCoprocessor,
     pub(super) applied: Applied,
     /// Leads once the entry of this index is applied.
     pub(super) leads_from: Option<u64>,
@@ -35,7 +35,7 @@ impl Drop for Range {
     }
 }
 
-pub(super) type Shared = Arc<RwLock<Box<dyn Coprocessor>>>;
+pub(crate) type SharedCoprocessor = Arc<RwLock<Box<dyn Coprocessor>>>;
 
 impl Range {
     pub(super) fn corrupt(&self, entry: &Entry, what: &str) -> Error {

@@ -8,8 +8,8 @@ use ratatosk_engine::Weight;
 
 use super::{Located, Move, Reply, Served, Shared, Told, Word};
 use crate::Identity;
-use crate::coprocessor::Reader;
-use crate::host::{self, Worked};
+use crate::coprocessor::{Reader, SpaceReader};
+use crate::host::{self, Refusal, Worked};
 use crate::log::GroupId;
 use crate::machine::Input;
 use crate::membership::Target;
@@ -62,6 +62,26 @@ impl Handle {
     /// in this version: then `reply` is called without answers, or with why not. KV-009
     pub fn ask_to_read(&self, group: GroupId, version: Version, reply: Reply) {
         self.ask(Input::Read { group, version, ticket: reply });
+    }
+
+    /// Asks a range's coprocessor, if this store leads the range in this version: the answer shows all that
+    /// was acknowledged before. It is given on the thread that applies, for which the question is to be
+    /// short. KV-009
+    pub fn query(&self, group: GroupId, version: Version, question: Bytes, reply: Reply) {
+        let shared = Arc::downgrade(&self.shared);
+        let told = move |answers: Result<_, _>| match answers {
+            Err(refusal) => reply(Err(refusal)),
+            Ok(_) => {
+                match shared.upgrade().map(|shared| (shared.query(group, &question), shared)) {
+                    Some((Ok(Some(answer)), _)) => reply(Ok(vec![answer])),
+                    Some((Ok(None), _)) => reply(Err(Refusal::NotLeader)),
+                    // Nobody is told: the store ends.
+                    Some((Err(error), shared)) => shared.fail(&error.to_string()),
+                    None => {}
+                }
+            }
+        };
+        self.ask_to_read(group, version, Box::new(told));
     }
 
     /// A look at whether this store may answer by itself what a range has, if the range is here. KV-010
@@ -179,6 +199,21 @@ impl Handle {
     #[must_use]
     pub fn overlay_bytes(&self) -> usize {
         self.shared.overlay.memory_bytes()
+    }
+}
+
+impl Shared {
+    /// Answers a question from what was applied; `None` if the range is not here.
+    fn query(
+        &self,
+        group: GroupId,
+        question: &Bytes,
+    ) -> Result<Option<Bytes>, ratatosk_engine::Error> {
+        let Some(located) = self.ranges.read().get(&group).cloned() else { return Ok(None) };
+        let Located { descriptor, space, coprocessor, .. } = located;
+        let view = self.overlay.view();
+        let reader = SpaceReader::new(&view, space, &descriptor.boundary);
+        coprocessor.read().query(question, &reader).map(Some)
     }
 }
 
