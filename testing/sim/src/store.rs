@@ -240,6 +240,11 @@ impl Ranges for Handle {
         self.0.inputs.lock().push_back(Input::Propose { group, term: None, data, ticket: reply });
     }
 
+    /// No service of a node that stands alone asks: whoever does is not answered.
+    fn query(&self, _route: &Route, _question: Bytes, answer: Answer) {
+        drop(answer);
+    }
+
     fn is_short(&self) -> bool {
         self.0.is_short.load(Ordering::Relaxed)
     }

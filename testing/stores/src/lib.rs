@@ -71,6 +71,7 @@ pub struct Stores {
     served: Vec<String>,
     nodes: BTreeMap<u64, Node>,
     starts: u64,
+    checkpoint_interval: Duration,
     // Behind the stores: it takes their folders with it.
     scratch: Scratch,
 }
@@ -80,6 +81,15 @@ impl Stores {
     #[must_use]
     pub fn new(name: &str, count: u64, keyspaces: &[(&str, Make)]) -> Self {
         Self::serving(name, count, keyspaces, &[])
+    }
+
+    /// The same, with checkpoints as rare as those of a broker: for benchmarks.
+    #[must_use]
+    pub fn of_brokers(name: &str, count: u64, keyspaces: &[(&str, Make)]) -> Self {
+        let mut stores = Self::new(name, 0, keyspaces);
+        stores.checkpoint_interval = Duration::from_secs(3);
+        (1..=count).for_each(|store| stores.start(store));
+        stores
     }
 
     /// The same, where replicas serve some of the keyspaces.
@@ -94,6 +104,7 @@ impl Stores {
             served: served.iter().map(|name| (*name).to_owned()).collect(),
             nodes: BTreeMap::new(),
             starts: 0,
+            checkpoint_interval: Duration::from_millis(200),
         };
         (1..=count).for_each(|store| stores.start(store));
         stores
@@ -111,7 +122,7 @@ impl Stores {
             folder: self.folder(store),
             keyspaces: served,
             cache_bytes: 8 << 20,
-            checkpoint_interval: Duration::from_millis(200),
+            checkpoint_interval: self.checkpoint_interval,
             checkpoint_bytes: 64 << 20,
             random: [store, if store == 1 { CLUSTER } else { self.starts << 8 }],
             join: (store > 1).then_some(CLUSTER),

@@ -269,11 +269,21 @@ impl Cluster {
     /// Tells all members that this host goes, so that nobody takes it for dead, and stops. False if that
     /// could not be told within `timeout`. CLU-007
     pub fn leave(self, timeout: Duration) -> bool {
+        self.depart(timeout)
+    }
+
+    /// The same for who shares the host: what is left of it says and hears nothing any more.
+    pub fn depart(&self, timeout: Duration) -> bool {
         let now = self.shared.clock.now();
         self.shared.order(|state, effects| state.machine.leave(now, effects));
         let mut is_departed = self.shared.is_departed.lock();
         self.shared.departed.wait_while_for(&mut is_departed, |departed| !*departed, timeout);
         *is_departed
+    }
+
+    /// Stops without a word, for who shares the host: the others notice by themselves.
+    pub fn halt(&self) {
+        self.shared.stop();
     }
 
     /// Stops without a word: the others notice by themselves.

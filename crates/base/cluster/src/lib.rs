@@ -12,6 +12,7 @@
 
 pub mod protocol;
 
+mod ask;
 mod cluster;
 mod config;
 mod driver;
@@ -20,6 +21,7 @@ mod watch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 
+pub use ask::{AskError, ask_cluster};
 pub use cluster::{Agent, Cluster, INBOX_MAX, Incoming, Space};
 pub use config::{Config, SEED_NAMES_MAX, StartError};
 pub use driver::CONNECTIONS_MAX;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ratatosk_clock::SystemClock;
 use ratatosk_cluster::{
-    AgentName, Audience, Carriage, Cluster, ClusterId, Config, Event, KeyRing, MapKey, Refusal,
-    StartError, Tuning,
+    AgentName, AskError, Audience, Carriage, Cluster, ClusterId, Config, Event, KeyRing, MapKey,
+    Refusal, StartError, Tuning, ask_cluster,
 };
 
 const LONG: Duration = Duration::from_secs(30);
@@ -339,4 +339,28 @@ fn what_is_wrong_with_a_configuration_is_said_at_the_start() {
     let mut tuning = config(&[]);
     tuning.tuning.probe_timeout = tuning.tuning.probe_interval;
     assert!(matches!(error(tuning), StartError::Tuning { .. }));
+}
+
+/// CLU-003, CLU-012: a seed is asked for its cluster without being joined, by who has its environment and
+/// key.
+#[test]
+fn a_seed_is_asked_for_its_cluster() {
+    let ask = |cluster: &Cluster, environment, keys: Option<KeyRing>| {
+        let seed = cluster.address().to_string();
+        ask_cluster(&seed, environment, keys.as_ref(), LONG)
+    };
+    let open = start(config(&[]));
+    let none = start(Config { cluster: None, ..config(&[]) });
+    let closed = start(Config { keys: keys(1), ..config(&[]) });
+    let cluster = ClusterId::from_number(1);
+    assert_eq!(ask(&open, "test", None).ok(), Some(cluster));
+    assert_eq!(ask(&none, "test", None).ok(), Some(None));
+    assert_eq!(ask(&closed, "test", keys(1)).ok(), Some(cluster));
+    for refused in
+        [ask(&open, "other", None), ask(&closed, "test", None), ask(&closed, "test", keys(2))]
+    {
+        assert!(matches!(refused, Err(AskError::Refused)), "{refused:?}");
+    }
+    assert!(matches!(ask_cluster("127.0.0.1:1", "test", None, LONG), Err(AskError::Io(_))));
+    assert!(open.members().current().is_empty(), "nobody has joined");
 }

@@ -2,7 +2,9 @@
 //!
 //! [`Discovery`] is what this crate needs of the cluster: a landscape for each service that can be
 //! watched, and a place to announce servers and traffic rules in. [`MemoryDiscovery`] is one for
-//! tests and for a node that stands alone; a cluster brings one that is replicated.
+//! tests and for a node that stands alone, [`ClusterDiscovery`] one for the hosts of a cluster.
+
+mod cluster;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 use crate::identity::{HostId, ServerId, ServiceName};
 use crate::landscape::{Landscape, ServerRecord};
 use crate::traffic::{Scope, Shares};
+pub use cluster::ClusterDiscovery;
 
 /// An announcement that could not be made. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +52,9 @@ pub trait Discovery: fmt::Debug + Send + Sync {
     /// # Errors
     /// When another process has that name, or there is no room.
     fn announce(&self, record: ServerRecord) -> Result<(), AnnounceError>;
+
+    /// The other process that has a name, so that this one could not announce it now.
+    fn holder(&self, service: &ServiceName, id: &ServerId, own: HostId) -> Option<HostId>;
 
     /// Takes back what a process announced. Nothing happens when another process has taken the
     /// name over.
@@ -118,6 +124,12 @@ impl Discovery for MemoryDiscovery {
             }
             Ok(())
         })
+    }
+
+    fn holder(&self, service: &ServiceName, id: &ServerId, own: HostId) -> Option<HostId> {
+        let services = self.services.lock();
+        let host = services.get(service)?.borrow().servers.get(id)?.host;
+        (host != own).then_some(host)
     }
 
     fn withdraw(&self, service: &ServiceName, id: &ServerId, host: HostId) {
@@ -190,6 +202,9 @@ mod tests {
         discovery.announce(record("a", 1)).expect("its own");
         let taken = discovery.announce(record_of("a", 2));
         assert!(matches!(taken, Err(AnnounceError::Taken { host: HostId(1), .. })));
+        let own = record("a", 2);
+        assert_eq!(discovery.holder(&own.service, &own.id, HostId(2)), Some(HostId(1)));
+        assert_eq!(discovery.holder(&own.service, &own.id, HostId(1)), None);
         let record = record("a", 1);
         discovery.withdraw(&record.service, &record.id, HostId(2));
         assert_eq!(discovery.watch(&record.service).borrow().servers.len(), 1);

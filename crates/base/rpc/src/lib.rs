@@ -46,7 +46,7 @@ pub use call::{Call, Trace};
 pub use channel::{Closed, Receiver, Sender};
 pub use client::{Answer, Client, Event, Pipeline, PipelineLimits, Stream};
 pub use config::Config;
-pub use discovery::{AnnounceError, Discovery, MemoryDiscovery};
+pub use discovery::{AnnounceError, ClusterDiscovery, Discovery, MemoryDiscovery};
 pub use error::{Delivery, Error};
 pub use exposure::{Exposed, Permission, Protection, check as check_exposure};
 pub use identity::{
@@ -56,6 +56,7 @@ pub use identity::{
 pub use landscape::{Landscape, ServerRecord};
 pub use method::{Message, Method, MethodKind};
 pub use node::{Hosting, ListenError, Node, Registration};
+pub use scope::TaskScope;
 pub use server::Listener;
 pub use service::Service;
 pub use traffic::{Rules, Scope, Shares, Weight, pinned_to};

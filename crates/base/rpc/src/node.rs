@@ -18,10 +18,10 @@ use crate::discovery::{AnnounceError, Discovery};
 use crate::draw::Draws;
 use crate::error::Error;
 use crate::exposure::{self, Exposed, Permission, Protection};
-use crate::identity::{Group, ServerId, ServiceName};
+use crate::identity::{Group, HostId, ServerId, ServiceName};
 use crate::landscape::ServerRecord;
 use crate::metrics::{MethodMetrics, Metrics, Side};
-use crate::scope::Scope;
+use crate::scope::TaskScope;
 use crate::server::Listener;
 use crate::service::Service;
 use crate::transport::Links;
@@ -90,7 +90,7 @@ pub struct Node {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) scope: Scope,
+    pub(crate) scope: TaskScope,
     pub(crate) metrics: Metrics,
     pub(crate) links: Links,
     pub(crate) draws: Draws,
@@ -134,7 +134,7 @@ impl Node {
         seed: u64,
     ) -> Self {
         let config = Arc::new(config);
-        let scope = Scope::new(Handle::current());
+        let scope = TaskScope::new(Handle::current());
         let metrics = Metrics::new(registry);
         let draws = Draws::new(seed);
         let of_links = Draws::new(draws.next());
@@ -218,6 +218,12 @@ impl Node {
     #[must_use]
     pub fn client(&self, service: &ServiceName) -> Client {
         Client::new(self.clone(), self.views(service))
+    }
+
+    /// What this process is called.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        self.shared.config.identity.host
     }
 
     /// The traffic rules of all services, to be changed at run time.

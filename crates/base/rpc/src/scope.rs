@@ -1,4 +1,4 @@
-//! The tasks of a node: every one is spawned here, and none outlives the node.
+//! Tasks that end together. Those of a node are all spawned in one, and none outlives the node:
 //!
 //! | task | lives as long as |
 //! | --- | --- |
@@ -15,20 +15,21 @@ use tokio_util::task::TaskTracker;
 
 /// Tasks that end together, on one runtime, whoever spawns them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Scope {
+pub struct TaskScope {
     runtime: Handle,
     tracker: TaskTracker,
     token: CancellationToken,
 }
 
-impl Scope {
+impl TaskScope {
     /// A scope without tasks, on this runtime.
-    pub(crate) fn new(runtime: Handle) -> Self {
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
         Self { runtime, tracker: TaskTracker::new(), token: CancellationToken::new() }
     }
 
     /// Runs a task until it ends or the scope does; then it is dropped at its next await.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let token = self.token.clone();
         let task = async move {
             // Both are cancel-safe: what is dropped is never polled again.
@@ -42,12 +43,13 @@ impl Scope {
     }
 
     /// Ends all tasks when it is dropped.
-    pub(crate) fn guard(&self) -> DropGuard {
+    #[must_use]
+    pub fn guard(&self) -> DropGuard {
         self.token.clone().drop_guard()
     }
 
     /// Ends all tasks and waits until they are gone.
-    pub(crate) async fn end(&self) {
+    pub async fn end(&self) {
         self.token.cancel();
         self.tracker.close();
         self.tracker.wait().await;

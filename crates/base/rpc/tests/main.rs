@@ -1,6 +1,7 @@
 //! The behaviours of calls between nodes, over real sockets on loopback.
 
 mod calls;
+mod cluster;
 mod local;
 mod peers;
 mod pipelines;

@@ -42,7 +42,7 @@ fn main() {
 fn run(groups: usize, span: Duration) -> Figures {
     let names: Vec<_> = (0..groups).map(|number| number.to_string()).collect();
     let keyspaces: Vec<_> = names.iter().map(|name| (name.as_str(), inboxes as Make)).collect();
-    let stores = Stores::new("bench-inbox", STORES, &keyspaces);
+    let stores = Stores::of_brokers("bench-inbox", STORES, &keyspaces);
     let led = stores.spread(&names);
     stores.saturate(&led, CALLERS, span, session)
 }

@@ -38,7 +38,7 @@ fn main() {
     let numbers: Vec<u64> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     let megabytes = numbers.first().copied().unwrap_or(MEGABYTES);
     let writes = numbers.get(1).copied().unwrap_or(WRITES);
-    let mut stores = Stores::new("bench-snapshot", 3, &[(KEYSPACE, keepers as Make)]);
+    let mut stores = Stores::of_brokers("bench-snapshot", 3, &[(KEYSPACE, keepers as Make)]);
     let led = stores.spread(&[KEYSPACE.to_owned()]);
     let clock = SystemClock::new();
     fill(&stores, &led, megabytes);

@@ -39,6 +39,14 @@ pub(crate) enum Error {
 }
 
 impl Identity {
+    /// Who the store of a folder is; `None` if it has none yet.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what was written.
+    pub fn of(folder: &Path) -> Result<Option<Self>, crate::OpenError> {
+        Self::read(folder).map_err(|error| crate::OpenError::of_identity(folder, error))
+    }
+
     /// The identity of a folder; `None` if it has none.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, Error> {
         let file = match File::open(folder.join(FILE)) {

@@ -202,7 +202,8 @@ impl<L: RaftLog, T> Machine<L, T> {
 
     fn open_group(&mut self, opened: Opened) -> Result<(), Error> {
         let id = opened.state.group;
-        let group = Group::open(&self.log, self.store, opened)?;
+        let mut group = Group::open(&self.log, self.store, opened)?;
+        self.loans.mark(&mut group);
         self.groups.insert(id, group);
         self.awake.insert(id);
         self.dirty.insert(id);

@@ -99,7 +99,9 @@ impl Descriptor {
         meta_key(DESCRIPTOR, group)
     }
 
-    pub(crate) fn encode(&self) -> Bytes {
+    /// Its bytes, without its group.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
         let mut into = vec![FORMAT];
         wire::put_bytes(&mut into, self.keyspace.as_bytes());
         put_boundary(&mut into, &self.boundary);
@@ -112,7 +114,11 @@ impl Descriptor {
         into.into()
     }
 
-    pub(crate) fn decode(group: GroupId, data: &[u8]) -> Result<Self, Malformed> {
+    /// The one of these bytes and this group.
+    ///
+    /// # Errors
+    /// [`Malformed`] if they are not what [`encode`](Self::encode) gives.
+    pub fn decode(group: GroupId, data: &[u8]) -> Result<Self, Malformed> {
         let mut parser = started(data)?;
         let keyspace = parser.take_str()?.to_owned();
         let boundary = take_boundary(&mut parser)?;

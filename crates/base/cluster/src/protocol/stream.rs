@@ -31,6 +31,14 @@ pub(crate) struct Credentials {
     pub(crate) keys: Option<KeyRing>,
 }
 
+/// The cluster of whoever opened so, by its own word.
+///
+/// # Errors
+/// It is no opening of this version.
+pub(crate) fn cluster_of(opening: &[u8; OPENING]) -> Result<Option<ClusterId>, Refusal> {
+    Ok(Front::decode(MAGIC, &mut Reader::new(opening))?.cluster)
+}
+
 /// One end of a connection.
 pub(crate) struct Stream {
     side: Side,

@@ -32,7 +32,7 @@ use crate::error::{Delivery, Error};
 use crate::identity::HostId;
 use crate::metrics::{Metrics, Side};
 use crate::protocol::Hello;
-use crate::scope::Scope;
+use crate::scope::TaskScope;
 use crate::transport::handshake::{Io, connect_tls, send_hello};
 use crate::transport::keepalive;
 
@@ -55,7 +55,7 @@ struct Place {
 #[derive(Debug)]
 struct Common {
     config: Arc<Config>,
-    scope: Scope,
+    scope: TaskScope,
     metrics: Metrics,
     draws: Draws,
 }
@@ -96,7 +96,12 @@ struct Core {
 }
 
 impl Links {
-    pub(crate) fn new(config: Arc<Config>, scope: Scope, metrics: Metrics, draws: Draws) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        scope: TaskScope,
+        metrics: Metrics,
+        draws: Draws,
+    ) -> Self {
         let common = Arc::new(Common { config, scope, metrics, draws });
         Self { common, links: Mutex::default() }
     }

@@ -84,6 +84,8 @@ pub(super) struct Group<L: RaftLog, T> {
     /// The last entry that was handed to the host, or that the data had when it was opened.
     handed: u64,
     pub(super) reads: Reads<T>,
+    /// Replicas serve its range.
+    pub(super) is_served: bool,
     /// The last term in which it led that its loans know of.
     pub(super) lends_in: u64,
     /// The host was handed a change of the members, or another range to be taken in, that they do not
@@ -156,6 +158,7 @@ impl<L: RaftLog, T> Group<L, T> {
             held: VecDeque::new(),
             handed: applied,
             reads: Reads::default(),
+            is_served: false,
             lends_in: 0,
             changes_members: false,
             takes_in: false,

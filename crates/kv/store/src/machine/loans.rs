@@ -151,9 +151,17 @@ impl<T> Loans<T> {
         !self.lent.is_empty() || self.borrowed.values().any(waits)
     }
 
-    /// A group may have something to settle.
-    pub(super) fn note(&mut self, group: GroupId) {
-        self.due.insert(group);
+    /// A group was at work and may have something to settle; most never have.
+    pub(super) fn note<L: RaftLog>(&mut self, held: &Group<L, T>) {
+        if held.is_served || held.takes_in || held.changes_members {
+            self.due.insert(held.id);
+        }
+    }
+
+    /// Takes note of whether replicas serve the range of a group, once it is known.
+    pub(super) fn mark<L: RaftLog>(&self, held: &mut Group<L, T>) {
+        let range = held.descriptor.as_ref();
+        held.is_served = range.is_some_and(|range| self.keyspaces.contains(&range.keyspace));
     }
 
     /// A replica is no more here.
@@ -168,6 +176,8 @@ impl<L: RaftLog, T> Machine<L, T> {
     #[must_use]
     pub fn served_by_replicas(mut self, keyspaces: BTreeSet<String>) -> Self {
         self.loans.keyspaces = keyspaces;
+        let Self { loans, groups, .. } = &mut self;
+        groups.values_mut().for_each(|held| loans.mark(held));
         self
     }
 
@@ -191,8 +201,7 @@ impl<L: RaftLog, T> Machine<L, T> {
     }
 
     fn is_served(&self, group: GroupId) -> bool {
-        let range = self.groups.get(&group).and_then(|held| held.descriptor.as_ref());
-        range.is_some_and(|range| self.loans.keyspaces.contains(&range.keyspace))
+        self.groups.get(&group).is_some_and(|held| held.is_served)
     }
 
     /// Asks the leader of a group.
@@ -255,7 +264,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             held.lender = lender;
             held.until = if held.until == FOREVER { until } else { held.until.max(until) };
             held.coming.push_back((index, until));
-            self.loans.note(group);
+            self.loans.due.insert(group);
         }
     }
 

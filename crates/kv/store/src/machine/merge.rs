@@ -237,7 +237,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             while self.may_go_on(id) {
                 if let Some(held) = self.groups.get_mut(&id) {
                     held.release(output);
-                    self.loans.note(id);
+                    self.loans.note(held);
                 }
             }
             if !self.groups.get(&id).is_some_and(Group::holds) {

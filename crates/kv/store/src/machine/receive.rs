@@ -2,7 +2,7 @@
 
 use raft::eraftpb::MessageType;
 
-use super::group::{asks_for_vote, introduces};
+use super::group::{Group, asks_for_vote, introduces};
 use super::{Envelope, Error, Event, Machine, Opened, Output};
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog};
 
@@ -40,6 +40,10 @@ impl<L: RaftLog, T> Machine<L, T> {
         if is_snapshot && (!self.fits(group, &message) || self.fill(group, &message, output)) {
             return Ok(());
         }
+        // It would not be given; and whoever woke for it would not notice that its leader is lost.
+        if asks_for_vote(&message) && self.sleeps_well(group) {
+            return Ok(());
+        }
         // Answers to the last word before it went to sleep do not wake a leader.
         if message.get_msg_type() != MessageType::MsgHeartbeatResponse {
             self.wake(group);
@@ -48,6 +52,13 @@ impl<L: RaftLog, T> Machine<L, T> {
             held.step(from, message);
         }
         Ok(())
+    }
+
+    /// Whether a group sleeps behind a leader whose store lives, as far as is known.
+    fn sleeps_well(&self, group: GroupId) -> bool {
+        let sleeps = |held: &&Group<L, T>| held.is_asleep && !held.leads();
+        let leader = self.groups.get(&group).filter(sleeps).and_then(Group::leader);
+        leader.is_some_and(|store| !self.peers.is_lost(store))
     }
 
     /// Takes note of a group that others have this store in.

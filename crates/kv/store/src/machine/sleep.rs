@@ -338,6 +338,19 @@ mod tests {
         assert_eq!(said, [MessageType::MsgRequestPreVoteResponse]);
     }
 
+    /// KV-004: whoever misses the leader first asks those who do not miss it yet.
+    #[test]
+    fn a_vote_that_is_asked_for_too_early_does_not_delay_the_search_for_a_leader() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        step(&mut machine, 2_500, vec![lives(1), sleep()]);
+        assert_eq!(step(&mut machine, 3_450, vec![asks_for_vote()]), []);
+        let said = (3_500..=4_400).step_by(50).map(|millis| (millis, Vec::new()));
+        let mut said = said.map(|(millis, inputs)| (millis, step(&mut machine, millis, inputs)));
+        let first = said.find(|(_, said)| said.contains(&MessageType::MsgRequestPreVote));
+        assert!(first.is_some_and(|(millis, _)| millis <= 4_200), "it waits for a whole timeout");
+    }
+
     /// KV-004: the two go together, for the leader goes to sleep behind its heartbeat.
     #[test]
     fn a_heartbeat_and_the_word_to_sleep_may_come_at_once() {

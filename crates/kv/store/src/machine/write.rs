@@ -3,7 +3,7 @@
 use raft::Ready;
 
 use super::group::changes_members;
-use super::{Error, Group, Machine, Output};
+use super::{Error, Machine, Output};
 use crate::log::{GroupId, LogBatch, LogChange, RaftLog, Sync};
 
 /// What the groups have for the log and is not written yet.
@@ -23,8 +23,9 @@ impl<L: RaftLog, T> Machine<L, T> {
     pub(super) fn gather(&mut self, batch: LogBatch, output: &mut Output<T>) -> Result<(), Error> {
         let mut unwritten = Unwritten { batch, ..Unwritten::default() };
         for id in std::mem::take(&mut self.installed) {
-            let held = self.groups.get_mut(&id);
-            let Some((ready, at)) = held.and_then(Group::take_installed) else { continue };
+            let Some(held) = self.groups.get_mut(&id) else { continue };
+            let Some((ready, at)) = held.take_installed() else { continue };
+            self.loans.mark(held);
             unwritten.batch.push(id, LogChange::Restart(at));
             unwritten.batch.push(id, LogChange::DurableApplied(at.index));
             unwritten.arrived.push((id, at.index));
@@ -37,12 +38,14 @@ impl<L: RaftLog, T> Machine<L, T> {
             if begins || !group.is_at_work() {
                 continue;
             }
-            self.loans.note(id);
             group.serve_reads(self.now, self.lease, output);
             if !group.raft.has_ready() {
+                self.loans.note(group);
                 continue;
             }
-            let Some(ready) = group.ready(output)? else { continue };
+            let ready = group.ready(output)?;
+            self.loans.note(group);
+            let Some(ready) = ready else { continue };
             unwritten.sync |= ready.must_sync();
             self.put(id, ready, &mut unwritten);
         }
@@ -58,9 +61,9 @@ impl<L: RaftLog, T> Machine<L, T> {
         }
         for (id, ready) in written {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            self.loans.note(id);
             group.advance(ready, self.store, output);
             group.serve_reads(self.now, self.lease, output);
+            self.loans.note(group);
             if let Some((_, index)) = arrived.iter().find(|(known, _)| *known == id) {
                 group.raft.advance_apply_to(*index);
             }
