@@ -3,7 +3,7 @@
 //!
 //! `run` draws what happens: callers write and read keys (`callers`), stores crash and come back, the
 //! network loses, repeats, delays and parts (`network`), ranges split, change their members and their
-//! leaders (`orders`). `store` is one of them, moved turn by turn; `register` is what its ranges do.
+//! leaders (`orders`), stores come and are lost or leave (`places`), and are of two builds (`builds`). `store` is one of them, moved turn by turn; `register` is what its ranges do.
 //! Then the faults end and everything must come to work again within a bound.
 //!
 //! The oracles, each in its file: `linear` (every key as if one caller had come after the other, and
@@ -12,6 +12,7 @@
 //! by itself has all that was acknowledged), `inbox` (queues of sessions, behind the real service).
 
 mod agreement;
+mod builds;
 mod callers;
 mod cover;
 mod faults;
@@ -20,19 +21,21 @@ mod inbox;
 mod linear;
 mod network;
 mod orders;
+mod places;
 mod recovery;
 mod register;
 mod sabotage;
 mod serving;
 mod store;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_engine::SpaceId;
+use ratatosk_store::edition::Edition;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::Descriptor;
 use ratatosk_store::transport::Packet;
@@ -42,8 +45,9 @@ use crate::cluster::agreement::Agreement;
 use crate::cluster::callers::Callers;
 use crate::cluster::inbox::Inboxes;
 use crate::cluster::network::Network;
+use crate::cluster::places::Lot;
 use crate::cluster::serving::Serving;
-use crate::cluster::store::{Start, Store, Work};
+use crate::cluster::store::{Start, Stopped, Store, Work};
 use crate::disk::Disk;
 use crate::planted::Planted;
 use crate::simulation::{Checked, Violation, panic_text};
@@ -56,7 +60,7 @@ pub struct ClusterPlan {
     pub seed: u64,
     /// How long faults last, in simulated time; then the same again without.
     pub span: Duration,
-    /// How many stores.
+    /// How many stores there are at the beginning.
     pub stores: u64,
     /// What is wrong on purpose.
     pub planted: Option<Planted>,
@@ -89,6 +93,16 @@ pub struct ClusterOutcome {
     pub messages: u64,
     /// See there.
     pub fetched: u64,
+    /// Stores that came while the others worked.
+    pub joined: u64,
+    /// Stores that were lost for good.
+    pub lost: u64,
+    /// Stores that were drained, and left.
+    pub left: u64,
+    /// Stores that went back to an older build.
+    pub rollbacks: u64,
+    /// Those of them that had to return to the newer one.
+    pub returns: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
 }
@@ -102,6 +116,8 @@ const ORDERS: u64 = 15;
 const CLOCKS: u64 = 16;
 const READERS: u64 = 17;
 const INBOXES: u64 = 18;
+const SHIFTS: u64 = 21;
+const BUILDS: u64 = 22;
 
 /// See the module.
 struct Cluster {
@@ -120,6 +136,12 @@ struct Cluster {
     schedule: Dice,
     faults: Dice,
     orders: Dice,
+    shifts: Dice,
+    builds: Dice,
+    /// That of the store that comes next.
+    next_number: u64,
+    /// When somebody may come or go again.
+    next_shift: Instant,
     /// A range that is to be taken in by its left neighbour, for so many orders.
     wish: Option<(GroupId, u8)>,
     /// Until then the network stays as it is.
@@ -135,10 +157,15 @@ struct Place {
     store: Option<Store>,
     /// How many microseconds its clock goes on in a millisecond.
     clock_rate: u32,
+    /// The last edition that its build supports.
+    newest: Edition,
+    /// When it went back to an older build, if it has.
+    rolled_back_at: Option<Instant>,
+    lot: Lot,
     /// Rises with every crash: what was on its way inside is gone.
     life: u64,
-    /// Work that is due already, so that it is not twice.
-    due: BTreeSet<Work>,
+    /// Work that is due, and when.
+    due: BTreeMap<Work, Instant>,
     /// When it is to go on with the snapshots that it sends.
     send_at: Option<Instant>,
 }
@@ -154,6 +181,8 @@ enum Happening {
     Fails,
     Mends,
     Orders,
+    Shifts,
+    Joins,
 }
 
 /// Runs a plan.
@@ -177,13 +206,10 @@ pub fn run(plan: ClusterPlan) -> Result<ClusterOutcome, Box<Violation>> {
 
 impl Cluster {
     fn new(plan: ClusterPlan) -> Self {
-        let mut clocks = Dice::new(plan.seed, CLOCKS);
-        let place = |number| {
-            let clock_rate = 950 + u32::try_from(clocks.below(101)).unwrap_or(0);
-            let (disk, due) = (Disk::new(plan.planted), BTreeSet::new());
-            (number, Place { disk, store: None, clock_rate, life: 0, due, send_at: None })
-        };
-        let stores = (1..=plan.stores).map(place).collect();
+        let (mut clocks, mut builds) = (Dice::new(plan.seed, CLOCKS), Dice::new(plan.seed, BUILDS));
+        let place = |newest| Place::new(plan.planted, places::clock_rate(&mut clocks), newest);
+        let places = builds::first(&mut builds, plan.stores).into_iter().map(place);
+        let stores = (1..).zip(places).collect();
         Cluster {
             plan,
             now: Instant::from_millis(1_000),
@@ -199,6 +225,10 @@ impl Cluster {
             schedule: Dice::new(plan.seed, SCHEDULE),
             faults: Dice::new(plan.seed, FAULTS),
             orders: Dice::new(plan.seed, ORDERS),
+            shifts: Dice::new(plan.seed, SHIFTS),
+            builds,
+            next_number: plan.stores + 1,
+            next_shift: Instant::from_millis(2_000),
             wish: None,
             mends_at: Instant::ZERO,
             is_faulty: true,
@@ -225,6 +255,7 @@ impl Cluster {
         self.after(Duration::from_millis(600), Happening::Inbox);
         self.after(Duration::from_millis(300), Happening::Orders);
         self.after(Duration::from_millis(1_500), Happening::Fails);
+        self.after(Duration::from_millis(1_000), Happening::Shifts);
         let end = self.now + self.plan.span;
         self.until(end, |_| false)?;
         self.heal()?;
@@ -256,7 +287,10 @@ impl Cluster {
         match happening {
             Happening::Arrives { to, from, packet } => self.arrive(to, from, *packet),
             Happening::Works { store, life, work } => self.work(store, life, work),
-            Happening::Starts { store } => self.start(store),
+            Happening::Starts { store } => {
+                self.draw_build_again(store);
+                self.start(store)
+            }
             Happening::Calls { caller } => self.call(caller),
             Happening::Reads { reader } => self.read_anywhere(reader),
             Happening::Inbox => self.use_inbox(),
@@ -268,18 +302,25 @@ impl Cluster {
                 Ok(())
             }
             Happening::Orders => self.order(),
+            Happening::Shifts => self.shift(),
+            Happening::Joins => self.join(),
         }
     }
 
-    /// Has a store do some work soon; what is due already is not due twice.
+    /// Has a store do some work soon. What is due already is not due twice, and not sooner as long as there
+    /// are callers: a store works on what has come together.
     fn wake(&mut self, number: u64, work: Work) {
         let span = Duration::from_micros(self.schedule.below(3_000) as u64);
         self.wake_after(number, work, span);
     }
 
     fn wake_after(&mut self, number: u64, work: Work, span: Duration) {
+        let at = self.now + span;
         let Some(place) = self.stores.get_mut(&number) else { return };
-        if place.store.is_some() && place.due.insert(work) {
+        let is_idle = self.callers.is_finished();
+        let is_sooner = place.due.get(&work).is_none_or(|known| is_idle && at < *known);
+        if place.store.is_some() && is_sooner {
+            place.due.insert(work, at);
             let life = place.life;
             self.after(span, Happening::Works { store: number, life, work });
         }
@@ -307,8 +348,10 @@ impl Cluster {
 
     fn work(&mut self, number: u64, life: u64, work: Work) -> Checked {
         let now = self.now;
+        self.agreement.now = now;
         let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
-        if place.life != life {
+        let is_due = work == Work::Send || place.due.get(&work) == Some(&now);
+        if place.life != life || !is_due {
             return Ok(());
         }
         place.due.remove(&work);
@@ -332,10 +375,11 @@ impl Cluster {
         let did = match did {
             Ok(did) => did,
             Err(stopped) if place.disk.power.is_gone() => {
-                self.trace.note(&format!("{number}: stops: {}", stopped.0));
+                self.trace.note(&format!("{number}: stops: {stopped}"));
                 return self.crash(number);
             }
-            Err(stopped) => return Err(format!("store {number} stops: {}", stopped.0)),
+            Err(Stopped::Unsupported(what)) => return self.unsupported(number, &what),
+            Err(stopped) => return Err(format!("store {number} stops: {stopped}")),
         };
         for (to, packet) in did.packets {
             self.send(number, to, &packet);
@@ -389,10 +433,11 @@ impl Cluster {
     }
 
     fn start(&mut self, number: u64) -> Checked {
-        let ClusterPlan { planted, stores, .. } = self.plan;
+        let ClusterPlan { planted, .. } = self.plan;
         let Some(place) = self.stores.get_mut(&number) else { return Ok(()) };
         place.due.clear();
-        let start = Start { number, stores, now: self.now, life: place.life, planted };
+        let (newest, life) = (place.newest, place.life);
+        let start = Start { number, newest, now: self.now, life, planted };
         match Store::open(start, &mut place.disk) {
             Ok(store) => {
                 let cut_off = store.cut_off();
@@ -400,15 +445,16 @@ impl Cluster {
                 self.trace.note(&format!("{number}: up, cut off are {cut_off:?}"));
                 cover::check_data(&store)?;
                 place.store = Some(store);
+                self.tell_places();
                 self.wake(number, Work::Log);
                 self.wake_after(number, Work::Checkpoint, Duration::from_millis(700));
                 Ok(())
             }
             Err(stopped) if place.disk.power.is_gone() => {
-                self.trace.note(&format!("{number}: does not start: {}", stopped.0));
+                self.trace.note(&format!("{number}: does not start: {stopped}"));
                 self.crash(number)
             }
-            Err(stopped) => Err(format!("store {number} does not open: {}", stopped.0)),
+            Err(stopped) => Err(format!("store {number} does not open: {stopped}")),
         }
     }
 

@@ -86,6 +86,11 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.fetched += one.fetched;
         sum.served_apart += one.served_apart;
         least.served_apart = least.served_apart.min(one.served_apart);
+        sum.joined += one.joined;
+        sum.lost += one.lost;
+        sum.left += one.left;
+        sum.rollbacks += one.rollbacks;
+        sum.returns += one.returns;
         sum.simulated_ms += one.simulated_ms;
         sum.trace_hash = sum.trace_hash.rotate_left(1) ^ one.trace_hash;
     }
@@ -93,7 +98,8 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
     Ok(format!(
         "{} operations ({} answered; at least {} a seed), {} faults ({}), {} changes of ranges ({}), \
          {} merges, {} snapshots taken in and {} cut off, {} reads served, {} of them apart from the \
-         leader ({}), {} messages of sessions ({} fetched), {} times real time; history {:016x}",
+         leader ({}), {} messages of sessions ({} fetched), {} stores joined, {} lost and {} left, \
+         {} rollbacks ({} in vain), {} times real time; history {:016x}",
         sum.operations,
         sum.answered,
         least.operations,
@@ -109,6 +115,11 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         least.served_apart,
         sum.messages,
         sum.fetched,
+        sum.joined,
+        sum.lost,
+        sum.left,
+        sum.rollbacks,
+        sum.returns,
         sum.simulated_ms / real_ms,
         sum.trace_hash,
     ))

@@ -43,6 +43,10 @@ pub enum Planted {
     InstallUnmarked,
     /// Data that has come from another store counts before it is synced.
     InstallUnsynced,
+    /// A range is raised although not all its stores support it.
+    GateIgnored,
+    /// A store is brought in, whatever it supports.
+    NewcomerUnchecked,
     /// That a range's data goes is not written before the first of it goes.
     RemovalUnmarked,
 }

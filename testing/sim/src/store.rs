@@ -89,8 +89,12 @@ impl Store {
     /// Opens what is on the disk, or makes a store there.
     pub(crate) fn open(disk: &mut Disk, planted: Option<Planted>) -> Result<Self, Stopped> {
         let engine = disk.engine.clone();
-        let names = KEYSPACES.map(str::to_owned);
-        let asked = open::Asked { store: STORE, keyspaces: &names, is_new: !disk.has_identity };
+        let asked = open::Asked {
+            store: STORE,
+            keyspaces: &keyspaces(),
+            beginning: open::Beginning::Alone,
+            is_new: !disk.has_identity,
+        };
         let found = open::find(&*disk.log, &engine, asked).map_err(stopped)?;
         disk.has_identity = true;
         let overlay = Arc::new(Overlay::new(engine, crate::engine::SPACES));
@@ -260,7 +264,7 @@ impl Ranges for Handle {
 fn answered(input: Input<Reply>) -> Input<Reply> {
     let Input::Propose { group, term, data, ticket } = input else { return input };
     let commands = match command::parse(&Bytes::from(data.clone())) {
-        Ok((_, Order::Commands(commands))) => commands.len(),
+        Ok((_, Order::Commands { commands, .. })) => commands.len(),
         _ => 0,
     };
     ticket(Ok(vec![Bytes::from_static(&[0]); commands]));

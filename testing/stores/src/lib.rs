@@ -36,6 +36,8 @@ pub type Answers = Option<Result<Vec<Bytes>, Refusal>>;
 /// What makes the coprocessor of each range.
 pub type Make = fn() -> Factory;
 
+/// What a build knows, by the number of the build.
+pub type Builds = fn(u64) -> Keyspaces;
 /// Stores that nobody reaches.
 type Cuts = Arc<RwLock<BTreeSet<u64>>>;
 
@@ -66,9 +68,9 @@ impl Transport for Cuttable {
 pub struct Stores {
     exchange: Arc<Exchange>,
     cuts: Cuts,
-    keyspaces: Vec<(String, Make)>,
-    /// Those that replicas serve.
-    served: Vec<String>,
+    knows: Box<dyn Fn(u64) -> Keyspaces>,
+    /// The build of each store.
+    builds: BTreeMap<u64, u64>,
     nodes: BTreeMap<u64, Node>,
     starts: u64,
     checkpoint_interval: Duration,
@@ -96,12 +98,29 @@ impl Stores {
     #[must_use]
     pub fn serving(name: &str, count: u64, keyspaces: &[(&str, Make)], served: &[&str]) -> Self {
         let keyspaces = keyspaces.iter().map(|(name, make)| ((*name).to_owned(), *make));
+        let keyspaces: Vec<_> = keyspaces.collect();
+        let served: Vec<_> = served.iter().map(|name| (*name).to_owned()).collect();
+        let knows = move |_| {
+            let made = keyspaces.iter().map(|(name, make)| (name.clone(), make()));
+            let made = Keyspaces::new(made.collect());
+            served.iter().fold(made, |all, name| all.served_by_replicas(name))
+        };
+        Self::start_all(name, count, Box::new(knows), 1)
+    }
+
+    /// The same, where what a store knows follows from its build; all are of this one at first.
+    #[must_use]
+    pub fn of_builds(name: &str, count: u64, builds: Builds, build: u64) -> Self {
+        Self::start_all(name, count, Box::new(builds), build)
+    }
+
+    fn start_all(name: &str, count: u64, knows: Box<dyn Fn(u64) -> Keyspaces>, build: u64) -> Self {
         let mut stores = Self {
             scratch: Scratch::new(name),
             exchange: Exchange::new(),
             cuts: Cuts::default(),
-            keyspaces: keyspaces.collect(),
-            served: served.iter().map(|name| (*name).to_owned()).collect(),
+            knows,
+            builds: (1..=count).map(|store| (store, build)).collect(),
             nodes: BTreeMap::new(),
             starts: 0,
             checkpoint_interval: Duration::from_millis(200),
@@ -113,14 +132,17 @@ impl Stores {
     /// How a store is opened.
     #[must_use]
     pub fn config(&mut self, store: u64) -> Config {
+        self.config_as(store, self.builds.get(&store).copied().unwrap_or(1))
+    }
+
+    /// The same, by a build.
+    #[must_use]
+    pub fn config_as(&mut self, store: u64, build: u64) -> Config {
         self.starts += 1;
-        let keyspaces = self.keyspaces.iter().map(|(name, make)| (name.clone(), make()));
-        let keyspaces = Keyspaces::new(keyspaces.collect());
-        let served = self.served.iter().fold(keyspaces, |all, name| all.served_by_replicas(name));
         let (line, cuts) = (self.exchange.transport(store), Arc::clone(&self.cuts));
         Config {
             folder: self.folder(store),
-            keyspaces: served,
+            keyspaces: (self.knows)(build),
             cache_bytes: 8 << 20,
             checkpoint_interval: self.checkpoint_interval,
             checkpoint_bytes: 64 << 20,
@@ -182,6 +204,16 @@ impl Stores {
     /// It is reached again.
     pub fn mend(&self, store: u64) {
         self.cuts.write().remove(&store);
+    }
+
+    /// Ends a store, and starts it as another build.
+    ///
+    /// # Panics
+    /// If it does not open.
+    pub fn restart_as(&mut self, store: u64, build: u64) {
+        self.kill(store);
+        self.builds.insert(store, build);
+        self.start(store);
     }
 
     /// Those that are up.

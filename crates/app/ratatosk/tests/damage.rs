@@ -52,7 +52,7 @@ fn what_belongs_to_another_store_is_refused_with_4() {
     let newer = after(|store| {
         let file = store.join("identity");
         let text = fs::read_to_string(&file).unwrap();
-        let written = text.replace("format 3", "format 99");
+        let written = text.replace("format 4", "format 99");
         assert_ne!(written, text, "the format is another now");
         fs::write(file, written).unwrap();
     });

@@ -9,11 +9,16 @@
 
 use std::time::Duration;
 
+use mimalloc::MiMalloc;
 use ratatosk_engine::wire::{put_bytes, put_u64};
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_store::coprocessor::Factory;
 use ratatosk_stores::load::{Figures, Script};
 use ratatosk_stores::{Make, Stores};
+
+/// As the broker has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Bytes of a message's payload.
 const BYTES: usize = 256;

@@ -162,6 +162,7 @@ impl Work {
             labels: self.config.labels.clone(),
             standing: *self.shared.standing.read(),
             keyspaces: self.config.keyspaces.clone(),
+            editions: self.config.handle.supported(),
             replicas,
             ..Store::default()
         }

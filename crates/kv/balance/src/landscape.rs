@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ratatosk_clock::Instant;
+use ratatosk_store::edition::{Edition, Supported, supports};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::{Descriptor, Version};
 
@@ -37,6 +38,8 @@ pub struct Store {
     pub standing: Standing,
     /// The keyspaces whose ranges it may be given.
     pub keyspaces: BTreeSet<String>,
+    /// The editions of commands that it supports; of a keyspace that is not in here the first alone.
+    pub editions: Supported,
     /// Its replicas.
     pub replicas: BTreeMap<GroupId, Report>,
 }
@@ -176,6 +179,18 @@ pub struct Fanout {
     pub receivers: u64,
     /// Where to part them.
     pub key: Bytes,
+}
+
+impl Store {
+    /// Whether it could carry out what a range's commands are.
+    #[must_use]
+    pub fn supports(&self, range: &Descriptor) -> bool {
+        let Descriptor { keyspace, edition, .. } = range;
+        match self.editions.contains_key(keyspace) {
+            true => supports(&self.editions, keyspace, *edition),
+            false => *edition == Edition::FIRST,
+        }
+    }
 }
 
 impl Landscape {

@@ -44,8 +44,11 @@ fn are_mergeable(scene: &Scene<'_>, left: &Range<'_>, right: &Range<'_>) -> bool
         .split
         .fanout_max
         .is_some_and(|max| receivers[0].saturating_add(receivers[1]) > max / MERGED_PART);
+    // The one that is behind is raised first.
+    let are_alike = left.descriptor.edition == right.descriptor.edition;
     rules.has(Balancer::Merge)
         && are_neighbours
+        && are_alike
         && are_idle
         && size_bytes <= rules.merge.size_bytes_max
         && !is_split_again

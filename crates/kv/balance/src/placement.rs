@@ -149,7 +149,7 @@ impl<'s> Seats<'s> {
         let lost: BTreeSet<_> = held.iter().filter(is_lost).copied().collect();
         let goes = |store: &StoreId| scene.is_unwanted(keyspace, *store) || lost.contains(store);
         let stay = held.iter().filter(|store| !goes(store)).copied().collect();
-        let fit = scene.fit(keyspace);
+        let fit = scene.fit(range.descriptor);
         let leader = range.leader.map(|leader| leader.store);
         Self { scene, rules, leader, now, stay, fit, lost }
     }

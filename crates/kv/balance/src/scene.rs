@@ -99,13 +99,12 @@ impl<'a> Scene<'a> {
         self.landscape.is_up(store)
     }
 
-    /// The stores that a range of a keyspace may be given to.
-    pub(crate) fn fit(&self, keyspace: &str) -> BTreeSet<StoreId> {
-        let fit = self
-            .landscape
-            .stores
-            .iter()
-            .filter(|(_, store)| store.reach == Reach::Up && is_wanted(store, keyspace));
+    /// The stores that a range may be given to.
+    pub(crate) fn fit(&self, range: &Descriptor) -> BTreeSet<StoreId> {
+        let fit = self.landscape.stores.iter().filter(|(_, store)| {
+            let may_have = is_wanted(store, &range.keyspace) && store.supports(range);
+            store.reach == Reach::Up && may_have
+        });
         fit.map(|(store, _)| *store).collect()
     }
 

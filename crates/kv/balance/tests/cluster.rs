@@ -14,6 +14,7 @@ use ratatosk_balance::landscape::{
 use ratatosk_balance::{Action, Plan, Round, RuleBook, Rules, Settings, StoreId, plan_all};
 use ratatosk_clock::Instant;
 use ratatosk_engine::KeyRange;
+use ratatosk_store::edition::Edition;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::{Membership, Replica, Role, Target};
 use ratatosk_store::range::{Descriptor, Edges, Version};
@@ -143,6 +144,7 @@ impl Cluster {
             boundary,
             edges: Edges::default(),
             version: Version { boundary: 1, config: 1 },
+            edition: Edition::FIRST,
             membership: membership(of),
             frozen: None,
         };

@@ -7,6 +7,7 @@ use ratatosk_balance::rules::Switch;
 use ratatosk_balance::{Action, Balancer, Settings};
 use ratatosk_clock::Instant;
 use ratatosk_engine::KeyRange;
+use ratatosk_store::edition::Edition;
 use ratatosk_store::log::{GroupId, Truncated};
 use ratatosk_store::range::{Frozen, Version};
 
@@ -173,6 +174,7 @@ fn neighbours_that_would_soon_be_split_stay_apart() {
     check(|_| {}, 1);
     check(|it| idle(it, 129 << 20), 2);
     check(|it| it.range_mut(2).leading.idle_since = None, 2);
+    check(|it| it.range_mut(2).descriptor.edition = Edition(2), 2);
     check(|it| it.range_mut(2).leading.idle_since = Some(it.now), 2);
     check(|it| it.rules.switch(KEYSPACE, Balancer::Merge, Switch::Off), 2);
     let fan_out = |it: &mut Cluster| {

@@ -13,6 +13,7 @@ use ratatosk_balance::recover::recover;
 use ratatosk_balance::{Action, Balancer, RuleBook, plan_all};
 use ratatosk_clock::Instant;
 use ratatosk_engine::KeyRange;
+use ratatosk_store::edition::{Edition, Supported};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::{Descriptor, Edges, Version};
 
@@ -49,6 +50,7 @@ fn descriptor(group: GroupId) -> impl Strategy<Value = Descriptor> {
                 boundary,
                 edges: Edges::default(),
                 version,
+                edition: Edition(1 + bits % 2),
                 membership: held,
                 frozen: None,
             }
@@ -118,6 +120,7 @@ fn landscape() -> impl Strategy<Value = Landscape> {
                 reach,
                 standing,
                 keyspaces: [KEYSPACE.to_owned()].into(),
+                editions: Supported::new(),
                 replicas,
             }
         });

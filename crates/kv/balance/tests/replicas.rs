@@ -7,6 +7,7 @@ use ratatosk_balance::drain::{Drain, Stuck};
 use ratatosk_balance::landscape::{Landscape, Progress, Reach, Standing, Store};
 use ratatosk_balance::rules::{Learners, Switch};
 use ratatosk_balance::{Action, Balancer, Plan, StoreId, plan_all};
+use ratatosk_store::edition::{Edition, Editions};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::Target;
 
@@ -340,4 +341,29 @@ fn a_leader_that_is_behind_plans_nothing() {
     assert_eq!(plan_all(&cluster.rules, &mixed, cluster.now, 1).plans.len(), 1);
     mixed.stores.insert(1, before.stores[&1].clone());
     assert_eq!(plan_all(&cluster.rules, &mixed, cluster.now, 1).plans, []);
+}
+
+/// KV-021, KV-022: nothing is planned that a store would refuse, for it is of an older build.
+#[test]
+fn a_range_is_not_given_to_a_store_that_does_not_support_its_edition() {
+    let two = Edition(2);
+    let mut cluster = one_range(4, &target(&[1], &[]));
+    cluster.range_mut(1).descriptor.edition = two;
+    let mut support = |store: u64, newest: Edition| {
+        let editions = Editions::new(Edition::FIRST, newest);
+        let held = cluster.stores.get_mut(&store).expect("it is there");
+        held.editions.insert(KEYSPACE.to_owned(), editions);
+    };
+    support(1, two);
+    support(2, two);
+    support(3, Edition::FIRST);
+    cluster.rest(20);
+    assert_eq!(cluster.range(1).target(), target(&[1], &[2]), "the fourth does not say more");
+    for store in [3, 4] {
+        let editions = Editions::new(Edition::FIRST, two);
+        let held = cluster.stores.get_mut(&store).expect("it is there");
+        held.editions.insert(KEYSPACE.to_owned(), editions);
+    }
+    cluster.rest(20);
+    assert_eq!(cluster.range(1).target().voters.len(), 3);
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ratatosk_engine::Error;
 use ratatosk_store::coprocessor::Reader;
+use ratatosk_store::edition::Edition;
 
 /// The ranges of one service.
 ///
@@ -17,13 +18,28 @@ pub trait Keyspace: Send + Sync {
     /// [`Busy`]: what waits would take longer than a publisher should be kept.
     fn check(&self) -> Result<(), Busy>;
 
+    /// The edition that is active where `key` is, as far as it is known: what is submitted may be written
+    /// for this one or for an older one. It may be newer by then.
+    fn edition(&self, _key: &[u8]) -> Edition {
+        Edition::FIRST
+    }
+
     /// Puts a command into the log of the range that has `key`. Returns at once and never calls
     /// `done` itself, so it may be called under a lock that `done` takes.
     ///
     /// Once the command is durable, as [`Fate::Applied`] promises, and applied, `done` is called,
     /// in the order of submission, on a thread of the store that others wait for: it must be short.
     /// If the store stops first it is never called.
+    ///
+    /// It is written for the first edition, which every range understands.
     fn submit(&self, key: &[u8], command: Bytes, done: Done);
+
+    /// The same for a command that is written for a later edition, which [`edition`](Self::edition) has
+    /// told: a range in an older one refuses it, and it is tried again.
+    fn submit_in(&self, edition: Edition, key: &[u8], command: Bytes, done: Done) {
+        debug_assert!(edition == Edition::FIRST, "it has told no other");
+        self.submit(key, command, done);
+    }
 
     /// Shows all data of the service, as it was applied. What was submitted and is not done may be
     /// missing. For what is rebuilt at the start, not for the way of a message.

@@ -17,8 +17,10 @@ use parking_lot::Mutex;
 use ratatosk_clock::{Clock, Instant};
 use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::command::Commands;
+use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
+use ratatosk_store::range::Descriptor;
 
 use crate::divide::{self, Divide, Divided};
 use crate::question::Question;
@@ -81,6 +83,7 @@ pub(crate) struct Lane {
 
 pub(crate) struct Call {
     key: Bytes,
+    edition: Edition,
     command: Bytes,
     submitted: Instant,
     done: Done,
@@ -143,9 +146,19 @@ impl Keyspace for Pipe {
         if is_busy || lanes.unrouted.first().is_some_and(is_late) { Err(Busy) } else { Ok(()) }
     }
 
+    fn edition(&self, key: &[u8]) -> Edition {
+        let lanes = self.shared.lanes.lock();
+        let lane = lanes.known.iter().find(|lane| lane.range().boundary.contains(key));
+        lane.map_or(Edition::FIRST, |lane| lane.range().edition)
+    }
+
     fn submit(&self, key: &[u8], command: Bytes, done: Done) {
+        self.submit_in(Edition::FIRST, key, command, done);
+    }
+
+    fn submit_in(&self, edition: Edition, key: &[u8], command: Bytes, done: Done) {
         let submitted = self.shared.clock.now();
-        let call = Call { key: Bytes::copy_from_slice(key), command, submitted, done };
+        let call = Call { key: Bytes::copy_from_slice(key), edition, command, submitted, done };
         let mut lanes = self.shared.lanes.lock();
         self.shared.place(&mut lanes, call, submitted, |lane| self.shared.send(lane));
     }
@@ -189,10 +202,11 @@ impl Shared {
             let inside = match divided {
                 None => call,
                 Some(Divided { inside, key, rest: outside }) => {
-                    let Call { key: first, submitted, done, .. } = call;
+                    let Call { key: first, edition, submitted, done, .. } = call;
                     let (done, also_done) = divide::join(done);
-                    rest = Some(Call { key, command: outside, submitted, done: also_done });
-                    Call { key: first, command: inside, submitted, done }
+                    let done_too = also_done;
+                    rest = Some(Call { key, edition, command: outside, submitted, done: done_too });
+                    Call { key: first, edition, command: inside, submitted, done }
                 }
             };
             lane.push(inside);
@@ -219,6 +233,7 @@ impl Shared {
                 Refusal::Lost
                 | Refusal::NotLeader
                 | Refusal::Merging
+                | Refusal::Edition { .. }
                 | Refusal::Split
                 | Refusal::Step(_)
                 | Refusal::Led,
@@ -312,8 +327,12 @@ impl Lane {
         self.route.descriptor.group
     }
 
+    fn range(&self) -> &Descriptor {
+        &self.route.descriptor
+    }
+
     fn start(&self) -> &Bytes {
-        &self.route.descriptor.boundary.start
+        &self.range().boundary.start
     }
 
     fn push(&mut self, call: Call) {
@@ -335,11 +354,11 @@ impl Lane {
 
     /// The next entry; `None` if nothing waits.
     fn cut(&mut self) -> Option<(Commands, Vec<Call>)> {
-        self.waiting.front()?;
-        let mut commands = Commands::new(self.route.descriptor.version);
+        let edition = self.waiting.front()?.edition;
+        let mut commands = Commands::in_edition(self.range().version, edition);
         let mut calls = Vec::new();
         while commands.size_bytes() < ENTRY_BYTES
-            && let Some(call) = self.waiting.pop_front()
+            && let Some(call) = self.waiting.pop_front_if(|call| call.edition == edition)
         {
             self.waiting_bytes -= call.command.len();
             commands.push(&call.command);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use ratatosk_clock::{Clock, Instant};
 use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::command::{Order, parse};
+use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::{Descriptor, Version};
@@ -55,7 +56,7 @@ impl Ranges for Fake {
 
 fn commands_of(data: Vec<u8>) -> Vec<Bytes> {
     match parse(&data.into()) {
-        Ok((_, Order::Commands(commands))) => commands,
+        Ok((_, Order::Commands { commands, .. })) => commands,
         other => panic!("not what was proposed: {other:?}"),
     }
 }
@@ -380,4 +381,44 @@ fn an_idle_lane_keeps_no_memory_of_its_burst() {
     }
     assert!(places() <= 2 * IDLE_PLACES, "{} places", places());
     assert_eq!(fixture.told().len(), 10_000);
+}
+
+/// A range may be raised between the question and the command; an entry is of one edition, and in order.
+#[test]
+fn a_service_learns_the_edition_and_its_commands_carry_theirs() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.pipe.edition(b"a"), Edition::FIRST);
+    let two = Edition(2);
+    let raised = Descriptor { edition: two, ..descriptor(GROUP, KeyRange::all(), 2) };
+    fixture.fake.0.lock().ranges = vec![raised.clone()];
+    fixture.submit("a", "1");
+    fixture.refuse(Refusal::Version(Box::new(raised)));
+    assert_eq!(fixture.pipe.edition(b"a"), two);
+    for command in ["2", "3"] {
+        let told = Arc::clone(&fixture.told);
+        let done = Box::new(move |fate| told.lock().push((command, fate)));
+        fixture.pipe.submit_in(two, b"a", Bytes::from_static(command.as_bytes()), done);
+    }
+    fixture.submit("a", "4");
+    let edition_of = || {
+        let (_, data, _) = &fixture.fake.0.lock().proposed[0];
+        match parse(&data.clone().into()) {
+            Ok((_, Order::Commands { edition, .. })) => edition,
+            other => panic!("not what was proposed: {other:?}"),
+        }
+    };
+    let mut editions = Vec::new();
+    while !fixture.on_their_way().is_empty() {
+        editions.push((fixture.on_their_way()[0].1.clone(), edition_of()));
+        fixture.answer();
+    }
+    let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let first = Edition::FIRST;
+    let expected = [
+        (names(&["1"]), first),
+        (names(&["2"]), two),
+        (names(&["3"]), two),
+        (names(&["4"]), first),
+    ];
+    assert_eq!(editions, expected);
 }

@@ -86,6 +86,13 @@ pub enum Error {
         /// What stands there.
         detail: String,
     },
+    /// What is there is for another version of the program, and nothing of it was carried out. The
+    /// operator's matter.
+    #[error("{detail}")]
+    Unsupported {
+        /// What it is, and what to do.
+        detail: String,
+    },
     /// What is on disk is not what was written. The operator's matter.
     #[error("the store is damaged: {detail}")]
     Corrupt {

@@ -71,7 +71,7 @@ impl Queue {
         let mut lost = 0;
         let mut waiting = self.waiting.lock();
         for packet in packets {
-            if matches!(packet, Packet::Beat { .. }) {
+            if matches!(packet, Packet::Beat(_)) {
                 // One that was not sent yet says no more than this one.
                 waiting.beat = Some(packet);
                 continue;

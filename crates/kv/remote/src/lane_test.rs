@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ratatosk_store::log::GroupId;
+use ratatosk_store::machine::Beat;
 use ratatosk_store::snapshot::stream::SnapshotId;
 use ratatosk_telemetry::metric::Registry;
 
@@ -14,6 +15,10 @@ fn queue(bytes_max: usize) -> (Arc<Queue>, Registry) {
     (Queue::new(bytes_max, metrics), registry)
 }
 
+fn beat(life: u64) -> Packet {
+    Packet::Beat(Beat { life, ..Beat::default() })
+}
+
 fn urge(number: u64, bytes: usize) -> Packet {
     Packet::Urges { group: GroupId(number), order: vec![0; bytes] }
 }
@@ -21,7 +26,7 @@ fn urge(number: u64, bytes: usize) -> Packet {
 fn shown(packets: &[Packet]) -> Vec<String> {
     let name = |packet: &Packet| match packet {
         Packet::Urges { group, .. } => group.0.to_string(),
-        Packet::Beat { life } => format!("beat {life}"),
+        Packet::Beat(Beat { life, .. }) => format!("beat {life}"),
         _ => panic!("{packet:?}"),
     };
     packets.iter().map(name).collect()
@@ -30,8 +35,8 @@ fn shown(packets: &[Packet]) -> Vec<String> {
 #[test]
 fn the_word_that_a_store_lives_goes_before_all_that_waits_and_is_never_lost() {
     let (queue, registry) = queue(1_000);
-    queue.push([urge(1, 900), urge(2, 900), urge(3, 1), Packet::Beat { life: 1 }]);
-    queue.push([Packet::Beat { life: 2 }]);
+    queue.push([urge(1, 900), urge(2, 900), urge(3, 1), beat(1)]);
+    queue.push([beat(2)]);
     assert_eq!(shown(&queue.take()), ["beat 2", "1"]);
     let page = registry.render();
     let lost = page.lines().find(|line| line.contains("lost") && line.contains("\"full\""));
@@ -58,7 +63,7 @@ fn one_that_is_longer_than_all_room_gets_through_alone() {
 #[test]
 fn what_waited_for_a_way_that_broke_is_forgotten() {
     let (queue, registry) = queue(10_000);
-    queue.push([urge(1, 10), Packet::Beat { life: 1 }]);
+    queue.push([urge(1, 10), beat(1)]);
     queue.clear();
     assert!(queue.take().is_empty());
     let page = registry.render();
@@ -73,6 +78,6 @@ fn only_data_takes_the_way_of_data() {
     let id = SnapshotId { store: 1, number: 1 };
     let piece = Parcel::Piece { group: GroupId(1), id, data: Bytes::new() };
     assert_eq!(Lane::of(&Packet::Parcel(piece)), Lane::Data);
-    assert_eq!(Lane::of(&Packet::Beat { life: 1 }), Lane::Words);
+    assert_eq!(Lane::of(&beat(1)), Lane::Words);
     assert_eq!(Lane::of(&urge(1, 1)), Lane::Words);
 }

@@ -15,6 +15,7 @@
 
 pub mod bootstrap;
 mod directory;
+mod editions;
 mod far;
 mod follow;
 mod frames;

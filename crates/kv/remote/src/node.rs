@@ -1,7 +1,7 @@
 //! A node of a cluster: its host, its port, its store and what looks after it, started and stopped in the
 //! right order.
 //!
-//! 1. The host joins, or finds out that it makes the cluster ([`bootstrap`](crate::bootstrap)).
+//! 1. The host joins, or finds out that it makes the cluster ([`bootstrap`]).
 //! 2. The port listens, under the cluster's id.
 //! 3. The number of the folder's store is free: its former process, or that of a copy, is not believed to
 //!    be alive.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ratatosk_engine::wire::{self, Malformed, Parser};
 use ratatosk_rpc::{Call, Error, Target, Tenant};
+use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::membership::{NoStep, Target as Members};
@@ -222,13 +223,14 @@ pub(crate) fn put_refusal(into: &mut Vec<u8>, refusal: &Refusal) {
         Refusal::Merging => into.push(4),
         Refusal::Step(step) => {
             into.push(5);
-            into.push(match step {
-                NoStep::Reached => 0,
-                NoStep::Underway => 1,
-                NoStep::Senseless => 2,
-            });
+            put_no_step(into, *step);
         }
         Refusal::Led => into.push(6),
+        Refusal::Edition { written, active } => {
+            into.push(7);
+            wire::put_u64(into, written.0);
+            wire::put_u64(into, active.0);
+        }
     }
 }
 
@@ -242,13 +244,43 @@ pub(crate) fn take_refusal(body: &mut Parser<'_>) -> Result<Refusal, Malformed> 
         }
         3 => Refusal::Split,
         4 => Refusal::Merging,
-        5 => Refusal::Step(match body.take_u8()? {
-            0 => NoStep::Reached,
-            1 => NoStep::Underway,
-            2 => NoStep::Senseless,
-            _ => return Err(Malformed),
-        }),
+        5 => Refusal::Step(take_no_step(body)?),
         6 => Refusal::Led,
+        7 => {
+            let (written, active) = (Edition(body.take_u64()?), Edition(body.take_u64()?));
+            Refusal::Edition { written, active }
+        }
+        _ => return Err(Malformed),
+    })
+}
+
+fn put_no_step(into: &mut Vec<u8>, step: NoStep) {
+    match step {
+        NoStep::Reached => into.push(0),
+        NoStep::Underway => into.push(1),
+        NoStep::Senseless => into.push(2),
+        NoStep::Unsupported { store, edition } => {
+            into.push(3);
+            wire::put_u64(into, store);
+            wire::put_u64(into, edition.0);
+        }
+        NoStep::Unheard { store } => {
+            into.push(4);
+            wire::put_u64(into, store);
+        }
+    }
+}
+
+fn take_no_step(body: &mut Parser<'_>) -> Result<NoStep, Malformed> {
+    Ok(match body.take_u8()? {
+        0 => NoStep::Reached,
+        1 => NoStep::Underway,
+        2 => NoStep::Senseless,
+        3 => {
+            let (store, edition) = (body.take_u64()?, Edition(body.take_u64()?));
+            NoStep::Unsupported { store, edition }
+        }
+        4 => NoStep::Unheard { store: body.take_u64()? },
         _ => return Err(Malformed),
     })
 }

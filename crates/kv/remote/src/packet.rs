@@ -10,17 +10,21 @@
 //! each field that it does not know in a table, and makes a hundred bytes of an empty entry: so a message
 //! is looked through before.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use ratatosk_clock::Instant;
 use ratatosk_engine::wire::{self, Malformed, Parser};
 use ratatosk_store::log::GroupId;
-use ratatosk_store::machine::{Ask, Envelope, Loan, Sleep, Token, Verdict};
+use ratatosk_store::machine::{Ask, Beat, Envelope, Loan, Sleep, Token, Verdict};
 use ratatosk_store::range::Descriptor;
 use ratatosk_store::snapshot::sender::{Parcel, Receipt, Said};
 use ratatosk_store::snapshot::stream::{Position, SnapshotId};
 use ratatosk_store::transport::Packet;
+
+use crate::editions;
 
 /// Bytes before the body of a packet.
 const HEAD: usize = 5;
@@ -43,6 +47,7 @@ mod kind {
     pub(super) const BORROWS: u8 = 10;
     pub(super) const LENDS: u8 = 11;
     pub(super) const REACHED: u8 = 12;
+    pub(super) const INQUIRES: u8 = 13;
 }
 
 /// What came.
@@ -107,7 +112,8 @@ pub fn weight(packet: &Packet) -> usize {
         Packet::Parcel(Parcel::Piece { data, .. }) => data.len(),
         Packet::Receipt(Receipt { said: Said::Has(position), .. }) => position.last_key.len(),
         Packet::Tells { .. }
-        | Packet::Beat { .. }
+        | Packet::Beat(_)
+        | Packet::Inquires
         | Packet::Sleep(_)
         | Packet::Loan(_)
         | Packet::Receipt(_) => 0,
@@ -139,10 +145,12 @@ fn put_body(packet: &Packet, into: &mut Vec<u8>) -> u8 {
             wire::put_bytes(into, order);
             kind::URGES
         }
-        Packet::Beat { life } => {
+        Packet::Beat(Beat { life, supported }) => {
             wire::put_u64(into, *life);
+            editions::put(into, supported);
             kind::BEAT
         }
+        Packet::Inquires => kind::INQUIRES,
         Packet::Sleep(Sleep { group, replica, term, index }) => {
             [group.0, *replica, *term, *index]
                 .iter()
@@ -191,7 +199,11 @@ fn take_body(kind: u8, body: &mut Parser<'_>, whole: &Bytes) -> Result<Option<Pa
             let group = GroupId(body.take_u64()?);
             Packet::Urges { group, order: body.take_bytes()?.to_vec() }
         }
-        kind::BEAT => Packet::Beat { life: body.take_u64()? },
+        kind::BEAT => {
+            let life = body.take_u64()?;
+            Packet::Beat(Beat { life, supported: Arc::new(editions::take(body)?) })
+        }
+        kind::INQUIRES => Packet::Inquires,
         kind::SLEEP => Packet::Sleep(Sleep {
             group: GroupId(body.take_u64()?),
             replica: body.take_u64()?,

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use raft::eraftpb::{ConfState, Entry, Snapshot, SnapshotMetadata};
+use ratatosk_store::edition::{Edition, Editions, Supported};
 
 use super::*;
 
@@ -35,6 +36,10 @@ fn descriptor() -> Descriptor {
     Descriptor::whole(GroupId(5), "k".to_owned(), 7)
 }
 
+fn beat(life: u64) -> Packet {
+    Packet::Beat(Beat { life, ..Beat::default() })
+}
+
 /// One of each kind and form.
 fn all() -> Vec<Packet> {
     let group = GroupId(5);
@@ -66,7 +71,8 @@ fn all() -> Vec<Packet> {
         Packet::Asks(Ask { group, replica: 3, descriptor: None }),
         Packet::Asks(Ask { group, replica: 3, descriptor: Some(Box::new(descriptor())) }),
         Packet::Urges { group, order: b"order".to_vec() },
-        Packet::Beat { life: u64::MAX },
+        beat(u64::MAX),
+        Packet::Inquires,
         Packet::Sleep(Sleep { group, replica: 1, term: 2, index: 3 }),
         Packet::Parcel(begin),
         Packet::Parcel(Parcel::Piece { group, id, data: Bytes::from_static(b"piece") }),
@@ -111,7 +117,10 @@ fn packets_have_the_bytes_that_the_format_says() {
     heartbeat.set_msg_type(MessageType::MsgHeartbeat);
     (heartbeat.to, heartbeat.term) = (1, 2);
     let token = Token { life: 9, asked: Instant::from_nanos(128) };
-    let cases: [(Packet, &[u8]); 10] = [
+    let editions = Editions::new(Edition(1), Edition(3));
+    let supported = Supported::from([("k".to_owned(), editions)]);
+    let supporting = Beat { life: 128, supported: supported.into() };
+    let cases: [(Packet, &[u8]); 11] = [
         (
             Packet::Raft(Envelope { group, message: heartbeat }),
             b"\x01\0\0\0\x09\xAC\x02\x06\x08\x08\x10\x01\x20\x02",
@@ -125,7 +134,7 @@ fn packets_have_the_bytes_that_the_format_says() {
             b"\x03\0\0\0\x04\xAC\x02\x03\x02",
         ),
         (Packet::Urges { group, order: vec![9, 8] }, b"\x04\0\0\0\x05\xAC\x02\x02\x09\x08"),
-        (Packet::Beat { life: 128 }, b"\x05\0\0\0\x02\x80\x01"),
+        (Packet::Beat(supporting), b"\x05\0\0\0\x07\x80\x01\x01\x01k\x01\x03"),
         (
             Packet::Parcel(Parcel::Piece { group, id, data: Bytes::from_static(b"x") }),
             b"\x08\0\0\0\x06\xAC\x02\x07\x01\x01x",
@@ -146,6 +155,7 @@ fn packets_have_the_bytes_that_the_format_says() {
             Packet::Loan(Loan::Reached { group, replica: 1, index: 2 }),
             b"\x0C\0\0\0\x04\xAC\x02\x01\x02",
         ),
+        (Packet::Inquires, b"\x0D\0\0\0\0"),
     ];
     for (packet, expected) in cases {
         assert_eq!(&encoded(std::slice::from_ref(&packet))[..], expected, "{packet:?}");
@@ -154,10 +164,10 @@ fn packets_have_the_bytes_that_the_format_says() {
 
 #[test]
 fn what_a_later_version_adds_is_passed_over() {
-    let beat = Packet::Beat { life: 9 };
+    let beat = beat(9);
     let mut bytes = b"\x7F\0\0\0\x03new".to_vec();
-    // A beat that says more than a life, and a verdict that is not known.
-    bytes.extend_from_slice(b"\x05\0\0\0\x04\x09abc");
+    // A beat that says more, and a verdict that is not known.
+    bytes.extend_from_slice(b"\x05\0\0\0\x05\x09\x00abc");
     bytes.extend_from_slice(b"\x03\0\0\0\x03\x05\x03\x63");
     encode(&beat, &mut bytes);
     let decoded = decode(&bytes.into()).expect("of a later version");

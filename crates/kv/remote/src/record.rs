@@ -13,9 +13,12 @@ use ratatosk_balance::landscape::{
 };
 use ratatosk_clock::Instant;
 use ratatosk_engine::wire::{self, Malformed, Parser};
+use ratatosk_store::edition::Supported;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{self, Status};
 use ratatosk_store::range::{Descriptor, Version};
+
+use crate::editions;
 
 /// What a store's word says of the store, but for its replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,7 @@ pub(crate) struct Head {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) standing: Standing,
     pub(crate) keyspaces: BTreeSet<String>,
+    pub(crate) editions: Supported,
 }
 
 /// What a store says of its groups beside what is known of them.
@@ -36,8 +40,8 @@ pub(crate) struct Room {
 
 impl Head {
     pub(crate) fn of(store: &Store, now: Instant) -> Self {
-        let Store { labels, standing, keyspaces, .. } = store.clone();
-        Self { now, labels, standing, keyspaces }
+        let Store { labels, standing, keyspaces, editions, .. } = store.clone();
+        Self { now, labels, standing, keyspaces, editions }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -54,6 +58,7 @@ impl Head {
         }
         wire::put_u64(&mut into, self.keyspaces.len() as u64);
         self.keyspaces.iter().for_each(|name| wire::put_bytes(&mut into, name.as_bytes()));
+        editions::put(&mut into, &self.editions);
         into.into()
     }
 
@@ -71,6 +76,7 @@ impl Head {
         for _ in 0..body.take_u64()? {
             head.keyspaces.insert(body.take_str()?.to_owned());
         }
+        head.editions = editions::take(&mut body)?;
         Ok(head)
     }
 }

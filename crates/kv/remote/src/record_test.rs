@@ -1,5 +1,7 @@
 //! Records, read as they were written, and cut.
 
+use ratatosk_store::edition::{Edition, Editions};
+
 use super::*;
 
 fn descriptor() -> Descriptor {
@@ -101,6 +103,7 @@ fn records_are_read_as_they_were_written() {
         labels: [("zone".to_owned(), "a".to_owned())].into(),
         standing: Standing::Draining,
         keyspaces: ["x".to_owned(), "y".to_owned()].into(),
+        editions: Supported::from([("k".to_owned(), Editions::new(Edition(1), Edition(3)))]),
     };
     check(&head, &head.encode(), Head::decode);
     for is_short in [false, true] {
@@ -115,13 +118,13 @@ fn records_have_the_bytes_that_the_format_says() {
     let status = &statuses()[1];
     let written = encode_status(status);
     let expected = [
-        &b"\x0F"[..],
+        &b"\x10"[..],
         &descriptor().encode(),
         b"\x03\x02\xAC\x02\x01\x07\0\x01\x04\x01\0\x02\x01\x03\x02\x04\x03",
     ]
     .concat();
     assert_eq!(written, expected);
     let report = &reports()[0];
-    let expected = [&b"\x0F"[..], &descriptor().encode(), b"\x02\x02\xAC\x02\0\0\0"].concat();
+    let expected = [&b"\x10"[..], &descriptor().encode(), b"\x02\x02\xAC\x02\0\0\0"].concat();
     assert_eq!(encode_report(report), expected);
 }

@@ -107,19 +107,18 @@ fn what_is_written_while_leaders_die_is_in_order() {
     });
     for victim in [2, 3, 2] {
         let group = world.member(1).node.handle().ranges(KEYSPACES[0])[0].group;
-        until("it leads", || {
+        let mut before = None;
+        // In the middle of something; keepers may want another leader meanwhile.
+        until("it leads, and is written to", || {
             let leads = |member: &Member| member.node.handle().leads().contains(&group);
             let (leader, member) = world.members().find(|(_, member)| leads(member))?;
             if leader != victim {
                 member.node.handle().transfer(group, victim);
+                before = None;
+                return None;
             }
-            (leader == victim).then_some(())
-        });
-        // It is in the middle of something.
-        let before = world.member(1).metric(&["frame_bytes_total", "Propose", "client", "\"in\""]);
-        until("it is written to", || {
-            let now = world.member(1).metric(&["frame_bytes_total", "Propose", "client", "\"in\""]);
-            (now > before + 200).then_some(())
+            let now = world.member(1).metric(&["frame_bytes", "Propose", "client", "\"in\""]);
+            (now > *before.get_or_insert(now) + 200).then_some(())
         });
         world.kill(victim);
         world.start(victim);
@@ -212,14 +211,11 @@ fn orders_reach_stores_of_other_nodes() {
     };
     let asker = world.member(2);
     let (orders, runtime) = (asker.node.network().orders(), asker.node.runtime());
-    let to = until("another leads", || {
-        let from = leader()?;
-        let to = from % 3 + 1;
-        runtime.block_on(orders.transfer(from, range.group, to)).expect("it is there");
-        until("it leads or not", || leader().filter(|now| *now != from).or(Some(from)))
-            .ne(&from)
-            .then_some(to)
-    });
+    let from = until("a leader", leader);
+    let to = from % 3 + 1;
+    runtime.block_on(orders.transfer(from, range.group, to)).expect("it is there");
+    // A keeper may have another lead soon.
+    until("another leads", || leader().filter(|now| *now != from));
     let version = world.member(to).node.handle().ranges(KEYSPACES[1])[0].version;
     let target = range.membership.target();
     until("a read", || {

@@ -13,6 +13,7 @@ use ratatosk_rpc::{
     Version,
 };
 use ratatosk_store::log::GroupId;
+use ratatosk_store::machine::Beat;
 use ratatosk_store::node::Node as StoreNode;
 use ratatosk_store::transport::Packet;
 use ratatosk_stores::counter::counters;
@@ -323,7 +324,8 @@ async fn garbage_and_what_is_too_long_are_refused_and_counted() {
     let stranger = Stranger::new(&discovery, 8, Some(8)).await;
     knows(&one, 2).await;
     let mut good = Vec::new();
-    packet::encode(&Packet::Beat { life: 1 }, &mut good);
+    let beat = Beat { life: 1, ..Beat::default() };
+    packet::encode(&Packet::Beat(beat), &mut good);
     let nonsense: [(&[Frame], &str, &str); 3] = [
         (&[frame(vec![1, 2, 3], false)], "no sense", "malformed"),
         (

@@ -11,12 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use mimalloc::MiMalloc;
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_store::machine::Progress;
 use ratatosk_store::node::Handle;
 use ratatosk_stores::counter::keepers;
 use ratatosk_stores::load::{self, Figures, Led, Script};
 use ratatosk_stores::{Make, Stores, until_for};
+
+/// As the broker has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const MEGABYTES: u64 = 1_024;
 /// Writes a second beside the snapshot.
@@ -27,6 +32,8 @@ const WRITERS: u64 = 40;
 const BYTES: usize = 1_000;
 /// How long the writers are looked at before and afterwards.
 const SPAN: Duration = Duration::from_secs(10);
+/// How long after it was filled.
+const REST: Duration = Duration::from_secs(20);
 /// How long filling or the snapshot may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 const KEYSPACE: &str = "large";
@@ -44,6 +51,8 @@ fn main() {
     fill(&stores, &led, megabytes);
     let span = clock.now().since(Instant::ZERO);
     println!("filled with {megabytes} MB after {:.1} s", span.as_secs_f64());
+    // What was filled in comes to rest on the disks.
+    thread::sleep(REST);
 
     let handle = stores.handle(1);
     let writers = Writers::start(&handle, &led[0], writes);

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use ratatosk_engine::wire::{self, Malformed, Parser};
 
+use crate::edition::Edition;
 use crate::log::GroupId;
 use crate::range::{Descriptor, Version};
 
@@ -14,12 +15,18 @@ const FREEZE: u8 = 3;
 const MERGE: u8 = 4;
 const RAISE: u8 = 5;
 const THAW: u8 = 6;
+const UPGRADE: u8 = 7;
 
 /// What an entry says that has data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// For the coprocessor, one after the other.
-    Commands(Vec<Bytes>),
+    Commands {
+        /// What they were written for.
+        edition: Edition,
+        /// Their bytes.
+        commands: Vec<Bytes>,
+    },
     /// The keys from this one on become a range of their own. KV-013
     Split(Bytes),
     /// Nothing is carried out any more, until the left neighbour takes the range in, in this version of
@@ -36,6 +43,8 @@ pub enum Order {
     Raise,
     /// The range is at work again.
     Thaw,
+    /// From now on this edition is active, which all replicas of the range in this version support. KV-002
+    Upgrade(Edition),
 }
 
 /// Commands that are written together: one entry, one fsync, each with an answer of its own.
@@ -46,10 +55,18 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// None yet, for a range that is believed to have this version.
+    /// None yet, for a range that is believed to have this version; written for the first edition.
     #[must_use]
     pub fn new(version: Version) -> Self {
-        Self { data: begun(COMMANDS, version), count: 0 }
+        Self::in_edition(version, Edition::FIRST)
+    }
+
+    /// The same, written for another edition: a range in an older one refuses them.
+    #[must_use]
+    pub fn in_edition(version: Version, edition: Edition) -> Self {
+        let mut data = begun(COMMANDS, version);
+        wire::put_u64(&mut data, edition.0);
+        Self { data, count: 0 }
     }
 
     /// Adds a command.
@@ -122,6 +139,14 @@ pub(crate) fn thaw(version: Version) -> Vec<u8> {
     begun(THAW, version)
 }
 
+/// The data of an entry that raises a range of this version to an edition.
+#[must_use]
+pub fn upgrade(version: Version, edition: Edition) -> Vec<u8> {
+    let mut data = begun(UPGRADE, version);
+    wire::put_u64(&mut data, edition.0);
+    data
+}
+
 /// Whether an entry has a range take in another, which has to be whole first.
 pub(crate) fn is_merge(data: &[u8]) -> bool {
     data.first() == Some(&MERGE)
@@ -137,11 +162,12 @@ pub fn parse(data: &Bytes) -> Result<(Version, Order), Malformed> {
     let version = Version { boundary: parser.take_u64()?, config: parser.take_u64()? };
     let order = match kind {
         COMMANDS => {
+            let edition = Edition(parser.take_u64()?);
             let mut commands = Vec::new();
             while !parser.is_at_end() {
                 commands.push(data.slice_ref(parser.take_bytes()?));
             }
-            Order::Commands(commands)
+            Order::Commands { edition, commands }
         }
         SPLIT => Order::Split(data.slice_ref(parser.take_bytes()?)),
         FREEZE => Order::Freeze {
@@ -154,6 +180,7 @@ pub fn parse(data: &Bytes) -> Result<(Version, Order), Malformed> {
         }
         RAISE => Order::Raise,
         THAW => Order::Thaw,
+        UPGRADE => Order::Upgrade(Edition(parser.take_u64()?)),
         _ => return Err(Malformed),
     };
     if parser.is_at_end() { Ok((version, order)) } else { Err(Malformed) }
@@ -174,15 +201,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn commands_come_back_in_their_order(commands: Vec<Vec<u8>>, boundary: u64, config: u64) {
-            let version = Version { boundary, config };
-            let mut written = Commands::new(version);
+        fn commands_come_back_in_their_order(
+            commands: Vec<Vec<u8>>, boundary: u64, config: u64, edition: u64,
+        ) {
+            let (version, edition) = (Version { boundary, config }, Edition(edition));
+            let mut written = Commands::in_edition(version, edition);
             commands.iter().for_each(|command| written.push(command));
             let data = Bytes::from(written.into_data());
             let (found, parsed) = parse(&data).expect("well formed");
             prop_assert_eq!(found, version);
-            let Order::Commands(parsed) = parsed else { panic!("{parsed:?}") };
-            prop_assert!(parsed.iter().eq(commands.iter()));
+            let Order::Commands { edition: found, commands: parsed } = parsed else { panic!("{parsed:?}") };
+            prop_assert!(found == edition && parsed.iter().eq(commands.iter()));
         }
 
         #[test]
@@ -199,6 +228,13 @@ mod tests {
             let into = GroupId(into);
             let data = Bytes::from(freeze(version, into, expected));
             prop_assert_eq!(parse(&data), Ok((version, Order::Freeze { into, expected })));
+        }
+
+        #[test]
+        fn an_upgrade_comes_back(edition: u64, boundary: u64, config: u64) {
+            let (version, edition) = (Version { boundary, config }, Edition(edition));
+            let data = Bytes::from(upgrade(version, edition));
+            prop_assert_eq!(parse(&data), Ok((version, Order::Upgrade(edition))));
         }
 
         #[test]

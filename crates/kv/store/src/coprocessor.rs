@@ -13,6 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View, Visitor};
 
+use crate::edition::{Edition, Editions, Supported};
+
 /// A service's part of a range.
 pub trait Coprocessor: Send + Sync {
     /// Forgets what it derived from the data and derives it anew: the range has this boundary now
@@ -23,7 +25,8 @@ pub trait Coprocessor: Send + Sync {
     fn reset(&mut self, boundary: &KeyRange, reader: &dyn Reader) -> Result<(), Error>;
 
     /// Carries out a command and answers its caller. A command that makes no sense changes nothing
-    /// and says so in the answer.
+    /// and says so in the answer. What it does may depend on the edition that is active, which the
+    /// writer tells: that follows from the log, too.
     ///
     /// # Errors
     /// The writer's: the node stops, and applies the command again when it comes back.
@@ -50,21 +53,37 @@ pub trait Coprocessor: Send + Sync {
 /// Makes a keyspace's coprocessor for a range.
 pub type Factory = Box<dyn Fn() -> Box<dyn Coprocessor> + Send + Sync>;
 
-/// The services' keyspaces: the space of the engine that has the data of each, and what carries its
-/// commands out.
+/// The services' keyspaces: the space of the engine that has the data of each, what carries its
+/// commands out, and in which editions.
 /// Clones are the same ones.
 #[derive(Clone)]
 pub struct Keyspaces {
-    known: Arc<[(String, Factory)]>,
+    known: Arc<[Keyspace]>,
     /// Those whose ranges every replica may serve.
     served: BTreeSet<String>,
 }
 
+struct Keyspace {
+    name: String,
+    editions: Editions,
+    factory: Factory,
+}
+
 impl Keyspaces {
-    /// In this order, which is that of the spaces. At most 254.
+    /// In this order, which is that of the spaces. At most 254. Of each the first edition is supported.
     #[must_use]
     pub fn new(keyspaces: Vec<(String, Factory)>) -> Self {
-        Self { known: keyspaces.into(), served: BTreeSet::new() }
+        let first = Editions::only(Edition::FIRST);
+        let keyspaces = keyspaces.into_iter().map(|(name, factory)| (name, first, factory));
+        Self::with_editions(keyspaces.collect())
+    }
+
+    /// The same, each with the editions of its commands that its coprocessor can carry out.
+    #[must_use]
+    pub fn with_editions(keyspaces: Vec<(String, Editions, Factory)>) -> Self {
+        let keyspaces = keyspaces.into_iter();
+        let keyspace = |(name, editions, factory)| Keyspace { name, editions, factory };
+        Self { known: keyspaces.map(keyspace).collect(), served: BTreeSet::new() }
     }
 
     /// The same, where every replica of a range of this keyspace may answer from what it has while its
@@ -84,13 +103,13 @@ impl Keyspaces {
     /// Their names, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.known.iter().map(|(name, _)| name.clone()).collect()
+        self.known.iter().map(|keyspace| keyspace.name.clone()).collect()
     }
 
     /// The space of a keyspace, if this version knows it.
     #[must_use]
     pub fn space(&self, keyspace: &str) -> Option<SpaceId> {
-        let place = self.known.iter().position(|(name, _)| name == keyspace)?;
+        let place = self.known.iter().position(|held| held.name == keyspace)?;
         // The first is the store's own.
         u8::try_from(place + 1).ok().map(SpaceId)
     }
@@ -98,7 +117,23 @@ impl Keyspaces {
     /// A coprocessor for a range of a keyspace.
     #[must_use]
     pub fn coprocessor(&self, keyspace: &str) -> Option<Box<dyn Coprocessor>> {
-        self.known.iter().find(|(name, _)| name == keyspace).map(|(_, factory)| factory())
+        self.of(keyspace).map(|held| (held.factory)())
+    }
+
+    /// The editions of a keyspace that can be carried out, if it is known.
+    #[must_use]
+    pub fn editions(&self, keyspace: &str) -> Option<Editions> {
+        self.of(keyspace).map(|held| held.editions)
+    }
+
+    /// All of that, to be told to others.
+    #[must_use]
+    pub fn supported(&self) -> Supported {
+        self.known.iter().map(|held| (held.name.clone(), held.editions)).collect()
+    }
+
+    fn of(&self, keyspace: &str) -> Option<&Keyspace> {
+        self.known.iter().find(|held| held.name == keyspace)
     }
 }
 
@@ -160,6 +195,7 @@ pub struct Writer<'a> {
     below: &'a dyn Below,
     space: SpaceId,
     boundary: &'a KeyRange,
+    edition: Edition,
     changes: &'a mut Batch,
     operations: Cell<u64>,
     first_key: Option<Bytes>,
@@ -177,15 +213,15 @@ impl<E: Engine> Below for Overlay<E> {
 }
 
 impl<'a> Writer<'a> {
-    /// Adds to `changes`, which are above the overlay and not in it yet.
+    /// Adds to `changes`, which are above the overlay and not in it yet, in the first edition.
     pub fn new<E: Engine>(
         overlay: &'a Overlay<E>,
         space: SpaceId,
         boundary: &'a KeyRange,
         changes: &'a mut Batch,
     ) -> Self {
-        let (operations, first_key) = (Cell::new(0), None);
-        Self { below: overlay, space, boundary, changes, operations, first_key }
+        let (edition, operations, first_key) = (Edition::FIRST, Cell::new(0), None);
+        Self { below: overlay, space, boundary, edition, changes, operations, first_key }
     }
 
     /// How many keys were read, written and removed.
@@ -196,6 +232,19 @@ impl<'a> Writer<'a> {
     /// The first key that was written or removed.
     pub(crate) fn first_key(&self) -> Option<&Bytes> {
         self.first_key.as_ref()
+    }
+
+    /// The same in another edition.
+    #[must_use]
+    pub fn in_edition(self, edition: Edition) -> Self {
+        Self { edition, ..self }
+    }
+
+    /// The edition that is active where the command stands: the same on every replica, and now as well as
+    /// when the log is applied again. It may be newer than the one that the command was written for.
+    #[must_use]
+    pub fn edition(&self) -> Edition {
+        self.edition
     }
 
     /// The key has this value from now on.
@@ -276,6 +325,6 @@ pub fn scan_all(
 
 impl std::fmt::Debug for Keyspaces {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_list().entries(self.known.iter().map(|(name, _)| name)).finish()
+        formatter.debug_list().entries(self.known.iter().map(|held| &held.name)).finish()
     }
 }

@@ -5,6 +5,7 @@
 //! checkpoint that takes the one takes the other, so after a crash nothing is applied twice.
 
 mod boundary;
+mod configuration;
 mod install;
 mod lease;
 mod range;
@@ -17,17 +18,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeV2, Entry};
+use raft::eraftpb::Entry;
 use ratatosk_clock::SystemClock;
-use ratatosk_engine::wire::Parser;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View};
 
 use crate::command::{self, Order};
 use crate::coprocessor::{Keyspaces, Reader, SpaceReader};
+use crate::edition::{self, Edition};
 use crate::log::{GroupId, Truncated};
 use crate::machine::{Committed, Event, Input, changes_members};
-use crate::membership::{Membership, NoStep};
+use crate::membership::NoStep;
 use crate::range::{Applied, Descriptor, META, Tombstone, Version};
 use install::Coming;
 pub(crate) use install::behind;
@@ -70,6 +70,13 @@ pub enum Refusal {
     Lost,
     /// It was meant for an older version of the range, which is this now. KV-002
     Version(Box<Descriptor>),
+    /// It was written for a newer edition than the one that is active: a replica may not support it.
+    Edition {
+        /// What it was written for.
+        written: Edition,
+        /// That of the range.
+        active: Edition,
+    },
     /// The key does not part the range, or something else is underway.
     Split,
     /// The range is about to be taken in by its neighbour; or it is not possible to take it in, or to
@@ -161,11 +168,13 @@ impl<E: Engine> Host<E> {
     /// Takes in a range as the overlay has it, and lets its coprocessor derive what it needs.
     ///
     /// # Errors
-    /// The engine's and the coprocessor's; [`Error::Corrupt`] for a keyspace that is not known.
+    /// The engine's and the coprocessor's; [`Error::Corrupt`] for a keyspace that is not known, and
+    /// [`Error::Unsupported`] for an edition.
     pub fn open(&mut self, descriptor: Descriptor) -> Result<(), Error> {
         let keyspace = &descriptor.keyspace;
         let place = self.keyspaces.space(keyspace).zip(self.keyspaces.coprocessor(keyspace));
         let Some((space, mut coprocessor)) = place else { return Err(unknown(&descriptor)) };
+        self.check_edition(&descriptor)?;
         let view = self.overlay.view();
         let applied = read_applied(&view, descriptor.group)?;
         let reader = SpaceReader::new(&view, space, &descriptor.boundary);
@@ -370,9 +379,15 @@ impl<E: Engine> Host<E> {
         if version != range.descriptor.version {
             return Ok(Err(Refusal::Version(Box::new(range.descriptor.clone()))));
         }
+        let active = range.descriptor.edition;
         match order {
-            Order::Commands(_) if range.descriptor.frozen.is_some() => Ok(Err(Refusal::Merging)),
-            Order::Commands(commands) => {
+            Order::Commands { .. } if range.descriptor.frozen.is_some() => {
+                Ok(Err(Refusal::Merging))
+            }
+            Order::Commands { edition: written, .. } if written > active => {
+                Ok(Err(Refusal::Edition { written, active }))
+            }
+            Order::Commands { commands, .. } => {
                 let (changes, clock) = (&mut turn.changes, self.clock.as_ref());
                 range.apply(&self.overlay, entry, &commands, changes, clock).map(Ok)
             }
@@ -383,64 +398,24 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    /// Carries out an entry that changes who keeps the range. KV-008
-    fn configure<T>(
-        &mut self,
-        group: GroupId,
-        entry: &Entry,
-        turn: &mut Turn,
-        done: &mut Done<T>,
-    ) -> Result<Result<Vec<Bytes>, Refusal>, Error> {
-        let Some(range) = self.ranges.get_mut(&group) else { return Ok(Err(Refusal::Lost)) };
-        let Ok(change) = ConfChangeV2::parse_from_bytes(&entry.data) else {
-            return Err(range.corrupt(entry, "is of a newer format, or damaged"));
-        };
-        let descriptor = &mut range.descriptor;
-        let membership = match change.changes.is_empty() {
-            // Of before a recovery.
-            true if !descriptor.membership.is_joint() => return Ok(Err(Refusal::Lost)),
-            true => descriptor.membership.left(),
-            false => {
-                let mut parser = Parser::new(&entry.context);
-                let read = read_change(&mut parser);
-                let Some((version, membership)) = read.filter(|_| parser.is_at_end()) else {
-                    return Err(range.corrupt(entry, "is of a newer format, or damaged"));
-                };
-                if version != descriptor.version {
-                    return Ok(Err(Refusal::Version(Box::new(descriptor.clone()))));
-                }
-                if descriptor.frozen.is_some() {
-                    return Ok(Err(Refusal::Merging));
-                }
-                membership
-            }
-        };
-        let me = descriptor.membership.of_store(self.store);
-        descriptor.membership = membership;
-        // Whoever was alone was lent to for ever.
-        range.lease.end();
-        descriptor.version.config += 1;
-        turn.changes.put(META, Descriptor::key(group), descriptor.encode());
-        let is_member = descriptor.membership.of_store(self.store).is_some();
-        let (change, told) = (Box::new(change), Box::new(descriptor.clone()));
-        done.inputs.push(Input::Configured { change, descriptor: told });
-        if let Some(me) = me.filter(|_| !is_member) {
-            self.show(turn, done);
-            self.remove(group, me.id, done)?;
-        }
-        Ok(Ok(Vec::new()))
+    /// Whether the edition of a range is one that this build carries out.
+    fn check_edition(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        check_edition(&self.keyspaces, descriptor)
+    }
+}
+
+/// Whether this build can carry out what a range may be given.
+fn check_edition(keyspaces: &Keyspaces, descriptor: &Descriptor) -> Result<(), Error> {
+    let supported = keyspaces.editions(&descriptor.keyspace);
+    match supported.is_some_and(|editions| editions.contains(descriptor.edition)) {
+        true => Ok(()),
+        false => Err(Error::Unsupported { detail: edition::refusal(descriptor, supported) }),
     }
 }
 
 fn unknown(descriptor: &Descriptor) -> Error {
     let keyspace = &descriptor.keyspace;
     Error::Corrupt { detail: format!("there is a range of {keyspace:?}, which is not known here") }
-}
-
-/// For which version a change of members was meant, and what it makes of them.
-fn read_change(parser: &mut Parser<'_>) -> Option<(Version, Membership)> {
-    let version = Version { boundary: parser.take_u64().ok()?, config: parser.take_u64().ok()? };
-    Some((version, Membership::decode(parser).ok()?))
 }
 
 /// Makes durable what was applied so far; answers how far that is, group by group.

@@ -9,7 +9,7 @@ use std::path::Path;
 pub(crate) const FILE: &str = "identity";
 const FIRST_LINE: &str = "ratatosk store";
 /// Raised when an older program could not read the folder, or this one not an older folder.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// More than any identity has: a file that is longer is none.
 const BYTES_MAX: u64 = 1024;
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     const IDENTITY: Identity = Identity { store: 0xAB, cluster: 7 };
-    const TEXT: &str = "ratatosk store\nformat 3\nstore 00000000000000ab\ncluster 0000000000000007\nsum 184f380b20ec6cb2\n";
+    const TEXT: &str = "ratatosk store\nformat 4\nstore 00000000000000ab\ncluster 0000000000000007\nsum 277ba017db9cdf1d\n";
 
     /// Bytes that a release has written stay readable.
     #[test]
@@ -130,8 +130,8 @@ mod tests {
         let says = |text: &str| Identity::parse(text).expect_err("refused").to_string();
         assert!(says("").contains("does not begin"));
         assert!(says("ratatosk store\n").contains("format is missing"));
-        assert!(says(&TEXT.replace("format 3", "format 4")).contains("newer version"));
-        assert!(says(&TEXT.replace("format 3", "format 2")).contains("before the first release"));
+        assert!(says(&TEXT.replace("format 4", "format 5")).contains("newer version"));
+        assert!(says(&TEXT.replace("format 4", "format 3")).contains("before the first release"));
         assert!(says(&TEXT.replace("00ab", "00xy")).contains("no number"));
         assert!(says(&TEXT.replace("00ab", "0000")).contains("has a number"));
         assert!(says(&TEXT.replace("00ab", "00aa")).contains("its sum is another"));

@@ -9,6 +9,7 @@
 
 pub mod command;
 pub mod coprocessor;
+pub mod edition;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod host;

@@ -23,6 +23,7 @@ mod receive;
 mod recovery;
 mod sleep;
 mod status;
+mod support;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use ratatosk_clock::Instant;
 
+use crate::edition::Supported;
 use crate::host::Refusal;
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Truncated};
 use crate::range::{Descriptor, OVER};
@@ -46,6 +48,8 @@ pub use output::{Committed, Event, Output};
 pub use sleep::Sleep;
 use sleep::{Peers, SLEEP_TICKS};
 pub use status::{Progress, Status};
+pub use support::Beat;
+use support::{Change, Support};
 use write::Unwritten;
 
 /// Time between two ticks of a group.
@@ -77,6 +81,7 @@ pub struct Machine<L: RaftLog, T> {
     votes_from: Option<Instant>,
     kept_entries: u64,
     peers: Peers,
+    support: Support<T>,
     sleep_ticks: usize,
     lease: Duration,
     loans: Loans<T>,
@@ -163,6 +168,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             votes_from: None,
             kept_entries: KEPT_ENTRIES,
             peers: Peers::default(),
+            support: Support::default(),
             sleep_ticks: SLEEP_TICKS,
             lease: LEASE,
             loans: Loans::default(),
@@ -188,6 +194,12 @@ impl<L: RaftLog, T> Machine<L, T> {
         self
     }
 
+    /// Tells other stores that this one supports these editions, and has ranges raised to them.
+    #[must_use]
+    pub fn supporting(self, supported: Supported) -> Self {
+        Self { support: Support::new(supported), ..self }
+    }
+
     /// Lets leaders read for so long without asking. Longer than the default is not safe.
     #[must_use]
     pub fn lease_for(self, lease: Duration) -> Self {
@@ -202,12 +214,12 @@ impl<L: RaftLog, T> Machine<L, T> {
 
     fn open_group(&mut self, opened: Opened) -> Result<(), Error> {
         let id = opened.state.group;
-        let mut group = Group::open(&self.log, self.store, opened)?;
+        let mut group = Group::open(&self.log, opened)?;
         self.loans.mark(&mut group);
         self.groups.insert(id, group);
         self.awake.insert(id);
         self.dirty.insert(id);
-        self.peers.is_stale = true;
+        (self.peers.is_stale, self.support.is_stale) = (true, true);
         Ok(())
     }
 
@@ -265,6 +277,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             self.fall_asleep(output);
             self.pass_loan_time(output);
         }
+        self.go_on_with_changes(output);
         self.release(output);
         self.gather(batch, output)?;
         self.settle_loans(output);
@@ -281,6 +294,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         self.settle_loans(output);
         self.obey_sleeps();
         self.beat(output);
+        self.raise_editions();
         Ok(())
     }
 
@@ -291,7 +305,8 @@ impl<L: RaftLog, T> Machine<L, T> {
         let waiting = |id| self.groups.get(id).is_some_and(Group::waits);
         let is_awaited = self.awake.iter().any(waiting) || self.loans.wait();
         let tick = is_awaited.then_some(self.next_tick);
-        tick.into_iter().chain(self.peers.next_beat()).min()
+        let due = self.support.next_due();
+        tick.into_iter().chain(self.peers.next_beat()).chain(due).min()
     }
 
     /// The groups for which time passes.
@@ -324,6 +339,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         output: &mut Output<T>,
     ) -> Result<(), Error> {
         self.peers.is_stale |= input.reshapes();
+        self.support.is_stale |= input.reshapes();
         match input {
             Input::Propose { group, term, data, ticket } => match self.called_on(group) {
                 Some(held) => held.propose(term, data, ticket, output),
@@ -333,10 +349,9 @@ impl<L: RaftLog, T> Machine<L, T> {
                 Some(held) => held.read(version, ticket, output),
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
-            Input::Change { group, expected, target, ticket } => match self.called_on(group) {
-                Some(held) => held.change(expected, &target, ticket, output),
-                None => output.refuse(ticket, Refusal::NotLeader),
-            },
+            Input::Change { group, expected, target, ticket } => {
+                self.change(Change { group, expected, target, ticket }, output);
+            }
             Input::Serve { group, ticket } => self.serve(group, ticket, output),
             Input::Loan { from, loan } => self.hear_of_loan(from, loan, output),
             Input::Message { from, envelope } => self.receive(from, *envelope, batch, output)?,
@@ -354,16 +369,7 @@ impl<L: RaftLog, T> Machine<L, T> {
                 self.removed(right, OVER, batch, output);
             }
             Input::Split { left, right } => self.split(*left, right, batch, output)?,
-            Input::Installed { descriptor } => {
-                self.outlive(&descriptor, output);
-                let held = self.groups.get_mut(&descriptor.group);
-                if held.as_ref().is_some_and(|held| held.filled_to().is_some()) {
-                    self.filled(*descriptor, output)?;
-                } else if let Some(held) = held {
-                    self.installed.push(descriptor.group);
-                    held.note_installed(*descriptor);
-                }
-            }
+            Input::Installed { descriptor } => self.note_installed(*descriptor, output)?,
             Input::Recover { group, above, ticket } => {
                 self.recover(group, above, ticket, output)?;
             }
@@ -371,7 +377,11 @@ impl<L: RaftLog, T> Machine<L, T> {
                 self.recovered(*descriptor, applied, output)?;
             }
             Input::Removed { group, replica } => self.removed(group, replica, batch, output),
-            Input::Beat { from, life } => self.hear(from, life),
+            Input::Beat { from, beat } => {
+                self.note_support(from, &beat);
+                self.hear(from, beat.life);
+            }
+            Input::Inquired { from } => output.beats.push((from, self.word())),
             Input::Sleep { from, sleep } => self.sleep(from, sleep),
             Input::Checkpointed { group, index } => self.checkpointed(group, index, batch)?,
             Input::Applied { group, index } => {
@@ -383,6 +393,23 @@ impl<L: RaftLog, T> Machine<L, T> {
                 self.tell_lender(group, index, output);
             }
             known => self.take_of_group(known)?,
+        }
+        Ok(())
+    }
+
+    /// The host has taken in a snapshot.
+    fn note_installed(
+        &mut self,
+        descriptor: Descriptor,
+        output: &mut Output<T>,
+    ) -> Result<(), Error> {
+        self.outlive(&descriptor, output);
+        let held = self.groups.get_mut(&descriptor.group);
+        if held.as_ref().is_some_and(|held| held.filled_to().is_some()) {
+            self.filled(descriptor, output)?;
+        } else if let Some(held) = held {
+            self.installed.push(descriptor.group);
+            held.note_installed(descriptor);
         }
         Ok(())
     }

@@ -125,9 +125,9 @@ mod tests {
     #[test]
     fn marks_have_the_bytes_that_the_format_says() {
         let written = installing().encode();
-        assert_eq!(&written[..], b"\x03\x03\x03x.y\x80\x01\x03\x64\x02\x01a\x01\x01m\x01a\x00");
+        assert_eq!(&written[..], b"\x04\x03\x03x.y\x80\x01\x03\x64\x02\x01a\x01\x01m\x01a\x00");
         assert_eq!(&Installing::key(GroupId(1))[..], b"i\0\0\0\0\0\0\0\x01");
-        assert_eq!(&removing().encode()[..], b"\x03\x03x.y\x01a\x01\x01m");
+        assert_eq!(&removing().encode()[..], b"\x04\x03x.y\x01a\x01\x01m");
         assert_eq!(&Removing::key(GroupId(1))[..], b"r\0\0\0\0\0\0\0\x01");
     }
 

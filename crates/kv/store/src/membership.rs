@@ -20,6 +20,8 @@ use raft::eraftpb::{
 };
 use ratatosk_engine::wire::{self, Malformed, Parser};
 
+use crate::edition::Edition;
+
 /// What a replica may do.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -83,6 +85,20 @@ pub enum NoStep {
     /// The target has no voter, or a store twice.
     #[error("a range needs a voter, and no store can be voter and learner")]
     Senseless,
+    /// A store that would come does not carry out what the range's commands are.
+    #[error("store {store:x} does not support edition {edition} of the range's commands")]
+    Unsupported {
+        /// The store.
+        store: u64,
+        /// What is active.
+        edition: Edition,
+    },
+    /// A store that would come has not said what it supports.
+    #[error("store {store:x} does not say what it supports")]
+    Unheard {
+        /// The store.
+        store: u64,
+    },
 }
 
 impl Membership {

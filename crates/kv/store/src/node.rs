@@ -37,7 +37,7 @@ use crate::host::{Host, Lease, Refusal, SharedCoprocessor, Work};
 use crate::identity::Identity;
 use crate::log::{DurableLog, DurableLogConfig, GroupId};
 use crate::machine::{Envelope, Event, Input, Machine, Opened, Status};
-use crate::open::{self, Asked, Error};
+use crate::open::{self, Asked, Beginning, Error};
 use crate::range::Descriptor;
 use crate::room::{self, Sizes};
 use crate::snapshot::folder::DiskFolder;
@@ -119,6 +119,8 @@ struct Shared {
     leads: Mutex<BTreeSet<GroupId>>,
     is_led: Condvar,
     has_failed: AtomicBool,
+    /// This build does not carry out what its log has.
+    is_unsupported: AtomicBool,
     /// Why, once it has.
     reason: Mutex<String>,
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
@@ -163,8 +165,8 @@ impl Node {
         let names = keyspaces.names();
         identity.store = log.store();
         let engine = open_engine(&folder, &names, sizes, &config)?;
-        let made = if join.is_some() { &[] } else { &names[..] };
-        let asked = Asked { store: identity.store, keyspaces: made, is_new };
+        let beginning = if join.is_some() { Beginning::Joining } else { Beginning::Alone };
+        let asked = Asked { store: identity.store, keyspaces: &keyspaces, beginning, is_new };
         let found = open::find(&*log, &engine, asked)
             .map_err(|trouble| Error::of_trouble(folder.clone(), trouble))?;
         if is_new {
@@ -184,10 +186,9 @@ impl Node {
             .map_err(|error| Error::of_machine(folder.clone(), error))?
             .served_by_replicas(keyspaces.served());
         let life = random[0] ^ random[1].rotate_left(32);
+        let machine = machine.supporting(keyspaces.supported()).with_life(life);
         let staging = DiskFolder::open(&folder).map_err(io)?;
         let receiver = Receiver::open(staging, receiver::Config::default()).map_err(io)?;
-        let alone = host.ranges().filter(|range| range.membership.is_only(identity.store));
-        let alone: Vec<GroupId> = alone.map(|descriptor| descriptor.group).collect();
         let shared = Arc::new(Shared {
             identity,
             life,
@@ -207,21 +208,22 @@ impl Node {
             leads: Mutex::default(),
             is_led: Condvar::new(),
             has_failed: AtomicBool::new(false),
+            is_unsupported: AtomicBool::new(false),
             reason: Mutex::default(),
             on_failure: config.on_failure,
         });
         shared.look();
-        let node = Node::start(shared, machine.with_life(life), host, receiver)?;
-        node.wait_until_led(&alone)?;
-        Ok(node)
+        Node::start(shared, machine, host, receiver)
     }
 
+    /// Starts the threads, and waits until what nobody else keeps is led.
     fn start(
         shared: Arc<Shared>,
         machine: Machine<DurableLog, Reply>,
         host: Host<DurableEngine>,
         receiver: Receiver<DiskFolder>,
     ) -> Result<Self, Error> {
+        let alone = kept_alone(&host, shared.identity.store);
         let mut node = Node { shared, threads: Vec::new() };
         let (shelf, host) = (receiver.shelf(), host.timed_by(SystemClock::new()));
         node.spawn("store-log", move |shared| threads::run_log(shared, machine))?;
@@ -229,6 +231,7 @@ impl Node {
         node.spawn("store-data", move |shared| data::run(shared, receiver))?;
         node.spawn("store-checkpoint", threads::run_checkpoints)?;
         node.spawn("store-reclaim", threads::run_reclaim)?;
+        node.wait_until_led(&alone)?;
         Ok(node)
     }
 
@@ -256,8 +259,12 @@ impl Node {
         while !groups.iter().all(|group| leads.contains(group)) {
             if self.shared.has_failed.load(Ordering::Acquire) {
                 let reason = self.shared.reason.lock().clone();
+                let folder = self.shared.folder.clone();
+                if self.shared.is_unsupported.load(Ordering::Acquire) {
+                    return Err(Error::Version { folder, detail: reason });
+                }
                 let detail = format!("its log cannot be applied: {reason}");
-                return Err(Error::Damaged { folder: self.shared.folder.clone(), detail });
+                return Err(Error::Damaged { folder, detail });
             }
             self.shared.is_led.wait(&mut leads);
         }
@@ -380,6 +387,12 @@ fn check_keyspaces(groups: &[Opened], keyspaces: &Keyspaces, folder: &Path) -> R
 fn located_all(host: &Host<DurableEngine>) -> BTreeMap<GroupId, Located> {
     let groups = host.ranges().map(|descriptor| descriptor.group);
     groups.filter_map(|group| Some((group, located(host, group)?))).collect()
+}
+
+/// The groups that nobody else is a member of.
+fn kept_alone(host: &Host<DurableEngine>, store: u64) -> Vec<GroupId> {
+    let alone = host.ranges().filter(|descriptor| descriptor.membership.is_only(store));
+    alone.map(|descriptor| descriptor.group).collect()
 }
 
 /// A range as the host has it now.

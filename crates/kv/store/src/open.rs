@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use ratatosk_engine::{Batch, Engine, KeyRange, View as _};
 
+use crate::coprocessor::Keyspaces;
+use crate::edition::{self, Edition, Editions};
 use crate::host::read_applied;
 use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Sync, Truncated};
 use crate::machine::{self, Opened, begin};
@@ -93,6 +95,9 @@ pub enum Trouble {
     /// One of the two has less than the other knows of.
     #[error("{0}")]
     Lost(String),
+    /// This build does not support what is there.
+    #[error("{0}")]
+    Version(String),
 }
 
 /// What is looked for.
@@ -100,11 +105,21 @@ pub enum Trouble {
 pub struct Asked<'a> {
     /// The store's number.
     pub store: u64,
-    /// The keyspaces that it is to have a range of, unless it is one of a cluster; none where it is to
-    /// join others. KV-017
-    pub keyspaces: &'a [String],
+    /// What this build knows.
+    pub keyspaces: &'a Keyspaces,
+    /// Whether it makes what is missing.
+    pub beginning: Beginning,
     /// The store was never whole before.
     pub is_new: bool,
+}
+
+/// Where a store gets its ranges from. KV-017
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// It makes a range of each keyspace, unless it is one of a cluster.
+    Alone,
+    /// Others give them to it.
+    Joining,
 }
 
 /// Finds the groups of a store, and, where it stands alone, makes a range of all keys for each keyspace
@@ -130,9 +145,10 @@ pub fn find<L: RaftLog, E: Engine>(
     let store = asked.store;
     let mut batch = LogBatch::new();
     match asked.is_new {
-        true => records.begin_anew(engine, &mut states, store, &mut batch)?,
+        true => records.begin_anew(engine, &mut states, asked, &mut batch)?,
         false => records.check_owner(store)?,
     }
+    records.check_editions(asked.keyspaces)?;
     let Records { mut descriptors, left, installing, .. } = records;
     let numbers = descriptors
         .keys()
@@ -146,8 +162,8 @@ pub fn find<L: RaftLog, E: Engine>(
     // A store that has or had others beside it is one of a cluster, which has these ranges already. So is
     // one that was to join others and was given nothing yet.
     let is_member = is_member || (!asked.is_new && descriptors.is_empty());
-    let keyspaces = if is_member { &[] } else { asked.keyspaces };
-    make(engine, &mut descriptors, last, Asked { keyspaces, ..asked })?;
+    let beginning = if is_member { Beginning::Joining } else { asked.beginning };
+    make(engine, &mut descriptors, last, Asked { beginning, ..asked })?;
     let mut found = Found { groups: Vec::new(), left: left.into_iter().collect() };
     for (group, mark) in installing {
         let what = What { group, keyspace: &mark.keyspace, replica: mark.replica };
@@ -211,12 +227,17 @@ fn make<E: Engine>(
             changes.put(META, Descriptor::key(*group), descriptor.encode());
         }
     }
-    for keyspace in asked.keyspaces {
+    let names = match asked.beginning {
+        Beginning::Alone => asked.keyspaces.names(),
+        Beginning::Joining => Vec::new(),
+    };
+    for keyspace in &names {
         if descriptors.values().any(|held| held.keyspace == *keyspace) {
             continue;
         }
         last += 1;
-        let descriptor = Descriptor::whole(GroupId(last), keyspace.clone(), asked.store);
+        let whole = Descriptor::whole(GroupId(last), keyspace.clone(), asked.store);
+        let descriptor = Descriptor { edition: newest(asked.keyspaces, keyspace), ..whole };
         let applied = Applied { index: BEGIN_INDEX, term: BEGIN_TERM, installed: BEGIN_INDEX };
         changes.put(META, Descriptor::key(descriptor.group), descriptor.encode());
         changes.put(META, Applied::key(descriptor.group), applied.encode());
@@ -228,6 +249,11 @@ fn make<E: Engine>(
     engine.write(changes)?;
     engine.persist()?;
     Ok(())
+}
+
+/// The edition that a new range begins with.
+fn newest(keyspaces: &Keyspaces, keyspace: &str) -> Edition {
+    keyspaces.editions(keyspace).map_or(Edition::FIRST, Editions::newest)
 }
 
 /// What the engine says of a group's replica here.
@@ -329,12 +355,23 @@ impl Records {
         Err(Trouble::Lost(lost))
     }
 
+    /// Whether this build carries out the ranges that are there. It need not know all their keyspaces.
+    fn check_editions(&self, keyspaces: &Keyspaces) -> Result<(), Trouble> {
+        for range in self.descriptors.values() {
+            let supported = keyspaces.editions(&range.keyspace);
+            if supported.is_some_and(|editions| !editions.contains(range.edition)) {
+                return Err(Trouble::Version(edition::refusal(range, supported)));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over what a start left that came no further: nothing was ever proposed.
     fn begin_anew<E: Engine>(
         &mut self,
         engine: &E,
         states: &mut BTreeMap<GroupId, GroupState>,
-        store: u64,
+        asked: Asked<'_>,
         batch: &mut LogBatch,
     ) -> Result<(), Trouble> {
         if states.values().any(|state| state.last_index > BEGIN_INDEX) {
@@ -351,7 +388,9 @@ impl Records {
                     "the log of {keyspace} is missing, of which {entries} entries were applied"
                 )));
             }
-            descriptor.membership = Membership::alone(store);
+            descriptor.membership = Membership::alone(asked.store);
+            // It may have been another build.
+            descriptor.edition = newest(asked.keyspaces, &descriptor.keyspace);
         }
         Ok(())
     }
@@ -398,6 +437,7 @@ impl Error {
             Trouble::Engine(error) => Self::of_engine(folder, error),
             Trouble::Log(error) => Self::of_log(folder, error),
             Trouble::Lost(detail) => Self::Damaged { folder, detail },
+            Trouble::Version(detail) => Self::Version { folder, detail },
         }
     }
 
@@ -405,6 +445,7 @@ impl Error {
         match error {
             ratatosk_engine::Error::Locked { folder } => Self::Locked { folder },
             ratatosk_engine::Error::Version { folder, detail } => Self::Version { folder, detail },
+            ratatosk_engine::Error::Unsupported { detail } => Self::Version { folder, detail },
             ratatosk_engine::Error::Io(source) if is_damage(&source) => {
                 Self::Damaged { folder, detail: source.to_string() }
             }

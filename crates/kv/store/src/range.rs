@@ -8,6 +8,7 @@ use ratatosk_engine::{KeyRange, SpaceId};
 
 pub use merge::{Edges, Fate, Frozen};
 
+use crate::edition::Edition;
 use crate::log::GroupId;
 use crate::membership::Membership;
 
@@ -15,7 +16,7 @@ use crate::membership::Membership;
 pub(crate) const META: SpaceId = SpaceId(0);
 
 /// The first byte of every record in [`META`].
-pub(crate) const FORMAT: u8 = 3;
+pub(crate) const FORMAT: u8 = 4;
 const DESCRIPTOR: u8 = b'd';
 const APPLIED: u8 = b'a';
 const TOMBSTONE: u8 = b't';
@@ -53,6 +54,8 @@ pub struct Descriptor {
     pub edges: Edges,
     /// Its version.
     pub version: Version,
+    /// Which commands it takes, and what they do.
+    pub edition: Edition,
     /// Who keeps it.
     pub membership: Membership,
     /// It waits to be taken in by its left neighbour, and nothing is carried out meanwhile.
@@ -81,7 +84,7 @@ pub(crate) struct Tombstone(pub(crate) u64);
 pub(crate) const OVER: u64 = u64::MAX;
 
 impl Descriptor {
-    /// All keys of a keyspace, kept by one store.
+    /// All keys of a keyspace, kept by one store, in the first edition.
     #[must_use]
     pub fn whole(group: GroupId, keyspace: String, store: u64) -> Self {
         Self {
@@ -90,6 +93,7 @@ impl Descriptor {
             boundary: KeyRange::all(),
             edges: Edges::default(),
             version: Version::default(),
+            edition: Edition::FIRST,
             membership: Membership::alone(store),
             frozen: None,
         }
@@ -107,6 +111,7 @@ impl Descriptor {
         put_boundary(&mut into, &self.boundary);
         wire::put_u64(&mut into, self.version.boundary);
         wire::put_u64(&mut into, self.version.config);
+        wire::put_u64(&mut into, self.edition.0);
         self.membership.encode(&mut into);
         wire::put_u64(&mut into, self.edges.start);
         wire::put_u64(&mut into, self.edges.end);
@@ -123,11 +128,14 @@ impl Descriptor {
         let keyspace = parser.take_str()?.to_owned();
         let boundary = take_boundary(&mut parser)?;
         let version = Version { boundary: parser.take_u64()?, config: parser.take_u64()? };
+        let edition = Edition(parser.take_u64()?);
         let membership = Membership::decode(&mut parser)?;
         let edges = Edges { start: parser.take_u64()?, end: parser.take_u64()? };
         let frozen = Frozen::decode(&mut parser)?;
         match parser.is_at_end() {
-            true => Ok(Self { group, keyspace, boundary, edges, version, membership, frozen }),
+            true => {
+                Ok(Self { group, keyspace, boundary, edges, version, edition, membership, frozen })
+            }
             false => Err(Malformed),
         }
     }
@@ -149,6 +157,15 @@ impl Descriptor {
         right.boundary.start = key.clone();
         right.edges.start = right.version.boundary;
         Some((left, right))
+    }
+
+    /// The range in a newer edition; `None` if it is in that already, or about to be taken in. What was
+    /// meant for the version before is void, so whoever is a member in this one was when it was asked
+    /// what all of them support.
+    #[must_use]
+    pub(crate) fn upgrade(&self, edition: Edition) -> Option<Self> {
+        let may = edition > self.edition && self.frozen.is_none();
+        may.then(|| Self { edition, ..self.raised() })
     }
 
     /// Whether the two have a key in common.
@@ -292,6 +309,7 @@ mod tests {
             },
             edges: Edges { start: 1, end: 2 },
             version: Version { boundary: 2, config: 300 },
+            edition: Edition(9),
             membership: Membership::alone(7),
             frozen: None,
         }
@@ -301,15 +319,15 @@ mod tests {
     #[test]
     fn records_have_the_bytes_that_the_format_says() {
         let written = descriptor().encode();
-        let expected = b"\x03\x03x.y\x01a\x01\x01m\x02\xAC\x02\x02\x01\x01\x07\0\x01\x02\0";
+        let expected = b"\x04\x03x.y\x01a\x01\x01m\x02\xAC\x02\x09\x02\x01\x01\x07\0\x01\x02\0";
         assert_eq!(&written[..], expected);
         assert_eq!(&Descriptor::key(GroupId(0x0102))[..], b"d\0\0\0\0\0\0\x01\x02");
         let applied = Applied { index: 128, term: 3, installed: 100 };
-        assert_eq!(&applied.encode()[..], b"\x03\x80\x01\x03\x64");
+        assert_eq!(&applied.encode()[..], b"\x04\x80\x01\x03\x64");
         assert_eq!(&Applied::key(GroupId(1))[..], b"a\0\0\0\0\0\0\0\x01");
-        assert_eq!(&Owner(9).encode()[..], b"\x03\x09");
+        assert_eq!(&Owner(9).encode()[..], b"\x04\x09");
         assert_eq!(&Owner::key()[..], b"o");
-        assert_eq!(&Tombstone(9).encode()[..], b"\x03\x09");
+        assert_eq!(&Tombstone(9).encode()[..], b"\x04\x09");
         assert_eq!(&Tombstone::key(GroupId(1))[..], b"t\0\0\0\0\0\0\0\x01");
         assert_eq!(Tombstone::decode(&Tombstone(9).encode()), Ok(Tombstone(9)));
     }

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use raft::eraftpb::MessageType;
 
 use crate::log::GroupId;
-use crate::machine::{Ask, Envelope, Input, Loan, Output, Sleep, Verdict};
+use crate::machine::{Ask, Beat, Envelope, Input, Loan, Output, Sleep, Verdict};
 use crate::snapshot::sender::{Parcel, Receipt};
 
 /// What one store tells another.
@@ -38,10 +38,9 @@ pub enum Packet {
         order: Vec<u8>,
     },
     /// The sender lives.
-    Beat {
-        /// The number that it has since it started.
-        life: u64,
-    },
+    Beat(Beat),
+    /// The sender wants to hear that of this store.
+    Inquires,
     /// A group has nothing to do.
     Sleep(Sleep),
     /// What replicas are lent, so that they may serve.
@@ -89,7 +88,8 @@ impl<T> Output<T> {
     pub fn take_packets(&mut self, stores: impl Fn() -> Vec<u64>) -> Outgoing {
         let mut outgoing = Outgoing::new();
         let mut put = |to: u64, packet| outgoing.entry(to).or_default().push(packet);
-        self.beats.drain(..).for_each(|(to, life)| put(to, Packet::Beat { life }));
+        self.beats.drain(..).for_each(|(to, beat)| put(to, Packet::Beat(beat)));
+        self.inquiries.drain(..).for_each(|to| put(to, Packet::Inquires));
         let is_snapshot = |(_, envelope): &(u64, Envelope)| {
             envelope.message.get_msg_type() == MessageType::MsgSnapshot
         };
@@ -132,7 +132,8 @@ impl Packet {
             Packet::Asks(ask) => Input::Asked { from, ask },
             Packet::Tells { group, replica, verdict } => Input::Told { group, replica, verdict },
             Packet::Urges { group, order } => Input::Urged { group, order },
-            Packet::Beat { life } => Input::Beat { from, life },
+            Packet::Beat(beat) => Input::Beat { from, beat },
+            Packet::Inquires => Input::Inquired { from },
             Packet::Sleep(sleep) => Input::Sleep { from, sleep },
             Packet::Loan(loan) => Input::Loan { from, loan },
             Packet::Parcel(parcel) => return Err(Moving::Parcel(parcel)),

@@ -23,13 +23,18 @@ fn entry(index: u64, kind: EntryType) -> Entry {
 
 /// One of which the log has the entries 6 to 9, of which a crash has left no data.
 fn opened() -> (Arc<MemoryLog>, Machine<MemoryLog, u64>) {
+    opened_with_commit(7)
+}
+
+/// The same, with how far the log says that it is committed.
+fn opened_with_commit(commit: u64) -> (Arc<MemoryLog>, Machine<MemoryLog, u64>) {
     let log = Arc::new(MemoryLog::default());
     let entries = (6..=9).map(|index| entry(index, EntryType::EntryNormal)).collect();
     let mut batch = LogBatch::new();
     batch.push(GROUP, LogChange::Restart(Truncated { index: 5, term: 5 }));
     batch.push(GROUP, LogChange::Replica(1));
     batch.push(GROUP, LogChange::Append(entries));
-    let hard_state = HardState { term: TERM, vote: LEADER, commit: 7, ..HardState::default() };
+    let hard_state = HardState { term: TERM, vote: LEADER, commit, ..HardState::default() };
     batch.push(GROUP, LogChange::HardState(hard_state));
     log.write(batch, Sync::Wait).expect("memory");
     let state = log.groups().expect("memory").remove(0);
@@ -123,4 +128,13 @@ fn a_log_that_is_not_that_of_the_snapshot_begins_anew() {
     let [Event::Install { keeps_log: false, .. }] = &output.events[..] else {
         panic!("{:?}", output.events)
     };
+}
+
+/// KV-016: what the log gave up was in the data, and so committed, also if nobody has written that since the
+/// last start.
+#[test]
+fn what_the_log_gave_up_counts_as_committed() {
+    let (_log, mut machine) = opened_with_commit(3);
+    let output = step(&mut machine, Input::Inquired { from: FROM });
+    assert_eq!(output.beats.len(), 1, "it works");
 }

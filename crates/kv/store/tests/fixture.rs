@@ -70,6 +70,12 @@ pub(crate) fn keyspaces() -> Keyspaces {
     counters(&["counter"])
 }
 
+/// What such a store looks for.
+pub(crate) fn asked(keyspaces: &Keyspaces) -> open::Asked<'_> {
+    let beginning = open::Beginning::Alone;
+    open::Asked { store: STORE, keyspaces, beginning, is_new: false }
+}
+
 /// Keyspaces that count.
 pub(crate) fn counters(names: &[&str]) -> Keyspaces {
     let factory = || -> Factory { Box::new(|| Box::<Counter>::default()) };
@@ -87,20 +93,29 @@ pub(crate) struct Small {
 
 impl Small {
     pub(crate) fn new() -> Self {
-        Self::open(Arc::new(MemoryLog::default()), MemoryEngine::new(2), true)
+        Self::with(&keyspaces())
     }
 
-    fn open(log: Arc<MemoryLog>, engine: MemoryEngine, is_new: bool) -> Self {
-        let names = keyspaces().names();
-        let asked = open::Asked { store: STORE, keyspaces: &names, is_new };
+    /// Of a build that knows these keyspaces.
+    pub(crate) fn with(keyspaces: &Keyspaces) -> Self {
+        Self::open(Arc::new(MemoryLog::default()), MemoryEngine::new(2), keyspaces, true)
+    }
+
+    fn open(
+        log: Arc<MemoryLog>,
+        engine: MemoryEngine,
+        keyspaces: &Keyspaces,
+        is_new: bool,
+    ) -> Self {
+        let asked = open::Asked { is_new, ..asked(keyspaces) };
         let found = open::find(&*log, &engine, asked).expect("whole");
         let overlay = Arc::new(Overlay::new(engine, 2));
-        let mut host = Host::new(STORE, Arc::clone(&overlay), keyspaces());
+        let mut host = Host::new(STORE, Arc::clone(&overlay), keyspaces.clone());
         for descriptor in found.groups.iter().filter_map(|opened| opened.descriptor.clone()) {
             host.open(descriptor).expect("memory");
         }
         let machine = Machine::open(Arc::clone(&log), STORE, found.groups, found.left);
-        let machine = machine.expect("whole");
+        let machine = machine.expect("whole").supporting(keyspaces.supported());
         let mut small = Self { log, overlay, machine, host, now: Instant::ZERO };
         let done = small.run(Vec::new());
         assert!(done.leads.contains(&GROUP), "alone, it leads at once");
@@ -109,6 +124,17 @@ impl Small {
 
     /// What is there after a crash: the log, and of the engine what a checkpoint has made durable.
     pub(crate) fn crash(self) -> Self {
+        self.crash_to(&keyspaces())
+    }
+
+    /// The same, under another build.
+    pub(crate) fn crash_to(self, keyspaces: &Keyspaces) -> Self {
+        let (log, engine) = self.left();
+        Self::open(log, engine, keyspaces, false)
+    }
+
+    /// What a crash leaves.
+    pub(crate) fn left(self) -> (Arc<MemoryLog>, MemoryEngine) {
         let log = Arc::clone(&self.log);
         let engine = MemoryEngine::new(2);
         let mut copied = Batch::new();
@@ -122,7 +148,7 @@ impl Small {
             scanned.expect("memory");
         }
         engine.write(copied).expect("memory");
-        Self::open(log, engine, false)
+        (log, engine)
     }
 
     pub(crate) fn propose(&mut self, data: Vec<u8>, ticket: u64) -> Vec<Answered<u64>> {

@@ -15,7 +15,7 @@ use ratatosk_store::machine::{Event, Input};
 use ratatosk_store::open::{self, Asked, Found, Trouble};
 use ratatosk_store::range::{Descriptor, Version};
 
-use crate::fixture::{GROUP, SPACE, STORE, descriptor, keyspaces};
+use crate::fixture::{GROUP, SPACE, STORE, asked, descriptor, keyspaces};
 
 /// What is done.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Disk {
         batch.put(
             SpaceId(0),
             Bytes::from_static(b"a\0\0\0\0\0\0\0\x01"),
-            Bytes::from_static(b"\x03\x09\x06\x05"),
+            Bytes::from_static(b"\x04\x09\x06\x05"),
         );
         self::write(&disk.engine, batch);
         let entries = (6..=12).map(|index| Entry { index, term: 6, ..Entry::default() }).collect();
@@ -126,8 +126,7 @@ impl Disk {
     }
 
     fn find(&self, is_new: bool) -> Result<Found, Trouble> {
-        let names = keyspaces().names();
-        open::find(&self.log, &*self.engine, Asked { store: STORE, keyspaces: &names, is_new })
+        open::find(&self.log, &*self.engine, Asked { is_new, ..asked(&keyspaces()) })
     }
 
     fn host(&self, writes: usize) -> Host<Mortal> {

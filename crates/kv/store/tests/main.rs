@@ -2,6 +2,7 @@
 
 mod damage;
 mod dataless;
+mod edition;
 mod fixture;
 mod group;
 mod install;

@@ -130,12 +130,12 @@ fn a_store_that_lost_a_part_says_so_and_does_not_start() {
 
 #[test]
 fn another_format_is_refused_by_name() {
-    for (format, advice) in [("99", "use a newer version"), ("2", "before the first release")] {
+    for (format, advice) in [("99", "use a newer version"), ("3", "before the first release")] {
         let scratch = Scratch::new("node-format");
         open(scratch.path()).stop();
         let file = scratch.path().join("identity");
         let text = std::fs::read_to_string(&file).expect("it is there");
-        let other = text.replace("format 3", &format!("format {format}"));
+        let other = text.replace("format 4", &format!("format {format}"));
         std::fs::write(&file, other).expect("writable");
         let refused = Node::open(config(scratch.path())).expect_err("another format");
         assert!(matches!(refused, OpenError::Version { .. }), "{refused}");

@@ -9,7 +9,7 @@ use ratatosk_store::log::{
 };
 use ratatosk_store::open;
 
-use crate::fixture::STORE;
+use crate::fixture::{asked, keyspaces};
 
 /// Knows whether something was written and not persisted.
 struct Watched {
@@ -79,8 +79,8 @@ impl RaftLog for WatchedLog {
 fn what_is_found_is_synced_before_it_counts_as_durable() {
     let (engine, is_unsynced) = (MemoryEngine::new(2), AtomicBool::new(false));
     let (log, engine) = (MemoryLog::default(), Watched { engine, is_unsynced });
-    let keyspaces = ["counter".to_owned()];
-    let asked = |is_new| open::Asked { store: STORE, keyspaces: &keyspaces, is_new };
+    let keyspaces = keyspaces();
+    let asked = |is_new| open::Asked { is_new, ..asked(&keyspaces) };
     open::find(&log, &engine, asked(true)).expect("it is new");
     engine.write(Batch::new()).expect("memory");
     // The process goes down here, and the next one finds what was written.
@@ -92,8 +92,8 @@ fn what_is_found_is_synced_before_it_counts_as_durable() {
 #[test]
 fn a_log_that_is_found_is_synced_before_it_counts_as_durable() {
     let (log, engine) = (WatchedLog::default(), MemoryEngine::new(2));
-    let keyspaces = ["counter".to_owned()];
-    let asked = |is_new| open::Asked { store: STORE, keyspaces: &keyspaces, is_new };
+    let keyspaces = keyspaces();
+    let asked = |is_new| open::Asked { is_new, ..asked(&keyspaces) };
     open::find(&log, &engine, asked(true)).expect("it is new");
     let mut batch = LogBatch::new();
     let entry = Entry { index: 6, term: 6, ..Entry::default() };

@@ -66,7 +66,7 @@ fn a_stream_has_the_bytes_that_the_format_says() {
     let id = SnapshotId { store: 7, number: 258 };
     let at = Truncated { index: 6, term: 5 };
     let head = Head { id, descriptor: descriptor(), at };
-    let expected = "01000000250107820201060507636f756e746572150307636f756e746572000000000201010700000000bee12a71";
+    let expected = "01000000260107820201060507636f756e746572160407636f756e74657200000000010201010700000000e66250a0";
     assert_eq!(hex(&head.encode()), expected);
     let mut small = Small::new();
     small.propose(commands(&["a", "b", "b"]), 1);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ratatosk_clock::Instant;
 use ratatosk_store::command::Commands;
+use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::Input;
@@ -169,8 +170,13 @@ impl Cluster {
                 self.wake(store, super::store::Work::Log);
             }
             Some(held) => {
-                let mut commands = Commands::new(range.version);
-                commands.push(&register::command(key, *deed));
+                // Whoever proposes may be of an older build.
+                let written = match self.callers.dice.once_in(4) {
+                    true => Edition::FIRST,
+                    false => range.edition,
+                };
+                let mut commands = Commands::in_edition(range.version, written);
+                commands.push(&register::command(key, *deed, written));
                 let data = commands.into_data();
                 held.ask(Input::Propose { group, term: None, data, ticket });
                 self.wake(store, super::store::Work::Log);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::store::Work;
 use super::{Cluster, Happening};
 use crate::disk::Crash;
 use crate::simulation::Checked;
@@ -13,7 +12,8 @@ impl Cluster {
         if !self.is_faulty {
             return Ok(());
         }
-        let number = 1 + self.faults.below(self.stores.len()) as u64;
+        let places: Vec<u64> = self.stores.keys().copied().collect();
+        let number = self.faults.pick(&places).copied().unwrap_or(1);
         self.outcome.faults += 1;
         match self.faults.below(8) {
             0..=1 => self.crash(number)?,
@@ -119,13 +119,12 @@ impl Cluster {
         self.is_faulty = false;
         self.network.mend();
         self.trace.note("all is mended");
-        for number in 1..=self.plan.stores {
-            if let Some(place) = self.stores.get_mut(&number) {
-                place.disk.power.mend();
-                place.disk.folder.mend();
-            }
-            self.wake(number, Work::Log);
+        for place in self.stores.values_mut() {
+            place.disk.power.mend();
+            place.disk.folder.mend();
         }
+        self.settle_lots();
+        self.wake_all();
         Ok(())
     }
 }

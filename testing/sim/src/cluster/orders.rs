@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ratatosk_store::command;
+use ratatosk_store::edition::Edition;
 use ratatosk_store::machine::Input;
 use ratatosk_store::membership::Target;
 use ratatosk_store::range::Descriptor;
@@ -24,11 +25,14 @@ const VOTERS_MAX: usize = 3;
 impl Cluster {
     /// One order, to whoever may lead.
     pub(super) fn order(&mut self) -> Checked {
-        if self.callers.is_finished() {
+        let ranges = cover::ranges(self.live());
+        let mut missing = cover::all(self.live());
+        missing.retain(|range| self.misses(range));
+        if self.callers.is_finished() && missing.is_empty() && !self.is_faulty {
             return Ok(());
         }
-        let ranges = cover::ranges(self.live());
-        let wished = self.wish_on(&ranges);
+        let repaired = self.repair(&missing);
+        let wished = repaired.or_else(|| self.wish_on(&ranges));
         let of_inbox = wished.is_none() && self.orders.once_in(6);
         let order = match of_inbox {
             true => self.inbox_order(),
@@ -37,16 +41,25 @@ impl Cluster {
         if let Some((range, input)) = order {
             self.give(&range, input);
         }
-        let span = Duration::from_millis(30 + self.orders.below(200) as u64);
+        let span = Duration::from_millis(20 + self.orders.below(120) as u64);
         self.after(span, Happening::Orders);
         Ok(())
+    }
+
+    /// Has a range come to healthy members that has one which is gone, or leaves.
+    fn repair(&mut self, missing: &[Descriptor]) -> Option<(Descriptor, Input<Ticket>)> {
+        let is_now = !self.is_faulty || self.orders.once_in(2);
+        let range = self.orders.pick(missing).filter(|_| is_now)?.clone();
+        let target = self.repaired(&range);
+        let input = Input::Change { group: range.group, expected: None, target, ticket: ORDER };
+        Some((range, input))
     }
 
     /// An order to any range.
     fn any_order(&mut self, ranges: &[Descriptor]) -> Option<(Descriptor, Input<Ticket>)> {
         let range = self.orders.pick(ranges).cloned()?;
         let group = range.group;
-        let input = match self.orders.below(7) {
+        let input = match self.orders.below(8) {
             0 if ranges.len() < RANGES_MAX && self.is_faulty => {
                 let key = self.orders.pick(&KEYS).map_or(&b""[..], |key| register::place(key));
                 let data = command::split(range.version, key);
@@ -54,15 +67,16 @@ impl Cluster {
             }
             // A leader that has wanted to hand over has no lease any more.
             1 if self.orders.once_in(4) => {
-                let to = 1 + self.orders.below(self.stores.len()) as u64;
+                let to = self.orders.pick(&self.staying()).copied().unwrap_or(1);
                 Input::Transfer { group, to }
             }
-            2 if self.is_faulty => {
+            2..=3 if self.is_faulty => {
                 self.wish = Some((group, WISH_ORDERS));
                 Input::Merge { group, expected: None, ticket: ORDER }
             }
             _ if self.is_faulty => {
-                Input::Change { group, expected: None, target: self.target(), ticket: ORDER }
+                let target = self.target(range.edition);
+                Input::Change { group, expected: None, target, ticket: ORDER }
             }
             _ => Input::Change {
                 group,
@@ -78,11 +92,14 @@ impl Cluster {
     fn inbox_order(&mut self) -> Option<(Descriptor, Input<Ticket>)> {
         let range = cover::of(register::INBOX, self.live()).pop()?;
         let group = range.group;
-        let target = if self.is_faulty { self.target() } else { range.membership.target() };
+        let target = match self.is_faulty {
+            true => self.target(range.edition),
+            false => range.membership.target(),
+        };
         let input = match self.orders.once_in(4) {
             true => {
-                let to = 1 + self.orders.below(self.stores.len()) as u64;
-                Input::Transfer { group, to }
+                let places: Vec<u64> = self.stores.keys().copied().collect();
+                Input::Transfer { group, to: self.orders.pick(&places).copied().unwrap_or(1) }
             }
             false => Input::Change { group, expected: None, target, ticket: ORDER },
         };
@@ -98,6 +115,11 @@ impl Cluster {
         let neighbour = ranges.iter().find(|left| left.boundary.end.as_ref() == end)?;
         self.wish = left.checked_sub(1).map(|left| (group, left));
         let target = neighbour.membership.target();
+        let staying = self.staying();
+        let mut wanted = target.voters.union(&target.learners);
+        if !wanted.all(|store| staying.contains(store)) {
+            return None;
+        }
         let input = match range.membership.target() == target && !range.membership.is_joint() {
             true => Input::Merge { group, expected: None, ticket: ORDER },
             false => Input::Change { group, expected: None, target, ticket: ORDER },
@@ -118,9 +140,12 @@ impl Cluster {
         }
     }
 
-    /// Some stores as voters, perhaps others as learners.
-    fn target(&mut self) -> Target {
-        let mut stores: Vec<u64> = self.stores.keys().copied().collect();
+    /// Some stores as voters, perhaps others as learners; mostly such as support what is active.
+    fn target(&mut self, edition: Edition) -> Target {
+        let mut stores = self.staying();
+        if !self.orders.once_in(4) {
+            stores.retain(|store| self.stores[store].newest >= edition);
+        }
         let mut take = |count: usize, orders: &mut ratatosk_testkit::dice::Dice| {
             let mut taken = BTreeSet::new();
             while taken.len() < count && !stores.is_empty() {

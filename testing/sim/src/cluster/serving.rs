@@ -14,7 +14,7 @@ use ratatosk_testkit::dice::Dice;
 
 use super::callers::KEYS;
 use super::register::Deed;
-use super::store::{Answers, Ticket, Work};
+use super::store::{Answers, Stopped, Ticket, Work};
 use super::{Cluster, Happening, cover, local};
 use crate::simulation::Checked;
 
@@ -78,7 +78,8 @@ impl Cluster {
             return Ok(());
         }
         let dice = &mut self.serving.dice;
-        let store = 1 + dice.below(self.stores.len()) as u64;
+        let places: Vec<u64> = self.stores.keys().copied().collect();
+        let store = dice.pick(&places).copied().unwrap_or(1);
         let key = dice.pick(&KEYS).copied().unwrap_or("a");
         let (waits, span) = (dice.once_in(2), Duration::from_millis(2 + dice.below(20) as u64));
         if let Some(Told::NotNow(group)) = self.read_at(store, key)? {
@@ -103,7 +104,7 @@ impl Cluster {
         let now = self.now;
         let Some(place) = self.stores.get_mut(&store) else { return Ok(None) };
         let Some(held) = &mut place.store else { return Ok(None) };
-        let told = held.serve(local(now, place.clock_rate), key).map_err(|stopped| stopped.0)?;
+        let told = held.serve(local(now, place.clock_rate), key).map_err(Stopped::into_text)?;
         self.wake(store, Work::Log);
         if let Some(Told::Count(group, count)) = told {
             self.outcome.served += 1;

@@ -1,16 +1,20 @@
 //! One of the stores, without threads: its machine, host and checkpoints, each moved by a turn.
 
+mod noted;
+mod planting;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ratatosk_clock::Instant;
-use ratatosk_engine::{Engine, KeyRange, Overlay, SpaceId, View as _};
+use ratatosk_engine::{Engine, Error, KeyRange, Overlay, SpaceId, View as _};
+use ratatosk_store::edition::Edition;
 use ratatosk_store::host::{self, Answered, Done, Host, Refusal};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output};
-use ratatosk_store::open;
+use ratatosk_store::open::{self, Asked, Beginning};
 use ratatosk_store::range::{Descriptor, Version};
 use ratatosk_store::snapshot::depart;
 use ratatosk_store::snapshot::receiver::{self, Receiver, Shelf};
@@ -68,8 +72,8 @@ pub(super) enum Work {
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Start {
     pub(super) number: u64,
-    /// How many stores there are.
-    pub(super) stores: u64,
+    /// The last edition that its build supports.
+    pub(super) newest: Edition,
     pub(super) now: Instant,
     /// How often it was started before.
     pub(super) life: u64,
@@ -91,12 +95,27 @@ pub(super) struct Did {
 
 /// The store does not go on.
 #[derive(Debug)]
-pub(super) struct Stopped(pub(super) String);
+pub(super) enum Stopped {
+    /// Something is wrong.
+    Failed(String),
+    /// Its build does not support what is there.
+    Unsupported(String),
+}
+
+impl Stopped {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Unsupported(text) => text,
+        }
+    }
+}
 
 /// See the module.
 pub(super) struct Store {
     pub(super) number: u64,
-    stores: u64,
+    newest: Edition,
+    /// The other stores, as it knows them.
+    others: Vec<u64>,
     overlay: Arc<Overlay<SimEngine>>,
     machine: Machine<SimLog, Ticket>,
     pub(super) host: Host<SimEngine>,
@@ -123,15 +142,16 @@ pub(super) struct Store {
 impl Store {
     /// Opens what is on the disk, or makes a store there; the first makes the ranges, too.
     pub(super) fn open(start: Start, disk: &mut Disk) -> Result<Self, Stopped> {
-        let Start { number, stores, now, life, planted } = start;
+        let Start { number, newest, now, life, planted } = start;
         let engine = disk.engine.clone();
-        let names = register::keyspaces().names();
-        let keyspaces = if number == 1 { &names[..] } else { &[] };
-        let asked = open::Asked { store: number, keyspaces, is_new: !disk.has_identity };
+        let keyspaces = register::keyspaces(newest);
+        let beginning = if number == 1 { Beginning::Alone } else { Beginning::Joining };
+        let (store, is_new) = (number, !disk.has_identity);
+        let asked = Asked { store, keyspaces: &keyspaces, beginning, is_new };
         let found = open::find(&*disk.log, &engine, asked).map_err(stopped)?;
         disk.has_identity = true;
         let overlay = Arc::new(Overlay::new(engine, SPACES));
-        let host = Host::new(number, Arc::clone(&overlay), register::keyspaces());
+        let host = Host::new(number, Arc::clone(&overlay), keyspaces.clone());
         let mut host = host.with_batches(BATCH_BYTES);
         host.clear_leftovers().map_err(stopped)?;
         let receiver = Receiver::open(disk.folder.clone(), receiver::Config::default());
@@ -147,15 +167,17 @@ impl Store {
         }
         let log = Arc::clone(&disk.log);
         let machine = Machine::open(log, number, found.groups, found.left).map_err(stopped)?;
+        let machine = machine.supporting(keyspaces.supported());
         let machine = machine.keep_entries(KEPT_ENTRIES).with_life(life).sleep_after(SLEEP_TICKS);
-        let machine = machine.served_by_replicas(register::keyspaces().served());
+        let machine = machine.served_by_replicas(keyspaces.served());
         let machine = match planted {
             Some(Planted::LeaseLong) => machine.lease_for(Duration::from_secs(10)),
             _ => machine,
         };
         Ok(Store {
             number,
-            stores,
+            newest,
+            others: Vec::new(),
             overlay,
             machine,
             host,
@@ -175,9 +197,19 @@ impl Store {
         })
     }
 
-    /// Whether nobody wants anything of it.
-    pub(super) fn is_asleep(&self) -> bool {
-        self.machine.awake().next().is_none()
+    /// It hears which other stores there are.
+    pub(super) fn hear_of(&mut self, others: Vec<u64>) {
+        self.others = others;
+    }
+
+    /// Whether it is about to write what others may have been told.
+    pub(super) fn is_writing(&self) -> bool {
+        self.is_writing
+    }
+
+    /// The groups for which time passes.
+    pub(super) fn awake(&self) -> impl Iterator<Item = GroupId> {
+        self.machine.awake()
     }
 
     pub(super) fn has_events(&self) -> bool {
@@ -297,7 +329,7 @@ impl Store {
 
     /// Takes a packet; answers what the sender is to be told.
     pub(super) fn receive(&mut self, now: Instant, from: u64, packet: Packet) -> Option<Packet> {
-        match packet.into_input(from) {
+        match self.misheard(from, packet).into_input(from) {
             Ok(input) => {
                 self.inputs.push(input);
                 None
@@ -345,6 +377,7 @@ impl Store {
             self.machine.finish(&mut output).map_err(stopped)?;
         } else {
             self.plant_merge_faults();
+            self.plant_upgrades();
             let mut inputs = std::mem::take(&mut self.inputs);
             self.plant_loan_fault(now, &mut inputs);
             self.machine.begin(now, inputs, &mut output).map_err(stopped)?;
@@ -366,13 +399,11 @@ impl Store {
         self.plant_answer_faults(&mut output.events);
         self.events.append(&mut output.events);
         let (mut did, mut dispatch) = (Did::default(), Dispatch::default());
-        let (me, stores) = (self.number, self.stores);
-        let others = || (1..=stores).filter(|other| *other != me).collect();
-        for (to, packets) in output.take_packets(others) {
+        for (to, packets) in output.take_packets(|| self.others.clone()) {
             did.packets.extend(packets.into_iter().map(|packet| (to, packet)));
         }
         for group in output.snapshots {
-            let departure = depart(&self.overlay, &register::keyspaces(), group);
+            let departure = depart(&self.overlay, &register::keyspaces(self.newest), group);
             if let Some(departure) = departure.map_err(stopped)? {
                 let snapshot = Box::new(departure.snapshot());
                 self.inputs.push(Input::Snapshot { group, snapshot });
@@ -405,7 +436,7 @@ impl Store {
             match event {
                 Event::Committed(committed) => {
                     for (entry, _) in &committed.entries {
-                        agreement.note_entry(committed.group, entry).map_err(Stopped)?;
+                        agreement.note_entry(committed.group, entry).map_err(Stopped::Failed)?;
                     }
                 }
                 Event::Leads { group, term, .. } => {
@@ -414,7 +445,7 @@ impl Store {
                     if self.planted == Some(Planted::RestoredEarly) {
                         did.leads.push((*group, *term));
                     }
-                    agreement.note_leader(*group, *term, self.number).map_err(Stopped)?;
+                    agreement.note_leader(*group, *term, self.number).map_err(Stopped::Failed)?;
                 }
                 Event::Install { descriptor, at, keeps_log } => {
                     let log = if *keeps_log { " below its log" } else { "" };
@@ -438,7 +469,10 @@ impl Store {
             _ => None,
         });
         let installed: Vec<_> = installed.collect();
-        self.host.run(events, &self.shelf, &mut self.done).map_err(stopped)?;
+        self.host.run(events, &self.shelf, &mut self.done).map_err(|error| match error {
+            Error::Unsupported { detail } => Stopped::Unsupported(detail),
+            other => stopped(other),
+        })?;
         did.snapshots += installed.len() as u64;
         self.applied.extend(installed);
         for Answered { ticket, answers } in std::mem::take(&mut self.done.answered) {
@@ -450,46 +484,13 @@ impl Store {
         let mut inputs = std::mem::take(&mut self.done.inputs);
         for input in &inputs {
             self.note(input, &mut did);
+            if let Input::Split { left, right: Some(right) } = input {
+                agreement.note_split(left.group, right.group);
+            }
         }
+        self.note_editions(&inputs, agreement)?;
         self.inputs.append(&mut inputs);
         Ok(did)
-    }
-
-    fn note(&mut self, input: &Input<Ticket>, did: &mut Did) {
-        match input {
-            Input::Applied { group, index } => {
-                self.applied.insert(*group, *index);
-            }
-            Input::Configured { descriptor, .. } => {
-                did.notes.push(format!("{:?} has {:?}", descriptor.group, descriptor.membership));
-                did.changes += 1;
-            }
-            Input::Described { descriptor } => {
-                did.notes.push(format!("is now {descriptor:?}"));
-                did.changes += 1;
-            }
-            Input::Merged { whole, right, .. } => {
-                did.notes.push(format!("takes in {right:?}: {whole:?}"));
-                did.changes += 1;
-                did.merges += 1;
-                self.applied.remove(right);
-            }
-            Input::Split { left, right } => {
-                did.notes.push(format!("splits {left:?} from {right:?}"));
-                did.changes += 1;
-                if let Some(right) = right {
-                    self.applied.insert(right.group, ratatosk_store::range::BEGIN_INDEX);
-                }
-            }
-            Input::Installed { descriptor } => {
-                self.receiver.installed(descriptor.group);
-            }
-            Input::Removed { group, replica } => {
-                self.receiver.leave(*group, *replica);
-                self.applied.remove(group);
-            }
-            _ => {}
-        }
     }
 
     /// Makes durable what was applied.
@@ -509,5 +510,12 @@ impl Store {
 }
 
 fn stopped(reason: impl std::fmt::Display) -> Stopped {
-    Stopped(reason.to_string())
+    Stopped::Failed(reason.to_string())
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Stopped::Failed(what) | Stopped::Unsupported(what)) = self;
+        formatter.write_str(what)
+    }
 }

@@ -42,7 +42,7 @@ fn moves(scene: &Scene<'_>) -> BTreeMap<GroupId, StoreId> {
     for (range, leader, apart) in movable {
         let count = |store: StoreId| counts.get(&store).copied().unwrap_or(0);
         let goal = scene.goals.get(&range.group).map(|goal| &goal.target.voters);
-        let fit = scene.fit(&range.descriptor.keyspace);
+        let fit = scene.fit(range.descriptor);
         let heirs = range.target().voters.into_iter().filter(|store| {
             let stays = goal.is_none_or(|voters| voters.contains(store));
             *store != leader.store && stays && fit.contains(store) && scene.is_ready(leader, *store)

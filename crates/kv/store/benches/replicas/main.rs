@@ -9,10 +9,15 @@ mod yardstick;
 
 use std::time::Duration;
 
+use mimalloc::MiMalloc;
 use ratatosk_stores::counter::nothings;
 use ratatosk_stores::load::Figures;
 use ratatosk_stores::{Make, Stores};
 use ratatosk_testkit::scratch::Scratch;
+
+/// As the broker has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Bytes of a proposal.
 const BYTES: usize = 256;

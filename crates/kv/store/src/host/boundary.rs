@@ -26,7 +26,7 @@ impl<E: Engine> Host<E> {
         let at = Truncated { index: entry.index, term: entry.term };
         let now = match order {
             // Commands are the coprocessor's.
-            Order::Commands(_) => return Ok(Ok(())),
+            Order::Commands { .. } => return Ok(Ok(())),
             Order::Split(key) => {
                 let Some((left, right)) = held.split(&key, entry.index) else {
                     return Ok(Err(Refusal::Split));
@@ -40,6 +40,16 @@ impl<E: Engine> Host<E> {
             Order::Freeze { into, expected } => held.freeze(into, expected, at),
             Order::Raise => Some(held.raised()).filter(|_| held.frozen.is_none()),
             Order::Thaw => held.thaw(),
+            Order::Upgrade(written) if written <= held.edition => {
+                let active = held.edition;
+                return Ok(Err(Refusal::Edition { written, active }));
+            }
+            Order::Upgrade(edition) => {
+                let now = held.upgrade(edition);
+                // What follows would be carried out as this build understands it.
+                now.iter().try_for_each(|now| self.check_edition(now))?;
+                now
+            }
         };
         let Some(now) = now else { return Ok(Err(Refusal::Merging)) };
         self.describe(now, turn, done);

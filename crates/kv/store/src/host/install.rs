@@ -106,6 +106,7 @@ impl<E: Engine> Host<E> {
         let Some(space) = self.keyspaces.space(&descriptor.keyspace) else {
             return Err(unknown(&descriptor));
         };
+        self.check_edition(&descriptor)?;
         // From here on the overlay has nothing of the range that could hide what comes.
         self.overlay.checkpoint()?;
         let Begun { mark, taken_in } = self.mark_installing(&descriptor)?;

@@ -77,7 +77,9 @@ impl Range {
         let mut answers = Vec::with_capacity(commands.len());
         for (number, command) in (0..).zip(commands) {
             let position = Position { index: entry.index, number };
-            let mut writer = Writer::new(overlay, self.space, &self.descriptor.boundary, changes);
+            let Descriptor { boundary, edition, .. } = &self.descriptor;
+            let writer = Writer::new(overlay, self.space, boundary, changes);
+            let mut writer = writer.in_edition(*edition);
             answers.push(coprocessor.apply(position, command, &mut writer)?);
             self.work.add_command(writer.operations(), writer.first_key());
         }

@@ -5,7 +5,8 @@ use raft::eraftpb::{ConfChangeV2, Entry};
 use ratatosk_engine::wire::Parser;
 use ratatosk_engine::{Engine, Error};
 
-use super::{Answered, Done, Host, Refusal, Turn, read_change};
+use super::configuration::read_change;
+use super::{Answered, Done, Host, Refusal, Turn, check_edition};
 use crate::command::{self, Order};
 use crate::log::{GroupId, Truncated};
 use crate::machine::{Input, changes_members};
@@ -57,11 +58,17 @@ impl<E: Engine> Host<E> {
                 continue;
             }
             match order {
-                Order::Commands(commands) if shadow.frozen.is_none() => {
+                Order::Commands { edition, .. }
+                    if shadow.frozen.is_some() || edition > shadow.edition => {}
+                Order::Commands { commands, .. } => {
                     let changes = &mut turn.changes;
                     range.apply(&self.overlay, entry, &commands, changes, self.clock.as_ref())?;
                 }
-                order => shadow = reshaped(&shadow, &order, entry).unwrap_or(shadow),
+                order => {
+                    shadow = reshaped(&shadow, &order, entry).unwrap_or(shadow);
+                    check_edition(&self.keyspaces, &shadow)?;
+                    range.descriptor.edition = shadow.edition;
+                }
             }
         }
         let version = Version {
@@ -86,12 +93,14 @@ impl<E: Engine> Host<E> {
 fn reshaped(range: &Descriptor, order: &Order, entry: &Entry) -> Option<Descriptor> {
     let at = Truncated { index: entry.index, term: entry.term };
     match order {
-        Order::Commands(_) => None,
+        Order::Commands { .. } => None,
         Order::Split(key) => range.split(key, entry.index).map(|(left, _)| left),
         Order::Merge(right) => range.take_in(right),
         Order::Freeze { into, expected } => range.freeze(*into, *expected, at),
         Order::Raise => Some(range.raised()).filter(|_| range.frozen.is_none()),
         Order::Thaw => range.thaw(),
+        Order::Upgrade(edition) if *edition <= range.edition => None,
+        Order::Upgrade(edition) => range.upgrade(*edition),
     }
 }
 

@@ -16,7 +16,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         let mut others = self.groups.iter().filter(|(id, _)| **id != group);
         // What it has taken in elsewhere goes with it, unless another range here still takes that in.
         let is_awaited =
-            |held: &Descriptor| held.overlaps(&descriptor) && self.is_awaited(held, group);
+            |held: &Descriptor| held.overlaps(&descriptor) && self.is_awaited(held, &descriptor);
         let is_in_the_way = |held: &Group<L, T>| {
             held.is_in_the_way_of(&descriptor) || held.descriptor.as_ref().is_some_and(is_awaited)
         };

@@ -122,4 +122,17 @@ mod tests {
         assert!(wants(&[&left_now, &part], &comes), "it has come to it");
         assert!(!wants(&[&comes], &part), "what is here is later");
     }
+
+    /// KV-015, KV-018: or two ranges whose neighbour has taken both in would keep its data out for ever.
+    #[test]
+    fn a_snapshot_takes_two_neighbours_that_are_both_a_part_of_it() {
+        let edges = |start, end| Edges { start, end };
+        let behind = range(1, ("", Some("g")), edges(0, 1));
+        let middle = range(2, ("g", Some("m")), edges(1, 2));
+        let last = range(3, ("m", None), edges(2, 0));
+        let comes = range(1, ("", Some("o")), edges(0, 6));
+        assert!(wants(&[&behind, &middle, &last], &comes));
+        let young = range(2, ("g", Some("m")), edges(8, 2));
+        assert!(!wants(&[&behind, &young, &last], &comes), "it is later than what comes");
+    }
 }

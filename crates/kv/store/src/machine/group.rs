@@ -94,6 +94,8 @@ pub(super) struct Group<L: RaftLog, T> {
     pub(super) takes_in: bool,
     /// No time passes.
     pub(super) is_asleep: bool,
+    /// It was told to sleep, and has heard nothing of a leader since.
+    pub(super) has_slept: bool,
     /// Ticks since somebody wanted something of it.
     pub(super) idle_ticks: usize,
 }
@@ -105,15 +107,17 @@ struct Proposal<T> {
 }
 
 impl<L: RaftLog, T> Group<L, T> {
-    pub(super) fn open(log: &Arc<L>, store: u64, opened: Opened) -> Result<Self, Error> {
+    pub(super) fn open(log: &Arc<L>, opened: Opened) -> Result<Self, Error> {
         let Opened { mut state, descriptor, applied, is_interrupted } = opened;
         let (id, replica) = (state.group, state.replica);
         if state.last_index < applied || state.last_index < state.hard_state.commit {
             let applied = applied.max(state.hard_state.commit);
             return Err(Error::Lost { group: id, last: state.last_index, applied });
         }
-        // A commit that nothing but itself would have written is not: what was applied was committed.
-        state.hard_state.commit = state.hard_state.commit.max(applied);
+        // A commit that nothing but itself would have written is not: what was applied was committed, and
+        // so was what the log gave up, also where the data is to come anew.
+        let known = applied.max(state.truncated.index);
+        state.hard_state.commit = state.hard_state.commit.max(known);
         let members = descriptor.as_ref().map(|descriptor| &descriptor.membership);
         let conf_state = members.map_or_else(ConfState::default, Membership::conf_state);
         let is_alone = conf_state.voters == [replica] && conf_state.voters_outgoing.is_empty();
@@ -163,9 +167,10 @@ impl<L: RaftLog, T> Group<L, T> {
             changes_members: false,
             takes_in: false,
             is_asleep: false,
+            has_slept: false,
             idle_ticks: 0,
         };
-        group.settle_timeout(store);
+        group.settle_timeout();
         Ok(group)
     }
 
@@ -253,7 +258,7 @@ impl<L: RaftLog, T> Group<L, T> {
     /// The library draws a random election timeout, which no simulation could repeat: it gets one that
     /// follows from who it is and when. Those who vote have turns, as far from each other as may be, so that
     /// not all want to lead at once; another order in each term.
-    pub(super) fn settle_timeout(&mut self, store: u64) {
+    pub(super) fn settle_timeout(&mut self) {
         let term = self.raft.raft.term;
         let seed = crate::sum::mix(self.id.0.rotate_left(21) ^ term.rotate_left(42));
         let members = self.descriptor.iter().flat_map(|held| held.membership.replicas());
@@ -261,7 +266,7 @@ impl<L: RaftLog, T> Group<L, T> {
         let count = voters.clone().count() as u64;
         let turn = match voters.position(|voter| voter.id == self.replica) {
             Some(place) => (place as u64 + seed % count) % count,
-            None => crate::sum::mix(store ^ seed),
+            None => crate::sum::mix(self.replica ^ seed),
         };
         let most = (ELECTION_TICKS / 2 - 1) as u64;
         let more = match count {
@@ -283,7 +288,7 @@ impl<L: RaftLog, T> Group<L, T> {
             Kind::MsgAppend | Kind::MsgHeartbeat | Kind::MsgSnapshot
         ) && message.term >= self.raft.raft.term
         {
-            self.quiet_ticks = 0;
+            (self.quiet_ticks, self.has_slept) = (0, false);
         }
         if self.has_more_than(&message) {
             return;
@@ -408,7 +413,7 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     /// Goes on with what is in the log now.
-    pub(super) fn advance(&mut self, mut ready: Ready, store: u64, output: &mut Output<T>) {
+    pub(super) fn advance(&mut self, mut ready: Ready, output: &mut Output<T>) {
         self.send(ready.take_persisted_messages(), output);
         let mut light = self.raft.advance_append(ready);
         if let Some(commit) = light.commit_index() {
@@ -420,7 +425,7 @@ impl<L: RaftLog, T> Group<L, T> {
         if self.raft.store().take_wish() {
             output.snapshots.push(self.id);
         }
-        self.settle_timeout(store);
+        self.settle_timeout();
     }
 
     /// Nobody who waits is answered by this replica any more.

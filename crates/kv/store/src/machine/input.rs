@@ -5,6 +5,7 @@ use raft::eraftpb::{ConfChangeV2, Message, Snapshot};
 use super::loans::Loan;
 use super::merge::{Ask, Verdict};
 use super::sleep::Sleep;
+use super::support::Beat;
 use crate::log::GroupId;
 use crate::membership::Target;
 use crate::range::{Descriptor, Version};
@@ -105,8 +106,13 @@ pub enum Input<T> {
     Beat {
         /// The store.
         from: u64,
-        /// The number that it has since it started.
-        life: u64,
+        /// What it tells.
+        beat: Beat,
+    },
+    /// Another store wants to know what this one supports.
+    Inquired {
+        /// The store.
+        from: u64,
     },
     /// A leader has nothing to do.
     Sleep {

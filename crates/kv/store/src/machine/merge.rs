@@ -144,11 +144,10 @@ impl<L: RaftLog, T> Machine<L, T> {
         }
     }
 
-    fn propose(&mut self, group: GroupId, order: Vec<u8>) {
-        if let Some(held) = self.called_on(group).filter(|held| held.leads()) {
-            // If it is not taken now it comes again.
-            let _ = held.raft.propose(Vec::new(), order);
-        }
+    /// Puts an order into a group's log; false if it is not taken now: it has to come again.
+    pub(super) fn propose(&mut self, group: GroupId, order: Vec<u8>) -> bool {
+        let held = self.called_on(group).filter(|held| held.leads());
+        held.is_some_and(|held| held.raft.propose(Vec::new(), order).is_ok())
     }
 
     /// Somebody asks what became of a replica.
@@ -214,9 +213,12 @@ impl<L: RaftLog, T> Machine<L, T> {
     }
 
     /// Whether a range here ends where another begins, and may still have to take it in; but for that of
-    /// a group that comes as a whole.
-    pub(super) fn is_awaited(&self, right: &Descriptor, whole: GroupId) -> bool {
-        self.descriptors().any(|left| left.group != whole && left.is_followed_by(right))
+    /// a group that comes as a whole, and those that are a part of this.
+    pub(super) fn is_awaited(&self, right: &Descriptor, whole: &Descriptor) -> bool {
+        let goes_on = |left: &Descriptor| {
+            left.group != whole.group && whole.fate_of(left) != Some(Fate::Merged)
+        };
+        self.descriptors().any(|left| goes_on(left) && left.is_followed_by(right))
     }
 
     /// Has those go whose data a range has that has come, and that were a part of it elsewhere.

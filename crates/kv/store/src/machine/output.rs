@@ -3,7 +3,7 @@
 use raft::eraftpb::Entry;
 use ratatosk_clock::Instant;
 
-use super::{Ask, Envelope, Loan, Sleep, Verdict};
+use super::{Ask, Beat, Envelope, Loan, Sleep, Verdict};
 use crate::host::{Refusal, Rest};
 use crate::log::{GroupId, Truncated};
 use crate::range::{Descriptor, Version};
@@ -19,8 +19,10 @@ pub struct Output<T> {
     pub verdicts: Vec<(u64, GroupId, u64, Verdict)>,
     /// What another store is to have in a group's log, if it leads it.
     pub urges: Vec<(u64, GroupId, Vec<u8>)>,
-    /// The stores that are to hear that this one lives, and its number since it started.
-    pub beats: Vec<(u64, u64)>,
+    /// The stores that are to hear that this one lives, and what of it.
+    pub beats: Vec<(u64, Beat)>,
+    /// The stores that are to say what they support.
+    pub inquiries: Vec<u64>,
     /// Replicas of other stores that have nothing to do, each with its store.
     pub sleeps: Vec<(u64, Sleep)>,
     /// What replicas of other stores are lent, or ask for, each with its store.
@@ -135,6 +137,7 @@ impl<T> Default for Output<T> {
             verdicts: Vec::new(),
             urges: Vec::new(),
             beats: Vec::new(),
+            inquiries: Vec::new(),
             sleeps: Vec::new(),
             loans: Vec::new(),
             snapshots: Vec::new(),

@@ -66,6 +66,11 @@ impl Peers {
         (!self.known.is_empty()).then_some(self.next_beat)
     }
 
+    /// Whether a store has a part in groups of this one.
+    pub(super) fn knows(&self, store: u64) -> bool {
+        self.known.contains_key(&store)
+    }
+
     pub(super) fn is_lost(&self, store: u64) -> bool {
         self.known.get(&store).is_some_and(|peer| peer.is_lost)
     }
@@ -85,9 +90,9 @@ impl<L: RaftLog, T> Machine<L, T> {
             return;
         }
         self.peers.next_beat = self.now + BEAT;
-        let mut lost = Vec::new();
+        let (mut lost, word) = (Vec::new(), self.word());
         for (store, peer) in &mut self.peers.known {
-            output.beats.push((*store, self.peers.life));
+            output.beats.push((*store, word.clone()));
             if !peer.is_lost && self.now.since(peer.heard) > LOST {
                 peer.is_lost = true;
                 lost.push(*store);
@@ -123,11 +128,13 @@ impl<L: RaftLog, T> Machine<L, T> {
     }
 
     /// Wakes the groups that have to do with a store which came or is lost. Those that a lost one leads
-    /// look for a leader soon.
+    /// look for a leader soon; so do those that somebody woke before who had missed it earlier.
     fn wake_those_with(&mut self, store: u64, is_lost: bool) {
         for (id, held) in &mut self.groups {
             let members = held.descriptor.as_ref().map(|range| &range.membership);
-            if !held.is_asleep || members.is_none_or(|held| held.of_store(store).is_none()) {
+            if !(held.is_asleep || held.has_slept)
+                || members.is_none_or(|held| held.of_store(store).is_none())
+            {
                 continue;
             }
             if is_lost && held.leader() == Some(store) {
@@ -176,7 +183,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             };
             let Some(held) = self.groups.get_mut(&told.group) else { continue };
             if held.leader() == Some(from) && held.has_no_more_than(told) {
-                held.is_asleep = true;
+                (held.is_asleep, held.has_slept) = (true, true);
                 self.awake.remove(&told.group);
                 // Words that were lost before do not count: the leader may read by what it was told last.
                 peer.heard = self.now;
@@ -252,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::log::{GroupState, MemoryLog};
-    use crate::machine::{Envelope, Input, Opened, begin};
+    use crate::machine::{Beat, Envelope, Input, Opened, begin};
     use crate::membership::{Membership, Target};
     use crate::range::{BEGIN_INDEX, BEGIN_TERM, Descriptor};
 
@@ -320,7 +327,7 @@ mod tests {
     }
 
     fn lives(life: u64) -> Input<u64> {
-        Input::Beat { from: 2, life }
+        Input::Beat { from: 2, beat: Beat { life, ..Beat::default() } }
     }
 
     /// KV-004: nobody asks for a vote before the leader is lost, and then it is given at once.
@@ -349,6 +356,29 @@ mod tests {
         let mut said = said.map(|(millis, inputs)| (millis, step(&mut machine, millis, inputs)));
         let first = said.find(|(_, said)| said.contains(&MessageType::MsgRequestPreVote));
         assert!(first.is_some_and(|(millis, _)| millis <= 4_200), "it waits for a whole timeout");
+    }
+
+    /// KV-004: stores do not miss another in the same moment.
+    #[test]
+    fn a_group_that_was_woken_by_another_still_looks_for_a_leader_when_the_store_is_lost() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        step(&mut machine, 2_500, vec![lives(1), sleep()]);
+        assert_eq!(step(&mut machine, 3_400, vec![asks_for_vote()]), [], "the store may live");
+        step(&mut machine, 3_800, Vec::new());
+        let said = step(&mut machine, 3_850, vec![asks_for_vote()]);
+        assert_eq!(said, [MessageType::MsgRequestPreVoteResponse]);
+    }
+
+    /// KV-009: what it has promised its leader since it was woken counts.
+    #[test]
+    fn a_group_that_has_heard_its_leader_since_it_was_woken_has_patience() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        step(&mut machine, 2_500, vec![lives(1), sleep()]);
+        step(&mut machine, 3_400, vec![heartbeat()]);
+        step(&mut machine, 3_800, Vec::new());
+        assert_eq!(step(&mut machine, 3_850, vec![asks_for_vote()]), []);
     }
 
     /// KV-004: the two go together, for the leader goes to sleep behind its heartbeat.

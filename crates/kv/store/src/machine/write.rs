@@ -61,7 +61,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         }
         for (id, ready) in written {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            group.advance(ready, self.store, output);
+            group.advance(ready, output);
             group.serve_reads(self.now, self.lease, output);
             self.loans.note(group);
             if let Some((_, index)) = arrived.iter().find(|(known, _)| *known == id) {

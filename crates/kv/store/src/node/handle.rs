@@ -9,6 +9,7 @@ use ratatosk_engine::Weight;
 use super::{Located, Move, Reply, Served, Shared, Told, Word};
 use crate::Identity;
 use crate::coprocessor::{Reader, SpaceReader};
+use crate::edition::Supported;
 use crate::host::{self, Refusal, Worked};
 use crate::log::GroupId;
 use crate::machine::Input;
@@ -32,6 +33,12 @@ impl Handle {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.shared.identity
+    }
+
+    /// The editions of commands that it supports, by keyspace.
+    #[must_use]
+    pub fn supported(&self) -> Supported {
+        self.shared.keyspaces.supported()
     }
 
     /// The ranges of a keyspace that this store has a part in, in the order of their keys, as they were

@@ -1,10 +1,11 @@
 //! What the threads of a store do. Each ends when it is told to, or with the reason why it cannot go
 //! on.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ratatosk_clock::SystemClock;
-use ratatosk_engine::{DurableEngine, Haste};
+use ratatosk_engine::{DurableEngine, Error, Haste};
 
 use super::{Move, Reply, Shared, Word, located};
 use crate::host::{self, Answered, Done, Host};
@@ -116,7 +117,11 @@ pub(super) fn run_apply(
         }
         let turned = events.iter().filter_map(turned);
         let mut turned: Vec<GroupId> = turned.collect();
-        host.run(events.drain(..), shelf, &mut done).map_err(|error| error.to_string())?;
+        host.run(events.drain(..), shelf, &mut done).map_err(|error| {
+            let is_unsupported = matches!(error, Error::Unsupported { .. });
+            shared.is_unsupported.store(is_unsupported, Ordering::Release);
+            error.to_string()
+        })?;
         turned.append(&mut done.leads);
         let is_reshaped = shared.note(&host, &turned, &done.inputs);
         for Answered { ticket, answers } in done.answered.drain(..) {

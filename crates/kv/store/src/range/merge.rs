@@ -75,10 +75,13 @@ impl Descriptor {
         self.frozen.is_none() && !self.membership.is_joint()
     }
 
-    /// Whether the other is what follows, with the same members.
+    /// Whether the other is what follows, with the same members and in the same edition: the one that is
+    /// behind has to be raised first.
     #[must_use]
     pub fn may_take_in(&self, right: &Self) -> bool {
-        self.is_followed_by(right) && have_same_members(&self.membership, &right.membership)
+        self.is_followed_by(right)
+            && self.edition == right.edition
+            && have_same_members(&self.membership, &right.membership)
     }
 
     /// Whether the other begins where this one ends, at an edge that both know.
@@ -163,6 +166,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::edition::Edition;
 
     fn whole() -> Descriptor {
         Descriptor::whole(GroupId(1), "k".to_owned(), 1)
@@ -219,6 +223,9 @@ mod tests {
         let (left, right) = whole().split(&key("m"), 5).expect("it parts");
         let elsewhere = Descriptor { membership: Membership::alone(2), ..right.clone() };
         assert!(left.may_take_in(&right) && !left.may_take_in(&elsewhere));
+        let newer = right.upgrade(Edition(2)).expect("it is in the first");
+        assert!(!left.may_take_in(&newer), "one of them is behind");
+        assert_eq!(left.take_in(&self::frozen(&left, &newer)), None);
         assert!(!right.may_take_in(&left));
         assert_eq!(left.take_in(&right), None, "it has to freeze first");
         assert_eq!(left.freeze(right.group, right.version, AT), None, "nothing is before it");
