@@ -6,7 +6,7 @@ use ratatosk_engine::wire;
 use super::{Error, Group, Output};
 use crate::host::Refusal;
 use crate::log::RaftLog;
-use crate::membership::{NoStep, Target};
+use crate::membership::{NoStep, Replica, Role, Target};
 use crate::range::{Descriptor, Version};
 
 impl<L: RaftLog, T> Group<L, T> {
@@ -59,12 +59,27 @@ impl<L: RaftLog, T> Group<L, T> {
         }
     }
 
-    /// A leader ends a joint configuration once it is applied.
+    /// A leader ends a joint configuration once it is applied, or has one do it that votes afterwards: it
+    /// would know alone that it has ended, and those who do not could not do without its vote, nor get it
+    /// if they lack an entry of its.
     pub(in crate::machine) fn leave_joint(&mut self) {
-        let is_joint = self.descriptor.as_ref().is_some_and(|held| held.membership.is_joint());
-        if is_joint && self.leads() && self.is_at_work() && !self.raft.raft.has_pending_conf() {
+        let joint = self.descriptor.as_ref().filter(|held| held.membership.is_joint());
+        let Some(left) = joint.map(|held| held.membership.left()) else { return };
+        if !self.leads() || !self.is_at_work() || self.raft.raft.has_pending_conf() {
+            return;
+        }
+        let votes = |replica: &&Replica| replica.role == Role::Voter;
+        let mut voters = left.replicas().iter().filter(votes);
+        if voters.any(|replica| replica.id == self.replica) {
             // A leader that hands over its office now takes none: the next one will.
             let _ = self.raft.propose_conf_change(Vec::new(), ConfChangeV2::default());
+            return;
+        }
+        let progress = self.raft.raft.prs();
+        let matched = |replica: &&Replica| progress.get(replica.id).map_or(0, |held| held.matched);
+        let next = left.replicas().iter().filter(votes).max_by_key(matched);
+        if let Some(next) = next.map(|replica| replica.id) {
+            self.hand_over(next);
         }
     }
 
