@@ -198,6 +198,7 @@ pub struct Writer<'a> {
     edition: Edition,
     changes: &'a mut Batch,
     operations: Cell<u64>,
+    is_watched: bool,
     first_key: Option<Bytes>,
 }
 
@@ -220,8 +221,23 @@ impl<'a> Writer<'a> {
         boundary: &'a KeyRange,
         changes: &'a mut Batch,
     ) -> Self {
-        let (edition, operations, first_key) = (Edition::FIRST, Cell::new(0), None);
-        Self { below: overlay, space, boundary, edition, changes, operations, first_key }
+        let (edition, operations) = (Edition::FIRST, Cell::new(0));
+        let (is_watched, first_key) = (false, None);
+        Self {
+            below: overlay,
+            space,
+            boundary,
+            edition,
+            changes,
+            operations,
+            is_watched,
+            first_key,
+        }
+    }
+
+    /// The same; if it is watched it keeps the first key.
+    pub(crate) fn watched(self, is_watched: bool) -> Self {
+        Self { is_watched, ..self }
     }
 
     /// How many keys were read, written and removed.
@@ -229,7 +245,7 @@ impl<'a> Writer<'a> {
         self.operations.get()
     }
 
-    /// The first key that was written or removed.
+    /// The first key that was written or removed, if it was watched.
     pub(crate) fn first_key(&self) -> Option<&Bytes> {
         self.first_key.as_ref()
     }
@@ -290,8 +306,9 @@ impl<'a> Writer<'a> {
     fn within(&mut self, key: Bytes) -> Bytes {
         assert!(self.boundary.contains(&key), "the key {key:?} is outside the range");
         self.operations.update(|count| count + 1);
-        if self.first_key.is_none() {
-            self.first_key = Some(key.clone());
+        if self.is_watched && self.first_key.is_none() {
+            // A copy: to share the key would cost whoever gets it, too.
+            self.first_key = Some(Bytes::copy_from_slice(&key));
         }
         key
     }

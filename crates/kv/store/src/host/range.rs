@@ -79,7 +79,8 @@ impl Range {
             let position = Position { index: entry.index, number };
             let Descriptor { boundary, edition, .. } = &self.descriptor;
             let writer = Writer::new(overlay, self.space, boundary, changes);
-            let mut writer = writer.in_edition(*edition);
+            let watches = self.work.watches_next();
+            let mut writer = writer.in_edition(*edition).watched(watches);
             answers.push(coprocessor.apply(position, command, &mut writer)?);
             self.work.add_command(writer.operations(), writer.first_key());
         }

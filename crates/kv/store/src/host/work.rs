@@ -66,6 +66,11 @@ impl Work {
         self.busy_ns.fetch_add(nanos, Ordering::Relaxed);
     }
 
+    /// Whether the next command is to be looked at for its key.
+    pub(super) fn watches_next(&self) -> bool {
+        self.commands.load(Ordering::Relaxed).is_multiple_of(SAMPLED)
+    }
+
     /// A command was carried out, with so many operations, of which `key` was the first that changed
     /// something.
     pub(super) fn add_command(&self, operations: u64, key: Option<&Bytes>) {
