@@ -340,9 +340,10 @@ impl Cluster {
     }
 
     fn send(&mut self, from: u64, to: u64, packet: &Packet) {
+        let slower = sabotage::slower(self.plan.planted, packet);
         for span in self.network.carry(from, to, self.is_faulty) {
             let packet = Box::new(packet.clone());
-            self.after(span, Happening::Arrives { to, from, packet });
+            self.after(span + slower, Happening::Arrives { to, from, packet });
         }
     }
 

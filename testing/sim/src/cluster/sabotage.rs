@@ -1,10 +1,22 @@
 //! What a store does wrong on purpose, with its inputs and with what its machine says.
 
+use std::time::Duration;
+
 use ratatosk_clock::Instant;
 use ratatosk_store::machine::{Event, Input, Loan};
+use ratatosk_store::transport::Packet;
 
 use super::store::{Store, Ticket};
 use crate::planted::Planted;
+
+/// How much longer than any other a packet is on its way: so that it is found soon when a loan is
+/// counted from.
+pub(super) fn slower(planted: Option<Planted>, packet: &Packet) -> Duration {
+    match (planted, packet) {
+        (Some(Planted::LoanLate), Packet::Loan(Loan::Lends { .. })) => Duration::from_millis(500),
+        _ => Duration::ZERO,
+    }
+}
 
 impl Store {
     /// The fault that has to do with when a loan ends.
