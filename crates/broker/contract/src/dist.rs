@@ -70,13 +70,21 @@ pub trait TenantRoutes: Send + Sync {
     /// were there. What is stored of them goes together.
     fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize;
 
-    /// Takes away the routes of a host, but for those that `keep` wants; answers how many went. The
-    /// cost follows from the routes of that host. Every resolution that begins later lacks them.
-    /// DIST-014
-    fn retain_host(&self, host: HostNumber, keep: &mut dyn FnMut(HostRoute<'_>) -> bool) -> usize;
+    /// The filters with a route of a host: what [`TenantRoutes::retain_host`] is to look at, in pages
+    /// of its caller's choice.
+    fn host_routes(&self, host: HostNumber) -> Vec<RouteId>;
 
-    /// How many filters have a route of a host.
-    fn host_filters(&self, host: HostNumber) -> usize;
+    /// How many they are.
+    fn host_routes_count(&self, host: HostNumber) -> usize;
+
+    /// Takes away the routes that a host has at some filters, but for those that `keep` wants; answers
+    /// how many went. Every resolution that begins later lacks them. DIST-014
+    fn retain_host(
+        &self,
+        host: HostNumber,
+        filters: &[RouteId],
+        keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> usize;
 
     /// Adds a receiver that a session's record says is there, whatever the limits and the room in
     /// the store. For the start, before anybody is let in. DIST-014

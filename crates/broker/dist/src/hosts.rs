@@ -16,7 +16,7 @@ use ratatosk_contract::HostNumber;
 pub(crate) struct Hosts {
     /// By filter; whoever is beyond the end is wanted by nobody.
     wanted: Vec<Wanted>,
-    routes: HashMap<HostNumber, HashMap<usize, u32, RandomState>, RandomState>,
+    routes: HashMap<HostNumber, HashMap<u32, u32, RandomState>, RandomState>,
 }
 
 /// By whom a filter is wanted.
@@ -106,16 +106,16 @@ impl Hosts {
 
     /// The host has one member more at a filter.
     pub(crate) fn count(&mut self, filter: usize, host: HostNumber) {
-        *self.routes.entry(host).or_default().entry(filter).or_default() += 1;
+        *self.routes.entry(host).or_default().entry(number(filter)).or_default() += 1;
     }
 
     /// The host has so many members less at a filter.
     pub(crate) fn uncount(&mut self, filter: usize, host: HostNumber, count: usize) {
         let Some(filters) = self.routes.get_mut(&host) else { return };
-        let Some(held) = filters.get_mut(&filter) else { return };
+        let Some(held) = filters.get_mut(&number(filter)) else { return };
         *held = held.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if *held == 0 {
-            filters.remove(&filter);
+            filters.remove(&number(filter));
             if filters.is_empty() {
                 self.routes.remove(&host);
             } else if filters.len() * 8 <= filters.capacity() {
@@ -125,19 +125,20 @@ impl Hosts {
     }
 
     /// The filters with a route of a host.
-    pub(crate) fn filters(&self, host: HostNumber) -> Vec<usize> {
-        self.routes.get(&host).map(|filters| filters.keys().copied().collect()).unwrap_or_default()
-    }
-
-    /// How many they are.
-    pub(crate) fn filters_count(&self, host: HostNumber) -> usize {
-        self.routes.get(&host).map_or(0, HashMap::len)
+    pub(crate) fn filters(&self, host: HostNumber) -> impl ExactSizeIterator<Item = usize> {
+        let filters = self.routes.get(&host).map(HashMap::keys).unwrap_or_default();
+        filters.map(|filter| *filter as usize)
     }
 
     /// Whether no host has a route.
     pub(crate) fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
+}
+
+/// Filters are numbered by 32 bits.
+fn number(filter: usize) -> u32 {
+    u32::try_from(filter).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -160,7 +161,11 @@ impl Hosts {
         for (host, filters) in &self.routes {
             assert!(!filters.is_empty(), "a host without routes is not known");
             for (filter, count) in filters {
-                assert_eq!(counts.remove(&(*filter, *host)), Some(*count), "{filter} at {host:?}");
+                assert_eq!(
+                    counts.remove(&(*filter as usize, *host)),
+                    Some(*count),
+                    "{filter} at {host:?}"
+                );
             }
         }
         assert!(counts.is_empty(), "{counts:?} are not counted");

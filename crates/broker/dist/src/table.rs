@@ -192,36 +192,37 @@ impl Table {
         found.is_some_and(|entry| entry.has(filter.share(), receiver))
     }
 
-    /// The places of the filters with a route of a host.
-    pub(crate) fn host_filters(&self, host: HostNumber) -> Vec<usize> {
-        self.hosts.as_deref().map(|hosts| hosts.filters(host)).unwrap_or_default()
+    /// The filters with a route of a host.
+    pub(crate) fn host_routes(&self, host: HostNumber) -> Vec<RouteId> {
+        let Some(hosts) = &self.hosts else { return Vec::new() };
+        hosts.filters(host).filter_map(|at| self.entries.get(at)).map(route_of).collect()
     }
 
-    /// How many filters have a route of a host.
-    pub(crate) fn host_filters_count(&self, host: HostNumber) -> usize {
-        self.hosts.as_deref().map_or(0, |hosts| hosts.filters_count(host))
+    /// How many they are.
+    pub(crate) fn host_routes_count(&self, host: HostNumber) -> usize {
+        self.hosts.as_deref().map_or(0, |hosts| hosts.filters(host).len())
     }
 
-    /// Takes away the routes that a host has at these places and `keep` does not want; answers how
+    /// Takes away the routes that a host has at some filters and `keep` does not want; answers how
     /// many.
     pub(crate) fn retain_host(
         &mut self,
         host: HostNumber,
-        filters: &[usize],
+        filters: &[RouteId],
         keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
     ) -> (usize, Changed) {
         let mut count = 0;
-        for at in filters {
+        for route in filters {
+            let Some(number) = self.entry_of(*route).map(|entry| entry.filter) else { continue };
             let Some(hosts) = &mut self.hosts else { break };
-            let Some(entry) = self.entries.get_mut(*at) else { continue };
-            let (number, route) = (entry.filter, route_of(entry));
-            if hosts.of(*at).contains(&host) && !keep(HostRoute::Filter(route)) {
-                hosts.remove(*at, host);
+            let at = number.index();
+            if hosts.of(at).contains(&host) && !keep(HostRoute::Filter(*route)) {
+                hosts.remove(at, host);
                 self.wanting -= 1;
                 count += 1;
             }
-            let (members, groups) = entry.retain_members(host, keep);
-            hosts.uncount(*at, host, members);
+            let (members, groups) = self.entries[at].retain_members(host, keep);
+            hosts.uncount(at, host, members);
             self.members -= members;
             self.groups -= groups;
             count += members;

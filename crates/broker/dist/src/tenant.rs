@@ -179,15 +179,24 @@ impl TenantRoutes for Tenant {
         count
     }
 
-    fn retain_host(&self, host: HostNumber, keep: &mut dyn FnMut(HostRoute<'_>) -> bool) -> usize {
-        let filters = self.read().host_filters(host);
-        // Readers have their turn in between.
-        let mut retain = |page: &[usize]| self.change(|table| table.retain_host(host, page, keep));
-        filters.chunks(HOST_FILTERS).map(&mut retain).sum()
+    fn host_routes(&self, host: HostNumber) -> Vec<RouteId> {
+        self.read().host_routes(host)
     }
 
-    fn host_filters(&self, host: HostNumber) -> usize {
-        self.read().host_filters_count(host)
+    fn host_routes_count(&self, host: HostNumber) -> usize {
+        self.read().host_routes_count(host)
+    }
+
+    fn retain_host(
+        &self,
+        host: HostNumber,
+        filters: &[RouteId],
+        keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> usize {
+        // Readers have their turn in between.
+        let mut retain =
+            |page: &[RouteId]| self.change(|table| table.retain_host(host, page, keep));
+        filters.chunks(HOST_FILTERS).map(&mut retain).sum()
     }
 
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {

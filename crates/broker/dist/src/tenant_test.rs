@@ -334,9 +334,13 @@ fn a_host_is_found_once_and_goes_as_a_whole() {
     assert_eq!((routes.stats().hosts, routes.stats().members), (5, 3));
 
     let epoch = routes.epoch();
-    assert_eq!(routes.retain_host(HostNumber(8), &mut |_| false), 0);
+    assert!(routes.host_routes(HostNumber(8)).is_empty());
+    let all = routes.host_routes(there);
+    assert_eq!((all.len(), routes.host_routes_count(there)), (4, 4));
+    assert_eq!(routes.retain_host(HostNumber(8), &all, &mut |_| false), 0);
     assert_eq!(routes.epoch(), epoch, "whoever has no routes leaves no trace");
-    assert_eq!(routes.retain_host(there, &mut |_| false), 5);
+    assert_eq!(routes.retain_host(there, &all, &mut |_| false), 5);
+    assert_eq!(routes.host_routes_count(there), 0);
     assert!(routes.epoch() > epoch);
     routes.check_invariants();
     let found = resolve(&routes, "a/b");
@@ -462,7 +466,8 @@ fn apply(routes: &Tenant, model: &mut Vec<(usize, Who, u64)>, change: &Change) {
                 }
                 _ => true,
             });
-            let removed = routes.retain_host(HostNumber(host), &mut keep);
+            let host = HostNumber(host);
+            let removed = routes.retain_host(host, &routes.host_routes(host), &mut keep);
             assert_eq!(removed, before - model.len());
         }
     }

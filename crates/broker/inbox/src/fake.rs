@@ -151,12 +151,21 @@ impl TenantRoutes for FakeRoutes {
         receivers.iter().filter(|(filter, key)| is_removed(filter, key)).count()
     }
 
-    fn retain_host(&self, _: HostNumber, _: &mut dyn FnMut(HostRoute<'_>) -> bool) -> usize {
-        unreachable!("the inbox knows no hosts")
+    fn host_routes(&self, _: HostNumber) -> Vec<RouteId> {
+        Vec::new()
     }
 
-    fn host_filters(&self, _: HostNumber) -> usize {
+    fn host_routes_count(&self, _: HostNumber) -> usize {
         0
+    }
+
+    fn retain_host(
+        &self,
+        _: HostNumber,
+        _: &[RouteId],
+        _: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> usize {
+        unreachable!("the inbox knows no hosts")
     }
 
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {

@@ -12,7 +12,7 @@ use ratatosk_contract::{HostNumber, TenantId};
 use ratatosk_dist::DistService;
 use ratatosk_topic::{TopicLimits, TopicName};
 
-use crate::image::{Image, Refused};
+use crate::image::{Image, Refused, Work};
 use crate::record::{Record, put};
 use crate::table::Table;
 
@@ -87,13 +87,31 @@ impl Host {
         self.image.restart();
     }
 
+    /// Hears a page.
+    fn hear(&mut self, page: &[u8]) {
+        if let Some(work) = self.image.apply(page).expect("it was told in order") {
+            finish(&mut self.image, work);
+        }
+    }
+
     /// Dies: its table is of no use to anybody any more.
     fn die(&mut self) {
         self.image.clear();
+        finish(&mut self.image, Work::More);
         self.table = Table::new(5);
         self.wanted.clear();
         self.members.clear();
         self.break_off();
+    }
+}
+
+/// Does what is to be done before the next page; the sequence that is reached.
+fn finish(image: &mut Image, mut work: Work) -> u64 {
+    loop {
+        match work {
+            Work::More => work = image.work(),
+            Work::Done(sequence) => return sequence,
+        }
     }
 }
 
@@ -159,7 +177,7 @@ fn carry_out(host: &mut Host, step: &Step) {
         }
         Step::Tell => {
             if let Some(page) = host.tell() {
-                host.image.apply(&page).expect("it was told in order");
+                host.hear(&page);
             }
         }
         Step::Break => host.break_off(),
@@ -205,7 +223,7 @@ proptest! {
         for host in &mut hosts {
             carry_out(host, &Step::Want(0, 2));
             while let Some(page) = host.tell() {
-                host.image.apply(&page).unwrap();
+                host.hear(&page);
             }
         }
         let mut is_unbroken = [true; 2];
@@ -220,7 +238,7 @@ proptest! {
         }
         for host in &mut hosts {
             while let Some(page) = host.tell() {
-                host.image.apply(&page).unwrap();
+                host.hear(&page);
             }
         }
         for tenant in 0..TENANTS.len() {
@@ -256,7 +274,8 @@ fn what_does_not_follow_is_refused() {
     let mut apply = |records: &[Record<'_>]| {
         let mut page = Vec::new();
         records.iter().for_each(|record| put(&mut page, record));
-        image.apply(&page)
+        let work = image.apply(&page)?;
+        Ok(work.map(|work| finish(&mut image, work)))
     };
     let (tenant, filter) = (Record::Tenant("t"), Record::Filter("a"));
     assert_eq!(apply(&[tenant, filter]), Err(Refused::Gap), "before the beginning");

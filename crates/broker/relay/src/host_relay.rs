@@ -31,7 +31,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::peer::Peer;
 use crate::proto::{RelayClient, relay_service};
 use crate::roll::{GENERATION, others, server_id};
-use crate::serve::Server;
+use crate::serve::{Server, Turns};
 use crate::table::Table;
 use crate::visible::Visibility;
 
@@ -106,6 +106,7 @@ pub(crate) struct Shared {
     /// That of the table, for those who tell of it.
     pub(crate) sequence: watch::Sender<u64>,
     pub(crate) visibility: Mutex<Visibility>,
+    pub(crate) turns: Mutex<Turns>,
     pub(crate) home: ArcSwapOption<Home>,
     /// By their numbers, which rise.
     lanes: ArcSwap<Vec<Arc<Lane>>>,
@@ -161,6 +162,7 @@ impl HostRelay {
             table: Mutex::new(Table::new(config.changes_min.max(1))),
             sequence: watch::Sender::new(0),
             visibility: Mutex::default(),
+            turns: Mutex::default(),
             home: ArcSwapOption::empty(),
             lanes: ArcSwap::default(),
             hosts: watch::Sender::default(),
@@ -228,7 +230,7 @@ impl Shared {
         let mut peers = Peers { shared: Arc::clone(&self), by_host: BTreeMap::new(), next: 0 };
         loop {
             let landscape = Arc::clone(&landscapes.borrow_and_update());
-            peers.change(&landscape);
+            peers.change(&landscape).await;
             if landscapes.changed().await.is_err() {
                 // Discovery has ended; what was known stays.
                 return std::future::pending().await;
@@ -352,7 +354,7 @@ struct Peers {
 }
 
 impl Peers {
-    fn change(&mut self, landscape: &Landscape) {
+    async fn change(&mut self, landscape: &Landscape) {
         let shared = &self.shared;
         let alive = others(landscape, shared.node.host());
         let is_gone = |host: &HostId| !alive.contains_key(host);
@@ -370,7 +372,10 @@ impl Peers {
             self.by_host.values().map(|(_, peer)| Arc::clone(&peer.lane)).collect();
         lanes.sort_unstable_by_key(|lane| lane.host);
         shared.lanes.store(Arc::new(lanes));
-        gone.into_iter().for_each(|(_, peer)| peer.end(shared));
+        gone.iter().for_each(|(_, peer)| peer.close(shared));
+        for (_, peer) in gone {
+            peer.end(shared).await;
+        }
         let answers = shared.visibility.lock().set_alive(alive.into_keys().collect());
         shared.tell_visible(answers);
         shared.metrics.hosts.set(i64::try_from(self.by_host.len()).unwrap_or(i64::MAX));
@@ -383,7 +388,8 @@ impl Drop for Peers {
     fn drop(&mut self) {
         self.shared.lanes.store(Arc::default());
         let all = std::mem::take(&mut self.by_host);
-        all.into_values().for_each(|(_, peer)| peer.end(&self.shared));
+        all.values().for_each(|(_, peer)| peer.close(&self.shared));
+        drop(all);
         self.shared.hosts.send_replace(Arc::default());
     }
 }

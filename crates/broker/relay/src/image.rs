@@ -35,9 +35,23 @@ enum Phase {
     Fresh,
     /// Everything is being told, as of a sequence.
     Beginning { sequence: u64, told: BTreeMap<TenantId, Told> },
+    /// Everything was; what was not told is being taken away.
+    Ending { sequence: u64, told: BTreeMap<TenantId, Told>, left: Vec<(TenantId, Vec<RouteId>)> },
     /// Everything up to a sequence was.
     Following { sequence: u64 },
 }
+
+/// Whether there is more to be done before the next page.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// There is.
+    More,
+    /// There is not, and everything up to a sequence is applied.
+    Done(u64),
+}
+
+/// Filters that are looked at in one go: half a millisecond.
+const WORK_FILTERS: usize = 2_048;
 
 /// What was told of a tenant in a beginning.
 #[derive(Default)]
@@ -76,11 +90,12 @@ impl Image {
         self.phase = Phase::Fresh;
     }
 
-    /// Applies some records; answers up to which sequence everything is applied, if that is new.
+    /// Applies some records; answers if everything is applied up to another sequence, or will be by
+    /// [`Image::work`], for which the next page has to wait.
     ///
     /// # Errors
     /// Those before it are applied; the stream is of no use any more.
-    pub(crate) fn apply(&mut self, bytes: &[u8]) -> Result<Option<u64>, Refused> {
+    pub(crate) fn apply(&mut self, bytes: &[u8]) -> Result<Option<Work>, Refused> {
         let mut parser = Parser::new(bytes);
         let mut tenant: Option<(TenantId, Arc<dyn TenantRoutes>)> = None;
         let mut applied = None;
@@ -90,7 +105,14 @@ impl Image {
                     self.round += 1;
                     self.phase = Phase::Beginning { sequence, told: BTreeMap::new() };
                 }
-                Record::End => applied = Some(self.end()?),
+                Record::End => {
+                    let Phase::Beginning { sequence, told } = &mut self.phase else {
+                        return Err(Refused::Gap);
+                    };
+                    let (sequence, told) = (*sequence, std::mem::take(told));
+                    self.end(sequence, told);
+                    applied = Some(Work::More);
+                }
                 Record::After(sequence) => match self.phase {
                     Phase::Following { sequence: at } if at == sequence => {}
                     _ => return Err(Refused::Gap),
@@ -98,7 +120,7 @@ impl Image {
                 Record::Through(sequence) => match &mut self.phase {
                     Phase::Following { sequence: at } if *at <= sequence => {
                         *at = sequence;
-                        applied = Some(sequence);
+                        applied = Some(Work::Done(sequence));
                     }
                     _ => return Err(Refused::Gap),
                 },
@@ -111,7 +133,7 @@ impl Image {
                 | Record::FilterGone(_)
                 | Record::Member(_)
                 | Record::MemberGone { .. } => {
-                    if matches!(self.phase, Phase::Fresh) {
+                    if matches!(self.phase, Phase::Fresh | Phase::Ending { .. }) {
                         return Err(Refused::Gap);
                     }
                     let (id, routes) = tenant.as_ref().ok_or(Malformed)?;
@@ -122,12 +144,43 @@ impl Image {
         Ok(applied)
     }
 
-    /// Takes all routes of the host away.
+    /// Begins to take all routes of the host away, which [`Image::work`] goes on with.
     pub(crate) fn clear(&mut self) {
-        for (tenant, _) in std::mem::take(&mut self.tenants) {
-            self.dist.tenant(&tenant).retain_host(self.host, &mut |_| false);
+        self.end(0, BTreeMap::new());
+    }
+
+    /// Goes on with taking away what was not told.
+    pub(crate) fn work(&mut self) -> Work {
+        let Phase::Ending { sequence, told, left } = &mut self.phase else {
+            return Work::Done(0);
+        };
+        let sequence = *sequence;
+        let Some((tenant, filters)) = left.last_mut() else {
+            self.phase = Phase::Following { sequence };
+            return Work::Done(sequence);
+        };
+        let of_tenant = told.get(tenant);
+        let mut keep = |route: HostRoute<'_>| {
+            of_tenant.is_some_and(|told| match route {
+                HostRoute::Filter(route) => told.filters.contains(&route),
+                HostRoute::Member { group, id } => told.has_member(group, id),
+            })
+        };
+        let routes = self.dist.tenant(tenant);
+        let page = filters.split_off(filters.len().saturating_sub(WORK_FILTERS));
+        routes.retain_host(self.host, &page, &mut keep);
+        if filters.is_empty() {
+            let tenant = std::mem::replace(tenant, TenantId::new(""));
+            left.pop();
+            if let Some(members) = self.tenants.get_mut(&tenant) {
+                members.retain(|_, of_filter| {
+                    of_filter.retain(|_, (_, round)| *round == self.round);
+                    !of_filter.is_empty()
+                });
+            }
+            self.forget(&tenant, &*routes);
         }
-        self.phase = Phase::Fresh;
+        Work::More
     }
 
     fn change(
@@ -209,38 +262,16 @@ impl Image {
         told.get_mut(tenant)
     }
 
-    /// Everything was told: what was not is there no more.
-    fn end(&mut self) -> Result<u64, Refused> {
-        let Phase::Beginning { sequence, told } = &mut self.phase else {
-            return Err(Refused::Gap);
-        };
-        let (sequence, told) = (*sequence, std::mem::take(told));
-        let tenants: Vec<TenantId> = self.tenants.keys().cloned().collect();
-        for tenant in tenants {
-            let routes = self.dist.tenant(&tenant);
-            let of_tenant = told.get(&tenant);
-            let mut keep = |route: HostRoute<'_>| {
-                of_tenant.is_some_and(|told| match route {
-                    HostRoute::Filter(route) => told.filters.contains(&route),
-                    HostRoute::Member { group, id } => told.has_member(group, id),
-                })
-            };
-            routes.retain_host(self.host, &mut keep);
-            if let Some(members) = self.tenants.get_mut(&tenant) {
-                members.retain(|_, of_filter| {
-                    of_filter.retain(|_, (_, round)| *round == self.round);
-                    !of_filter.is_empty()
-                });
-            }
-            self.forget(&tenant, &*routes);
-        }
-        self.phase = Phase::Following { sequence };
-        Ok(sequence)
+    /// Everything was told: what was not is to be there no more.
+    fn end(&mut self, sequence: u64, told: BTreeMap<TenantId, Told>) {
+        let of = |tenant: &TenantId| self.dist.tenant(tenant).host_routes(self.host);
+        let left = self.tenants.keys().map(|tenant| (tenant.clone(), of(tenant))).collect();
+        self.phase = Phase::Ending { sequence, told, left };
     }
 
     /// Forgets a tenant without a route of the host.
     fn forget(&mut self, tenant: &TenantId, routes: &dyn TenantRoutes) {
-        if routes.host_filters(self.host) == 0 {
+        if routes.host_routes_count(self.host) == 0 {
             self.tenants.remove(tenant);
         }
     }
@@ -260,6 +291,7 @@ impl Told {
 impl Drop for Image {
     fn drop(&mut self) {
         self.clear();
+        while self.work() == Work::More {}
     }
 }
 

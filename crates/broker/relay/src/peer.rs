@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::frames::cut;
 use crate::host_relay::Shared;
-use crate::image::Image;
+use crate::image::{Image, Refused, Work};
 use crate::lane::{Lane, Reports};
 use crate::proto::Frame;
 
@@ -48,12 +48,21 @@ impl Peer {
     }
 
     /// The host is gone: its routes are, and what waits for it is answered. DIST-014
-    pub(crate) fn end(self, shared: &Shared) {
+    pub(crate) async fn end(self, shared: &Shared) {
+        self.close(shared);
+        let image = self.image.lock().take();
+        let Some(mut image) = image else { return };
+        image.clear();
+        while image.work() == Work::More {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Nothing goes to the host any more.
+    pub(crate) fn close(&self, shared: &Shared) {
         let mut reports = Reports::new();
         self.lane.close(&mut reports);
         shared.report(&mut reports);
-        let image = self.image.lock().take();
-        drop(image);
     }
 }
 
@@ -84,11 +93,18 @@ async fn hear(
             }
             Event::Message(frame) => {
                 let applied = image.lock().as_mut()?.apply(&frame.data);
-                let sequence = match applied {
-                    Ok(Some(sequence)) => sequence,
+                let mut work = match applied {
+                    Ok(Some(work)) => work,
                     Ok(None) => continue,
-                    Err(crate::image::Refused::Gap) => return Some("gap"),
-                    Err(crate::image::Refused::Malformed) => return Some("malformed"),
+                    Err(Refused::Gap) => return Some("gap"),
+                    Err(Refused::Malformed) => return Some("malformed"),
+                };
+                let sequence = loop {
+                    match work {
+                        Work::Done(sequence) => break sequence,
+                        Work::More => work = image.lock().as_mut()?.work(),
+                    }
+                    tokio::task::yield_now().await;
                 };
                 let mut data = Vec::new();
                 wire::put_u64(&mut data, sequence);

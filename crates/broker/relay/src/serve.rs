@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use ratatosk_clock::Instant;
 use ratatosk_contract::TenantId;
 use ratatosk_contract::relay::{Fate, Parcel};
@@ -56,11 +57,13 @@ impl Relay for Server {
 
     async fn deliver(
         &self,
-        _call: Call,
+        call: Call,
         mut questions: Receiver<Frame>,
         answers: Sender<Frame>,
     ) -> Result<(), Error> {
         let shared = self.at_work()?;
+        let caller = call.caller().ok_or_else(|| refused("nobody knows whose it is"))?;
+        let turn = Turn::begin(&shared, caller);
         let mut joiner = Joiner::new(shared.config.whole_bytes_max);
         let mut inbound = Inbound::new(&shared.metrics);
         while let Some(frame) = questions.next().await {
@@ -70,7 +73,9 @@ impl Relay for Server {
             };
             let home = shared.home.load_full();
             let home = home.ok_or_else(|| Error::Internal { why: "the host stops".to_owned() })?;
-            let receipt = inbound.take(&data, &home, shared.clock.now()).map_err(|Malformed| {
+            let take = || inbound.take(&data, &home, shared.clock.now());
+            let taken = turn.while_it_lasts(take).ok_or_else(|| refused("a later stream came"))?;
+            let receipt = taken.map_err(|Malformed| {
                 shared.metrics.refuse("messages");
                 refused("messages that make no sense")
             })?;
@@ -150,6 +155,46 @@ impl Shared {
             for (reply_to, is_visible) in answers {
                 home.outcomes.visible(reply_to, is_visible);
             }
+        }
+    }
+}
+
+/// The streams of messages whose turn it is, by who calls.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    last: u64,
+    by_caller: HashMap<HostId, u64>,
+}
+
+/// A stream's turn, until its caller opens another one: what lies in a stream that broke must not be
+/// delivered behind what came by the next.
+struct Turn<'a> {
+    turns: &'a Mutex<Turns>,
+    caller: HostId,
+    number: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn begin(shared: &'a Shared, caller: HostId) -> Self {
+        let mut turns = shared.turns.lock();
+        turns.last += 1;
+        let number = turns.last;
+        turns.by_caller.insert(caller, number);
+        Self { turns: &shared.turns, caller, number }
+    }
+
+    /// Does something, and lets no later stream begin meanwhile; none if one has begun.
+    fn while_it_lasts<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let turns = self.turns.lock();
+        (turns.by_caller.get(&self.caller) == Some(&self.number)).then(work)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.turns.lock();
+        if turns.by_caller.get(&self.caller) == Some(&self.number) {
+            turns.by_caller.remove(&self.caller);
         }
     }
 }

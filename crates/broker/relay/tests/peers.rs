@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ratatosk_contract::relay::{Outcome, Why};
 use ratatosk_rpc::{
     Call, Error, Event, HostId, Hosting, Listener, MemoryDiscovery, Node, Receiver, Registration,
-    Sender, ServerId, Target, Tenant,
+    Sender, ServerId, Stream, Target, Tenant,
 };
 use ratatosk_telemetry::metric::Registry;
 use tokio::time::timeout;
@@ -162,4 +162,39 @@ async fn nonsense_is_refused_and_nothing_of_it_is_delivered() {
     assert_eq!(one.metric(&[refused, "messages"]), 1);
     assert_eq!(one.metric(&[refused, "acknowledgement"]), 1);
     assert!(one.sessions.came.borrow().is_empty());
+}
+
+/// Opens a stream of messages, and has one taken by it.
+async fn open(client: &RelayClient) -> (Stream<Frame, Frame>, Sender<Frame>) {
+    let target = Target::Server(ServerId::new(&HostId(1).to_string()).expect("a name"));
+    let mut stream = client.deliver(Call::new(Tenant::none()), target);
+    let opened = timeout(LONG, stream.next()).await.expect("in time");
+    let Some(Event::Opened { questions, .. }) = opened else { panic!("{opened:?}") };
+    questions.send(message()).await.expect("it is there");
+    let answer = timeout(LONG, stream.next()).await.expect("in time");
+    assert!(matches!(answer, Some(Event::Message(_))), "{answer:?}");
+    (stream, questions)
+}
+
+/// One without a payload.
+fn message() -> Frame {
+    let data = b"\x0f\x00\x01t\x00\x00\x00\x00\x00\x00\x00\x4d\x01a\x00\x00";
+    Frame { data: Bytes::from_static(data), goes_on: false }
+}
+
+/// DIST-007: what still lies in a stream that broke would come out of order.
+#[tokio::test]
+async fn nothing_is_taken_of_a_stream_when_its_host_has_opened_another() {
+    let discovery = MemoryDiscovery::new();
+    let one = Host::start(&discovery, 1).await;
+    let shared = Arc::new(discovery.clone());
+    let (other, _registry, _listener) = node(shared, HostId(9), "127.0.0.1:0").await;
+    let client = RelayClient::new(&other);
+    let (mut first, to_first) = open(&client).await;
+    let (_second, to_second) = open(&client).await;
+    to_first.send(message()).await.expect("it is there");
+    let lost = timeout(LONG, first.next()).await.expect("in time");
+    assert!(matches!(lost, Some(Event::Lost(Error::Refused { .. }))), "{lost:?}");
+    to_second.send(message()).await.expect("it is there");
+    assert_eq!(one.sessions.have(3).await.len(), 3);
 }
