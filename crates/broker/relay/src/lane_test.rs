@@ -1,5 +1,6 @@
 //! What waits for a host is bounded, goes in order, and is answered once.
 
+use proptest::prelude::*;
 use ratatosk_contract::{SessionRef, ShardId, TenantId, Ticket};
 use ratatosk_telemetry::ByteCount;
 use ratatosk_telemetry::memory::{Accountant, post_changes};
@@ -162,4 +163,82 @@ fn a_receipt_of_something_else_settles_nothing() {
     assert_eq!(world.told(), []);
     world.settle(&[Fate::Taken]).unwrap();
     assert_eq!(world.told(), [(0, Outcome::Taken)]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(usize),
+    Take,
+    Settle(bool),
+    Wait(u64),
+    Lose,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..400_usize).prop_map(Step::Push),
+        3 => Just(Step::Take),
+        3 => any::<bool>().prop_map(Step::Settle),
+        3 => (1..300_u64).prop_map(Step::Wait),
+        1 => Just(Step::Lose),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// DIST-007: whatever happens, messages go in the order in which they came, each is answered once,
+    /// and what is held is bounded.
+    #[test]
+    fn messages_go_in_order_and_each_is_answered_once(
+        steps in prop::collection::vec(step(), 0..150),
+    ) {
+        let mut world = World::new(BOUNDS);
+        let (mut now, mut accepted, mut told) = (0, Vec::new(), Vec::new());
+        let mut waiting: VecDeque<(u64, usize)> = VecDeque::new();
+        let mut in_flight: VecDeque<usize> = VecDeque::new();
+        for (ticket, step) in (0..).zip(&steps) {
+            match *step {
+                Step::Push(bytes) => if world.push(now, ticket, bytes).is_ok() {
+                    accepted.push(ticket);
+                    waiting.push_back((ticket, bytes));
+                },
+                Step::Take => if let Some(data) = world.lane.take() {
+                    let (mut expected, mut count) = (Vec::new(), 0);
+                    while expected.len() < data.len() {
+                        let (ticket, bytes) = waiting.pop_front().expect("it waits");
+                        expected.extend(vec![u8::try_from(ticket % 256).unwrap(); bytes]);
+                        count += 1;
+                    }
+                    prop_assert_eq!(&data[..], &expected[..]);
+                    in_flight.push_back(count);
+                },
+                Step::Settle(is_taken) => {
+                    let fate = if is_taken { Fate::Taken } else { Fate::Gone };
+                    let count = in_flight.pop_front();
+                    let settled = world.settle(&vec![fate; count.unwrap_or(1)]);
+                    prop_assert_eq!(settled.is_ok(), count.is_some());
+                }
+                Step::Wait(millis) => {
+                    now += millis;
+                    world.lane.expire(at(now), &mut world.reports);
+                }
+                Step::Lose => {
+                    world.lane.lose(&mut world.reports);
+                    in_flight.clear();
+                }
+            }
+            for (ticket, outcome) in world.told() {
+                let is_late = outcome == Outcome::Dropped(Why::Late);
+                waiting.retain(|(held, _)| !is_late || *held != ticket);
+                told.push(ticket);
+            }
+            prop_assert!(world.lane.bytes() <= BOUNDS.bytes_max);
+        }
+        world.lane.close(&mut world.reports);
+        told.extend(world.told().into_iter().map(|(ticket, _)| ticket));
+        told.sort_unstable();
+        prop_assert_eq!(told, accepted);
+        prop_assert!(world.is_clean());
+    }
 }

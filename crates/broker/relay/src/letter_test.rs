@@ -144,3 +144,38 @@ fn what_no_publisher_could_have_sent_is_refused() {
         *filter = "a/#/b";
     }));
 }
+
+#[test]
+fn the_bytes_are_those_of_the_specification() {
+    let sketch = Sketch {
+        tenant: "t".to_owned(),
+        member: Some((0, true, 9, 300)),
+        topic: 0,
+        has_properties: true,
+        payload: b"x".to_vec(),
+        qos: 1,
+        retain: true,
+        publisher: 77,
+        remaining_ms: Some(1_000),
+    };
+    let tenant = TenantId::new("t");
+    let dispatch = Dispatch { tenant: &tenant, to: sketch.to(), message: sketch.message() };
+    let mut bytes = Vec::new();
+    put(&mut bytes, &dispatch, NOW);
+    let parts: [&[u8]; 10] = [
+        b"\x32",
+        b"\x3d\x01t",
+        b"\x03a/#\x01g",
+        b"\0\0\0\0\0\0\0\x09\xac\x02",
+        b"\xe8\x07",
+        b"\0\0\0\0\0\0\0\x4d",
+        b"\x01a",
+        b"\x10",
+        PROPERTIES,
+        b"\x01x",
+    ];
+    assert_eq!(bytes, parts.concat());
+    let mut receipt = Vec::new();
+    put_receipt(&mut receipt, &[Fate::Taken, Fate::Gone, Fate::Taken, Fate::Full]);
+    assert_eq!(receipt, [4, 1, 1, 2, 2]);
+}

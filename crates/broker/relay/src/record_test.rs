@@ -64,3 +64,40 @@ fn what_a_later_version_adds_is_passed_over() {
     bytes.extend_from_slice(&[4, 3, 5, 9, 9]);
     assert_eq!(read_all(&bytes), Ok(vec![Record::Through(5)]));
 }
+
+#[test]
+fn the_bytes_are_those_of_the_specification() {
+    let member = MemberRecord {
+        filter: "$share/g/a",
+        id: 7,
+        incarnation: 300,
+        options: 1,
+        subscription_id: Some(5),
+        flags: 6,
+    };
+    let all = [
+        Record::Begin(7),
+        Record::Tenant("t"),
+        Record::Filter("a/+"),
+        Record::Member(member),
+        Record::End,
+        Record::After(7),
+        Record::FilterGone("a/+"),
+        Record::MemberGone { filter: "$share/g/a", id: 7 },
+        Record::Through(300),
+    ];
+    let mut bytes = Vec::new();
+    all.iter().for_each(|record| put(&mut bytes, record));
+    let parts: [&[u8]; 9] = [
+        b"\x01\x01\x07",
+        b"\x05\x01t",
+        b"\x06\x03a/+",
+        b"\x08\x18\x0a$share/g/a\0\0\0\0\0\0\0\x07\xac\x02\x01\x05\x06",
+        b"\x02\x00",
+        b"\x03\x01\x07",
+        b"\x07\x03a/+",
+        b"\x09\x13\x0a$share/g/a\0\0\0\0\0\0\0\x07",
+        b"\x04\x02\xac\x02",
+    ];
+    assert_eq!(bytes, parts.concat());
+}
