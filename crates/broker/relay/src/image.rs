@@ -50,8 +50,8 @@ pub(crate) enum Work {
     Done(u64),
 }
 
-/// Filters that are looked at in one go: half a millisecond.
-const WORK_FILTERS: usize = 2_048;
+/// Filters that are looked at in one go: about a millisecond.
+const WORK_FILTERS: usize = 512;
 
 /// What was told of a tenant in a beginning.
 #[derive(Default)]
