@@ -326,17 +326,6 @@ impl<L: RaftLog, T> Machine<L, T> {
         !self.dirty.is_empty()
     }
 
-    /// Gives back the disk room of what was truncated.
-    ///
-    /// # Errors
-    /// The log's.
-    pub fn purge(&self) -> Result<(), Error> {
-        // Groups that hold files back are those without a checkpoint for a while; the next one
-        // frees them.
-        let _behind = self.log.purge()?;
-        Ok(())
-    }
-
     fn take(
         &mut self,
         input: Input<T>,
@@ -396,7 +385,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             Input::Applied { group, index } => {
                 if let Some(held) = self.at_work(group) {
                     held.raft.advance_apply_to(index);
-                    held.raft.mut_store().release(index);
+                    held.release_entries(index);
                     held.leave_joint();
                 }
                 self.tell_lender(group, index, output);
