@@ -20,6 +20,10 @@ use crate::range::{Applied, Descriptor, Fate, META, OVER, Tombstone};
 /// Bytes of keys and values that are written to the engine at once.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 
+/// From so many of them on they are synced: little by little, so that whoever else waits for the disk does
+/// not wait for all of a range.
+const UNSYNCED_BATCHES: usize = 4;
+
 /// What a snapshot brings.
 #[derive(Copy, Clone)]
 pub(super) struct Coming {
@@ -41,6 +45,8 @@ struct Batches<'a, E> {
     engine: &'a E,
     bytes_max: usize,
     batch: Batch,
+    /// Batches that the disk may not have.
+    unsynced: usize,
 }
 
 impl<E: Engine> Host<E> {
@@ -240,7 +246,7 @@ impl<E: Engine> Host<E> {
 
     fn batches(&self) -> Batches<'_, E> {
         let engine = self.overlay.engine();
-        Batches { engine, bytes_max: self.batch_bytes, batch: Batch::new() }
+        Batches { engine, bytes_max: self.batch_bytes, batch: Batch::new(), unsynced: 0 }
     }
 }
 
@@ -279,6 +285,11 @@ impl<E: Engine> Batches<'_, E> {
     fn write_if_large(&mut self) -> Result<(), Error> {
         if self.is_large() {
             self.engine.write(std::mem::take(&mut self.batch))?;
+            self.unsynced += 1;
+        }
+        if self.unsynced >= UNSYNCED_BATCHES {
+            self.engine.persist()?;
+            self.unsynced = 0;
         }
         Ok(())
     }

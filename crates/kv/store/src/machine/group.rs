@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message};
-use raft::{ProgressState, RawNode, Ready, StateRole};
+use raft::{RawNode, Ready, StateRole};
 use ratatosk_clock::Instant;
 
 use super::{Ask, Committed, Envelope, Error, Event, Opened, Output, TICK};
@@ -23,6 +23,7 @@ use crate::range::{Descriptor, Fate};
 use proposals::Gathered;
 use reads::Reads;
 pub(super) use reads::{Borrow, LEASE, VOTELESS, asks_for_vote};
+use snapshot::TakingIn;
 pub(crate) use snapshot::described;
 
 /// Ticks without a word from the leader before an election; at most half as many more.
@@ -70,6 +71,8 @@ pub(super) struct Group<L: RaftLog, T> {
     needs_data: Option<u64>,
     /// The host takes in data below the log, which ends with this entry.
     filling: Option<Truncated>,
+    /// Replicas that take in the data that was sent to them.
+    taking_in: BTreeMap<u64, TakingIn>,
     /// The range as it will be then.
     incoming: Option<Descriptor>,
     /// The host has taken it in.
@@ -157,6 +160,7 @@ impl<L: RaftLog, T> Group<L, T> {
             installing: None,
             needs_data: is_interrupted.then_some(0),
             filling: None,
+            taking_in: BTreeMap::new(),
             incoming: None,
             installed: None,
             is_leaving: false,
@@ -316,6 +320,7 @@ impl<L: RaftLog, T> Group<L, T> {
         self.idle_ticks += 1;
         let has_work = self.raft.tick();
         self.leave_joint();
+        self.pass_time_of_snapshots();
         self.quiet_ticks = if self.leads() { 0 } else { self.quiet_ticks + 1 };
         self.waiting_ticks = if self.waits_for_split() { self.waiting_ticks + 1 } else { 0 };
         if self.waiting_ticks >= WAITING_TICKS {
@@ -345,11 +350,7 @@ impl<L: RaftLog, T> Group<L, T> {
             return behind;
         }
         let matched = progress.iter().map(|(_, held)| held.matched).min().unwrap_or(0);
-        // Or who is being sent a snapshot would need another one after it. It has come, or failed, in
-        // bounded time.
-        let awaited = progress.iter().filter(|(_, held)| held.state == ProgressState::Snapshot);
-        let awaited = awaited.map(|(_, held)| held.pending_snapshot).min();
-        matched.min(durable).max(behind).min(awaited.unwrap_or(u64::MAX))
+        matched.min(durable).max(behind).min(self.awaited().unwrap_or(u64::MAX))
     }
 
     /// Has another replica lead, if it can.

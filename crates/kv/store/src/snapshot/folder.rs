@@ -69,7 +69,15 @@ pub struct DiskFolder {
 
 /// A file on disk.
 #[derive(Debug)]
-pub struct DiskFile(File);
+pub struct DiskFile {
+    file: File,
+    /// Bytes that the disk may not have.
+    unsynced: usize,
+}
+
+/// From so many bytes on they are synced: little by little, so that whoever else waits for the disk does not
+/// wait for all of a snapshot.
+const UNSYNCED_BYTES: usize = 4 << 20;
 
 impl DiskFolder {
     /// The one in a store's folder; made if it is missing.
@@ -99,7 +107,8 @@ impl Folder for DiskFolder {
     fn create(&self, name: &str) -> Result<DiskFile> {
         let path = self.path.join(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).open(path).map(DiskFile)
+        options.read(true).write(true).create(true).truncate(true);
+        Ok(DiskFile { file: options.open(path)?, unsynced: 0 })
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -117,14 +126,20 @@ impl Folder for DiskFolder {
 
 impl Staged for DiskFile {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.unsynced += bytes.len();
+        if self.unsynced >= UNSYNCED_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        self.0.read_exact_at(into, offset)
+        self.file.read_exact_at(into, offset)
     }
 }

@@ -1,12 +1,24 @@
 //! A group whose range comes from another store.
 
 use raft::eraftpb::Snapshot;
-use raft::{Ready, SnapshotStatus};
+use raft::{Progress, ProgressState, Ready, SnapshotStatus};
 
 use super::{Error, Event, Group, Output};
 use crate::host::Refusal;
 use crate::log::{GroupId, RaftLog, Truncated};
 use crate::range::Descriptor;
+
+/// Ticks after which a leader does not wait any more for a replica to take in what it has: it may have
+/// gone, or its disk is too slow for what is written meanwhile.
+const TAKING_TICKS: u32 = 6_000;
+
+/// A replica to which all of a snapshot has come.
+pub(super) struct TakingIn {
+    /// The last entry whose effects it has.
+    index: u64,
+    /// Since then.
+    ticks: u32,
+}
 
 impl<L: RaftLog, T> Group<L, T> {
     /// Whether the library has taken in a snapshot of which nothing is done yet. What the host says of
@@ -16,8 +28,41 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     pub(in crate::machine) fn snapshot_sent(&mut self, to: u64, arrived: bool) {
+        if let Some(progress) = self.raft.raft.prs().get(to)
+            && progress.state == ProgressState::Snapshot
+            && arrived
+        {
+            let ticks = 0;
+            self.taking_in.insert(to, TakingIn { index: progress.pending_snapshot, ticks });
+        }
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.raft.report_snapshot(to, status);
+    }
+
+    /// A leader waits for those that take in what was sent to them, but not for ever.
+    pub(super) fn pass_time_of_snapshots(&mut self) {
+        if !self.leads() {
+            self.taking_in.clear();
+        }
+        let progress = self.raft.raft.prs();
+        self.taking_in.retain(|replica, taking| {
+            taking.ticks += 1;
+            let is_behind = |held: &Progress| held.matched < taking.index;
+            taking.ticks < TAKING_TICKS && progress.get(*replica).is_some_and(is_behind)
+        });
+    }
+
+    /// From which entry on the log is kept: those that are sent a snapshot, or take one in, would need
+    /// another one after it.
+    pub(super) fn awaited(&self) -> Option<u64> {
+        let progress = self.raft.raft.prs();
+        let sent = progress.iter().filter(|(_, held)| held.state == ProgressState::Snapshot);
+        // It comes, or fails, in bounded time.
+        let sent = sent.map(|(_, held)| held.pending_snapshot);
+        let taken = self.taking_in.iter().filter_map(|(replica, taking)| {
+            progress.get(*replica).filter(|held| held.matched < taking.index).map(|_| taking.index)
+        });
+        sent.chain(taken).min()
     }
 
     pub(super) fn install(&mut self, ready: Ready, output: &mut Output<T>) -> Result<(), Error> {
