@@ -15,17 +15,17 @@ impl World {
         }
         let faults = self.faults.clone();
         for _ in 0..4 {
-            let when = self.after_ms(300, 5_000);
+            let when = self.after_ms(300, 3_500);
             if faults.churn {
                 self.at(when, Event::Churn);
             }
-            let when = self.after_ms(300, 6_500);
+            let when = self.after_ms(300, 4_500);
             if faults.deaths && self.below(2) == 0 {
                 self.at(when, Event::Die);
             }
         }
         if faults.partitions {
-            let when = self.after_ms(300, 4_000);
+            let when = self.after_ms(300, 2_000);
             self.at(when, Event::Part);
         }
         self.at(100 * MS, Event::Sweep);
@@ -46,7 +46,7 @@ impl World {
                 let mut effects = Effects::new();
                 self.nodes[node].roster.tick(time, &mut effects);
                 self.perform(node, effects);
-                self.at(self.now + 40 * MS, Event::Tick(node));
+                self.at(self.now + 50 * MS, Event::Tick(node));
             }
             Event::Connect(client) if self.now < STORM => self.connect(client),
             Event::Disconnect(connection, client) => self.disconnect(connection, client),
@@ -231,7 +231,7 @@ impl World {
                 }
             }
         }
-        let when = self.after_ms(1_000, 4_000).min(STORM - 500 * MS);
+        let when = self.after_ms(1_000, 3_000).min(STORM - 500 * MS);
         self.at(when, Event::Heal);
     }
 

@@ -13,7 +13,7 @@ use crate::protocol::{
 
 pub(super) const MS: u64 = 1_000_000;
 /// Faults and clients go on for so long.
-pub(super) const STORM: u64 = 8_000 * MS;
+pub(super) const STORM: u64 = 5_000 * MS;
 /// What was said last has arrived, everybody sees everybody.
 pub(super) const CALM: u64 = STORM + 1_500 * MS;
 /// All is well.
