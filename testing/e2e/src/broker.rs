@@ -124,7 +124,7 @@ impl Broker {
             let listeners: Vec<(Transport, u16)> =
                 transports.iter().copied().zip(ports.iter().copied()).collect();
             write_configuration(place.folder(), &listeners, *admin)?;
-            match launch(place.folder(), &listeners, &settings, watch.as_mut()) {
+            match launch(place.folder(), &listeners, *admin, &settings, watch.as_mut()) {
                 Ok(process) => {
                     let admin = *admin;
                     return Ok(Broker { process, listeners, admin, settings, watch, place });
@@ -142,7 +142,8 @@ impl Broker {
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.process.kill();
         let watch = self.watch.as_mut();
-        self.process = launch(self.place.folder(), &self.listeners, &self.settings, watch)?;
+        let (folder, listeners) = (self.place.folder(), &self.listeners);
+        self.process = launch(folder, listeners, self.admin, &self.settings, watch)?;
         Ok(())
     }
 
@@ -254,6 +255,7 @@ impl Drop for Broker {
 fn launch(
     folder: &Path,
     listeners: &[(Transport, u16)],
+    admin: u16,
     settings: &[String],
     watch: Option<&mut Watch>,
 ) -> Result<Process> {
@@ -276,7 +278,8 @@ fn launch(
             bail!("the broker ended with {status}:\n{}", process.last_output());
         }
         let accepts = |port: u16| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-        Ok(listeners.iter().all(|(_, port)| accepts(*port)).then_some(()))
+        let mut ports = listeners.iter().map(|(_, port)| *port).chain([admin]);
+        Ok(ports.all(accepts).then_some(()))
     })?;
     if is_ready.is_none() {
         let output = process.last_output();

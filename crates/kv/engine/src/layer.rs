@@ -4,19 +4,23 @@
 //! A key that was new and goes again leaves nothing behind: that is how a message that was
 //! consumed between two checkpoints costs no write.
 
+mod key;
+
 use std::collections::{BTreeMap, btree_map::Entry};
+use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::{Batch, Change, KeyRange, SpaceId};
+use key::{Key, Ordered, Probe};
 
 /// What an entry costs beside its bytes, about.
-const ENTRY_BYTES: usize = 96;
+const ENTRY_BYTES: usize = 112;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    spaces: Vec<BTreeMap<Bytes, Slot>>,
+    spaces: Vec<BTreeMap<Key, Slot>>,
     bytes: usize,
 }
 
@@ -31,7 +35,7 @@ struct Slot {
 
 impl Layer {
     pub(crate) fn new(spaces: usize) -> Self {
-        Self { spaces: vec![BTreeMap::new(); spaces], bytes: 0 }
+        Self { spaces: (0..spaces).map(|_| BTreeMap::new()).collect(), bytes: 0 }
     }
 
     /// About how many bytes of memory it holds.
@@ -53,9 +57,9 @@ impl Layer {
     }
 
     fn put(&mut self, space: SpaceId, key: Bytes, value: Bytes, is_new: bool) {
-        match self.spaces[space.index()].entry(key) {
+        match self.spaces[space.index()].entry(Key::new(key)) {
             Entry::Vacant(place) => {
-                self.bytes += ENTRY_BYTES + place.key().len() + value.len();
+                self.bytes += ENTRY_BYTES + place.key().bytes.len() + value.len();
                 place.insert(Slot { value: Some(value), is_new });
             }
             Entry::Occupied(mut place) => {
@@ -69,16 +73,16 @@ impl Layer {
     }
 
     fn remove(&mut self, space: SpaceId, key: Bytes) {
-        match self.spaces[space.index()].entry(key) {
+        match self.spaces[space.index()].entry(Key::new(key)) {
             Entry::Vacant(place) => {
-                self.bytes += ENTRY_BYTES + place.key().len();
+                self.bytes += ENTRY_BYTES + place.key().bytes.len();
                 place.insert(Slot { value: None, is_new: false });
             }
             Entry::Occupied(mut place) => {
                 let slot = place.get_mut();
                 self.bytes -= slot.value.take().map_or(0, |value| value.len());
                 if slot.is_new {
-                    self.bytes -= ENTRY_BYTES + place.key().len();
+                    self.bytes -= ENTRY_BYTES + place.key().bytes.len();
                     place.remove();
                 }
             }
@@ -87,7 +91,8 @@ impl Layer {
 
     /// What it says of a key: nothing, that it was removed, or its value.
     pub(crate) fn get(&self, space: SpaceId, key: &[u8]) -> Option<Option<&Bytes>> {
-        self.spaces[space.index()].get(key).map(|slot| slot.value.as_ref())
+        let probe: &dyn Ordered = &Probe::new(key);
+        self.spaces[space.index()].get(probe).map(|slot| slot.value.as_ref())
     }
 
     /// What it says of a range that is not empty, in ascending order.
@@ -96,8 +101,10 @@ impl Layer {
         space: SpaceId,
         range: &'a KeyRange,
     ) -> impl Iterator<Item = (&'a Bytes, Option<&'a Bytes>)> {
-        let found = self.spaces[space.index()].range::<[u8], _>(range.bounds());
-        found.map(|(key, slot)| (key, slot.value.as_ref()))
+        let (start, end) = Probe::bounds(range);
+        let found = self.spaces[space.index()]
+            .range::<dyn Ordered, _>((as_ordered(&start), as_ordered(&end)));
+        found.map(|(key, slot)| (&key.bytes, slot.value.as_ref()))
     }
 
     /// What has survived, for the engine.
@@ -107,11 +114,15 @@ impl Layer {
             let space_id = SpaceId(number);
             for (key, slot) in space {
                 match &slot.value {
-                    Some(value) => batch.put(space_id, key.clone(), value.clone()),
-                    None => batch.remove(space_id, key.clone()),
+                    Some(value) => batch.put(space_id, key.bytes.clone(), value.clone()),
+                    None => batch.remove(space_id, key.bytes.clone()),
                 }
             }
         }
         batch
     }
+}
+
+fn as_ordered<'a, 'b>(bound: &'a Bound<Probe<'b>>) -> Bound<&'a (dyn Ordered + 'b)> {
+    bound.as_ref().map(|probe| -> &(dyn Ordered + 'b) { probe })
 }

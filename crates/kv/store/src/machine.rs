@@ -19,6 +19,7 @@ mod input;
 mod loans;
 mod merge;
 mod output;
+mod propose;
 mod receive;
 mod recovery;
 mod sleep;
@@ -34,7 +35,7 @@ use ratatosk_clock::Instant;
 
 use crate::edition::Supported;
 use crate::host::Refusal;
-use crate::log::{GroupId, GroupState, LogBatch, LogChange, RaftLog, Truncated};
+use crate::log::{GroupId, GroupState, LogBatch, RaftLog, Truncated};
 use crate::range::{Descriptor, OVER};
 pub(crate) use group::changes_members;
 pub(crate) use group::described;
@@ -69,6 +70,8 @@ pub struct Machine<L: RaftLog, T> {
     awake: BTreeSet<GroupId>,
     /// Those that may have something to do.
     dirty: BTreeSet<GroupId>,
+    /// Groups with proposals that are gathered.
+    gathering: BTreeSet<GroupId>,
     /// Those that may hold entries back.
     holding: BTreeSet<GroupId>,
     /// What is known of groups of which this store has no data: the range as it was to be sent.
@@ -160,6 +163,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             left: left.into_iter().collect(),
             awake: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            gathering: BTreeSet::new(),
             holding: BTreeSet::new(),
             announced: BTreeMap::new(),
             installed: Vec::new(),
@@ -266,6 +270,7 @@ impl<L: RaftLog, T> Machine<L, T> {
         for input in inputs {
             self.take(input, &mut batch, output)?;
         }
+        self.propose_all(output);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             for id in &self.awake {
@@ -321,28 +326,21 @@ impl<L: RaftLog, T> Machine<L, T> {
         !self.dirty.is_empty()
     }
 
-    /// Gives back the disk room of what was truncated.
-    ///
-    /// # Errors
-    /// The log's.
-    pub fn purge(&self) -> Result<(), Error> {
-        // Groups that hold files back are those without a checkpoint for a while; the next one
-        // frees them.
-        let _behind = self.log.purge()?;
-        Ok(())
-    }
-
     fn take(
         &mut self,
         input: Input<T>,
         batch: &mut LogBatch,
         output: &mut Output<T>,
     ) -> Result<(), Error> {
+        self.propose_before(&input, output);
         self.peers.is_stale |= input.reshapes();
         self.support.is_stale |= input.reshapes();
         match input {
             Input::Propose { group, term, data, ticket } => match self.called_on(group) {
-                Some(held) => held.propose(term, data, ticket, output),
+                Some(held) => {
+                    held.gather(term, data, ticket, output);
+                    self.gathering.insert(group);
+                }
                 None => output.refuse(ticket, Refusal::NotLeader),
             },
             Input::Read { group, version, ticket } => match self.called_on(group) {
@@ -387,7 +385,7 @@ impl<L: RaftLog, T> Machine<L, T> {
             Input::Applied { group, index } => {
                 if let Some(held) = self.at_work(group) {
                     held.raft.advance_apply_to(index);
-                    held.raft.mut_store().release(index);
+                    held.release_entries(index);
                     held.leave_joint();
                 }
                 self.tell_lender(group, index, output);
@@ -454,25 +452,6 @@ impl<L: RaftLog, T> Machine<L, T> {
     fn called_on(&mut self, group: GroupId) -> Option<&mut Group<L, T>> {
         self.wake(group);
         self.at_work(group)
-    }
-
-    fn checkpointed(
-        &mut self,
-        group: GroupId,
-        index: u64,
-        batch: &mut LogBatch,
-    ) -> Result<(), Error> {
-        let kept = self.kept_entries;
-        let Some(held) = self.at_work(group) else { return Ok(()) };
-        // A checkpoint of what did not change says nothing new.
-        if held.raft.mut_store().note_durable(index) {
-            batch.push(group, LogChange::DurableApplied(index));
-        }
-        let unneeded = held.may_give_up(index, kept);
-        if let Some(truncated) = held.raft.mut_store().truncate(unneeded)? {
-            batch.push(group, LogChange::Truncate(truncated));
-        }
-        Ok(())
     }
 }
 

@@ -109,6 +109,7 @@ struct Shared {
     touched: Mutex<BTreeSet<GroupId>>,
     transport: Arc<dyn Transport>,
     overlay: Arc<Overlay<DurableEngine>>,
+    log: Arc<DurableLog>,
     folder: PathBuf,
     checkpoint_interval: Duration,
     admission: Admission,
@@ -182,7 +183,7 @@ impl Node {
         for descriptor in found.groups.iter().filter_map(|opened| opened.descriptor.clone()) {
             host.open(descriptor).map_err(engine_error)?;
         }
-        let machine = Machine::open(log, identity.store, found.groups, found.left)
+        let machine = Machine::open(Arc::clone(&log), identity.store, found.groups, found.left)
             .map_err(|error| Error::of_machine(folder.clone(), error))?
             .served_by_replicas(keyspaces.served());
         let life = random[0] ^ random[1].rotate_left(32);
@@ -198,6 +199,7 @@ impl Node {
             touched: Mutex::default(),
             transport: config.transport,
             overlay,
+            log,
             admission: Admission::new(folder.clone(), checkpoint_bytes),
             folder,
             checkpoint_interval: config.checkpoint_interval,

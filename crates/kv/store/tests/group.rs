@@ -60,6 +60,7 @@ proptest! {
     fn a_group_reads_what_was_appended(
         steps in prop::collection::vec((step(), any::<bool>(), any::<bool>()), 1..20),
         cache_bytes_max in prop_oneof![Just(0_usize), Just(600), Just(1 << 20)],
+        known_behind in 0..20_u64,
     ) {
         let log = Arc::new(MemoryLog::default());
         let mut group_log = open(&log, cache_bytes_max);
@@ -90,8 +91,11 @@ proptest! {
                 _ => {}
             }
             if *is_released {
-                group_log.release(model.last_index());
+                let last = model.last_index();
+                group_log.release(last, last.saturating_sub(known_behind));
                 prop_assert!(group_log.memory_bytes() <= cache_bytes_max);
+                group_log.release(last, last);
+                prop_assert!(group_log.memory_bytes() <= cache_bytes_max / 16);
             }
             if *is_reopened {
                 group_log = open(&log, cache_bytes_max);

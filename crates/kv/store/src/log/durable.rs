@@ -51,8 +51,16 @@ pub struct DurableLog {
     files: Files,
     store: u64,
     watermark: Watermark,
-    /// The number of the last write; held while one is written.
-    written: Mutex<u64>,
+    /// Held while something is written.
+    end: Mutex<End>,
+}
+
+/// Where the next write goes.
+struct End {
+    /// The number of the last write.
+    written: u64,
+    /// An empty batch with the room of those before: each is as large as what waited for one fsync.
+    spare: raft_engine::LogBatch,
 }
 
 /// How the library finds the index of an entry.
@@ -118,7 +126,8 @@ impl DurableLog {
         watermark.sync()?;
         // The library syncs what it writes, not that the first file has a name.
         std::fs::File::open(&config.folder)?.sync_all()?;
-        Ok(Self { engine, files, store, watermark, written: Mutex::new(written) })
+        let end = Mutex::new(End { written, spare: raft_engine::LogBatch::default() });
+        Ok(Self { engine, files, store, watermark, end })
     }
 
     /// Whose it is.
@@ -128,7 +137,7 @@ impl DurableLog {
 
     /// How many writes it ever had.
     pub fn written(&self) -> u64 {
-        *self.written.lock()
+        self.end.lock().written
     }
 
     fn truncated(&self, group: u64) -> Result<Truncated, Error> {
@@ -139,17 +148,48 @@ impl DurableLog {
         Ok(Truncated { index: number(index, "truncated")?, term: number(term, "truncated")? })
     }
 
-    /// Writes a batch, as the next one, and waits for the disk.
-    fn append(&self, mut batch: raft_engine::LogBatch) -> Result<(), Error> {
-        let mut number = self.written.lock();
+    /// Writes what `fill` puts into a batch, as the next one, and waits for the disk.
+    fn append(
+        &self,
+        fill: impl FnOnce(&mut raft_engine::LogBatch) -> raft_engine::Result<()>,
+    ) -> Result<(), Error> {
+        let mut end = self.end.lock();
+        // After an error nothing of the batch is left for the next one.
+        let mut batch = std::mem::take(&mut end.spare);
+        fill(&mut batch).map_err(from_engine)?;
         let mut record = self.store.to_be_bytes().to_vec();
-        record.extend((*number + 1).to_be_bytes());
+        record.extend((end.written + 1).to_be_bytes());
         batch.put(OWN, WRITTEN.to_vec(), record).map_err(from_engine)?;
         self.engine.write(&mut batch, true).map_err(from_engine)?;
         self.files.check()?;
-        *number += 1;
-        self.watermark.raise(*number);
+        end.written += 1;
+        self.watermark.raise(end.written);
+        end.spare = batch;
         Ok(())
+    }
+
+    fn put(
+        &self,
+        written: &mut raft_engine::LogBatch,
+        GroupId(group): GroupId,
+        change: LogChange,
+    ) -> raft_engine::Result<()> {
+        match change {
+            LogChange::Append(entries) => written.add_entries::<Indexed>(group, &entries),
+            LogChange::Replica(replica) => {
+                written.put(group, REPLICA.to_vec(), replica.to_be_bytes().to_vec())
+            }
+            LogChange::HardState(state) => written.put_message(group, HARD_STATE.to_vec(), &state),
+            LogChange::Truncate(truncated) => put_truncated(written, group, truncated),
+            LogChange::Restart(truncated) => self.put_restart(written, group, truncated),
+            LogChange::DurableApplied(index) => {
+                written.put(group, DURABLE_APPLIED.to_vec(), index.to_be_bytes().to_vec())
+            }
+            LogChange::Destroy => {
+                written.add_command(group, Command::Clean);
+                Ok(())
+            }
+        }
     }
 
     fn put_restart(
@@ -224,33 +264,13 @@ impl RaftLog for DurableLog {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut written = raft_engine::LogBatch::default();
-        for (GroupId(group), change) in batch {
-            let result = match change {
-                LogChange::Append(entries) => written.add_entries::<Indexed>(group, &entries),
-                LogChange::Replica(replica) => {
-                    written.put(group, REPLICA.to_vec(), replica.to_be_bytes().to_vec())
-                }
-                LogChange::HardState(state) => {
-                    written.put_message(group, HARD_STATE.to_vec(), &state)
-                }
-                LogChange::Truncate(truncated) => put_truncated(&mut written, group, truncated),
-                LogChange::Restart(truncated) => self.put_restart(&mut written, group, truncated),
-                LogChange::DurableApplied(index) => {
-                    written.put(group, DURABLE_APPLIED.to_vec(), index.to_be_bytes().to_vec())
-                }
-                LogChange::Destroy => {
-                    written.add_command(group, Command::Clean);
-                    Ok(())
-                }
-            };
-            result.map_err(from_engine)?;
-        }
-        self.append(written)
+        self.append(|written| {
+            batch.into_iter().try_for_each(|(group, change)| self.put(written, group, change))
+        })
     }
 
     fn persist(&self) -> Result<(), Error> {
-        self.append(raft_engine::LogBatch::default())
+        self.append(|_| Ok(()))
     }
 
     fn purge(&self) -> Result<Vec<GroupId>, Error> {

@@ -13,6 +13,10 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::{Error, GroupId, GroupState, RaftLog, Span, Truncated, entry_bytes, fitting};
 
+/// Of the memory for entries only one part in so many is used for those that all have: so that what is
+/// written next has the place of what was just applied, and both are in the processor's cache.
+const KNOWN_PART: usize = 16;
+
 /// See the module.
 #[derive(Debug)]
 pub struct GroupLog<L> {
@@ -160,10 +164,14 @@ impl<L: RaftLog> GroupLog<L> {
         *self.offered.borrow_mut() = Some(snapshot);
     }
 
-    /// Lets go of the memory of entries that are applied, as far as there are too many of them.
-    pub fn release(&mut self, applied: u64) {
+    /// Lets go of the memory of entries that are applied, as far as there are too many of them. Those up to
+    /// `known` no other replica will ask for, as far as is known: few of them are kept.
+    pub fn release(&mut self, applied: u64, known: u64) {
         let bytes_max = self.cache_bytes_max;
-        self.drop_front(|first, bytes| first.index <= applied && bytes > bytes_max);
+        self.drop_front(|first, bytes| {
+            let bytes_max = if first.index <= known { bytes_max / KNOWN_PART } else { bytes_max };
+            first.index <= applied && bytes > bytes_max
+        });
     }
 
     /// Bytes of the entries in memory, about.

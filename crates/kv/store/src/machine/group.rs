@@ -3,6 +3,7 @@
 mod commit;
 mod dataless;
 mod members;
+mod proposals;
 mod reads;
 mod snapshot;
 
@@ -19,6 +20,7 @@ use crate::host::Refusal;
 use crate::log::{GroupId, GroupLog, GroupState, RaftLog, Truncated};
 use crate::membership::{Membership, Role};
 use crate::range::{Descriptor, Fate};
+use proposals::Gathered;
 use reads::Reads;
 pub(super) use reads::{Borrow, LEASE, VOTELESS, asks_for_vote};
 pub(crate) use snapshot::described;
@@ -57,6 +59,7 @@ pub(super) struct Group<L: RaftLog, T> {
     is_leader: bool,
     /// From when on it votes, if it was opened again while the store was at work.
     pub(super) votes_from: Instant,
+    gathered: Gathered<T>,
     /// What was proposed here, rising by index.
     proposals: VecDeque<Proposal<T>>,
     /// Where replicas are that wrote and are not known to be members.
@@ -148,6 +151,7 @@ impl<L: RaftLog, T> Group<L, T> {
             descriptor,
             is_leader: false,
             votes_from: Instant::ZERO,
+            gathered: Gathered::default(),
             proposals: VecDeque::new(),
             peers: BTreeMap::new(),
             installing: None,
@@ -302,28 +306,6 @@ impl<L: RaftLog, T> Group<L, T> {
         if self.has_snapshot() {
             self.incoming = incoming;
         }
-    }
-
-    pub(super) fn propose(
-        &mut self,
-        term: Option<u64>,
-        data: Vec<u8>,
-        ticket: T,
-        output: &mut Output<T>,
-    ) {
-        let is_another = term.is_some_and(|term| term != self.raft.raft.term);
-        // The library would pass it on to the leader, and nobody here would hear of it.
-        let is_none = !self.leads() || self.is_leaving || is_another;
-        if is_none || self.raft.propose(Vec::new(), data).is_err() {
-            output.refuse(ticket, Refusal::NotLeader);
-            return;
-        }
-        self.note_proposal(ticket);
-    }
-
-    fn note_proposal(&mut self, ticket: T) {
-        let (index, term) = (self.raft.raft.raft_log.last_index(), self.raft.raft.term);
-        self.proposals.push_back(Proposal { index, term, ticket });
     }
 
     /// Time passes; true if that gave it something to do.

@@ -77,6 +77,26 @@ impl<L: RaftLog, T> Machine<L, T> {
         Ok(())
     }
 
+    /// A group's data is durable up to an entry: the log need not have it any more.
+    pub(super) fn checkpointed(
+        &mut self,
+        group: GroupId,
+        index: u64,
+        batch: &mut LogBatch,
+    ) -> Result<(), Error> {
+        let kept = self.kept_entries;
+        let Some(held) = self.at_work(group) else { return Ok(()) };
+        // A checkpoint of what did not change says nothing new.
+        if held.raft.mut_store().note_durable(index) {
+            batch.push(group, LogChange::DurableApplied(index));
+        }
+        let unneeded = held.may_give_up(index, kept);
+        if let Some(truncated) = held.raft.mut_store().truncate(unneeded)? {
+            batch.push(group, LogChange::Truncate(truncated));
+        }
+        Ok(())
+    }
+
     /// Puts what a group has for the log into the batch.
     fn put(&mut self, id: GroupId, mut ready: Ready, unwritten: &mut Unwritten) {
         let Some(group) = self.groups.get_mut(&id) else { return };

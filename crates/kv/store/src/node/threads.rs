@@ -9,7 +9,7 @@ use ratatosk_engine::{DurableEngine, Error, Haste};
 
 use super::{Move, Reply, Shared, Word, located};
 use crate::host::{self, Answered, Done, Host};
-use crate::log::{DurableLog, GroupId};
+use crate::log::{DurableLog, GroupId, RaftLog as _};
 use crate::machine::{Event, Input, Machine, Output};
 use crate::snapshot::folder::DiskFile;
 use crate::snapshot::receiver::{Shelf, Told};
@@ -17,6 +17,8 @@ use crate::snapshot::sender::Parcel;
 
 /// How often the log is cut.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long what nobody waits for is left lying at most: how far a checkpoint came.
+const QUIET_MAX: Duration = Duration::from_secs(10);
 /// How often the free room of the disk is looked at, and the size of the overlay, under load.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the engine is asked whether much of it is waste.
@@ -30,14 +32,13 @@ pub(super) fn run_log(
     let mut words = Vec::new();
     let (mut told, mut announced, mut asked) = (Told::default(), Vec::new(), Vec::new());
     let mut output = Output::default();
-    let mut next_purge = clock.now() + PURGE_INTERVAL;
     let mut next_look = clock.now();
     loop {
         let wait = match machine.is_dirty() {
             true => Duration::ZERO,
             false => {
-                let next = machine.next_tick().unwrap_or(next_purge).min(next_purge);
-                next.since(clock.now())
+                let next = machine.next_tick().map(|next| next.since(clock.now()));
+                next.unwrap_or(QUIET_MAX).min(QUIET_MAX)
             }
         };
         let is_closed = shared.inbox.take(wait, &mut words);
@@ -79,10 +80,6 @@ pub(super) fn run_log(
         shared.hand_out(&mut output);
         machine.finish(&mut output).map_err(|error| error.to_string())?;
         shared.hand_out(&mut output);
-        if clock.now() >= next_purge {
-            machine.purge().map_err(|error| error.to_string())?;
-            next_purge = clock.now() + PURGE_INTERVAL;
-        }
     }
 }
 
@@ -207,7 +204,14 @@ fn moved(input: &Input<Reply>) -> Option<Move> {
 pub(super) fn run_checkpoints(shared: &Shared) -> Result<(), String> {
     let clock = SystemClock::new();
     let mut next = clock.now() + shared.checkpoint_interval;
+    let mut next_purge = clock.now() + PURGE_INTERVAL;
     while !shared.alarm.wait(LOOK_INTERVAL) {
+        // Here, as files that go hold whoever removes them up. Groups that keep some of them are those
+        // without a checkpoint for a while; the next one frees them.
+        if clock.now() >= next_purge {
+            shared.log.purge().map_err(|error| error.to_string())?;
+            next_purge = clock.now() + PURGE_INTERVAL;
+        }
         let has_room = shared.look();
         let is_due = clock.now() >= next
             || shared.overlay.memory_bytes() >= shared.admission.checkpoint_bytes();

@@ -7,6 +7,17 @@ use crate::command;
 use crate::log::RaftLog;
 
 impl<L: RaftLog, T> Group<L, T> {
+    /// Lets go of the memory of entries that are applied up to an index, those first that all replicas have:
+    /// only a leader is asked for others.
+    pub(in crate::machine) fn release_entries(&mut self, applied: u64) {
+        let progress = self.raft.raft.prs();
+        let known = match self.leads() {
+            true => progress.iter().map(|(_, held)| held.matched).min().unwrap_or(0),
+            false => u64::MAX,
+        };
+        self.raft.mut_store().release(applied, known);
+    }
+
     /// Joins committed entries and the tickets of those that were proposed here.
     pub(super) fn commit(&mut self, entries: Vec<Entry>, output: &mut Output<T>) {
         // Whoever waits for its range takes them from the log again then.
