@@ -403,7 +403,7 @@ async fn tick(inner: std::sync::Weak<Inner>) {
     loop {
         ticks.tick().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.hear(|roster, time, effects| roster.tick(time, effects));
+        inner.hear(Roster::tick);
         if let Some(directory) = &inner.directory {
             directory.lock().sweep(SWEEP);
         }

@@ -7,7 +7,7 @@ use ratatosk_session_dict::Victims;
 
 use crate::support::{Word, identity, session, three};
 
-/// DICT-002, DICT-005: from every node every session is found, and the listing has each once, in
+/// DICT-005: from every node every session is found, and the listing has each once, in
 /// order, page by page.
 #[tokio::test]
 async fn sessions_are_found_and_listed_from_every_node() {
@@ -46,7 +46,7 @@ async fn sessions_are_found_and_listed_from_every_node() {
     assert!(nodes[0].registry.render().contains("ratatosk_session_dict_registrations"));
 }
 
-/// DICT-002, DICT-003: what an operator ends on one node ends on all of them, and nothing else does.
+/// DICT-003: what an operator ends on one node ends on all of them, and nothing else does.
 #[tokio::test]
 async fn sessions_of_one_client_a_user_or_a_tenant_are_ended_on_all_nodes() {
     let discovery = MemoryDiscovery::new();

@@ -1,8 +1,7 @@
 //! Nodes that listen and serve, and connections that end when they are told, or when a test says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,6 +15,7 @@ use ratatosk_rpc::{
 use ratatosk_session_dict::{ClusterConfig, ClusterDict, Owner};
 use ratatosk_telemetry::metric::Registry;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Longer than anything here takes: a test that reaches it has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -136,14 +136,13 @@ impl Member {
         Owner { host: self.host(), session: session(slot) }
     }
 
-    /// Has connections end as soon as they are told, on a task of its own, until the guard goes.
-    pub(crate) fn obey(&self, clients: BTreeMap<SessionRef, SessionIdentity>) -> Obedience {
+    /// Has connections end as soon as they are told, until the guard goes.
+    pub(crate) fn obey(&self, clients: BTreeMap<SessionRef, SessionIdentity>) -> JoinSet<()> {
         let (dict, desk) = (self.dict.clone(), Arc::clone(&self.desk));
-        let going_on = Arc::new(AtomicBool::new(true));
-        let goes_on = Arc::clone(&going_on);
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let mut changes = desk.watch();
-            let mut gone = std::collections::BTreeSet::new();
+            let mut gone = BTreeSet::new();
             loop {
                 changes.mark_unchanged();
                 for (session, identity) in &clients {
@@ -153,12 +152,12 @@ impl Member {
                         dict.remove(identity, *session);
                     }
                 }
-                if !goes_on.load(Ordering::Relaxed) || changes.changed().await.is_err() {
+                if changes.changed().await.is_err() {
                     return;
                 }
             }
         });
-        Obedience { task, going_on }
+        tasks
     }
 
     /// Waits until the node sees so many servers and other nodes, and has told the servers all.
@@ -175,19 +174,6 @@ impl Member {
         self.node.stop().await;
         // The dead withdraw nothing.
         std::mem::forget(self);
-    }
-}
-
-/// See [`Member::obey`].
-pub(crate) struct Obedience {
-    task: tokio::task::JoinHandle<()>,
-    going_on: Arc<AtomicBool>,
-}
-
-impl Drop for Obedience {
-    fn drop(&mut self) {
-        self.going_on.store(false, Ordering::Relaxed);
-        self.task.abort();
     }
 }
 

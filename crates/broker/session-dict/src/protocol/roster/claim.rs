@@ -30,6 +30,8 @@ struct Wait {
     next: Option<Instant>,
     /// What the server has of it.
     listed: Option<Stamp>,
+    /// The same when it was asked last: what it says is about that one.
+    asked_for: Option<Stamp>,
     meetings: u32,
 }
 
@@ -242,17 +244,28 @@ impl Roster {
         }
         let is_new = self.on_claim(identity, |claim| {
             if let Some(wait) = claim.waits.get_mut(&host) {
-                wait.listed = wait.listed.or(listed);
+                wait.listed = listed.or(wait.listed);
                 return false;
             }
-            let wait = Wait { heard: time.now, next: None, listed, meetings: 0 };
+            let (heard, next, asked_for) = (time.now, None, None);
+            let wait = Wait { heard, next, listed, asked_for, meetings: 0 };
             claim.waits.insert(host, wait);
             true
         });
         if is_new == Some(true) {
             self.arm(identity, time.now + self.tuning.node_patience);
-            self.meet(host, identity, effects);
+            self.ask_node(host, identity, effects);
         }
+    }
+
+    /// Asks a node that a claim waits for.
+    fn ask_node(&mut self, host: Host, identity: &Arc<SessionIdentity>, effects: &mut Effects) {
+        self.on_claim(identity, |claim| {
+            if let Some(wait) = claim.waits.get_mut(&host) {
+                (wait.next, wait.asked_for) = (None, wait.listed);
+            }
+        });
+        self.meet(host, identity, effects);
     }
 
     /// Asks a node about the session.
@@ -292,9 +305,9 @@ impl Roster {
                 wait.next = Some(next);
                 self.arm(identity, next);
             }
-            Some(Verdict::Again) => self.meet(host, identity, effects),
+            Some(Verdict::Again) => self.ask_node(host, identity, effects),
             Some(Verdict::Gone { was_held }) => {
-                let listed = wait.listed.filter(|_| !was_held);
+                let listed = wait.asked_for.filter(|_| !was_held);
                 self.on_claim(identity, |claim| claim.waits.remove(&host));
                 if let (Some(stamp), Some(server)) = (listed, self.view.server(identity)) {
                     // The server is behind.
@@ -316,7 +329,7 @@ impl Roster {
                 }
                 // Whoever has just come is newer than whoever was there.
                 self.overtake(time, identity, stamp, effects);
-                self.meet(host, identity, effects);
+                self.ask_node(host, identity, effects);
             }
         }
     }
@@ -361,16 +374,11 @@ impl Roster {
             .extract_if(.., |host, wait| is_lost(host, wait))
             .map(|(host, _)| host)
             .collect();
-        let again =
-            claim.waits.iter_mut().filter(|(_, wait)| wait.next.is_some_and(|next| next <= now));
-        let again: Vec<Host> = again
-            .map(|(host, wait)| {
-                wait.next = None;
-                *host
-            })
-            .collect();
+        let is_due = |wait: &Wait| wait.next.is_some_and(|next| next <= now);
+        let again = claim.waits.iter().filter(|(_, wait)| is_due(wait));
+        let again: Vec<Host> = again.map(|(host, _)| *host).collect();
         for host in again {
-            self.meet(host, identity, effects);
+            self.ask_node(host, identity, effects);
         }
         for host in lost {
             self.stats.given_up += 1;
@@ -425,3 +433,7 @@ impl Roster {
         self.sessions.get_mut(identity)?.claim().map(change)
     }
 }
+
+#[cfg(test)]
+#[path = "claim_test.rs"]
+mod tests;
