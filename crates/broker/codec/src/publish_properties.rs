@@ -84,6 +84,14 @@ impl<'a> PublishProperties<'a> {
         Ok(this)
     }
 
+    /// The properties that another node forwards; `None` if the bytes are malformed, or if there is one
+    /// that belongs to a connection.
+    #[must_use]
+    pub fn of_forwarded(bytes: &'a [u8]) -> Option<Self> {
+        let this = Self::decode(Reader::new(bytes, 0), Role::Client).ok()?;
+        (!this.interleaved && this.forwarded.len() == bytes.len()).then_some(this)
+    }
+
     /// The block as it stands in the packet, without its length.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {

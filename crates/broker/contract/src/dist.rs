@@ -13,7 +13,7 @@ use ratatosk_codec::SubscriptionOptions;
 use ratatosk_topic::{TopicFilter, TopicName};
 
 use crate::{
-    Call, ShardId, TenantId,
+    Call, HostNumber, ShardId, TenantId,
     group::{Group, Member},
     identity::ShardSet,
     inbox::InboxId,
@@ -70,6 +70,22 @@ pub trait TenantRoutes: Send + Sync {
     /// were there. What is stored of them goes together.
     fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize;
 
+    /// The filters with a route of a host: what [`TenantRoutes::retain_host`] is to look at, in pages
+    /// of its caller's choice.
+    fn host_routes(&self, host: HostNumber) -> Vec<RouteId>;
+
+    /// How many they are.
+    fn host_routes_count(&self, host: HostNumber) -> usize;
+
+    /// Takes away the routes that a host has at some filters, but for those that `keep` wants; answers
+    /// how many went. Every resolution that begins later lacks them. DIST-014
+    fn retain_host(
+        &self,
+        host: HostNumber,
+        filters: &[RouteId],
+        keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> usize;
+
     /// Adds a receiver that a session's record says is there, whatever the limits and the room in
     /// the store. For the start, before anybody is let in. DIST-014
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored;
@@ -118,7 +134,9 @@ pub enum Receiver {
     Shard(ShardId),
     /// A persistent session.
     Inbox(InboxRoute),
-    /// A member of the shared group that the filter names.
+    /// Another host, for its transient sessions.
+    Host(HostNumber),
+    /// A member of the shared group that the filter names, of this host or another one.
     Member {
         /// The member.
         member: Member,
@@ -139,12 +157,35 @@ pub enum ReceiverKey {
         /// Only a route of this or an older incarnation is meant.
         incarnation: u64,
     },
-    /// A member of the filter's shared group, up to an incarnation.
+    /// A member of the filter's shared group that is of no other host, up to an incarnation.
     Member {
         /// See [`Member::id`].
         id: u64,
         /// Only a member of this or an older incarnation is meant.
         incarnation: u64,
+    },
+    /// Another host.
+    Host(HostNumber),
+    /// A member of the filter's shared group on another host, of whatever incarnation.
+    HostMember {
+        /// Where it is.
+        host: HostNumber,
+        /// See [`Member::id`].
+        id: u64,
+    },
+}
+
+/// A route of another host.
+#[derive(Copy, Clone, Debug)]
+pub enum HostRoute<'a> {
+    /// Its transient sessions with one filter.
+    Filter(RouteId),
+    /// A member of a shared group.
+    Member {
+        /// The group.
+        group: &'a Group,
+        /// See [`Member::id`].
+        id: u64,
     },
 }
 
@@ -212,6 +253,8 @@ pub struct Resolution {
     pub inboxes: Vec<InboxRoute>,
     /// Shared groups; each takes the message once.
     pub groups: Vec<Arc<Group>>,
+    /// Other hosts with transient sessions for it, rising: each once, however many filters match.
+    pub hosts: Vec<HostNumber>,
 }
 
 impl Resolution {
@@ -220,10 +263,14 @@ impl Resolution {
         self.transient.clear();
         self.inboxes.clear();
         self.groups.clear();
+        self.hosts.clear();
     }
 
     /// Whether nothing matches.
     pub fn is_empty(&self) -> bool {
-        self.transient.is_empty() && self.inboxes.is_empty() && self.groups.is_empty()
+        self.transient.is_empty()
+            && self.inboxes.is_empty()
+            && self.groups.is_empty()
+            && self.hosts.is_empty()
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{
 use ratatosk_codec::SubscriptionOptions;
 use ratatosk_topic::rendezvous;
 
-use crate::{PublisherId, SessionRef, dist::RouteId, inbox::InboxId};
+use crate::{HostNumber, PublisherId, SessionRef, dist::RouteId, inbox::InboxId};
 
 /// What is known of a member by all who choose.
 #[derive(Debug, Default)]
@@ -44,6 +44,8 @@ pub enum MemberTarget {
     Session(SessionRef),
     /// A persistent session, online or not.
     Inbox(InboxId),
+    /// A transient session of another host.
+    Host(HostNumber),
 }
 
 /// A member of a shared group.
@@ -81,6 +83,14 @@ enum Rank {
 }
 
 impl Member {
+    /// The host that it lives on; `None`: this one, or none in particular.
+    pub fn host(&self) -> Option<HostNumber> {
+        match self.target {
+            MemberTarget::Host(host) => Some(host),
+            MemberTarget::Session(_) | MemberTarget::Inbox(_) => None,
+        }
+    }
+
     fn rank(&self) -> Rank {
         match (self.is_full(), self.is_online()) {
             (false, true) if self.state.congested.load(Ordering::Relaxed) => Rank::Congested,
@@ -110,7 +120,8 @@ pub struct Group {
     pub is_ordered: bool,
     /// The filter's route.
     pub route: RouteId,
-    /// The members; never empty.
+    /// The members; never empty. Where several hosts say that a session of one identity is theirs,
+    /// it is here once for each.
     pub members: Vec<Member>,
     /// Where the next round-robin choice begins.
     pub cursor: AtomicU32,

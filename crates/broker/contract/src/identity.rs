@@ -156,6 +156,11 @@ impl ShardSet {
     }
 }
 
+/// A life of another host, as this process numbers it: a host that starts again, or comes back
+/// after it was given up, gets another number. Never given twice while the process lives.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostNumber(pub u32);
+
 /// A live connection of this node: its shard, its slot there, and which of the slot's successive
 /// connections it is. A reference that has outlived its connection is recognised.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

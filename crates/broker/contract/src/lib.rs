@@ -14,12 +14,15 @@ pub mod identity;
 pub mod inbox;
 pub mod message;
 pub mod record;
+pub mod relay;
 pub mod retain;
 pub mod session_dict;
 pub mod sessions;
 pub mod settings;
 
 pub use call::{Call, ReplyTo, Ticket};
-pub use identity::{ClientId, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId};
+pub use identity::{
+    ClientId, HostNumber, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId,
+};
 pub use message::{Message, StoredMessage};
 pub use settings::TenantSettings;

@@ -3,8 +3,10 @@
 //! Most filters have transient sessions only: an [`Entry`] then is 24 bytes. Persistent sessions
 //! and groups are in a box of their own, which is there only while it holds something.
 //!
-//! Invariants: inboxes rise by id; groups rise by (name, order); members of a group rise by id; no
-//! group is empty.
+//! Other hosts that want the filter are not here but in [`hosts`](crate::hosts); members on them are.
+//!
+//! Invariants: inboxes rise by id; groups rise by (name, order); members of a group rise by (id,
+//! host), one of no other host first; no group is empty.
 
 use std::{
     mem,
@@ -15,7 +17,8 @@ use std::{
 };
 
 use ratatosk_contract::{
-    dist::{AddError, InboxRoute, Receiver, RouteId},
+    HostNumber,
+    dist::{AddError, HostRoute, InboxRoute, Receiver, RouteId},
     group::{Group, Member, MemberTarget},
     identity::ShardSet,
     inbox::InboxId,
@@ -72,6 +75,7 @@ impl Entry {
         Entry { filter, generation, shards: ShardSet::EMPTY, rare: None }
     }
 
+    /// Whether it has no receiver of its own; another host may be one still.
     pub(crate) fn is_empty(&self) -> bool {
         self.shards.is_empty() && self.rare.is_none()
     }
@@ -107,6 +111,8 @@ impl Entry {
     pub(crate) fn has(&self, share: Option<Share<'_>>, receiver: &Receiver) -> bool {
         match receiver {
             Receiver::Shard(shard) => self.shards.contains(*shard),
+            // Not known here.
+            Receiver::Host(_) => false,
             Receiver::Inbox(route) => {
                 let found = inbox_position(self.inboxes(), route.inbox);
                 found.is_ok_and(|at| !is_route_replaced(&self.inboxes()[at], route))
@@ -114,7 +120,7 @@ impl Entry {
             Receiver::Member { member, .. } => {
                 let members = share.and_then(|share| Some(&self.group(share)?.members[..]));
                 let members = members.unwrap_or_default();
-                let found = member_position(members, member.id);
+                let found = member_position(members, member.id, member.host());
                 found.is_ok_and(|at| !is_replaced(&members[at], member))
             }
         }
@@ -182,7 +188,7 @@ impl Entry {
             return Ok((Added::New, IsNewGroup::Yes));
         };
         let group = &mut self.rare_mut().groups[at];
-        match member_position(&group.members, member.id) {
+        match member_position(&group.members, member.id, member.host()) {
             Err(_) if group.members.len() >= limit => full,
             Err(at) => {
                 change_members(group, |members| members.insert(at, member));
@@ -200,7 +206,12 @@ impl Entry {
     }
 
     /// DIST-002, DIST-013
-    pub(crate) fn remove_member(&mut self, share: Share<'_>, id: u64, incarnation: u64) -> Removed {
+    pub(crate) fn remove_member(
+        &mut self,
+        share: Share<'_>,
+        (id, host): (u64, Option<HostNumber>),
+        incarnation: u64,
+    ) -> Removed {
         let Some(rare) = &mut self.rare else {
             return Removed::Nothing;
         };
@@ -208,7 +219,7 @@ impl Entry {
             return Removed::Nothing;
         };
         let group = &mut rare.groups[group_at];
-        let Ok(at) = member_position(&group.members, id) else {
+        let Ok(at) = member_position(&group.members, id, host) else {
             return Removed::Nothing;
         };
         if group.members[at].incarnation > incarnation {
@@ -227,10 +238,38 @@ impl Entry {
         Removed::Group(kept)
     }
 
+    /// Takes away the members on a host that `keep` does not want; answers how many members and how
+    /// many groups went.
+    pub(crate) fn retain_members(
+        &mut self,
+        host: HostNumber,
+        keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> (usize, usize) {
+        let Some(rare) = &mut self.rare else { return (0, 0) };
+        let groups = rare.groups.len();
+        let mut members = 0;
+        rare.groups.retain_mut(|group| {
+            let mut stays = |member: &Member| {
+                member.host() != Some(host) || keep(HostRoute::Member { group, id: member.id })
+            };
+            let staying: Vec<bool> = group.members.iter().map(&mut stays).collect();
+            let left = staying.iter().filter(|stays| **stays).count();
+            members += staying.len() - left;
+            if left > 0 && left < staying.len() {
+                let mut staying = staying.iter();
+                change_members(group, |all| all.retain(|_| staying.next() == Some(&true)));
+            }
+            left > 0
+        });
+        let gone = groups - rare.groups.len();
+        shrink_lean(&mut rare.groups);
+        self.drop_empty();
+        (members, gone)
+    }
+
     /// Panics unless the invariants of the file's head hold.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
-        assert!(!self.is_empty(), "a filter without receivers is not in the table");
         let Some(rare) = &self.rare else { return };
         assert!(!(rare.inboxes.is_empty() && rare.groups.is_empty()), "the box holds something");
         assert!(rare.inboxes.is_sorted_by(|a, b| a.inbox < b.inbox), "inboxes rise");
@@ -240,7 +279,10 @@ impl Entry {
         );
         for group in &rare.groups {
             assert!(!group.members.is_empty(), "group {} has members", group.name);
-            assert!(group.members.is_sorted_by(|a, b| a.id < b.id), "members rise");
+            assert!(
+                group.members.is_sorted_by(|a, b| (a.id, a.host()) < (b.id, b.host())),
+                "members rise"
+            );
         }
     }
 
@@ -279,8 +321,8 @@ fn stored_route(member: &Member) -> Option<InboxRoute> {
     Some(InboxRoute { inbox, incarnation, options, subscription_id })
 }
 
-fn member_position(members: &[Member], id: u64) -> Result<usize, usize> {
-    members.binary_search_by_key(&id, |member| member.id)
+fn member_position(members: &[Member], id: u64, host: Option<HostNumber>) -> Result<usize, usize> {
+    members.binary_search_by_key(&(id, host), |member| (member.id, member.host()))
 }
 
 /// As [`is_replaced`], for a session of its own.

@@ -8,6 +8,8 @@
 //! them in the data of its ranges. Their sessions are the truth: after a crash the routes are
 //! compared with them (decision 0011). Routes of transient sessions are in memory only.
 //!
+//! Routes of other hosts are in the same tables, for as long as their hosts tell of them.
+//!
 //! Not here: what is done with the receivers (mqtt, inbox), and the sessions that a route stands
 //! for on a shard (mqtt).
 
@@ -15,6 +17,7 @@ mod coprocessor;
 mod division;
 mod effect;
 mod entry;
+mod hosts;
 mod journal;
 mod schema;
 mod service;

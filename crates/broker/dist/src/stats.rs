@@ -11,6 +11,8 @@ pub struct DistStats {
     pub shards: usize,
     /// Receivers that are persistent sessions.
     pub inboxes: usize,
+    /// Receivers that are other hosts.
+    pub hosts: usize,
     /// Shared groups.
     pub groups: usize,
     /// Members of shared groups.
@@ -24,6 +26,7 @@ impl DistStats {
         self.routes += other.routes;
         self.shards += other.shards;
         self.inboxes += other.inboxes;
+        self.hosts += other.hosts;
         self.groups += other.groups;
         self.members += other.members;
     }

@@ -1,6 +1,6 @@
 //! The routes of one tenant: the filter index and, beside it, the receivers by filter number.
 //!
-//! Invariants: a number is in the index ⇔ its place in `entries` has a receiver;
+//! Invariants: a number is in the index ⇔ its place in `entries` has a receiver, or a host wants it;
 //! the counters are the sums over the entries.
 
 use std::sync::{
@@ -9,7 +9,11 @@ use std::sync::{
 };
 
 use ratatosk_contract::{
-    dist::{AddError, Receiver, ReceiverKey, Resolution, RouteId, StoredRoute, TransientRoute},
+    HostNumber,
+    dist::{
+        AddError, HostRoute, Receiver, ReceiverKey, Resolution, RouteId, StoredRoute,
+        TransientRoute,
+    },
     group::Group,
 };
 use ratatosk_topic::{
@@ -19,6 +23,7 @@ use ratatosk_topic::{
 use crate::{
     DistStats,
     entry::{Added, Entry, IsNewGroup, Removed},
+    hosts::Hosts,
 };
 
 /// How many filters are looked at for a page of [`Table::stored`].
@@ -29,9 +34,12 @@ pub(crate) struct Table {
     index: FilterIndex,
     /// By [`FilterId::index`]; a place without receivers is free.
     entries: Vec<Entry>,
+    /// While any other host has a route.
+    hosts: Option<Box<Hosts>>,
     generations: Arc<AtomicU32>,
     shards: usize,
     inboxes: usize,
+    wanting: usize,
     groups: usize,
     members: usize,
 }
@@ -54,9 +62,11 @@ impl Table {
         Table {
             index: FilterIndex::new(hash_seed),
             entries: Vec::new(),
+            hosts: None,
             generations,
             shards: 0,
             inboxes: 0,
+            wanting: 0,
             groups: 0,
             members: 0,
         }
@@ -72,6 +82,7 @@ impl Table {
             routes: self.index.len(),
             shards: self.shards,
             inboxes: self.inboxes,
+            hosts: self.wanting,
             groups: self.groups,
             members: self.members,
         }
@@ -79,6 +90,7 @@ impl Table {
 
     /// Appends the receivers of `topic` to `found`.
     pub(crate) fn resolve(&self, topic: TopicName<'_>, found: &mut Resolution) {
+        let hosts = self.hosts.as_deref();
         self.index.matches_each(topic, |filter| {
             let Some(entry) = self.entry(filter) else {
                 debug_assert!(false, "filter {filter} has no receivers");
@@ -91,6 +103,9 @@ impl Table {
             }
             found.inboxes.extend_from_slice(entry.inboxes());
             found.groups.extend_from_slice(entry.groups());
+            if let Some(hosts) = hosts {
+                hosts.gather(filter.index(), &mut found.hosts);
+            }
         });
     }
 
@@ -120,11 +135,20 @@ impl Table {
                 self.inboxes += usize::from(added == Added::New);
                 Ok(added)
             }
+            Receiver::Host(host) => {
+                let is_added = self.hosts.get_or_insert_default().add(number.index(), host);
+                self.wanting += usize::from(is_added);
+                Ok(if is_added { Added::New } else { Added::Nothing })
+            }
             Receiver::Member { member, members_max } => {
                 let share = share.unwrap_or(Share { group: "", ordered: false });
+                let host = member.host();
                 entry.add_member(share, route, member, members_max).map(|(added, group)| {
                     self.members += usize::from(added == Added::New);
                     self.groups += usize::from(group == IsNewGroup::Yes);
+                    if let (Some(host), Added::New) = (host, added) {
+                        self.hosts.get_or_insert_default().count(number.index(), host);
+                    }
                     added
                 })
             }
@@ -166,6 +190,45 @@ impl Table {
     pub(crate) fn has(&self, filter: &TopicFilter<'_>, receiver: &Receiver) -> bool {
         let found = self.index.find(filter.filter()).and_then(|number| self.entry(number));
         found.is_some_and(|entry| entry.has(filter.share(), receiver))
+    }
+
+    /// The filters with a route of a host.
+    pub(crate) fn host_routes(&self, host: HostNumber) -> Vec<RouteId> {
+        let Some(hosts) = &self.hosts else { return Vec::new() };
+        hosts.filters(host).filter_map(|at| self.entries.get(at)).map(route_of).collect()
+    }
+
+    /// How many they are.
+    pub(crate) fn host_routes_count(&self, host: HostNumber) -> usize {
+        self.hosts.as_deref().map_or(0, |hosts| hosts.filters(host).len())
+    }
+
+    /// Takes away the routes that a host has at some filters and `keep` does not want; answers how
+    /// many.
+    pub(crate) fn retain_host(
+        &mut self,
+        host: HostNumber,
+        filters: &[RouteId],
+        keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> (usize, Changed) {
+        let mut count = 0;
+        for route in filters {
+            let Some(number) = self.entry_of(*route).map(|entry| entry.filter) else { continue };
+            let Some(hosts) = &mut self.hosts else { break };
+            let at = number.index();
+            if hosts.of(at).contains(&host) && !keep(HostRoute::Filter(*route)) {
+                hosts.remove(at, host);
+                self.wanting -= 1;
+                count += 1;
+            }
+            let (members, groups) = self.entries[at].retain_members(host, keep);
+            hosts.uncount(at, host, members);
+            self.members -= members;
+            self.groups -= groups;
+            count += members;
+            self.drop_if_empty(number);
+        }
+        (count, Changed::when(count > 0))
     }
 
     /// Appends the routes of persistent sessions of some filters; answers where the next begin.
@@ -214,12 +277,14 @@ impl Table {
                 self.inboxes -= usize::from(removed != Removed::Nothing);
                 removed
             }
-            ReceiverKey::Member { id, incarnation } => {
-                let removed = share
-                    .map_or(Removed::Nothing, |share| entry.remove_member(share, id, incarnation));
-                self.members -= usize::from(removed != Removed::Nothing);
-                self.groups -= usize::from(matches!(removed, Removed::Group(_)));
-                removed
+            ReceiverKey::Host(host) => {
+                let hosts = self.hosts.as_deref_mut();
+                let is_removed = hosts.is_some_and(|hosts| hosts.remove(number.index(), host));
+                self.wanting -= usize::from(is_removed);
+                if is_removed { Removed::Receiver(None) } else { Removed::Nothing }
+            }
+            ReceiverKey::Member { .. } | ReceiverKey::HostMember { .. } => {
+                self.remove_member(number, share, receiver)
             }
         };
         let is_removed = removed != Removed::Nothing;
@@ -227,6 +292,30 @@ impl Table {
             self.drop_if_empty(number);
         }
         (removed, Changed::when(is_removed))
+    }
+
+    fn remove_member(
+        &mut self,
+        number: FilterId,
+        share: Option<Share<'_>>,
+        receiver: &ReceiverKey,
+    ) -> Removed {
+        let (id, host, incarnation) = match *receiver {
+            ReceiverKey::Member { id, incarnation } => (id, None, incarnation),
+            ReceiverKey::HostMember { host, id } => (id, Some(host), u64::MAX),
+            ReceiverKey::Shard(_) | ReceiverKey::Inbox { .. } | ReceiverKey::Host(_) => {
+                return Removed::Nothing;
+            }
+        };
+        let Some(share) = share else { return Removed::Nothing };
+        let removed = self.entries[number.index()].remove_member(share, (id, host), incarnation);
+        let is_removed = removed != Removed::Nothing;
+        self.members -= usize::from(is_removed);
+        self.groups -= usize::from(matches!(removed, Removed::Group(_)));
+        if let (Some(hosts), Some(host), true) = (&mut self.hosts, host, is_removed) {
+            hosts.uncount(number.index(), host, 1);
+        }
+        removed
     }
 
     fn make_entry(&mut self, filter: FilterId) {
@@ -242,32 +331,43 @@ impl Table {
     }
 
     fn drop_if_empty(&mut self, filter: FilterId) {
-        if !self.entries[filter.index()].is_empty() {
+        self.hosts.take_if(|hosts| hosts.is_empty());
+        if !self.is_free(filter.index()) {
             return;
         }
         let is_removed = self.index.remove(filter);
         assert!(is_removed, "filter {filter} with an entry is in the index");
         // The index gives the lowest free number first, so what is free gathers at the end.
-        while self.entries.pop_if(|last| last.is_empty()).is_some() {}
+        while !self.entries.is_empty() && self.is_free(self.entries.len() - 1) {
+            self.entries.pop();
+        }
         if self.entries.len() * 4 <= self.entries.capacity() {
             self.entries.shrink_to(self.entries.len() * 2);
         }
     }
 
+    /// Whether a place has no receiver.
+    fn is_free(&self, at: usize) -> bool {
+        self.entries.get(at).is_none_or(Entry::is_empty)
+            && self.hosts.as_ref().is_none_or(|hosts| hosts.of(at).is_empty())
+    }
+
     fn entry(&self, filter: FilterId) -> Option<&Entry> {
-        self.entries.get(filter.index()).filter(|entry| !entry.is_empty())
+        self.entries.get(filter.index()).filter(|_| !self.is_free(filter.index()))
     }
 
     fn entry_of(&self, route: RouteId) -> Option<&Entry> {
-        let entry = self.entries.get(usize::try_from(route.index).ok()?)?;
-        (entry.generation == route.generation && !entry.is_empty()).then_some(entry)
+        let at = usize::try_from(route.index).ok()?;
+        let entry = self.entries.get(at)?;
+        (entry.generation == route.generation && !self.is_free(at)).then_some(entry)
     }
 
     /// Panics unless the invariants of the file's head hold.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
         let (mut shards, mut inboxes, mut groups, mut members, mut taken) = (0, 0, 0, 0, 0);
-        for entry in self.entries.iter().filter(|entry| !entry.is_empty()) {
+        let mut abroad = std::collections::BTreeMap::new();
+        for (at, entry) in self.entries.iter().enumerate().filter(|(at, _)| !self.is_free(*at)) {
             entry.check_invariants();
             assert!(self.index.text(entry.filter).is_some(), "{} is in the index", entry.filter);
             taken += 1;
@@ -275,10 +375,18 @@ impl Table {
             inboxes += entry.inboxes().len();
             groups += entry.groups().len();
             members += entry.groups().iter().map(|group| group.members.len()).sum::<usize>();
+            let all = entry.groups().iter().flat_map(|group| &group.members);
+            for host in all.filter_map(ratatosk_contract::group::Member::host) {
+                *abroad.entry((at, host)).or_default() += 1;
+            }
         }
         assert_eq!(taken, self.index.len());
         assert_eq!((shards, inboxes), (self.shards, self.inboxes));
         assert_eq!((groups, members), (self.groups, self.members));
+        assert!(self.hosts.as_ref().is_none_or(|hosts| !hosts.is_empty()), "hosts have routes");
+        let wanting = self.hosts.as_ref().map_or(0, |hosts| hosts.check_invariants(&abroad));
+        assert_eq!(wanting, self.wanting);
+        assert!(self.hosts.is_some() || abroad.is_empty());
     }
 }
 

@@ -12,10 +12,10 @@ use std::sync::{
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard};
 use parking_lot::Mutex;
 use ratatosk_contract::{
-    Call, TenantId,
+    Call, HostNumber, TenantId,
     dist::{
-        AddError, Receiver, ReceiverKey, Resolution, Restored, RouteEpoch, RouteId, StoredRoute,
-        TenantRoutes,
+        AddError, HostRoute, Receiver, ReceiverKey, Resolution, Restored, RouteEpoch, RouteId,
+        StoredRoute, TenantRoutes,
     },
     group::Group,
 };
@@ -28,6 +28,9 @@ use crate::{
     schema::Kept,
     table::{Changed, Table},
 };
+
+/// How many filters of a host are looked at under one lock: at most two microseconds each.
+const HOST_FILTERS: usize = 128;
 
 /// The routes of one tenant.
 pub(crate) struct Tenant {
@@ -112,7 +115,7 @@ impl TenantRoutes for Tenant {
     fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>> {
         let (member, kept) = kept_of(&receiver);
         let journal = match &self.journal {
-            Some(journal) if !matches!(receiver, Receiver::Shard(_)) => journal,
+            Some(journal) if is_stored(&receiver) => journal,
             None if self.is_unfit && kept.is_some() => return Call::Ready(Err(AddError::Busy)),
             _ => {
                 let added = self.change(|table| table.add(filter, receiver));
@@ -139,7 +142,7 @@ impl TenantRoutes for Tenant {
     }
 
     fn remove_route(&self, route: RouteId, receiver: &ReceiverKey) -> Call<bool> {
-        let journal = self.journal.as_ref().filter(|_| !matches!(receiver, ReceiverKey::Shard(_)));
+        let journal = self.journal.as_ref().filter(|_| is_key_stored(receiver));
         let Some(journal) = journal else {
             let removed = self.change(|table| table.remove_route(route, receiver));
             return Call::Ready(removed != Removed::Nothing);
@@ -158,8 +161,7 @@ impl TenantRoutes for Tenant {
     }
 
     fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize {
-        let is_stored = |key: &ReceiverKey| !matches!(key, ReceiverKey::Shard(_));
-        let has_stored = receivers.iter().any(|(_, key)| is_stored(key));
+        let has_stored = receivers.iter().any(|(_, key)| is_key_stored(key));
         let journal = self.journal.as_ref().filter(|_| has_stored);
         let _turn = journal.map(|_| self.turn.lock());
         let mut writing = journal.map(|journal| journal.write(self.id.as_str()));
@@ -175,6 +177,26 @@ impl TenantRoutes for Tenant {
             writing.finish();
         }
         count
+    }
+
+    fn host_routes(&self, host: HostNumber) -> Vec<RouteId> {
+        self.read().host_routes(host)
+    }
+
+    fn host_routes_count(&self, host: HostNumber) -> usize {
+        self.read().host_routes_count(host)
+    }
+
+    fn retain_host(
+        &self,
+        host: HostNumber,
+        filters: &[RouteId],
+        keep: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> usize {
+        // Readers have their turn in between.
+        let mut retain =
+            |page: &[RouteId]| self.change(|table| table.retain_host(host, page, keep));
+        filters.chunks(HOST_FILTERS).map(&mut retain).sum()
     }
 
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {
@@ -214,10 +236,25 @@ impl TenantRoutes for Tenant {
     }
 }
 
+/// Whether the journal may have to do with a receiver. One of no other host may stand for a stored one
+/// of its identity.
+fn is_stored(receiver: &Receiver) -> bool {
+    match receiver {
+        Receiver::Shard(_) | Receiver::Host(_) => false,
+        Receiver::Inbox(_) => true,
+        Receiver::Member { member, .. } => member.host().is_none(),
+    }
+}
+
+/// As [`is_stored`].
+fn is_key_stored(key: &ReceiverKey) -> bool {
+    matches!(key, ReceiverKey::Inbox { .. } | ReceiverKey::Member { .. })
+}
+
 /// The number as a member, and what the journal keeps of a receiver.
 fn kept_of(receiver: &Receiver) -> (Option<u64>, Option<Kept>) {
     match receiver {
-        Receiver::Shard(_) => (None, None),
+        Receiver::Shard(_) | Receiver::Host(_) => (None, None),
         Receiver::Inbox(route) => (None, Some(Kept::of(route))),
         Receiver::Member { member, .. } => (Some(member.id), Kept::of_member(member)),
     }
@@ -226,6 +263,9 @@ fn kept_of(receiver: &Receiver) -> (Option<u64>, Option<Kept>) {
 fn member_of(key: &ReceiverKey) -> Option<u64> {
     match *key {
         ReceiverKey::Member { id, .. } => Some(id),
-        ReceiverKey::Shard(_) | ReceiverKey::Inbox { .. } => None,
+        ReceiverKey::Shard(_)
+        | ReceiverKey::Inbox { .. }
+        | ReceiverKey::Host(_)
+        | ReceiverKey::HostMember { .. } => None,
     }
 }

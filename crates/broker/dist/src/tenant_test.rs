@@ -8,8 +8,11 @@ use std::sync::{
 use proptest::prelude::*;
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, PublisherId, ShardId, TenantId,
-    dist::{AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, RouteId, TenantRoutes},
+    Call, HostNumber, PublisherId, ShardId, TenantId,
+    dist::{
+        AddError, Dist, HostRoute, InboxRoute, Receiver, ReceiverKey, Resolution, RouteId,
+        TenantRoutes,
+    },
     group::{Group, Member, MemberTarget},
     inbox::InboxId,
 };
@@ -306,11 +309,55 @@ fn tenants_without_routes_leave_nothing_behind() {
     assert_eq!(service.tenant(&TenantId::new("held")).len(), 1, "who holds a table has the table");
 }
 
+/// DIST-009, DIST-014: a host is told of a message once, and when it is gone nothing of it is left, while
+/// those of its identity here and at other hosts stay.
+#[test]
+fn a_host_is_found_once_and_goes_as_a_whole() {
+    let routes = tenant();
+    let [here, there] = [HostNumber(7), HostNumber(9)];
+    let held = add(&routes, "a/+", SHARD).unwrap();
+    for text in ["a/b", "a/+", "#", "c"] {
+        add(&routes, text, Receiver::Host(there)).unwrap();
+    }
+    add(&routes, "a/#", Receiver::Host(here)).unwrap();
+    for (target, incarnation) in [
+        (MemberTarget::Inbox(InboxId(5)), 3),
+        (MemberTarget::Host(here), 1),
+        (MemberTarget::Host(there), 2),
+    ] {
+        let member = Member { target, ..member(5, incarnation, Qos::AtLeastOnce) };
+        add_member(&routes, "$share/g/a/b", &member, 9).unwrap();
+    }
+    let found = resolve(&routes, "a/b");
+    assert_eq!(found.hosts, [here, there]);
+    assert_eq!(member_ids(&found.groups[0]), [5, 5, 5]);
+    assert_eq!((routes.stats().hosts, routes.stats().members), (5, 3));
+
+    let epoch = routes.epoch();
+    assert!(routes.host_routes(HostNumber(8)).is_empty());
+    let all = routes.host_routes(there);
+    assert_eq!((all.len(), routes.host_routes_count(there)), (4, 4));
+    assert_eq!(routes.retain_host(HostNumber(8), &all, &mut |_| false), 0);
+    assert_eq!(routes.epoch(), epoch, "whoever has no routes leaves no trace");
+    assert_eq!(routes.retain_host(there, &all, &mut |_| false), 5);
+    assert_eq!(routes.host_routes_count(there), 0);
+    assert!(routes.epoch() > epoch);
+    routes.check_invariants();
+    let found = resolve(&routes, "a/b");
+    assert_eq!(found.hosts, [here]);
+    assert_eq!((found.transient.len(), found.transient[0].route), (1, held));
+    let hosts: Vec<_> = found.groups[0].members.iter().map(Member::host).collect();
+    assert_eq!(hosts, [None, Some(here)]);
+    assert_eq!(routes.find(&filter("c")), None, "what only it wanted is forgotten");
+}
+
 /// One change of the model.
 #[derive(Clone, Debug)]
 enum Change {
     Add(usize, Who, u64),
     Remove(usize, Who, u64),
+    /// What remains of a host are its routes with an even number of a filter, or nothing.
+    Retain(u32, bool),
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -318,6 +365,8 @@ enum Who {
     Shard(u8),
     Inbox(u64),
     Member(usize, u64),
+    Host(u32),
+    HostMember(usize, u64, u32),
 }
 
 const FILTERS: [&str; 10] = ["a", "a/b", "a/+", "+/b", "#", "a/#", "+", "$x/#", "a/b/+", "+/+/#"];
@@ -329,12 +378,15 @@ fn change() -> impl Strategy<Value = Change> {
         (0..4_u8).prop_map(Who::Shard),
         (0..6_u64).prop_map(Who::Inbox),
         (0..GROUPS.len(), 0..4_u64).prop_map(|(group, id)| Who::Member(group, id)),
+        (0..4_u32).prop_map(Who::Host),
+        (0..GROUPS.len(), 0..4_u64, 0..3_u32)
+            .prop_map(|(group, id, host)| Who::HostMember(group, id, host)),
     ];
-    (0..FILTERS.len(), who, 1..4_u64, 0..5_u8).prop_map(|(filter, who, incarnation, kind)| {
-        if kind < 3 {
-            Change::Add(filter, who, incarnation)
-        } else {
-            Change::Remove(filter, who, incarnation)
+    (0..FILTERS.len(), who, 1..4_u64, 0..40_u8).prop_map(|(filter, who, incarnation, kind)| {
+        match kind {
+            0..24 => Change::Add(filter, who, incarnation),
+            24 => Change::Retain(u32::try_from(filter % 4).unwrap(), incarnation == 1),
+            _ => Change::Remove(filter, who, incarnation),
         }
     })
 }
@@ -342,7 +394,7 @@ fn change() -> impl Strategy<Value = Change> {
 /// The filter with the group that `who` is a member of.
 fn shared_text(filter: usize, who: Who) -> String {
     match who {
-        Who::Member(group, _) => {
+        Who::Member(group, _) | Who::HostMember(group, ..) => {
             let (name, is_ordered) = GROUPS[group];
             let prefix = if is_ordered { "$oshare" } else { "$share" };
             format!("{prefix}/{name}/{}", FILTERS[filter])
@@ -352,38 +404,71 @@ fn shared_text(filter: usize, who: Who) -> String {
 }
 
 fn apply(routes: &Tenant, model: &mut Vec<(usize, Who, u64)>, change: &Change) {
-    let (Change::Add(filter, who, incarnation) | Change::Remove(filter, who, incarnation)) =
-        *change;
-    let text = shared_text(filter, who);
-    let found = model.iter().position(|held| (held.0, held.1) == (filter, who));
-    let is_guarded = !matches!(who, Who::Shard(_));
-    match change {
-        Change::Add(..) => {
+    match *change {
+        Change::Add(filter, who, incarnation) => {
             let receiver = match who {
                 Who::Shard(shard) => Receiver::Shard(ShardId(shard)),
                 Who::Inbox(id) => Receiver::Inbox(inbox(id, incarnation, Qos::AtLeastOnce)),
-                Who::Member(_, id) => Receiver::Member {
-                    member: member(id, incarnation, Qos::AtLeastOnce),
-                    members_max: 100,
-                },
+                Who::Host(host) => Receiver::Host(HostNumber(host)),
+                Who::Member(_, id) | Who::HostMember(_, id, _) => {
+                    let mut member = member(id, incarnation, Qos::AtLeastOnce);
+                    if let Who::HostMember(.., host) = who {
+                        member.target = MemberTarget::Host(HostNumber(host));
+                    }
+                    Receiver::Member { member, members_max: 100 }
+                }
             };
-            add(routes, &text, receiver).unwrap();
-            match found {
+            add(routes, &shared_text(filter, who), receiver).unwrap();
+            match model.iter().position(|held| (held.0, held.1) == (filter, who)) {
                 Some(at) => model[at].2 = model[at].2.max(incarnation),
                 None => model.push((filter, who, incarnation)),
             }
         }
-        Change::Remove(..) => {
+        Change::Remove(filter, who, incarnation) => {
             let key = match who {
                 Who::Shard(shard) => ReceiverKey::Shard(ShardId(shard)),
                 Who::Inbox(id) => ReceiverKey::Inbox { inbox: InboxId(id), incarnation },
                 Who::Member(_, id) => ReceiverKey::Member { id, incarnation },
+                Who::Host(host) => ReceiverKey::Host(HostNumber(host)),
+                Who::HostMember(_, id, host) => {
+                    ReceiverKey::HostMember { host: HostNumber(host), id }
+                }
             };
-            let removed = found.filter(|at| !is_guarded || model[*at].2 <= incarnation);
-            assert_eq!(remove(routes, &text, key), removed.is_some());
+            let is_guarded = matches!(who, Who::Inbox(_) | Who::Member(..));
+            let is_it = |held: &(usize, Who, u64)| {
+                (held.0, held.1) == (filter, who) && (!is_guarded || held.2 <= incarnation)
+            };
+            let removed = model.iter().position(is_it);
+            assert_eq!(remove(routes, &shared_text(filter, who), key), removed.is_some());
             if let Some(at) = removed {
                 model.swap_remove(at);
             }
+        }
+        Change::Retain(host, keeps_even) => {
+            let number = |route: RouteId| {
+                let mut text = String::new();
+                assert!(routes.filter_text(route, &mut text));
+                FILTERS.iter().position(|filter| *filter == text).unwrap()
+            };
+            let evens: Vec<RouteId> = FILTERS
+                .iter()
+                .filter_map(|text| routes.find(&filter(text)))
+                .filter(|route| keeps_even && number(*route) % 2 == 0)
+                .collect();
+            let mut keep = |route: HostRoute<'_>| match route {
+                HostRoute::Filter(route) => evens.contains(&route),
+                HostRoute::Member { group, .. } => evens.contains(&group.route),
+            };
+            let before = model.len();
+            model.retain(|(filter, who, _)| match who {
+                Who::Host(at) | Who::HostMember(.., at) if *at == host => {
+                    keeps_even && filter % 2 == 0
+                }
+                _ => true,
+            });
+            let host = HostNumber(host);
+            let removed = routes.retain_host(host, &routes.host_routes(host), &mut keep);
+            assert_eq!(removed, before - model.len());
         }
     }
 }
@@ -404,14 +489,20 @@ fn told(routes: &Tenant, found: &Resolution) -> Vec<(usize, Who, u64)> {
         let at = GROUPS.iter().position(|held| *held == (&*group.name, group.is_ordered)).unwrap();
         assert!(!member_ids(group).is_empty());
         let members = group.members.iter();
-        told.extend(
-            members.map(|held| (number(group.route), Who::Member(at, held.id), held.incarnation)),
-        );
+        told.extend(members.map(|held| {
+            let who = match held.host() {
+                Some(host) => Who::HostMember(at, held.id, host.0),
+                None => Who::Member(at, held.id),
+            };
+            (number(group.route), who, held.incarnation)
+        }));
     }
     // Inboxes are found without their route: the filter is left open.
     told.extend(
         found.inboxes.iter().map(|held| (usize::MAX, Who::Inbox(held.inbox.0), held.incarnation)),
     );
+    // Hosts as well, and each is found once.
+    told.extend(found.hosts.iter().map(|host| (usize::MAX, Who::Host(host.0), 0)));
     told.sort_unstable();
     told
 }
@@ -419,7 +510,7 @@ fn told(routes: &Tenant, found: &Resolution) -> Vec<(usize, Who, u64)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// DIST-003: after any changes each topic has the receivers that a look at each filter finds.
+    /// DIST-003, DIST-014: after any changes each topic has the receivers that a look at each filter finds.
     #[test]
     fn resolutions_equal_those_of_brute_force(
         changes in prop::collection::vec(change(), 1..120),
@@ -439,10 +530,12 @@ proptest! {
                 .map(|&(filter, who, incarnation)| match who {
                     Who::Shard(_) => (filter, who, 0),
                     Who::Inbox(_) => (usize::MAX, who, incarnation),
-                    Who::Member(..) => (filter, who, incarnation),
+                    Who::Member(..) | Who::HostMember(..) => (filter, who, incarnation),
+                    Who::Host(_) => (usize::MAX, who, 0),
                 })
                 .collect();
             expected.sort_unstable();
+            expected.dedup_by(|a, b| a == b && matches!(a.1, Who::Host(_)));
             prop_assert_eq!(told(&routes, &found), expected, "{}", text);
         }
     }

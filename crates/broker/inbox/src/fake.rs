@@ -10,11 +10,12 @@ use ratatosk_client::{Keyspace, held::HeldKeyspace};
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ClientId, Message, PublisherId, SessionIdentity, SessionRef, ShardId, TenantId, Ticket,
+    Call, ClientId, HostNumber, Message, PublisherId, SessionIdentity, SessionRef, ShardId,
+    TenantId, Ticket,
     call::Settlement,
     dist::{
-        AddError, Dist, InboxRoute, Receiver, ReceiverKey, Resolution, Restored, RouteEpoch,
-        RouteId, StoredRoute, TenantRoutes,
+        AddError, Dist, HostRoute, InboxRoute, Receiver, ReceiverKey, Resolution, Restored,
+        RouteEpoch, RouteId, StoredRoute, TenantRoutes,
     },
     group::{Group, Member, MemberTarget},
     inbox::{
@@ -96,7 +97,7 @@ impl TenantRoutes for FakeRoutes {
     fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>> {
         let route = self.route(filter);
         match receiver {
-            Receiver::Shard(_) => unreachable!("the inbox is no shard"),
+            Receiver::Shard(_) | Receiver::Host(_) => unreachable!("the inbox is neither"),
             Receiver::Inbox(inbox) => {
                 let mut inboxes = self.inboxes.lock();
                 inboxes.retain(|held| (held.0, held.1.inbox) != (route, inbox.inbox));
@@ -120,7 +121,9 @@ impl TenantRoutes for FakeRoutes {
     fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool> {
         let route = self.route(filter);
         Call::Ready(match *receiver {
-            ReceiverKey::Shard(_) => unreachable!("the inbox is no shard"),
+            ReceiverKey::Shard(_) | ReceiverKey::Host(_) | ReceiverKey::HostMember { .. } => {
+                unreachable!("the inbox is none of them")
+            }
             ReceiverKey::Inbox { inbox, incarnation } => {
                 let mut inboxes = self.inboxes.lock();
                 let before = inboxes.len();
@@ -146,6 +149,23 @@ impl TenantRoutes for FakeRoutes {
     fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize {
         let is_removed = |filter, key| self.remove(filter, key) == Call::Ready(true);
         receivers.iter().filter(|(filter, key)| is_removed(filter, key)).count()
+    }
+
+    fn host_routes(&self, _: HostNumber) -> Vec<RouteId> {
+        Vec::new()
+    }
+
+    fn host_routes_count(&self, _: HostNumber) -> usize {
+        0
+    }
+
+    fn retain_host(
+        &self,
+        _: HostNumber,
+        _: &[RouteId],
+        _: &mut dyn FnMut(HostRoute<'_>) -> bool,
+    ) -> usize {
+        unreachable!("the inbox knows no hosts")
     }
 
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {

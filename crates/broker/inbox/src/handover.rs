@@ -301,6 +301,11 @@ impl InboxService {
                     return;
                 }
                 MemberTarget::Inbox(inbox) => inbox,
+                // Nothing is handed to other hosts from here.
+                MemberTarget::Host(_) => {
+                    without = member.id;
+                    continue;
+                }
             };
             let route = InboxRoute {
                 inbox,

@@ -427,7 +427,7 @@ fn route_of(group: &Group, inbox: InboxId) -> Option<InboxRoute> {
 fn online_inbox(member: &Member) -> Option<InboxId> {
     match member.target {
         MemberTarget::Inbox(inbox) if member.is_online() => Some(inbox),
-        MemberTarget::Inbox(_) | MemberTarget::Session(_) => None,
+        MemberTarget::Inbox(_) | MemberTarget::Session(_) | MemberTarget::Host(_) => None,
     }
 }
 

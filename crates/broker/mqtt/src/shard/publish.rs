@@ -122,7 +122,9 @@ impl Shard {
         let mut members = std::mem::take(&mut self.members);
         let mut shared = std::mem::take(&mut self.shared);
         for group in &resolved.groups {
-            match group.choose(message.publisher, None) {
+            // Nothing is sent to other hosts from here.
+            let chosen = group.choose(message.publisher, None);
+            match chosen.filter(|member| member.host().is_none()) {
                 Some(member) => sort(group, member, 0, &mut members, &mut shared),
                 None => self.flow(number).lost(DropReason::SessionClosed),
             }
@@ -276,6 +278,7 @@ impl Shard {
             DropReason::SessionClosed => group.choose(message.publisher, by),
             _ => group.choose_with_room(message.publisher, by),
         });
+        let member = member.filter(|member| member.host().is_none());
         let (Some(group), Some(member)) = (&group, member) else {
             self.flow(number).dropped(reason);
             return;
@@ -393,6 +396,7 @@ fn sort(
             };
             shared.push(SharedRoute { route, group: Arc::clone(group) });
         }
+        GroupTarget::Host(_) => debug_assert!(false, "members of other hosts are passed over"),
     }
 }
 
