@@ -18,7 +18,7 @@ use ratatosk_contract::{
 };
 use ratatosk_dist::DistService;
 use ratatosk_inbox::{InboxService, InboxStats};
-use ratatosk_mqtt::{Config, ListenerConfig, Mqtt, NodeStats, Services, Stats, transport};
+use ratatosk_mqtt::{Config, ListenerConfig, Mqtt, NodeStats, Post, Services, Stats, transport};
 use ratatosk_plugin::{
     answer::BoxFuture,
     auth::AuthProvider,
@@ -29,8 +29,11 @@ use ratatosk_plugin::{
     settings::SettingsProvider,
 };
 use ratatosk_retain::RetainService;
-use ratatosk_session_dict::DictService;
-use ratatosk_telemetry::{ByteCount, memory::Accountant};
+use ratatosk_rpc::{
+    ClusterId, Environment, HostId, Identity, Listener, MemoryDiscovery, Node, Permission, Version,
+};
+use ratatosk_session_dict::{ClusterConfig, ClusterDict, DictService};
+use ratatosk_telemetry::{ByteCount, memory::Accountant, metric::Registry};
 use tokio::sync::{oneshot, watch};
 
 use crate::{AuthBy, Connector, PATIENCE, Store, plain};
@@ -64,6 +67,9 @@ pub struct Setup {
     pub retained_in: Option<Arc<dyn Keyspace>>,
     /// The memory that the broker may use.
     pub memory_max: ByteCount,
+    /// It is one of several nodes that share a directory of sessions and nothing else: where they
+    /// find each other, and what this one is called.
+    pub cluster: Option<(MemoryDiscovery, HostId)>,
 }
 
 impl Default for Setup {
@@ -81,6 +87,7 @@ impl Default for Setup {
             routes_in: None,
             retained_in: None,
             memory_max: ByteCount::mebibytes(4096),
+            cluster: None,
         }
     }
 }
@@ -99,8 +106,10 @@ pub struct Broker {
     pub inbox: Arc<InboxService>,
     /// Retained messages.
     pub retain: Arc<RetainService>,
-    /// The directory of live sessions.
+    /// The directory of live sessions of a broker that stands alone.
     pub session_dict: Arc<DictService>,
+    /// That of one among others.
+    pub cluster_dict: Option<ClusterDict>,
     /// The account of the process's memory.
     pub memory: Accountant,
 }
@@ -282,11 +291,19 @@ async fn serve(
     let kept_inbox: Arc<dyn Inbox> = inbox.clone();
     let kept_retain: Arc<dyn Retain> = retain.clone();
     let session_dict = Arc::new(DictService::new());
+    let member = match setup.cluster {
+        Some((discovery, host)) => Some(Member::join(discovery, host, &post, clock).await),
+        None => None,
+    };
+    let cluster_dict = member.as_ref().map(|member| member.dict.clone());
     let services = Services {
         dist: dist.clone(),
         inbox: if are_sessions_kept { kept_inbox } else { slow_inbox },
         retain: if is_retain_kept { kept_retain } else { slow_retain },
-        session_dict: session_dict.clone(),
+        session_dict: match cluster_dict.clone() {
+            Some(dict) => Arc::new(dict),
+            None => session_dict.clone(),
+        },
         plugins,
         events: setup.events,
         name: "node".into(),
@@ -305,6 +322,7 @@ async fn serve(
         inbox: inbox.clone(),
         retain,
         session_dict,
+        cluster_dict,
         memory,
     };
     ready.send(broker).expect("the test waits for its broker");
@@ -326,6 +344,37 @@ async fn serve(
     };
     // A sender that is gone is a test that ended: there is nothing to be graceful about.
     running.stop(stopped.unwrap_or(Duration::ZERO)).await;
+    // After those who use it.
+    drop(member);
+}
+
+/// A node among others.
+struct Member {
+    dict: ClusterDict,
+    _listener: Listener,
+}
+
+impl Member {
+    async fn join(
+        discovery: MemoryDiscovery,
+        host: HostId,
+        post: &Post,
+        clock: SystemClock,
+    ) -> Member {
+        let config = ratatosk_rpc::Config::new(Identity {
+            cluster: ClusterId(1),
+            environment: Environment::new("test").expect("a name"),
+            host,
+            version: Version::CURRENT,
+        });
+        let registry = Registry::new(10);
+        let node = Node::new(config, Arc::new(discovery), &registry, 7);
+        let any = ([127, 0, 0, 1], 0).into();
+        let listener = node.listen(any, None, Permission::Silent).await.expect("a port");
+        let config = ClusterConfig { is_server: true, ..ClusterConfig::default() };
+        let dict = ClusterDict::start(&node, Arc::new(post.clone()), &registry, clock, config);
+        Member { dict: dict.expect("there is room"), _listener: listener }
+    }
 }
 
 /// The runtime's time, for the host of the plugins.

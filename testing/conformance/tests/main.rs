@@ -13,6 +13,7 @@ mod flow;
 mod half_close;
 mod kept;
 mod memory;
+mod nodes;
 mod order;
 mod outbound;
 mod pauses;

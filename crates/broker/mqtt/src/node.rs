@@ -12,7 +12,7 @@ use ratatosk_contract::{
     dist::Dist,
     inbox::{DueWill, Inbox},
     retain::Retain,
-    session_dict::SessionDict,
+    session_dict::{EndCause, Holders, SessionDict},
     sessions::{Delivery, Sessions},
 };
 use ratatosk_plugin::{
@@ -166,5 +166,15 @@ impl Sessions for Post {
 
     fn publish(&self, will: DueWill) {
         self.mailboxes[0].note(Note::Publish(Box::new(will)));
+    }
+}
+
+impl Holders for Post {
+    fn grant(&self, session: SessionRef) {
+        self.note(session, Note::Granted(session));
+    }
+
+    fn end(&self, session: SessionRef, cause: EndCause) {
+        self.note(session, Note::End { session, cause });
     }
 }

@@ -16,7 +16,10 @@ use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashTable, hash_table};
 use parking_lot::Mutex;
-use ratatosk_contract::{SessionIdentity, SessionRef, TenantId, session_dict::SessionDict};
+use ratatosk_contract::{
+    SessionIdentity, SessionRef, TenantId,
+    session_dict::{Registered, SessionDict},
+};
 
 use crate::entry::{Entry, Key, Listed};
 
@@ -104,7 +107,7 @@ impl Stripe {
 }
 
 impl SessionDict for DictService {
-    fn register(&self, identity: &Arc<SessionIdentity>, owner: SessionRef) -> Option<SessionRef> {
+    fn register(&self, identity: &Arc<SessionIdentity>, owner: SessionRef) -> Registered {
         let (hash, key) = (self.hash(identity), Key::of(identity));
         let mut stripe = self.stripe(hash).lock();
         let table = stripe.tables.entry_ref(&identity.tenant).or_default();
@@ -113,12 +116,12 @@ impl SessionDict for DictService {
         match table.entry(hash, |entry| entry.key() == key, rehash) {
             hash_table::Entry::Occupied(mut held) => {
                 self.replaced.fetch_add(1, Ordering::Relaxed);
-                Some(std::mem::replace(held.get_mut(), entry).owner)
+                Registered::Replaces(std::mem::replace(held.get_mut(), entry).owner)
             }
             hash_table::Entry::Vacant(place) => {
                 place.insert(entry);
                 self.count.fetch_add(1, Ordering::Relaxed);
-                None
+                Registered::Alone
             }
         }
     }
@@ -225,7 +228,11 @@ mod tests {
         session: &SessionIdentity,
         owner: SessionRef,
     ) -> Option<SessionRef> {
-        dict.register(&Arc::new(session.clone()), owner)
+        match dict.register(&Arc::new(session.clone()), owner) {
+            Registered::Alone => None,
+            Registered::Replaces(before) => Some(before),
+            Registered::Pending => panic!("it is there at once"),
+        }
     }
 
     fn owner(slot: u32) -> SessionRef {

@@ -2,11 +2,16 @@
 //!
 //! First the provider says who the client is. Then the directory says who holds the session now;
 //! that connection is ended first, wherever it is, and only then the state is taken over: so two
-//! owners never both act. A connection that ends while it waits, because it is taken over itself or
-//! for a reason of its own, leaves an orphan behind: what was to tell it that its predecessor has
-//! ended is passed on to who took it over, or to the directory.
+//! owners never both act.
 //!
-//! An orphan lasts until its predecessor's shard has seen one note.
+//! A directory of one node names the predecessor, which is sent a kick, and its shard sends word
+//! when it has ended. A connection that ends while it waits, because it is taken over itself or for
+//! a reason of its own, leaves an orphan behind: what was to tell it that its predecessor has ended
+//! is passed on to who took it over, or to the directory. An orphan lasts until its predecessor's
+//! shard has seen one note.
+//!
+//! A directory of several nodes sees to all of that itself, and says when the session is free or
+//! that this connection is to end; it is told of every end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +19,7 @@ use ratatosk_clock::Instant;
 use ratatosk_contract::{
     ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     inbox::{Attach, Sequence},
+    session_dict::{EndCause, Registered},
 };
 use ratatosk_plugin::answer::Answer as Later;
 use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Farewell, Request, WillOrder};
@@ -159,10 +165,18 @@ impl Shard {
         connection.local.tenant = Some(tenant);
         connection.local.incarnation = self.node.incarnation(self.now);
         connection.hold.move_to(self.tenant(tenant).account.clone());
-        let before = self.node.session_dict.register(&claim.identity, session);
-        let Some(before) = before.filter(|before| *before != session) else {
-            self.own(session, connection, &claim);
-            return;
+        let before = match self.node.session_dict.register(&claim.identity, session) {
+            Registered::Replaces(before) if before != session => before,
+            Registered::Pending => {
+                let rare = connection.local.rare();
+                rare.pending_claim = Some(claim);
+                rare.is_claim_with_directory = true;
+                return;
+            }
+            Registered::Alone | Registered::Replaces(_) => {
+                self.own(session, connection, &claim);
+                return;
+            }
         };
         connection.local.rare().pending_claim = Some(claim);
         let mailbox = &self.node.mailboxes[before.shard.index()];
@@ -171,13 +185,8 @@ impl Shard {
 
     /// Ends a session that `by` takes over. [MQTT-3.1.4-3] MQTT-042
     pub(super) fn kick(&mut self, session: SessionRef, by: SessionRef) {
-        let rare = self.connection(session).and_then(|connection| connection.local.rare.as_ref());
-        if rare.is_some_and(|rare| rare.pending_claim.is_some()) {
-            // It never had the session: CONNACK has no code for one that was taken over, and
-            // DISCONNECT would come before CONNACK. [MQTT-3.2.0-1]
-            let detail = "a newer connection took the session over".to_owned();
-            let code = ratatosk_codec::ReasonCode::ServerBusy;
-            self.end(session, Farewell::Refused { code, detail });
+        if self.is_claiming(session) {
+            self.refuse_claim(session, "a newer connection took the session over");
         }
         if let Some(orphan) = self.orphans.get_mut(&session) {
             debug_assert!(orphan.heir.is_none(), "the directory names each owner once");
@@ -186,6 +195,31 @@ impl Shard {
         }
         self.end(session, Farewell::TakenOver);
         self.node.mailboxes[by.shard.index()].note(Note::Kicked { waiter: by });
+    }
+
+    /// The directory has a session ended. [MQTT-3.1.4-3] MQTT-042, DICT-001
+    pub(super) fn end_by_directory(&mut self, session: SessionRef, cause: EndCause) {
+        let is_claiming = self.is_claiming(session);
+        match cause {
+            EndCause::Kicked => self.end(session, Farewell::Kicked),
+            EndCause::TakenOver if is_claiming => {
+                self.refuse_claim(session, "a newer connection took the session over");
+            }
+            EndCause::TakenOver => self.end(session, Farewell::TakenOver),
+            EndCause::Overloaded => self.refuse_claim(session, "the session directory is busy"),
+        }
+    }
+
+    fn is_claiming(&mut self, session: SessionRef) -> bool {
+        let rare = self.connection(session).and_then(|connection| connection.local.rare.as_ref());
+        rare.is_some_and(|rare| rare.pending_claim.is_some())
+    }
+
+    /// Ends a connection that never had its session: CONNACK has no code for one that was taken
+    /// over, and DISCONNECT would come before CONNACK. [MQTT-3.2.0-1]
+    fn refuse_claim(&mut self, session: SessionRef, detail: &str) {
+        let code = ratatosk_codec::ReasonCode::ServerBusy;
+        self.end(session, Farewell::Refused { code, detail: detail.to_owned() });
     }
 
     /// A connection ended while it waited for a session. It stays the session's registered owner
@@ -208,7 +242,8 @@ impl Shard {
         }
     }
 
-    fn own_pending(&mut self, waiter: SessionRef) {
+    /// Nobody has the session any more that `waiter` waits for.
+    pub(super) fn own_pending(&mut self, waiter: SessionRef) {
         self.hold(waiter, |shard, connection| {
             let rare = connection.local.rare.as_mut();
             if let Some(claim) = rare.and_then(|rare| rare.pending_claim.take()) {

@@ -97,12 +97,15 @@ impl Shard {
     ) {
         let Some(identity) = connection.session.identity().cloned() else { return };
         let Some(tenant) = local.tenant else { return };
-        if local.rare.as_ref().is_some_and(|rare| rare.pending_claim.is_some()) {
+        if let Some(rare) = local.rare.as_ref().filter(|rare| rare.pending_claim.is_some()) {
             // It has nothing of the session yet.
-            self.leave_orphan(session, identity);
+            if rare.is_claim_with_directory {
+                self.node.session_dict.remove(&identity, session);
+            } else {
+                self.leave_orphan(session, identity);
+            }
             return;
         }
-        self.node.session_dict.remove(&identity, session);
         for route in std::mem::take(&mut local.routes) {
             self.leave_route(tenant, route, session.slot);
         }
@@ -152,6 +155,8 @@ impl Shard {
         if let Some(claim) = local.claim.as_deref().copied() {
             self.detach(claim, delayed, who, ending);
         }
+        // Last: who waits for it goes on at once, maybe on another thread.
+        self.node.session_dict.remove(&identity, session);
     }
 
     /// Leaves a persistent session to its inbox, with a will that is due later if its author may

@@ -177,6 +177,8 @@ pub(crate) struct Rare {
     pub(crate) will: Option<WillId>,
     /// The claim that waits for the predecessor's end.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
+    /// The directory tells when it has ended, and has it ended; otherwise its shard does.
+    pub(crate) is_claim_with_directory: bool,
 }
 
 /// A QoS 2 message of a persistent session that is to be retained. That it was accepted is noted

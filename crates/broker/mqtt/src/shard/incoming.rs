@@ -138,6 +138,8 @@ impl Shard {
             Note::Accept(accepted) => self.accept(*accepted),
             Note::Kick { session, by } => self.kick(session, by),
             Note::Kicked { waiter } => self.kicked(waiter),
+            Note::Granted(session) => self.own_pending(session),
+            Note::End { session, cause } => self.end_by_directory(session, cause),
             Note::InboxReady(session) => self.inbox_ready(session),
             Note::Settle { session, ticket, settlement } => {
                 self.settle(session, ticket, settlement);

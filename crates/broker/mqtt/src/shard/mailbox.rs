@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use ratatosk_contract::{SessionRef, Ticket, call::Settlement, inbox::DueWill, sessions::Delivery};
+use ratatosk_contract::{
+    SessionRef, Ticket, call::Settlement, inbox::DueWill, session_dict::EndCause,
+    sessions::Delivery,
+};
 use tokio::sync::Notify;
 
 use crate::acceptor::Accepted;
@@ -46,6 +49,10 @@ pub(crate) enum Note {
     Kick { session: SessionRef, by: SessionRef },
     /// The session that `waiter` took over has ended.
     Kicked { waiter: SessionRef },
+    /// See [`ratatosk_contract::session_dict::Holders::grant`].
+    Granted(SessionRef),
+    /// See [`ratatosk_contract::session_dict::Holders::end`].
+    End { session: SessionRef, cause: EndCause },
     /// See [`ratatosk_contract::sessions::Sessions::inbox_ready`].
     InboxReady(SessionRef),
     /// See [`ratatosk_contract::sessions::Sessions::settle`].
