@@ -108,6 +108,9 @@ pub(crate) struct FrameArgs {
     /// Retained messages of R1, and of a round of C1 [default: the scenario's].
     #[arg(long)]
     pub(crate) retained: Option<u64>,
+    /// Bytes of a payload of a named scenario, at least 24 [default: the scenario's].
+    #[arg(long)]
+    pub(crate) payload: Option<usize>,
 }
 
 /// A run of one's own.

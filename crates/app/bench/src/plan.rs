@@ -186,6 +186,8 @@ pub(crate) struct Frame {
     pub(crate) sessions: Option<usize>,
     /// Of R1 and C1; `None` leaves the scenario's own.
     pub(crate) retained: Option<u64>,
+    /// Of a scenario; `None` leaves its own.
+    pub(crate) payload_size: Option<usize>,
 }
 
 impl Plan {
@@ -413,6 +415,7 @@ mod tests {
         messages: None,
         sessions: None,
         retained: None,
+        payload_size: None,
     };
 
     fn free() -> Free {
@@ -457,6 +460,8 @@ mod tests {
         assert_eq!(plan.filters(39), ["m/0000039"]);
         let part = plan.retained_part();
         assert_eq!((part.routing, part.messages_each()), (Routing::Stored(10), 10));
+        let large = Plan::scenario("R1", Frame { payload_size: Some(5_000), ..frame }).unwrap();
+        assert!(large.payload_size == 5_000 && large.title.ends_with("payloads of 5000 B"));
         // Sessions are dealt evenly to the publishers.
         let frame = Frame { sessions: Some(47), ..frame };
         assert_eq!(Plan::scenario("R1", frame).unwrap().subscribers, 40);

@@ -130,6 +130,7 @@ pub(crate) fn frame(args: &FrameArgs) -> Frame {
         messages: args.messages,
         sessions: args.sessions,
         retained: args.retained,
+        payload_size: args.payload,
     }
 }
 

@@ -23,7 +23,11 @@ impl Plan {
         let name = known.map_or_else(|| name.to_owned(), |known| (*known).to_owned());
         let version = frame.version.unwrap_or(shape.version);
         let messages = frame.messages.unwrap_or(shape.messages);
-        let mut plan = Self { name, version, messages, ..shape };
+        let payload_size = frame.payload_size.unwrap_or(shape.payload_size);
+        let mut plan = Self { name, version, messages, payload_size, ..shape };
+        if payload_size != shape.payload_size {
+            plan.title.push_str(&format!(", payloads of {payload_size} B"));
+        }
         if plan.kind == Kind::Retained {
             plan.routing = Routing::Stored(plan.messages_each());
         }

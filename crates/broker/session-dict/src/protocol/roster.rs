@@ -3,8 +3,8 @@
 //!
 //! A claim is granted once nobody else has the session: nobody here, none of the nodes that its
 //! server names, and, unless the server says that it knows all, no node at all. Whoever has it is
-//! met ([`meet`]): of two that meet, one is left. A server that is asked no more or that is new is
-//! told all sessions that belong to it ([`sync`]); that is no claim, and kicks only what is older.
+//! met (`meet`): of two that meet, one is left. A server that is asked no more or that is new is
+//! told all sessions that belong to it (`sync`); that is no claim, and kicks only what is older.
 //!
 //! Invariants:
 //!
@@ -13,7 +13,7 @@
 //! - a claim waits for somebody, or for its server, or has its answer.
 //!
 //! What a claim waits for has an end in time: a server that does not answer is passed over, and a
-//! node that is not heard is given up, and owed an end to what it may have ([`debts`]).
+//! node that is not heard is given up, and owed an end to what it may have (`debts`).
 
 mod claim;
 mod debts;
