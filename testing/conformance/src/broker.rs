@@ -304,6 +304,7 @@ async fn serve(
             Some(dict) => Arc::new(dict),
             None => session_dict.clone(),
         },
+        relay: None,
         plugins,
         events: setup.events,
         name: "node".into(),

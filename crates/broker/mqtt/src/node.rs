@@ -11,6 +11,7 @@ use ratatosk_contract::{
     call::Settlement,
     dist::Dist,
     inbox::{DueWill, Inbox},
+    relay::Relay,
     retain::Retain,
     session_dict::{EndCause, Holders, SessionDict},
     sessions::{Delivery, Sessions},
@@ -41,6 +42,8 @@ pub struct Services {
     pub retain: Arc<dyn Retain>,
     /// The directory of live sessions.
     pub session_dict: Arc<dyn SessionDict>,
+    /// The way to other hosts; `None`: there are none, and nobody is told what sessions here want.
+    pub relay: Option<Arc<dyn Relay>>,
     /// Authentication, permissions, settings.
     pub plugins: Host,
     /// Who is told what happens.
@@ -59,6 +62,7 @@ pub(crate) struct Node {
     pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) retain: Arc<dyn Retain>,
     pub(crate) session_dict: Arc<dyn SessionDict>,
+    pub(crate) relay: Option<Arc<dyn Relay>>,
     pub(crate) plugins: Host,
     pub(crate) events: EventCollectors,
     pub(crate) event_clock: HybridClock,
@@ -100,6 +104,7 @@ impl Node {
             inbox: services.inbox,
             retain: services.retain,
             session_dict: services.session_dict,
+            relay: services.relay,
             plugins: services.plugins,
             events: services.events,
             event_clock: HybridClock::default(),

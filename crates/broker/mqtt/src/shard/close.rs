@@ -10,7 +10,6 @@ use std::{sync::Arc, time::Duration};
 
 use ratatosk_contract::{
     Message, SessionRef, StoredMessage,
-    dist::ReceiverKey,
     inbox::{Claim, Detach, WillId},
 };
 use ratatosk_plugin::answer::Answer;
@@ -113,11 +112,10 @@ impl Shard {
         let shared = local.rare.as_mut().map(|rare| std::mem::take(&mut rare.shared));
         let shared = shared.unwrap_or_default();
         for subscription in &shared {
-            let key = ReceiverKey::Member { id: publisher, incarnation: local.incarnation };
             if let Ok(filter) =
                 TopicFilter::parse(subscription.filter.as_str(), &TopicLimits::PROTOCOL)
             {
-                let _ = self.tenant(tenant).routes.remove(&filter, &key);
+                self.end_membership(tenant, &filter, publisher, local.incarnation);
             }
         }
         let target = |known: &SharedSubscription| MemberTarget {
