@@ -7,11 +7,11 @@ use std::sync::{
 
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_contract::{
-    SessionRef, TenantSettings, Ticket,
+    ReplyTo, SessionRef, TenantSettings, Ticket,
     call::Settlement,
     dist::Dist,
     inbox::{DueWill, Inbox},
-    relay::Relay,
+    relay::{Dispatched, IsVisible, Outcomes, Relay},
     retain::Retain,
     session_dict::{EndCause, Holders, SessionDict},
     sessions::{Delivery, Sessions},
@@ -25,6 +25,7 @@ use ratatosk_telemetry::memory::{Account, Accountant};
 
 use crate::{
     shard::{
+        away,
         mailbox::{Mailbox, Note},
         stats::NodeStats,
     },
@@ -171,6 +172,32 @@ impl Sessions for Post {
 
     fn publish(&self, will: DueWill) {
         self.mailboxes[0].note(Note::Publish(Box::new(will)));
+    }
+}
+
+impl Outcomes for Post {
+    fn settled(&self, dispatched: &[Dispatched]) {
+        let of_one_shard = |one: &Dispatched, other: &Dispatched| {
+            one.reply_to.session.shard == other.reply_to.session.shard
+        };
+        for part in dispatched.chunk_by(of_one_shard) {
+            let shard = part[0].reply_to.session.shard;
+            if let Some(mailbox) = self.mailboxes.get(shard.index()) {
+                mailbox.note_all(part.iter().map(settled));
+            }
+        }
+    }
+
+    // A subscription is granted when it is effective here.
+    fn visible(&self, _: ReplyTo, _: IsVisible) {}
+}
+
+/// A publisher does not learn what became of its message at another host, only that it is known.
+fn settled(dispatched: &Dispatched) -> Note {
+    let ReplyTo { session, ticket } = dispatched.reply_to;
+    match away::is_kept(session) {
+        true => Note::SettleKept { ticket, outcome: dispatched.outcome },
+        false => Note::Settle { session, ticket, settlement: Settlement::Done },
     }
 }
 

@@ -21,7 +21,8 @@ use tokio::io::AsyncWrite;
 use super::{
     Shard,
     connection::{Connection, Flow, Local, SharedSubscription},
-    publish::Returned,
+    outcome::Outcome,
+    regroup::Returned,
     runner,
     wire::MemberTarget,
 };
@@ -238,7 +239,7 @@ impl Shard {
         flow.received += 1;
         flow.wills += 1;
         flow.unmatched += u64::from(!resolved.is_matched());
-        let _ = self.distribute(tenant, &resolved, &message, None, None);
+        self.distribute(tenant, &resolved, &message, None, None, &mut Outcome::default());
         self.wake_flusher();
     }
 

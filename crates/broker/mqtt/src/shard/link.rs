@@ -224,7 +224,7 @@ impl Link<'_> {
             },
         };
         let exchange = self.local.claim.as_deref().copied().zip(exchange);
-        outcome.add(self.shard.distribute(tenant, &fresh, message, exchange, reply_to));
+        self.shard.distribute(tenant, &fresh, message, exchange, reply_to, &mut outcome);
         let is_matched = fresh.is_matched();
         self.local.topic = Some(fresh);
         if waits { outcome.published(is_matched) } else { Published::Handed { is_matched } }
