@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, mpsc::sync_channel},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -118,7 +121,7 @@ pub struct Broker {
     pub cluster_dict: Option<ClusterDict>,
     /// Its way to the others.
     pub relay: Option<HostRelay>,
-    freezes: mpsc::UnboundedSender<std::sync::mpsc::Receiver<()>>,
+    freezes: mpsc::UnboundedSender<Freeze>,
     /// The account of the process's memory.
     pub memory: Accountant,
 }
@@ -235,7 +238,9 @@ impl Broker {
     /// If the broker has stopped.
     pub fn freeze(&self) -> std::sync::mpsc::Sender<()> {
         let (hold, held) = std::sync::mpsc::channel();
-        self.freezes.send(held).expect("the broker runs");
+        let (begin, begun) = sync_channel(1);
+        assert!(self.freezes.send(Freeze { held, begin }).is_ok(), "the broker runs");
+        begun.recv().expect("the broker runs");
         hold
     }
 
@@ -368,8 +373,8 @@ async fn serve(
         tokio::select! {
             // All are cancel-safe: a tick that was not taken comes again.
             stopped = &mut stop => break stopped,
-            Some(held) = frozen.recv() => {
-                let held: std::sync::mpsc::Receiver<()> = held;
+            Some(Freeze { held, begin }) = frozen.recv() => {
+                let _ = begin.send(());
                 let _ = held.recv();
             }
             _ = ticks.tick() => {
@@ -386,6 +391,12 @@ async fn serve(
     // After those who use it.
     drop(serving);
     drop(member);
+}
+
+/// Holds the runtime up until the other end of `held` is dropped.
+struct Freeze {
+    held: std::sync::mpsc::Receiver<()>,
+    begin: SyncSender<()>,
 }
 
 /// A node among others.

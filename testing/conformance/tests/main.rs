@@ -19,6 +19,7 @@ mod outbound;
 mod pauses;
 mod publish;
 mod refusals;
+mod relay;
 mod retain;
 mod routes;
 mod session;
