@@ -68,9 +68,14 @@ struct Outbound {
 /// What is known of a tenant.
 struct Known {
     routes: Arc<dyn TenantRoutes>,
-    topics: HashMap<Box<str>, Wanted, foldhash::fast::RandomState>,
-    /// At most [`ROUTES_MAX`].
-    routes_count: usize,
+    topics: Topics,
+}
+
+/// What is known of a tenant's topics.
+struct Topics {
+    wanted: HashMap<Box<str>, Wanted, foldhash::fast::RandomState>,
+    /// At most [`ROUTES_MAX`], or those of one topic.
+    routes: usize,
     hold: Hold,
 }
 
@@ -116,9 +121,7 @@ impl Arrivals {
         let tenant = self.tenants.name(number);
         Known {
             routes: self.dist.tenant(&tenant),
-            topics: HashMap::default(),
-            routes_count: 0,
-            hold: self.memory.account(tenant.as_str()).hold(Share::Caches, 0),
+            topics: Topics::new(self.memory.account(tenant.as_str()).hold(Share::Caches, 0)),
         }
     }
 
@@ -178,11 +181,12 @@ impl Known {
     /// Who wants a topic.
     fn wanted(&mut self, topic: &str, found: &mut Resolution) -> &Wanted {
         let epoch = self.routes.epoch();
-        if self.topics.get(topic).is_none_or(|known| known.epoch != epoch) {
+        let is_known = self.topics.wanted.get(topic).is_some_and(|known| known.epoch == epoch);
+        if !is_known {
             let wanted = self.look_up(topic, epoch, found);
-            self.insert(topic, wanted);
+            self.topics.insert(topic, wanted);
         }
-        &self.topics[topic]
+        &self.topics.wanted[topic]
     }
 
     fn look_up(&self, topic: &str, epoch: RouteEpoch, found: &mut Resolution) -> Wanted {
@@ -201,21 +205,6 @@ impl Known {
             }
         }
         Wanted { epoch: found.epoch, shards }
-    }
-
-    fn insert(&mut self, topic: &str, wanted: Wanted) {
-        if self.routes_count + wanted.routes() > ROUTES_MAX {
-            self.topics.clear();
-            self.routes_count = 0;
-            self.hold.resize(0);
-        }
-        self.routes_count += wanted.routes();
-        let mut bytes = self.hold.bytes() + wanted.memory_bytes() + topic.len();
-        if let Some(before) = self.topics.insert(topic.into(), wanted) {
-            self.routes_count -= before.routes();
-            bytes -= before.memory_bytes() + topic.len();
-        }
-        self.hold.resize(bytes);
     }
 
     /// Where a member of a shared group is, if it is still here; a later life of it is as good.
@@ -248,6 +237,28 @@ impl Known {
     }
 }
 
+impl Topics {
+    fn new(hold: Hold) -> Self {
+        Topics { wanted: HashMap::default(), routes: 0, hold }
+    }
+
+    /// Remembers a topic in place of what was known of it; forgets all others if they are too many.
+    fn insert(&mut self, topic: &str, wanted: Wanted) {
+        if self.routes + wanted.routes() > ROUTES_MAX {
+            self.wanted.clear();
+            self.routes = 0;
+            self.hold.resize(0);
+        }
+        self.routes += wanted.routes();
+        let mut bytes = self.hold.bytes() + wanted.memory_bytes() + topic.len();
+        if let Some(before) = self.wanted.insert(topic.into(), wanted) {
+            self.routes -= before.routes();
+            bytes -= before.memory_bytes() + topic.len();
+        }
+        self.hold.resize(bytes);
+    }
+}
+
 impl Wanted {
     fn routes(&self) -> usize {
         1 + self.shards.iter().map(|(_, routes)| routes.len()).sum::<usize>()
@@ -271,5 +282,35 @@ impl Deliverer for Arrivals {
                 mailbox.hand_over(self.lane(), &mut outbound.batch);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(routes: usize) -> Wanted {
+        let route = RouteId { index: 0, generation: 0 };
+        Wanted { epoch: RouteEpoch(1), shards: vec![(ShardId(0), vec![route; routes])] }
+    }
+
+    /// DIST-006: bounded per tenant; charged as long as it is there.
+    #[test]
+    fn what_is_known_of_topics_stays_within_its_bound_and_is_charged() {
+        let memory = Accountant::default();
+        let mut topics = Topics::new(memory.account("t").hold(Share::Caches, 0));
+        for number in 0..ROUTES_MAX {
+            topics.insert(&format!("t/{}", number % 150_000), wanted(number % 3));
+            assert!(topics.routes <= ROUTES_MAX, "{} routes", topics.routes);
+        }
+        let sum = |each: fn(&Wanted) -> usize| topics.wanted.values().map(each).sum::<usize>();
+        assert_eq!(topics.routes, sum(Wanted::routes));
+        let names: usize = topics.wanted.keys().map(|topic| topic.len()).sum();
+        assert_eq!(topics.hold.bytes(), sum(Wanted::memory_bytes) + names);
+        // One topic that is larger than the bound is known alone.
+        topics.insert("large", wanted(2 * ROUTES_MAX));
+        assert_eq!(topics.wanted.len(), 1);
+        topics.insert("small", wanted(1));
+        assert_eq!((topics.wanted.len(), topics.routes), (1, 2));
     }
 }

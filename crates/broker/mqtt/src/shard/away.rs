@@ -69,18 +69,21 @@ struct Kept {
     message: StoredMessage,
     /// The publisher, if it waits.
     waits: Option<ReplyTo>,
-    hold: Hold,
+    /// What it takes, with its payload.
+    bytes: usize,
+    /// A payload that is shared is charged where it came from.
+    _hold: Hold,
 }
 
 impl Away {
     fn keep(&mut self, kept: Kept) {
-        self.bytes += kept.hold.bytes();
+        self.bytes += kept.bytes;
         self.kept.insert(self.last, kept);
     }
 
     fn take(&mut self, ticket: Ticket) -> Option<Kept> {
         let kept = self.kept.remove(&ticket.0)?;
-        self.bytes -= kept.hold.bytes();
+        self.bytes -= kept.bytes;
         if self.kept.is_empty() && self.kept.capacity() > 64 {
             self.kept = HashMap::default();
         }
@@ -162,9 +165,10 @@ impl Shard {
         }
         if is_kept {
             // Its outcome comes by the mailbox, and so not before this.
-            let hold = self.tenant(number).account.hold(Share::Queues, bytes);
+            let own = if message.shared.is_some() { message.stored_bytes() } else { bytes };
+            let hold = self.tenant(number).account.hold(Share::Queues, own);
             let message = message.to_stored();
-            self.away.keep(Kept { tenant: number, member, message, waits, hold });
+            self.away.keep(Kept { tenant: number, member, message, waits, bytes, _hold: hold });
         }
         is_kept && waits.is_some()
     }
@@ -209,7 +213,7 @@ impl Shard {
     /// What became of a message that is kept.
     pub(super) fn settle_kept(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some(kept) = self.away.take(ticket) else { return };
-        let Kept { tenant, member, message, waits, hold: _hold } = kept;
+        let Kept { tenant, member, message, waits, .. } = kept;
         let is_waited_for = match outcome {
             Outcome::Taken | Outcome::Dropped(_) => false,
             Outcome::Gone => self.send_to_other(tenant, &member, &message.as_message(), waits),
