@@ -7,6 +7,7 @@ mod cases;
 mod connack;
 mod connect;
 mod conservation;
+mod departures;
 mod durable;
 mod events;
 mod flow;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Nodes that know each other.
-fn nodes(count: usize, setup: impl Fn() -> Setup) -> Vec<Broker> {
+pub(crate) fn nodes(count: usize, setup: impl Fn() -> Setup) -> Vec<Broker> {
     let discovery = MemoryDiscovery::new();
     let start = |number: usize| {
         let host = HostId(0xA0 + number as u128);
@@ -38,7 +38,7 @@ fn nodes(count: usize, setup: impl Fn() -> Setup) -> Vec<Broker> {
 }
 
 /// What a node knows of a topic: the other nodes that want it, and the members of groups.
-fn known(node: &Broker, topic: &str) -> (usize, usize) {
+pub(crate) fn known(node: &Broker, topic: &str) -> (usize, usize) {
     let topic = TopicName::parse(topic, &TopicLimits::PROTOCOL).expect("a topic");
     let mut found = Resolution::default();
     node.dist.tenant(&TenantId::new("default")).resolve(topic, &mut found);
@@ -46,12 +46,12 @@ fn known(node: &Broker, topic: &str) -> (usize, usize) {
 }
 
 /// Waits until a node knows so many others that want a topic.
-fn wanted(node: &Broker, topic: &str, hosts: usize) {
+pub(crate) fn wanted(node: &Broker, topic: &str, hosts: usize) {
     until("what others want is known", || known(node, topic).0 == hosts);
 }
 
 /// Waits until all nodes know so many members.
-fn joined(nodes: &[Broker], topic: &str, members: usize) {
+pub(crate) fn joined(nodes: &[Broker], topic: &str, members: usize) {
     until("members are known", || nodes.iter().all(|node| known(node, topic).1 == members));
 }
 
@@ -272,44 +272,6 @@ fn an_ordered_group_keeps_a_publisher_at_a_member_of_any_node() {
         let expected: Vec<_> = (0..40).map(|text| (got[0].0, text)).collect();
         assert_eq!(got, expected, "publisher {publisher}");
     }
-}
-
-/// DIST-005, DIST-014: who unsubscribes or goes is not sent to any more, and neither is a node that is
-/// gone.
-#[test]
-fn nothing_is_sent_to_who_has_left() {
-    let mut nodes = nodes(3, Setup::default);
-    let mut publisher = nodes[0].v5("publisher").connect();
-    let mut first = nodes[1].v5("first").connect();
-    let mut second = nodes[1].v4("second").connect();
-    first.subscribe("t", QOS1);
-    second.subscribe("t", QOS1);
-    second.subscribe("$share/g/t", QOS1);
-    wanted(&nodes[0], "t", 1);
-    joined(&nodes, "t", 1);
-    second.unsubscribe(&["t"]);
-    second.unsubscribe(&["$share/g/t"]);
-    joined(&nodes, "t", 0);
-    publisher.deliver("t", "one", QOS1);
-    assert_eq!(first.message().text(), "one");
-    second.ping();
-    assert!(known(&nodes[0], "t").0 == 1, "the other one still wants it");
-    first.vanish();
-    wanted(&nodes[0], "t", 0);
-    assert_eq!(publisher.deliver("t", "two", QOS1), ReasonCode::NoMatchingSubscribers);
-    second.subscribe("$share/g/t", QOS1);
-    joined(&nodes, "t", 1);
-    second.disconnect(ReasonCode::Success);
-    joined(&nodes, "t", 0);
-    let mut third = nodes[2].v5("third").connect();
-    third.subscribe("t", QOS1);
-    third.subscribe("$share/g/t", QOS1);
-    wanted(&nodes[0], "t", 1);
-    joined(&nodes, "t", 1);
-    drop(nodes.pop());
-    wanted(&nodes[0], "t", 0);
-    joined(&nodes, "t", 0);
-    assert_eq!(publisher.deliver("t", "three", QOS1), ReasonCode::NoMatchingSubscribers);
 }
 
 /// MQTT-054: a node that says nothing holds acknowledgements up for as long as the bound, and no others.

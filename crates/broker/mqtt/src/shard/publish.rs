@@ -122,7 +122,9 @@ impl Shard {
         let call = self.append(number, (&resolved.inboxes, &shared), message, exchange, reply_to);
         shared.clear();
         let is_refused = reply_to.is_some() && refusal(call).is_some();
-        if !is_refused {
+        if is_refused {
+            self.away.chosen.clear();
+        } else {
             self.flow(number).copies += (resolved.locals.len() + members.len()) as u64;
             for target in &resolved.locals {
                 self.deliver_local(number, target, message);
@@ -138,7 +140,6 @@ impl Shard {
                 outcome.add_pending(self.send_away(number, &resolved.hosts, message, reply_to));
             }
         }
-        self.away.chosen.clear();
         members.clear();
         self.members = members;
         self.shared = shared;
