@@ -6,11 +6,14 @@
 //! some, and handed to one member of each shared group. Nothing on the way is locked, allocated
 //! or awaited per message.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, ReplyTo, SessionRef, ShardId,
+    Call, Message, PublisherId, ReplyTo, SessionRef, ShardId,
     call::Settlement,
     dist::{InboxRoute, Resolution, RouteId},
     group::{Group, Member, MemberTarget as GroupTarget},
@@ -115,7 +118,9 @@ impl Shard {
         let mut shared = std::mem::take(&mut self.shared);
         for group in &resolved.groups {
             match group.choose(message.publisher, None) {
-                Some(member) => self.sort(group, member, &mut members, &mut shared),
+                Some(member) => {
+                    self.sort(group, member, message.publisher, &mut members, &mut shared);
+                }
                 None => self.flow(number).lost(DropReason::SessionClosed),
             }
         }
@@ -151,6 +156,7 @@ impl Shard {
         &mut self,
         group: &Arc<Group>,
         member: &Member,
+        publisher: PublisherId,
         members: &mut Vec<(ShardId, MemberTarget)>,
         shared: &mut Vec<SharedRoute>,
     ) {
@@ -159,9 +165,16 @@ impl Shard {
                 members.push((session.shard, member_target(group, session, 0)));
             }
             GroupTarget::Inbox(inbox) => shared.push(shared_route(group, member, inbox)),
-            GroupTarget::Host(host) => {
-                self.away.chosen.push(FarMember::new(group, member, host, 0));
-            }
+            GroupTarget::Host(host) => match other_with_room(group, member, publisher) {
+                Some(other) if other.host().is_none() => {
+                    self.sort(group, other, publisher, members, shared);
+                }
+                other => {
+                    let host = other.and_then(Member::host).unwrap_or(host);
+                    let member = other.unwrap_or(member);
+                    self.away.chosen.push(FarMember::new(group, member, host, 0));
+                }
+            },
         }
     }
 
@@ -337,6 +350,17 @@ pub(super) fn refusal(call: Call<Settlement>) -> Option<DropReason> {
         Call::Ready(Settlement::QuotaExceeded) => Some(DropReason::Overflow),
         Call::Ready(Settlement::Done | Settlement::Unknown) | Call::Pending => None,
     }
+}
+
+/// Who takes a message in place of a member that has no room on another host: there it could go to
+/// members of that host only.
+fn other_with_room<'a>(
+    group: &'a Group,
+    member: &Member,
+    publisher: PublisherId,
+) -> Option<&'a Member> {
+    let is_full = member.state.full.load(Ordering::Relaxed);
+    is_full.then(|| group.choose_with_room(publisher, Some(member.id))).flatten()
 }
 
 /// A member that is a transient session of this host.
