@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, mpsc::sync_channel},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -13,6 +16,7 @@ use ratatosk_codec::ProtocolVersion;
 use ratatosk_contract::{
     TenantSettings,
     inbox::Inbox,
+    relay::Relay,
     retain::{Retain, RetainLimits},
     sessions::Sessions as _,
 };
@@ -28,13 +32,14 @@ use ratatosk_plugin::{
     permission::PermissionProvider,
     settings::SettingsProvider,
 };
+use ratatosk_relay::HostRelay;
 use ratatosk_retain::RetainService;
 use ratatosk_rpc::{
     ClusterId, Environment, HostId, Identity, Listener, MemoryDiscovery, Node, Permission, Version,
 };
 use ratatosk_session_dict::{ClusterConfig, ClusterDict, DictService};
 use ratatosk_telemetry::{ByteCount, memory::Accountant, metric::Registry};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{AuthBy, Connector, PATIENCE, Store, plain};
 
@@ -67,9 +72,12 @@ pub struct Setup {
     pub retained_in: Option<Arc<dyn Keyspace>>,
     /// The memory that the broker may use.
     pub memory_max: ByteCount,
-    /// It is one of several nodes that share a directory of sessions and nothing else: where they
-    /// find each other, and what this one is called.
+    /// It is one of several nodes that share a directory of sessions and carry messages to each other's
+    /// transient sessions: where they find each other, and what this one is called.
     pub cluster: Option<(MemoryDiscovery, HostId)>,
+    /// How long a message for another node may be without an answer. On a busy machine an answer takes
+    /// its time.
+    pub patience: Duration,
 }
 
 impl Default for Setup {
@@ -88,6 +96,7 @@ impl Default for Setup {
             retained_in: None,
             memory_max: ByteCount::mebibytes(4096),
             cluster: None,
+            patience: PATIENCE,
         }
     }
 }
@@ -110,6 +119,9 @@ pub struct Broker {
     pub session_dict: Arc<DictService>,
     /// That of one among others.
     pub cluster_dict: Option<ClusterDict>,
+    /// Its way to the others.
+    pub relay: Option<HostRelay>,
+    freezes: mpsc::UnboundedSender<Freeze>,
     /// The account of the process's memory.
     pub memory: Accountant,
 }
@@ -220,6 +232,18 @@ impl Broker {
         }
     }
 
+    /// Has all but the shards stand still until what this returns is dropped: other nodes get no answer.
+    ///
+    /// # Panics
+    /// If the broker has stopped.
+    pub fn freeze(&self) -> std::sync::mpsc::Sender<()> {
+        let (hold, held) = std::sync::mpsc::channel();
+        let (begin, begun) = sync_channel(1);
+        assert!(self.freezes.send(Freeze { held, begin }).is_ok(), "the broker runs");
+        begun.recv().expect("the broker runs");
+        hold
+    }
+
     /// Begins a graceful stop; [`Broker::stopped`] waits for its end.
     pub fn stop(&mut self, deadline: Duration) {
         let stop = self.stop.take().expect("stopped once");
@@ -292,7 +316,12 @@ async fn serve(
     let kept_retain: Arc<dyn Retain> = retain.clone();
     let session_dict = Arc::new(DictService::new());
     let member = match setup.cluster {
-        Some((discovery, host)) => Some(Member::join(discovery, host, &post, clock).await),
+        Some((discovery, host)) => {
+            let mut config = ratatosk_relay::Config::new(1);
+            config.patience = setup.patience;
+            let books = (&memory, dist.clone());
+            Some(Member::join(discovery, host, &post, clock, books, config).await)
+        }
         None => None,
     };
     let cluster_dict = member.as_ref().map(|member| member.dict.clone());
@@ -304,6 +333,10 @@ async fn serve(
             Some(dict) => Arc::new(dict),
             None => session_dict.clone(),
         },
+        relay: member.as_ref().map(|member| {
+            let relay: Arc<dyn Relay> = Arc::new(member.relay.clone());
+            relay
+        }),
         plugins,
         events: setup.events,
         name: "node".into(),
@@ -311,7 +344,12 @@ async fn serve(
         clock,
     };
     let running = mqtt.start(services, 7).expect("the data plane starts");
+    let serving = member.as_ref().map(|member| {
+        let serving = member.relay.serve(running.deliverer(), Arc::new(post.clone()));
+        serving.expect("it is announced")
+    });
     let (count, refused) = watch::channel(0);
+    let (freezes, mut frozen) = mpsc::unbounded_channel();
     let broker = Broker {
         addresses: running.addresses().map(|(_, address)| address).collect(),
         stop: None,
@@ -323,6 +361,8 @@ async fn serve(
         retain,
         session_dict,
         cluster_dict,
+        relay: member.as_ref().map(|member| member.relay.clone()),
+        freezes,
         memory,
     };
     ready.send(broker).expect("the test waits for its broker");
@@ -331,8 +371,12 @@ async fn serve(
     let mut stop = stop;
     let stopped = loop {
         tokio::select! {
-            // Both are cancel-safe: a tick that was not taken comes again.
+            // All are cancel-safe: a tick that was not taken comes again.
             stopped = &mut stop => break stopped,
+            Some(Freeze { held, begin }) = frozen.recv() => {
+                let _ = begin.send(());
+                let _ = held.recv();
+            }
             _ = ticks.tick() => {
                 inbox.expire(clock.now(), usize::MAX, &mut wills);
                 for due in wills.drain(..) {
@@ -345,12 +389,20 @@ async fn serve(
     // A sender that is gone is a test that ended: there is nothing to be graceful about.
     running.stop(stopped.unwrap_or(Duration::ZERO)).await;
     // After those who use it.
+    drop(serving);
     drop(member);
+}
+
+/// Holds the runtime up until the other end of `held` is dropped.
+struct Freeze {
+    held: std::sync::mpsc::Receiver<()>,
+    begin: SyncSender<()>,
 }
 
 /// A node among others.
 struct Member {
     dict: ClusterDict,
+    relay: HostRelay,
     _listener: Listener,
 }
 
@@ -360,6 +412,8 @@ impl Member {
         host: HostId,
         post: &Post,
         clock: SystemClock,
+        (memory, dist): (&Accountant, Arc<DistService>),
+        relay: ratatosk_relay::Config,
     ) -> Member {
         let config = ratatosk_rpc::Config::new(Identity {
             cluster: ClusterId(1),
@@ -373,7 +427,8 @@ impl Member {
         let listener = node.listen(any, None, Permission::Silent).await.expect("a port");
         let config = ClusterConfig { is_server: true, ..ClusterConfig::default() };
         let dict = ClusterDict::start(&node, Arc::new(post.clone()), &registry, clock, config);
-        Member { dict: dict.expect("there is room"), _listener: listener }
+        let relay = HostRelay::new(node, &registry, memory, clock, dist, relay);
+        Member { dict: dict.expect("there is room"), relay, _listener: listener }
     }
 }
 

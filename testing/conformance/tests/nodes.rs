@@ -1,4 +1,4 @@
-//! Data planes of several nodes that share a directory of sessions.
+//! The directory of sessions that data planes of several nodes share.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use ratatosk_session_dict::{ClusterDict, Victims};
 
 use crate::cases::{QOS0, standstill};
 
-fn dict(broker: &Broker) -> &ClusterDict {
+pub(crate) fn dict(broker: &Broker) -> &ClusterDict {
     broker.cluster_dict.as_ref().expect("it is one of several")
 }
 
-fn until(what: &str, is_met: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is_met: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_met() {
         assert!(Instant::now() < end, "in time: {what}");

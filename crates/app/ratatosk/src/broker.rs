@@ -100,6 +100,7 @@ impl Broker {
             inbox: inbox.clone(),
             retain: retain.clone(),
             session_dict: session_dict.clone(),
+            relay: None,
             plugins: plugins.clone(),
             events: EventCollectors::default(),
             name: "ratatosk".into(),

@@ -8,6 +8,7 @@
 //! In reading order: [`Config`], [`Mqtt`] and [`Running`], then `acceptor`, `shard`, `transport`.
 
 mod acceptor;
+mod arrivals;
 mod config;
 mod gate;
 mod node;

@@ -7,10 +7,11 @@ use std::sync::{
 
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_contract::{
-    SessionRef, TenantSettings, Ticket,
+    ReplyTo, SessionRef, TenantSettings, Ticket,
     call::Settlement,
     dist::Dist,
     inbox::{DueWill, Inbox},
+    relay::{Dispatched, IsVisible, Outcomes, Relay},
     retain::Retain,
     session_dict::{EndCause, Holders, SessionDict},
     sessions::{Delivery, Sessions},
@@ -24,6 +25,7 @@ use ratatosk_telemetry::memory::{Account, Accountant};
 
 use crate::{
     shard::{
+        away,
         mailbox::{Mailbox, Note},
         stats::NodeStats,
     },
@@ -41,6 +43,8 @@ pub struct Services {
     pub retain: Arc<dyn Retain>,
     /// The directory of live sessions.
     pub session_dict: Arc<dyn SessionDict>,
+    /// The way to other hosts; `None`: there are none, and nobody is told what sessions here want.
+    pub relay: Option<Arc<dyn Relay>>,
     /// Authentication, permissions, settings.
     pub plugins: Host,
     /// Who is told what happens.
@@ -59,6 +63,7 @@ pub(crate) struct Node {
     pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) retain: Arc<dyn Retain>,
     pub(crate) session_dict: Arc<dyn SessionDict>,
+    pub(crate) relay: Option<Arc<dyn Relay>>,
     pub(crate) plugins: Host,
     pub(crate) events: EventCollectors,
     pub(crate) event_clock: HybridClock,
@@ -100,6 +105,7 @@ impl Node {
             inbox: services.inbox,
             retain: services.retain,
             session_dict: services.session_dict,
+            relay: services.relay,
             plugins: services.plugins,
             events: services.events,
             event_clock: HybridClock::default(),
@@ -166,6 +172,32 @@ impl Sessions for Post {
 
     fn publish(&self, will: DueWill) {
         self.mailboxes[0].note(Note::Publish(Box::new(will)));
+    }
+}
+
+impl Outcomes for Post {
+    fn settled(&self, dispatched: &[Dispatched]) {
+        let of_one_shard = |one: &Dispatched, other: &Dispatched| {
+            one.reply_to.session.shard == other.reply_to.session.shard
+        };
+        for part in dispatched.chunk_by(of_one_shard) {
+            let shard = part[0].reply_to.session.shard;
+            if let Some(mailbox) = self.mailboxes.get(shard.index()) {
+                mailbox.note_all(part.iter().map(settled));
+            }
+        }
+    }
+
+    // A subscription is granted when it is effective here.
+    fn visible(&self, _: ReplyTo, _: IsVisible) {}
+}
+
+/// A publisher does not learn what became of its message at another host, only that it is known.
+fn settled(dispatched: &Dispatched) -> Note {
+    let ReplyTo { session, ticket } = dispatched.reply_to;
+    match away::is_kept(session) {
+        true => Note::SettleKept { ticket, outcome: dispatched.outcome },
+        false => Note::Settle { session, ticket, settlement: Settlement::Done },
     }
 }
 

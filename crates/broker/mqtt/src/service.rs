@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
-use ratatosk_contract::ShardId;
+use ratatosk_contract::{ShardId, relay::Deliverer};
 use tokio::sync::watch;
 
 use crate::{
     Config, NodeStats, Post, Services,
     acceptor::{self, Limits, ListenError, Listener},
+    arrivals::Arrivals,
     node::Node,
     shard::{
         mailbox::{Mailbox, Note},
@@ -104,6 +105,12 @@ impl Running {
     /// Where it listens: name and address, the port as the system gave it.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, std::net::SocketAddr)> {
         self.listeners.iter().map(|listener| (&*listener.name, listener.address))
+    }
+
+    /// Who takes what other hosts send to the sessions of this node. It keeps nothing of the data plane
+    /// running; what it is given after a stop is dropped.
+    pub fn deliverer(&self) -> Arc<dyn Deliverer> {
+        Arc::new(Arrivals::new(&self.node))
     }
 
     /// The counters.

@@ -8,6 +8,7 @@
 //! A tick: tasks of readable sockets read, decode, route and append to outputs; then the flusher
 //! hands the batches for other shards over and writes every dirty connection once.
 
+pub(crate) mod away;
 mod claim;
 mod close;
 pub(crate) mod connection;
@@ -22,17 +23,18 @@ pub(crate) mod mailbox;
 mod membership;
 mod outcome;
 pub(crate) mod permissions;
-mod publish;
+pub(crate) mod publish;
 mod read;
 mod recheck;
+pub(crate) mod regroup;
 mod rest;
 mod retained;
 pub(crate) mod runner;
 pub(crate) mod shaper;
-mod shed;
+pub(crate) mod shed;
 pub(crate) mod stats;
 mod timer;
-mod topic_cache;
+pub(crate) mod topic_cache;
 mod turns;
 pub(crate) mod wire;
 
@@ -98,6 +100,7 @@ pub(crate) struct Shard {
     /// The members that were chosen for one message.
     members: Vec<(ShardId, wire::MemberTarget)>,
     shared: Vec<SharedRoute>,
+    away: away::Away,
     stats: Stats,
     drain: Option<Drain>,
     recheck: recheck::Recheck,
@@ -161,6 +164,7 @@ impl Shard {
             direct: Vec::new(),
             members: Vec::new(),
             shared: Vec::new(),
+            away: away::Away::default(),
             stats: Stats::default(),
             drain: None,
             recheck: recheck::Recheck::default(),

@@ -85,10 +85,10 @@ pub enum Published {
         /// Somebody subscribes to the topic.
         is_matched: bool,
     },
-    /// Durable later: [`Session::settle`](crate::Session::settle) follows under the ticket.
+    /// Durable, or where it is to go, later: [`Session::settle`](crate::Session::settle) follows under the ticket.
     Pending {
-        /// How often it does: once for each store that has a part in it.
-        parts: u8,
+        /// How often it does: once for each store and each other host that has a part in it.
+        parts: u32,
         /// Somebody subscribes to the topic.
         is_matched: bool,
     },

@@ -53,7 +53,7 @@ pub(crate) enum Settled {
 pub(crate) struct Awaited {
     pub(crate) ticket: Ticket,
     /// How many parts are to come.
-    pub(crate) parts: u8,
+    pub(crate) parts: u32,
     /// The worst of those that came.
     pub(crate) worst: Settlement,
     /// The code if all goes well.

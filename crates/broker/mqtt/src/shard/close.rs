@@ -10,7 +10,6 @@ use std::{sync::Arc, time::Duration};
 
 use ratatosk_contract::{
     Message, SessionRef, StoredMessage,
-    dist::ReceiverKey,
     inbox::{Claim, Detach, WillId},
 };
 use ratatosk_plugin::answer::Answer;
@@ -22,7 +21,8 @@ use tokio::io::AsyncWrite;
 use super::{
     Shard,
     connection::{Connection, Flow, Local, SharedSubscription},
-    publish::Returned,
+    outcome::Outcome,
+    regroup::Returned,
     runner,
     wire::MemberTarget,
 };
@@ -113,11 +113,10 @@ impl Shard {
         let shared = local.rare.as_mut().map(|rare| std::mem::take(&mut rare.shared));
         let shared = shared.unwrap_or_default();
         for subscription in &shared {
-            let key = ReceiverKey::Member { id: publisher, incarnation: local.incarnation };
             if let Ok(filter) =
                 TopicFilter::parse(subscription.filter.as_str(), &TopicLimits::PROTOCOL)
             {
-                let _ = self.tenant(tenant).routes.remove(&filter, &key);
+                self.end_membership(tenant, &filter, publisher, local.incarnation);
             }
         }
         let target = |known: &SharedSubscription| MemberTarget {
@@ -240,7 +239,7 @@ impl Shard {
         flow.received += 1;
         flow.wills += 1;
         flow.unmatched += u64::from(!resolved.is_matched());
-        let _ = self.distribute(tenant, &resolved, &message, None, None);
+        self.distribute(tenant, &resolved, &message, None, None, &mut Outcome::default());
         self.wake_flusher();
     }
 

@@ -9,6 +9,7 @@ use super::{
     connection::Flow,
     mailbox::{Batch, Note},
     publish::{group_key, is_kept},
+    regroup::FROM_AWAY,
     wire::{MemberTarget, Target},
 };
 use crate::tenants::TenantNumber;
@@ -20,7 +21,7 @@ impl Shard {
         let own = self.id.index();
         let node = std::sync::Arc::clone(&self.node);
         let mailbox = &node.mailboxes[own];
-        for from in 0..node.mailboxes.len() {
+        for from in 0..=node.mailboxes.len() {
             let is_waited_for = mailbox.take_batch(from, batch);
             batch.for_each(|tenant, target, message| self.receive(tenant, target, message));
             batch.clear();
@@ -50,6 +51,10 @@ impl Shard {
             }
             Target::Member(member) => {
                 self.open_tenant(tenant);
+                if member.hops == FROM_AWAY {
+                    // It is counted where it is first seen on this host.
+                    self.flow(tenant).copies += 1;
+                }
                 // Nothing is at work while the mailbox is emptied, so this delivers or passes on.
                 self.deliver_member(tenant, &member, message);
             }
@@ -144,6 +149,7 @@ impl Shard {
             Note::Settle { session, ticket, settlement } => {
                 self.settle(session, ticket, settlement);
             }
+            Note::SettleKept { ticket, outcome } => self.settle_kept(ticket, outcome),
             Note::Publish(will) => {
                 let tenant = self.node.tenants.number(&will.identity.tenant);
                 self.publish_stored(tenant, &will.message);

@@ -224,7 +224,7 @@ impl Link<'_> {
             },
         };
         let exchange = self.local.claim.as_deref().copied().zip(exchange);
-        outcome.add(self.shard.distribute(tenant, &fresh, message, exchange, reply_to));
+        self.shard.distribute(tenant, &fresh, message, exchange, reply_to, &mut outcome);
         let is_matched = fresh.is_matched();
         self.local.topic = Some(fresh);
         if waits { outcome.published(is_matched) } else { Published::Handed { is_matched } }
@@ -349,7 +349,10 @@ impl Link<'_> {
         self.check_filter_count()?;
         let receiver = Receiver::Shard(self.shard.id);
         let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
-        self.shard.tenant_mut(tenant).locals.insert(route, subscription);
+        let is_first = self.shard.tenant_mut(tenant).locals.insert(route, subscription);
+        if is_first && let Some(relay) = &self.shard.node.relay {
+            relay.want(&self.shard.tenant(tenant).id, &filter);
+        }
         self.local.routes.push(route);
         self.local.filter_bytes += length_of(&filter);
         Ok(false)
@@ -428,8 +431,21 @@ impl Shard {
     /// Takes a session of this shard from a route, and the shard from it if it was the last.
     pub(super) fn leave_route(&mut self, tenant: TenantNumber, route: RouteId, slot: u32) {
         if self.tenant_mut(tenant).locals.remove(route, slot) == Removed::Last {
+            self.unwant(tenant, route);
             let key = ReceiverKey::Shard(self.id);
             let _ = self.tenant(tenant).routes.remove_route(route, &key);
+        }
+    }
+
+    /// Tells other hosts that this shard does not want a filter any more, while its route is there.
+    fn unwant(&self, tenant: TenantNumber, route: RouteId) {
+        let Some(relay) = &self.node.relay else { return };
+        let tenant = self.tenant(tenant);
+        let mut text = String::new();
+        let is_there = tenant.routes.filter_text(route, &mut text);
+        debug_assert!(is_there, "a route stays while this shard receives by it");
+        if let Ok(filter) = TopicFilter::parse(&text, &TopicLimits::PROTOCOL) {
+            relay.unwant(&tenant.id, &filter);
         }
     }
 }

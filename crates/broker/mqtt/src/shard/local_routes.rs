@@ -141,13 +141,17 @@ impl LocalRoutes {
         self.epoch
     }
 
-    /// Adds a session to a route that it does not have.
-    pub(crate) fn insert(&mut self, route: RouteId, subscription: LocalSubscription) {
+    /// Adds a session to a route that it does not have; true if it is the first.
+    pub(crate) fn insert(&mut self, route: RouteId, subscription: LocalSubscription) -> bool {
         self.epoch += 1;
         match self.routes.entry(route) {
-            hash_map::Entry::Occupied(mut sessions) => sessions.get_mut().push(subscription),
+            hash_map::Entry::Occupied(mut sessions) => {
+                sessions.get_mut().push(subscription);
+                false
+            }
             hash_map::Entry::Vacant(place) => {
                 place.insert(Sessions::One(subscription));
+                true
             }
         }
     }
@@ -221,7 +225,8 @@ mod tests {
             let slot = step.wrapping_mul(2_654_435_761) % 97;
             let is_growing = (step / 200) % 2 == 0;
             if is_growing && model.insert(slot) {
-                routes.insert(route, subscription(slot));
+                let is_first = routes.insert(route, subscription(slot));
+                assert_eq!(is_first, model.len() == 1, "step {step}");
             } else if !is_growing {
                 let expected = match (model.remove(&slot), model.is_empty()) {
                     (false, _) => Removed::Unknown,

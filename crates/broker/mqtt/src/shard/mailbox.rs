@@ -5,15 +5,17 @@
 //! once a tick and its shard woken at most once. Notes (a new connection, a kick, an answer) are
 //! rare and go one by one.
 //!
+//! What comes from other hosts has a lane of its own, whose sender is the relay's thread.
+//!
 //! A lane is bounded by its sender: while it holds more than [`LANE_BYTES_MAX`], or less while memory
-//! is short, the sender reads nothing from its publishers. Notes are bounded by the sessions that they are about.
+//! is short, the sender reads nothing from its publishers; other hosts are told that there is no room. Notes are bounded by the sessions that they are about.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_contract::{
-    SessionRef, Ticket, call::Settlement, inbox::DueWill, session_dict::EndCause,
+    SessionRef, Ticket, call::Settlement, inbox::DueWill, relay, session_dict::EndCause,
     sessions::Delivery,
 };
 use tokio::sync::Notify;
@@ -57,6 +59,8 @@ pub(crate) enum Note {
     InboxReady(SessionRef),
     /// See [`ratatosk_contract::sessions::Sessions::settle`].
     Settle { session: SessionRef, ticket: Ticket, settlement: Settlement },
+    /// What became of a message that the shard keeps while it is on its way to another host.
+    SettleKept { ticket: Ticket, outcome: relay::Outcome },
     /// Publish a will that is due.
     Publish(Box<DueWill>),
     /// See [`ratatosk_contract::sessions::Sessions::deliver`].
@@ -85,10 +89,10 @@ struct Lane {
 }
 
 impl Mailbox {
-    /// A mailbox with a lane for each of `shards` shards.
+    /// A mailbox with a lane for each of `shards` shards, and one for what other hosts send.
     pub(crate) fn new(shards: usize) -> Self {
         Mailbox {
-            lanes: (0..shards).map(|_| Lane::default()).collect(),
+            lanes: (0..=shards).map(|_| Lane::default()).collect(),
             notes: Mutex::default(),
             is_armed: AtomicBool::new(false),
             bell: Notify::new(),
@@ -98,6 +102,12 @@ impl Mailbox {
     /// Leaves a note.
     pub(crate) fn note(&self, note: Note) {
         self.notes.lock().push(note);
+        self.ring();
+    }
+
+    /// Leaves notes.
+    pub(crate) fn note_all(&self, notes: impl Iterator<Item = Note>) {
+        self.notes.lock().extend(notes);
         self.ring();
     }
 
@@ -116,6 +126,11 @@ impl Mailbox {
             }
         }
         self.ring();
+    }
+
+    /// How many bytes a lane holds.
+    pub(crate) fn lane_bytes(&self, from: usize) -> usize {
+        self.lanes[from].bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the lane of a sender holds as much as it may. If so the sender is sent

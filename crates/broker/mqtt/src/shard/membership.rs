@@ -11,6 +11,7 @@ use ratatosk_session::{Subscribed, Unsubscribed};
 use ratatosk_topic::TopicFilter;
 
 use super::{
+    Shard,
     connection::{Filter, SharedSubscription},
     link::{Link, added},
     publish::group_key,
@@ -43,8 +44,14 @@ impl Link<'_> {
             state,
         };
         let members_max = self.settings.max_shared_group_members;
+        let relay = self.shard.node.relay.as_ref();
+        let told = relay.map(|relay| (relay, member.clone()));
         let receiver = Receiver::Member { member, members_max };
-        let route = added(self.shard.tenant(tenant).routes.add(&filter, receiver))?;
+        let here = self.shard.tenant(tenant);
+        let route = added(here.routes.add(&filter, receiver))?;
+        if let Some((relay, member)) = told {
+            relay.join(&here.id, &filter, &member);
+        }
         let group = group_key(share.group, share.ordered);
         let rare = self.local.rare();
         if let Some(known) = rare.shared.iter_mut().find(|known| known.filter == text) {
@@ -79,8 +86,24 @@ impl Link<'_> {
         };
         rare.shared.swap_remove(index);
         rare.shared_bytes = rare.shared_bytes.saturating_sub(filter.as_str().len());
-        let key = ReceiverKey::Member { id: self.publisher, incarnation: self.local.incarnation };
-        let _ = self.shard.tenant(tenant).routes.remove(&filter, &key);
+        self.shard.end_membership(tenant, &filter, self.publisher, self.local.incarnation);
         Unsubscribed::Removed
+    }
+}
+
+impl Shard {
+    /// Takes a session out of the group that a filter names, here and at other hosts.
+    pub(super) fn end_membership(
+        &self,
+        tenant: TenantNumber,
+        filter: &TopicFilter<'_>,
+        id: u64,
+        incarnation: u64,
+    ) {
+        let here = self.tenant(tenant);
+        if let Some(relay) = &self.node.relay {
+            relay.leave(&here.id, filter, id, incarnation);
+        }
+        let _ = here.routes.remove(filter, &ReceiverKey::Member { id, incarnation });
     }
 }

@@ -1,7 +1,7 @@
-//! What became of the durable parts of one message.
+//! What became of the parts of one message.
 //!
-//! A message may be work for the inbox and for the retained store. They have one ticket: the
-//! publisher is acknowledged when all that was pending has settled, with the worst outcome.
+//! A message may be work for the inbox, for the retained store and for other hosts. They have one
+//! ticket: the publisher is acknowledged when all that was pending has settled, with the worst outcome.
 
 use ratatosk_contract::{Call, call::Settlement, retain::StoreOutcome};
 use ratatosk_session::Published;
@@ -9,7 +9,7 @@ use ratatosk_session::Published;
 /// The parts so far.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    pending: u8,
+    pending: u32,
     worst: Settlement,
 }
 
@@ -21,6 +21,12 @@ impl Outcome {
             Call::Ready(settlement) => self.worst = self.worst.max(settlement),
             Call::Pending => self.pending += 1,
         }
+    }
+
+    /// Adds parts that are pending.
+    #[inline]
+    pub(super) fn add_pending(&mut self, parts: u32) {
+        self.pending = self.pending.saturating_add(parts);
     }
 
     /// Whether a part was refused or is unknown, so that the others do not matter.
@@ -75,6 +81,10 @@ mod tests {
         check(&[done, Call::Pending], &Published::Pending { parts: 1, is_matched: true });
         check(&[Call::Pending; 2], &Published::Pending { parts: 2, is_matched: true });
         check(&[Call::Pending, busy], &Published::Busy);
+        let mut many = Outcome::default();
+        many.add(Call::Pending);
+        many.add_pending(70_000);
+        assert_eq!(many.published(false), Published::Pending { parts: 70_001, is_matched: false });
         check(&[busy, full, done], &Published::QuotaExceeded);
         check(&[full, unknown], &Published::Unknown);
     }

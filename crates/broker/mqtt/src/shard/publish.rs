@@ -6,40 +6,33 @@
 //! some, and handed to one member of each shared group. Nothing on the way is locked, allocated
 //! or awaited per message.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, Message, ReplyTo, ShardId,
+    Call, Message, PublisherId, ReplyTo, SessionRef, ShardId,
     call::Settlement,
     dist::{InboxRoute, Resolution, RouteId},
     group::{Group, Member, MemberTarget as GroupTarget},
-    inbox::{Claim, DirectDelivery, SharedRoute, Targets},
+    inbox::{Claim, DirectDelivery, InboxId, SharedRoute, Targets},
 };
 use ratatosk_session::{Delivered, Delivery, DropReason, Origin};
 use ratatosk_telemetry::memory::Pressure;
-use ratatosk_topic::{TopicLimits, TopicName};
+use ratatosk_topic::TopicName;
 
 use super::{
     Shard,
+    away::FarMember,
     connection::SharedSubscription,
+    outcome::Outcome,
+    regroup::Returned,
     topic_cache::{LocalTarget, Resolved},
     wire::MemberTarget,
 };
 use crate::tenants::TenantNumber;
-
-/// How often a message of a shared group is passed on to another member. Who chooses knows who is
-/// full, so it is passed on where many messages for one member are on their way.
-const HOPS_MAX: u8 = 3;
-
-/// Why a message of a shared group is to go to another member.
-#[derive(Copy, Clone, Debug)]
-pub(super) struct Returned {
-    /// The member that does not have it, which is passed over.
-    pub(super) by: Option<u64>,
-    /// Why not.
-    pub(super) reason: DropReason,
-}
 
 impl Shard {
     /// Whether a resolved topic still holds.
@@ -106,6 +99,7 @@ impl Shard {
             remote,
             inboxes: found.inboxes.clone(),
             groups: std::mem::take(&mut found.groups),
+            hosts: found.hosts.clone(),
         }
     }
 
@@ -118,21 +112,24 @@ impl Shard {
         message: &Message<'_>,
         exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
-    ) -> Call<Settlement> {
+        outcome: &mut Outcome,
+    ) {
         let mut members = std::mem::take(&mut self.members);
         let mut shared = std::mem::take(&mut self.shared);
         for group in &resolved.groups {
-            // Nothing is sent to other hosts from here.
-            let chosen = group.choose(message.publisher, None);
-            match chosen.filter(|member| member.host().is_none()) {
-                Some(member) => sort(group, member, 0, &mut members, &mut shared),
+            match group.choose(message.publisher, None) {
+                Some(member) => {
+                    self.sort(group, member, message.publisher, &mut members, &mut shared);
+                }
                 None => self.flow(number).lost(DropReason::SessionClosed),
             }
         }
         let call = self.append(number, (&resolved.inboxes, &shared), message, exchange, reply_to);
         shared.clear();
         let is_refused = reply_to.is_some() && refusal(call).is_some();
-        if !is_refused {
+        if is_refused {
+            self.away.chosen.clear();
+        } else {
             self.flow(number).copies += (resolved.locals.len() + members.len()) as u64;
             for target in &resolved.locals {
                 self.deliver_local(number, target, message);
@@ -144,11 +141,41 @@ impl Shard {
             for (shard, target) in &members {
                 self.send_member(number, *shard, target, message);
             }
+            if !(resolved.hosts.is_empty() && self.away.chosen.is_empty()) {
+                outcome.add_pending(self.send_away(number, &resolved.hosts, message, reply_to));
+            }
         }
         members.clear();
         self.members = members;
         self.shared = shared;
-        call
+        outcome.add(call);
+    }
+
+    /// Puts a member that was chosen among those of its kind.
+    fn sort(
+        &mut self,
+        group: &Arc<Group>,
+        member: &Member,
+        publisher: PublisherId,
+        members: &mut Vec<(ShardId, MemberTarget)>,
+        shared: &mut Vec<SharedRoute>,
+    ) {
+        match member.target {
+            GroupTarget::Session(session) => {
+                members.push((session.shard, member_target(group, session, 0)));
+            }
+            GroupTarget::Inbox(inbox) => shared.push(shared_route(group, member, inbox)),
+            GroupTarget::Host(host) => match other_with_room(group, member, publisher) {
+                Some(other) if other.host().is_none() => {
+                    self.sort(group, other, publisher, members, shared);
+                }
+                other => {
+                    let host = other.and_then(Member::host).unwrap_or(host);
+                    let member = other.unwrap_or(member);
+                    self.away.chosen.push(FarMember::new(group, member, host, 0));
+                }
+            },
+        }
     }
 
     #[inline]
@@ -185,7 +212,7 @@ impl Shard {
     }
 
     /// Gives a message to a member of a shared group that is a transient session.
-    fn send_member(
+    pub(super) fn send_member(
         &mut self,
         number: TenantNumber,
         shard: ShardId,
@@ -252,52 +279,9 @@ impl Shard {
         true
     }
 
-    /// Offers a message of a shared group to another member: of one that left, or of one that has
-    /// no room, and then to one that has some. If there is none it is dropped, for the reason for
-    /// which it was returned.
-    pub(super) fn regroup(
-        &mut self,
-        number: TenantNumber,
-        target: &MemberTarget,
-        returned: Returned,
-        message: &Message<'_>,
-    ) {
-        let Returned { by, reason } = returned;
-        if target.hops >= HOPS_MAX {
-            self.flow(number).dropped(reason);
-            return;
-        }
-        let is_it = |group: &&Arc<Group>| {
-            group.route == target.route && group_key(&group.name, group.is_ordered) == target.group
-        };
-        let group = TopicName::parse(message.topic, &TopicLimits::PROTOCOL)
-            .ok()
-            .map(|topic| self.resolve(number, topic))
-            .and_then(|resolved| resolved.groups.iter().find(is_it).cloned());
-        let member = group.as_deref().and_then(|group| match reason {
-            DropReason::SessionClosed => group.choose(message.publisher, by),
-            _ => group.choose_with_room(message.publisher, by),
-        });
-        let member = member.filter(|member| member.host().is_none());
-        let (Some(group), Some(member)) = (&group, member) else {
-            self.flow(number).dropped(reason);
-            return;
-        };
-        let (mut members, mut shared) = (Vec::new(), Vec::new());
-        sort(group, member, target.hops + 1, &mut members, &mut shared);
-        let flow = self.flow(number);
-        flow.moved += 1;
-        flow.copies += members.len() as u64;
-        // Its publisher has its answer already.
-        let _ = self.append(number, (&[], &shared), message, None, None);
-        for (shard, target) in &members {
-            self.send_member(number, *shard, target, message);
-        }
-    }
-
     /// Queues a message for persistent sessions, and notes the exchange of QoS 2 that it belongs to
     /// if its publisher is one. What is refused and nobody asks for is dropped.
-    fn append(
+    pub(super) fn append(
         &mut self,
         number: TenantNumber,
         (routes, shared): (&[InboxRoute], &[SharedRoute]),
@@ -368,40 +352,41 @@ pub(super) fn refusal(call: Call<Settlement>) -> Option<DropReason> {
     }
 }
 
-/// Puts a member that was chosen among those of its kind.
-fn sort(
-    group: &Arc<Group>,
+/// Who takes a message in place of a member that has no room on another host: there it could go to
+/// members of that host only.
+fn other_with_room<'a>(
+    group: &'a Group,
     member: &Member,
-    hops: u8,
-    members: &mut Vec<(ShardId, MemberTarget)>,
-    shared: &mut Vec<SharedRoute>,
-) {
-    match member.target {
-        GroupTarget::Session(session) => {
-            let target = MemberTarget {
-                slot: session.slot,
-                generation: session.generation,
-                route: group.route,
-                group: group_key(&group.name, group.is_ordered),
-                hops,
-            };
-            members.push((session.shard, target));
-        }
-        GroupTarget::Inbox(inbox) => {
-            let route = InboxRoute {
-                inbox,
-                incarnation: member.incarnation,
-                options: member.options,
-                subscription_id: member.subscription_id,
-            };
-            shared.push(SharedRoute { route, group: Arc::clone(group) });
-        }
-        GroupTarget::Host(_) => debug_assert!(false, "members of other hosts are passed over"),
+    publisher: PublisherId,
+) -> Option<&'a Member> {
+    let is_full = member.state.full.load(Ordering::Relaxed);
+    is_full.then(|| group.choose_with_room(publisher, Some(member.id))).flatten()
+}
+
+/// A member that is a transient session of this host.
+pub(super) fn member_target(group: &Group, session: SessionRef, hops: u8) -> MemberTarget {
+    MemberTarget {
+        slot: session.slot,
+        generation: session.generation,
+        route: group.route,
+        group: group_key(&group.name, group.is_ordered),
+        hops,
     }
 }
 
+/// A member that is a persistent session.
+pub(super) fn shared_route(group: &Arc<Group>, member: &Member, inbox: InboxId) -> SharedRoute {
+    let route = InboxRoute {
+        inbox,
+        incarnation: member.incarnation,
+        options: member.options,
+        subscription_id: member.subscription_id,
+    };
+    SharedRoute { route, group: Arc::clone(group) }
+}
+
 /// Tells the groups of one filter apart.
-pub(super) fn group_key(name: &str, is_ordered: bool) -> u32 {
+pub(crate) fn group_key(name: &str, is_ordered: bool) -> u32 {
     let mut hash = if is_ordered { 0x811c_9dc5_u32 } else { 0x050c_5d1f };
     for byte in name.bytes() {
         hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);

@@ -134,6 +134,14 @@ impl Patience {
     }
 }
 
+/// How much may lie in a lane to a shard, by what must be shed.
+pub(crate) fn lane_max(pressure: Pressure) -> usize {
+    match pressure {
+        Pressure::None => LANE_BYTES_MAX,
+        _ => LANE_BYTES_MAX / 64,
+    }
+}
+
 impl Shard {
     /// Whether memory is so short that this connection's bytes are left in the kernel. MQTT-103
     pub(super) fn is_starved(&mut self, session: SessionRef, connection: &mut Connection) -> bool {
@@ -178,10 +186,7 @@ impl Shard {
     /// How much may lie in a lane to another shard before publishers wait: what lies there is copied
     /// for each receiver at one go.
     pub(super) fn lane_max(&self) -> usize {
-        match self.node.memory.pressure() {
-            Pressure::None => LANE_BYTES_MAX,
-            _ => LANE_BYTES_MAX / 64,
-        }
+        lane_max(self.node.memory.pressure())
     }
 
     /// Frees memory while it is short; once a tick.

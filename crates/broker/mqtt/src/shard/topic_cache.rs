@@ -10,7 +10,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 use ratatosk_clock::Instant;
 use ratatosk_codec::SubscriptionOptions;
 use ratatosk_contract::{
-    ShardId,
+    HostNumber, ShardId,
     dist::{InboxRoute, RouteEpoch, RouteId},
     group::Group,
 };
@@ -35,6 +35,8 @@ pub(crate) struct Resolved {
     pub(crate) inboxes: Vec<InboxRoute>,
     /// Shared groups.
     pub(crate) groups: Vec<Arc<Group>>,
+    /// Other hosts, which find their transient sessions themselves.
+    pub(crate) hosts: Vec<HostNumber>,
 }
 
 /// A session of this shard and the subscription that matched.
@@ -51,7 +53,8 @@ impl Resolved {
         !(self.locals.is_empty()
             && self.remote.is_empty()
             && self.inboxes.is_empty()
-            && self.groups.is_empty())
+            && self.groups.is_empty()
+            && self.hosts.is_empty())
     }
 
     /// About how many bytes it holds.
@@ -64,6 +67,7 @@ impl Resolved {
             + remote
             + self.inboxes.capacity() * size_of::<InboxRoute>()
             + self.groups.capacity() * size_of::<Arc<Group>>()
+            + self.hosts.capacity() * size_of::<HostNumber>()
     }
 
     fn routes(&self) -> usize {
@@ -71,6 +75,7 @@ impl Resolved {
             + self.remote.iter().map(|(_, routes)| routes.len()).sum::<usize>()
             + self.inboxes.len()
             + self.groups.len()
+            + self.hosts.len()
     }
 }
 
@@ -182,6 +187,7 @@ mod tests {
             remote: Vec::new(),
             inboxes: Vec::new(),
             groups: Vec::new(),
+            hosts: Vec::new(),
         })
     }
 
