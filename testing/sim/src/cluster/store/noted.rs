@@ -14,12 +14,17 @@ impl Store {
         inputs: &[Input<Ticket>],
         agreement: &mut Agreement,
     ) -> Result<(), Stopped> {
-        let reached = inputs.iter().filter_map(|input| match input {
-            Input::Applied { group, index } => Some((*group, *index)),
-            _ => None,
-        });
-        // Of several of one group the last is the one that it is left with.
-        for (group, index) in reached.collect::<BTreeMap<_, _>>() {
+        // Of several of one group the last is the one that it is left with, if nothing of another store has
+        // taken the place of that.
+        let mut reached = BTreeMap::new();
+        for input in inputs {
+            match input {
+                Input::Applied { group, index } => drop(reached.insert(*group, *index)),
+                Input::Installed { descriptor } => drop(reached.remove(&descriptor.group)),
+                _ => {}
+            }
+        }
+        for (group, index) in reached {
             if let Some(held) = self.host.ranges().find(|held| held.group == group) {
                 let noted = agreement.note_edition(group, index, held.edition);
                 noted.map_err(Stopped::Failed)?;
