@@ -6,7 +6,7 @@
 //! each host has it or it is dropped there, which the relay bounds and counts; it is dropped for sessions
 //! that do not outlive their connection, so it is acknowledged all the same.
 //!
-//! `bytes` is the sum of what is kept, and at most [`KEPT_BYTES_MAX`] after it was kept.
+//! `bytes` is the sum of what is kept, and grows to [`KEPT_LANES`] lanes at most.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -26,9 +26,10 @@ use super::{
 };
 use crate::tenants::TenantNumber;
 
-/// How much one shard keeps of what is on its way to members on other hosts. What is beyond it is sent,
-/// and is lost if the member is not there.
-const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How much one shard keeps of what is on its way to members on other hosts, as a multiple of what a
+/// lane may hold, which is less while memory is short. What is beyond it is sent, nobody waits for it, and it
+/// is lost if the member is not there.
+const KEPT_LANES: usize = 2;
 
 /// The slot of nobody's session: who waits is the shard, for a message that it keeps.
 const NOBODY: u32 = u32::MAX;
@@ -141,7 +142,8 @@ impl Shard {
         let tenant = self.tenant(number);
         let is_there = tenant.routes.filter_text(member.group.route, &mut filter);
         let bytes = message.stored_bytes() + message.payload.len();
-        let is_kept = message.qos != Qos::AtMostOnce && self.away.bytes + bytes <= KEPT_BYTES_MAX;
+        let is_kept = message.qos != Qos::AtMostOnce
+            && self.away.bytes + bytes <= KEPT_LANES * self.lane_max();
         let reply_to = is_kept.then(|| {
             self.away.last += 1;
             let session = SessionRef { shard: self.id, slot: NOBODY, generation: 0 };
