@@ -218,7 +218,7 @@ impl InboxService {
         if effects.is_empty() {
             return false;
         }
-        journal.submit(at, effects, Sequel { entries, reply_to, ended: None });
+        journal.submit(at, effects, Sequel { entries, reply_to, ..Sequel::default() });
         true
     }
 

@@ -22,6 +22,7 @@ mod partitions;
 mod queue;
 mod repair;
 mod restore;
+mod routing;
 mod schema;
 mod service;
 mod session;
@@ -58,6 +59,8 @@ mod queue_test;
 mod repair_test;
 #[cfg(test)]
 mod restore_test;
+#[cfg(test)]
+mod routing_test;
 #[cfg(test)]
 mod service_test;
 #[cfg(test)]

@@ -5,12 +5,12 @@
 //! is as it should be is not written again. DIST-014
 
 use ratatosk_contract::{
-    TenantId,
-    dist::{ReceiverKey, StoredRoute},
+    Call, TenantId,
+    dist::{StoredKey, StoredRoute},
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{InboxService, partition::Ended, subscribing::receiver_key};
+use crate::{InboxService, partition::Ended};
 
 /// How many routes were not as the sessions have them.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -32,14 +32,21 @@ impl InboxService {
                 found.clear();
                 next = routes.stored(from, &mut found);
                 found.retain(|stored| !self.has_subscription(&tenant, stored));
-                let stale = found.iter().map(|stored| (&*stored.filter, stored.key()));
-                count += routes.remove_each(&parsed(stale));
+                let stale = found.iter().filter_map(|stored| {
+                    let filter = TopicFilter::parse(&stored.filter, &TopicLimits::PROTOCOL);
+                    Some((filter.ok()?, stored.stored_key()))
+                });
+                let stale: Vec<_> = stale.collect();
+                count += match self.remove_stored(&tenant, &stale, None) {
+                    Call::Ready(count) => count,
+                    Call::Pending => stale.len(),
+                };
             }
         }
         count
     }
 
-    fn has_subscription(&self, tenant: &TenantId, stored: &StoredRoute) -> bool {
+    pub(crate) fn has_subscription(&self, tenant: &TenantId, stored: &StoredRoute) -> bool {
         let inbox = stored.route.inbox;
         let mut partition = self.partitions.lock_of(inbox);
         let session = partition.sessions.get(&inbox);
@@ -57,19 +64,13 @@ impl InboxService {
     pub(crate) fn remove_routes(&self, ended: &Ended) {
         let routes = ended.subscriptions.iter().filter_map(|held| {
             let filter = TopicFilter::parse(&held.filter, &TopicLimits::PROTOCOL).ok()?;
-            let id = ended.publisher.0;
-            Some((filter, receiver_key(&filter, ended.inbox, id, ended.incarnation)))
+            let member = filter.share().map(|_| ended.publisher.0);
+            let Ended { inbox, incarnation, .. } = *ended;
+            Some((filter, StoredKey { inbox, incarnation, member }))
         });
         let routes: Vec<_> = routes.collect();
         if !routes.is_empty() {
-            self.dist.tenant(&ended.tenant).remove_each(&routes);
+            let _ = self.remove_stored(&ended.tenant, &routes, None);
         }
     }
-}
-
-fn parsed<'a>(
-    routes: impl Iterator<Item = (&'a str, ReceiverKey)>,
-) -> Vec<(TopicFilter<'a>, ReceiverKey)> {
-    let parse = |text| TopicFilter::parse(text, &TopicLimits::PROTOCOL).ok();
-    routes.filter_map(|(text, key)| Some((parse(text)?, key))).collect()
 }

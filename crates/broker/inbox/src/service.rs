@@ -46,6 +46,7 @@ use crate::{
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
     queue::FetchEnd,
+    routing::Routing,
     schema::Position,
     session::Waiting,
     takeover::Wish,
@@ -64,6 +65,8 @@ pub struct InboxService {
     turn: AtomicUsize,
     /// What operators ordered to end, in turns.
     pub(crate) orders: Mutex<VecDeque<Order>>,
+    /// Routes that all nodes have, and may not be as the sessions have them.
+    pub(crate) routing: Routing,
 }
 
 impl InboxService {
@@ -79,6 +82,7 @@ impl InboxService {
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             orders: Mutex::default(),
+            routing: Routing::default(),
         }
     }
 
@@ -133,10 +137,21 @@ impl InboxService {
         reply_to: Option<ReplyTo>,
         write: impl FnOnce(&mut Effects),
     ) -> Promised<T> {
+        self.promise_both(answer, inbox, Sequel { reply_to, ..Sequel::default() }, write)
+    }
+
+    /// As [`promise`](Self::promise), with all that follows.
+    pub(crate) fn promise_both<T>(
+        &self,
+        answer: T,
+        inbox: InboxId,
+        sequel: Sequel,
+        write: impl FnOnce(&mut Effects),
+    ) -> Promised<T> {
         let Some(journal) = &self.journal else { return Promised::kept(answer) };
         let mut effects = Effects::new(journal.epoch);
         write(&mut effects);
-        journal.submit(inbox, effects, Sequel { reply_to, ..Sequel::default() });
+        journal.submit(inbox, effects, sequel);
         Promised::later(answer)
     }
 
@@ -368,6 +383,7 @@ impl Inbox for InboxService {
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
         self.make_inactive_due(now);
+        self.mind_routes();
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };
         for number in (start..PARTITION_COUNT).chain(0..start) {

@@ -48,6 +48,11 @@ pub trait Coprocessor: Send + Sync {
     fn lead(&mut self, is_leader: bool) {
         let _ = is_leader;
     }
+
+    /// The range is not here any more, or others have its keys already: what it has told anybody beside
+    /// the data goes, as far as no other range has it. It is told nothing after that. Nobody is told when
+    /// the store stops.
+    fn leave(&mut self) {}
 }
 
 /// Makes a keyspace's coprocessor for a range.

@@ -98,12 +98,17 @@ impl<E: Engine> Host<E> {
         let told = stays.then(|| Box::new(right.clone()));
         done.inputs.push(Input::Split { left: Box::new(left), right: told });
         self.show(turn, done);
+        let right_group = right.group;
+        // First: what the coprocessors of both tell others lacks no key in between.
+        if stays {
+            self.open(right)?;
+        }
         if let Some(range) = self.ranges.get_mut(&group) {
             range.reset(&self.overlay)?;
         }
-        let Some(mark) = mark else { return self.open(right) };
+        let Some(mark) = mark else { return Ok(()) };
         self.overlay.checkpoint()?;
-        self.clear(right.group, &mark)
+        self.clear(right_group, &mark)
     }
 
     /// One range takes the place of two. The data stays where it is: the machine has seen to it that the
@@ -140,6 +145,8 @@ impl<E: Engine> Host<E> {
         if let Some(range) = self.ranges.get_mut(&whole.group) {
             range.reset(&self.overlay)?;
         }
+        // Behind the left one, which has its keys now.
+        taken.coprocessor.write().leave();
         self.overlay.checkpoint()?;
         Ok(())
     }
