@@ -22,13 +22,17 @@ use crate::{DistCoprocessor, DistService, Loan, Replica, Replicas};
 const ONE: Life = Life { member: 9, inbox: 65, incarnation: 1_000 };
 const TWO: Life = Life { member: 8, inbox: 66, incarnation: 2_000 };
 
+/// A range's first key, and whether it may be answered for.
+type Start = (&'static [u8], Arc<AtomicBool>);
+type Told = Box<dyn FnOnce() + Send>;
+
 /// Replicas in the hands of the test.
 #[derive(Clone, Default)]
 struct Looks {
     /// By the first key.
-    loans: Arc<Mutex<Vec<(&'static [u8], Arc<AtomicBool>)>>>,
+    loans: Arc<Mutex<Vec<Start>>>,
     asked: Arc<AtomicUsize>,
-    waiting: Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>,
+    waiting: Arc<Mutex<Vec<Told>>>,
 }
 
 struct Look {
@@ -41,7 +45,7 @@ impl Loan for Look {
         self.may.load(Ordering::Relaxed)
     }
 
-    fn wait(&self, told: Box<dyn FnOnce() + Send>) {
+    fn wait(&self, told: Told) {
         self.looks.waiting.lock().push(told);
     }
 }
@@ -63,7 +67,7 @@ impl Replicas for Looks {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let loans = self.loans.lock();
         let end = |at: usize| loans.get(at + 1).map(|(start, _)| Bytes::from_static(start));
-        let replica = |(at, (start, may)): (usize, &(&'static [u8], Arc<AtomicBool>))| Replica {
+        let replica = |(at, (start, may)): (usize, &Start)| Replica {
             keys: KeyRange { start: Bytes::from_static(start), end: end(at) },
             loan: Box::new(Look { may: Arc::clone(may), looks: self.clone() }),
         };

@@ -51,7 +51,7 @@ pub trait Coprocessor: Send + Sync {
 
     /// The range is not here any more, or others have its keys already: what it has told anybody beside
     /// the data goes, as far as no other range has it. It is told nothing after that. Nobody is told when
-    /// the store stops.
+    /// the store stops. By then the range is not served here any more.
     fn leave(&mut self) {}
 }
 

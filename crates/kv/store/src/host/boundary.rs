@@ -146,6 +146,7 @@ impl<E: Engine> Host<E> {
             range.reset(&self.overlay)?;
         }
         // Behind the left one, which has its keys now.
+        taken.lease.end();
         taken.coprocessor.write().leave();
         self.overlay.checkpoint()?;
         Ok(())

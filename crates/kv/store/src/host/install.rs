@@ -196,6 +196,8 @@ impl<E: Engine> Host<E> {
     /// Takes a range out whose data goes; its coprocessor hears of it.
     fn let_go(&mut self, group: GroupId) -> Option<Range> {
         let range = self.ranges.remove(&group)?;
+        // First: whoever answers by what the coprocessor tells may do so as long as it is served.
+        range.lease.end();
         range.coprocessor.write().leave();
         Some(range)
     }
@@ -210,6 +212,7 @@ impl<E: Engine> Host<E> {
         let mut changes = Batch::new();
         let mut removing = None;
         if let Some(range) = self.ranges.remove(&group) {
+            range.lease.end();
             let mut coprocessor = range.coprocessor.write();
             if range.is_leader {
                 coprocessor.lead(false);
