@@ -26,7 +26,7 @@ fn late() -> (Node, Claim) {
 fn subscribe(node: &Node, claim: Claim, filter: &str, ticket: u64) -> Promised<SubscribeOutcome> {
     let options = SubscriptionOptions::new(Qos::AtLeastOnce);
     let subscription = Subscription { filter: filter.into(), options, subscription_id: None };
-    node.bench.inbox.subscribe(claim, &subscription, reply(ticket))
+    node.bench.inbox.put_subscription(claim, &subscription, reply(ticket))
 }
 
 fn filters(node: &Node) -> Vec<String> {
