@@ -206,7 +206,6 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     const NOW: Instant = Instant::from_millis(1_000);
