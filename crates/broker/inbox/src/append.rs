@@ -157,8 +157,7 @@ impl InboxService {
         let mut now = set;
         holders(&mut now);
         let mut is_there = |shared: &SharedRoute| {
-            let session = locks.of(shared.route.inbox).sessions.get(&shared.route.inbox);
-            session.is_some_and(|session| session.incarnation == shared.route.incarnation)
+            locks.of(shared.route.inbox).sessions.contains_key(&shared.route.inbox)
         };
         if now == set && targets.shared.iter().all(&mut is_there) {
             return locks;

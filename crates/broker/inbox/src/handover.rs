@@ -147,10 +147,8 @@ impl InboxService {
         change: &mut Change,
     ) -> Offer {
         let Partition { sessions, tallies, .. } = partition;
-        let session = sessions.get_mut(&route.inbox);
-        let Some(session) = session.filter(|held| held.incarnation == route.incarnation) else {
-            return Offer::Gone;
-        };
+        // Each life of a session has a number of its own.
+        let Some(session) = sessions.get_mut(&route.inbox) else { return Offer::Gone };
         let message = &parcel.message;
         let stats = tallies.at(session.tally);
         stats.appended += 1;

@@ -170,11 +170,7 @@ impl InboxService {
         change: &mut Change,
     ) -> usize {
         let (inbox, source) = (taker.route.inbox, share.at.inbox);
-        let session = locks.of(inbox).sessions.get(&inbox);
-        let Some(session) = session.filter(|held| held.incarnation == taker.route.incarnation)
-        else {
-            return 0;
-        };
+        let Some(session) = locks.of(inbox).sessions.get(&inbox) else { return 0 };
         let room = session.room();
         let partition = locks.of(source);
         // It may be back, or have ended.
