@@ -10,8 +10,8 @@ use ratatosk_client::{Keyspace, held::HeldKeyspace};
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ClientId, HostNumber, Message, PublisherId, SessionIdentity, SessionRef, ShardId,
-    TenantId, Ticket,
+    Call, ClientId, HostNumber, Message, PublisherId, ReplyTo, SessionIdentity, SessionRef,
+    ShardId, TenantId, Ticket,
     call::Settlement,
     dist::{
         AddError, Dist, HostRoute, InboxRoute, Receiver, ReceiverKey, Resolution, Restored,
@@ -19,8 +19,8 @@ use ratatosk_contract::{
     },
     group::{Group, Member, MemberTarget},
     inbox::{
-        Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
+        Answer, Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget,
+        Inbox, QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
     },
     sessions::{Delivery, Sessions},
 };
@@ -259,6 +259,10 @@ impl Sessions for FakeSessions {
         self.settled.lock().push((ticket.0, settlement));
     }
 
+    fn answered(&self, _: ReplyTo, _: Answer) {
+        unreachable!("the service answers at once")
+    }
+
     fn publish(&self, _: DueWill) {
         unreachable!("wills are handed to who expires")
     }
@@ -366,7 +370,7 @@ impl Bench {
         let owner = owner(self.owners.fetch_add(1, Ordering::Relaxed));
         let (identity, limits) = (&identity(client), self.limits);
         let attach = Attach { identity, owner, is_clean, expiry_s, limits, will: None, now };
-        self.inbox.attach(&attach, None).answer
+        self.inbox.attach_owner(&attach, None).answer
     }
 
     pub(crate) fn detach(&self, claim: Claim, now: Instant) {
@@ -391,7 +395,7 @@ impl Bench {
     pub(crate) fn subscribe(&self, claim: Claim, filter: &str, qos: Qos) -> SubscribeOutcome {
         let options = SubscriptionOptions::new(qos);
         let subscription = Subscription { filter: filter.into(), options, subscription_id: None };
-        self.inbox.subscribe(claim, &subscription, None).answer
+        self.inbox.put_subscription(claim, &subscription, None).answer
     }
 
     /// To every session with a route of its own.

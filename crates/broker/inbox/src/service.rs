@@ -30,8 +30,8 @@ use ratatosk_contract::{
     dist::Dist,
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
-        WillId,
+        InboxId, NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets,
+        TooManyOrders, WillId,
     },
     sessions::Sessions,
 };
@@ -201,8 +201,12 @@ impl InboxService {
 }
 
 impl Inbox for InboxService {
-    fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
-        self.attach_owner(attach, reply_to)
+    fn attach(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<Attached>, NotServed>> {
+        Call::Ready(Ok(self.attach_owner(attach, reply_to)))
     }
 
     fn detach(
@@ -219,8 +223,8 @@ impl Inbox for InboxService {
         identity: &SessionIdentity,
         now: Instant,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<bool> {
-        self.discard_session(identity, now, reply_to)
+    ) -> Call<Result<Promised<bool>, NotServed>> {
+        Call::Ready(Ok(self.discard_session(identity, now, reply_to)))
     }
 
     fn subscribe(
@@ -228,8 +232,8 @@ impl Inbox for InboxService {
         claim: Claim,
         subscription: &Subscription,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<SubscribeOutcome> {
-        self.put_subscription(claim, subscription, reply_to)
+    ) -> Call<Promised<SubscribeOutcome>> {
+        Call::Ready(self.put_subscription(claim, subscription, reply_to))
     }
 
     fn unsubscribe(
@@ -349,13 +353,13 @@ impl Inbox for InboxService {
         message: &Arc<StoredMessage>,
         delay_s: u32,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<WillId> {
+    ) -> Result<Promised<WillId>, NotServed> {
         let mut locks = self.partitions.lock_one(partition_of(identity));
         let will = WillId(locks.at(partition_of(identity)).next_number());
         let order = WillOrder { identity, session: None, delay_s, due: None, message };
-        self.promise(will, number_of(will), reply_to, |effects| {
+        Ok(self.promise(will, number_of(will), reply_to, |effects| {
             effects.will(number_of(will), &order);
-        })
+        }))
     }
 
     fn withdraw_will(&self, will: WillId) {
