@@ -279,7 +279,7 @@ impl Shared {
         lane.ask(question, |into| put_append(into, call, tenant, targets, exchange, message));
         if !lane.is_open() {
             // It broke meanwhile, and what was asked of it is answered already, or is now.
-            lane.answer(call).into_iter().for_each(|question| self.give_up(question));
+            lane.answer(call).into_iter().for_each(|question| self.give_up(&question));
         }
     }
 

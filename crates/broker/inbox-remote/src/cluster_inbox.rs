@@ -324,7 +324,7 @@ impl Shared {
         for lane in self.lanes.load().values() {
             for question in lane.expire(now) {
                 self.metrics.late.increment();
-                self.give_up(question);
+                self.give_up(&question);
             }
         }
         let mut sessions = 0;
@@ -336,7 +336,7 @@ impl Shared {
             drop(partition);
             for question in late {
                 self.metrics.late.increment();
-                self.give_up(question);
+                self.give_up(&question);
             }
         }
         self.metrics.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));

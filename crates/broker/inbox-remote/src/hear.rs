@@ -199,10 +199,10 @@ impl Shared {
                 }
             }
             Waiting::Append { reply, .. } => self.settle_reply(*reply, settlement),
-            Waiting::Will { .. } => self.give_up(question),
+            Waiting::Will { .. } => self.give_up(&question),
             // Questions of other kinds have answers of their own.
             Waiting::Attach { .. } | Waiting::Discard { .. } | Waiting::Subscribe { .. } => {
-                self.give_up(question);
+                self.give_up(&question);
             }
         }
     }

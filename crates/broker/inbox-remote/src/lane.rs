@@ -168,3 +168,45 @@ impl Drop for Lane {
         drop(self.lose());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatosk_contract::{SessionRef, ShardId, Ticket};
+    use ratatosk_telemetry::memory::Accountant;
+
+    use super::*;
+
+    fn question(number: u64, due_ms: u64, account: &Account) -> Question {
+        let session = SessionRef { shard: ShardId(0), slot: 0, generation: 0 };
+        let reply = Reply::Session(ReplyTo { session, ticket: Ticket(number) });
+        let waiting = Waiting::Append { reply, bytes: 100, account: account.clone() };
+        Question { call: CallId(number), due: Instant::from_millis(due_ms), waiting }
+    }
+
+    fn calls(questions: &[Question]) -> Vec<u64> {
+        questions.iter().map(|question| question.call.0).collect()
+    }
+
+    /// MEM-001: every question ends once, by its answer, by the clock or with the stream, and gives back
+    /// what was charged for it.
+    #[test]
+    fn a_question_ends_once() {
+        let memory = Accountant::default();
+        let account = memory.account("t");
+        let lane = Lane::new(&memory.account(""));
+        lane.open();
+        for (number, due_ms) in [(1, 50), (2, 20), (3, 40), (4, 40), (5, 90)] {
+            lane.ask(question(number, due_ms, &account), |into| into.push(0));
+        }
+        assert_eq!(lane.bytes(), 505);
+        assert_eq!(lane.answer(CallId(3)).map(|found| found.call), Some(CallId(3)));
+        assert!(lane.answer(CallId(3)).is_none());
+        assert_eq!(calls(&lane.expire(Instant::from_millis(40))), [2, 4]);
+        assert!(lane.answer(CallId(2)).is_none());
+        assert_eq!(calls(&lane.lose()), [1, 5], "in their order");
+        assert!(!lane.is_open() && lane.expire(Instant::from_millis(999)).is_empty());
+        assert_eq!(lane.bytes(), 0);
+        ratatosk_telemetry::memory::post_changes();
+        assert_eq!(memory.charged(), ratatosk_telemetry::ByteCount::ZERO);
+    }
+}

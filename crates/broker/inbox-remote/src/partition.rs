@@ -179,3 +179,83 @@ impl Session {
         is_much.then(|| std::mem::take(&mut self.taken))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ratatosk_clock::Instant;
+    use ratatosk_contract::{Message, PublisherId, ShardId};
+
+    use super::*;
+
+    fn entry(sequence: u64, qos: Qos) -> Entry {
+        let message = Message {
+            topic: "a",
+            payload: b"x",
+            shared: None,
+            properties: &[],
+            qos,
+            retain: false,
+            publisher: PublisherId(1),
+            accepted: Instant::ZERO,
+            deadline: None,
+        };
+        Entry {
+            sequence: Sequence(sequence),
+            qos,
+            retain: false,
+            is_received: false,
+            subscription_id: None,
+            message: Arc::new(message.to_stored()),
+        }
+    }
+
+    fn session() -> Session {
+        let owner = SessionRef { shard: ShardId(0), slot: 0, generation: 0 };
+        Session::new(Claim { inbox: InboxId(1), version: 1 }, owner, &[], 10)
+    }
+
+    fn fetch(session: &mut Session, after: u64, max: usize) -> (Vec<u64>, Option<u32>) {
+        let mut entries = Vec::new();
+        let budget = FetchBudget { now: Instant::ZERO, messages_max: max, bytes_max: usize::MAX };
+        let credit = session.fetch(Sequence(after), &budget, &mut entries);
+        let places = entries.iter().map(|entry| entry.sequence.0).collect();
+        (places, credit.map(|credit| credit.messages))
+    }
+
+    /// INBOX-006: what was handed out is there until the client had room for it, and credit is given again
+    /// for what it took.
+    #[test]
+    fn a_buffer_gives_back_what_was_taken_of_it() {
+        let mut session = session();
+        assert_eq!(fetch(&mut session, 0, 10), (vec![], None));
+        let (one, zero) = (Qos::AtLeastOnce, Qos::AtMostOnce);
+        let entries = vec![entry(1, one), entry(1, zero), entry(2, one), entry(3, one)];
+        assert!(session.fill(entries), "it waits for it");
+        assert_eq!(fetch(&mut session, 0, 3), (vec![1, 1, 2], None));
+        // It had room for the first only; what was of QoS 0 is not handed out again.
+        assert_eq!(fetch(&mut session, 1, 10), (vec![2, 3], None));
+        assert_eq!(fetch(&mut session, 3, 10), (vec![], Some(4)), "all that it took");
+        assert!(!session.fill(vec![]) && session.fill(vec![entry(4, one)]));
+        assert!(!session.fill(vec![entry(5, one)]), "it knows");
+    }
+
+    /// INBOX-007: whoever takes a session over is told what its client has not confirmed.
+    #[test]
+    fn a_session_that_moves_knows_what_is_open() {
+        let mut session = session();
+        session.fill((1..=5).map(|number| entry(number, Qos::ExactlyOnce)).collect());
+        assert_eq!(fetch(&mut session, 0, 4).0, [1, 2, 3, 4]);
+        session.commit(Sequence(2));
+        session.receive(Sequence(3));
+        session.receive(Sequence(9));
+        let (handed, open) = session.restart();
+        assert_eq!(handed, Sequence(4));
+        let open: Vec<(u64, bool)> =
+            open.iter().map(|open| (open.sequence.0, open.is_received)).collect();
+        assert_eq!(open, [(1, false), (3, true), (4, false)]);
+        // What was handed may have been given back; what was not comes again.
+        assert_eq!(fetch(&mut session, 3, 10).0, [4]);
+    }
+}

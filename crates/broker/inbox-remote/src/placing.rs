@@ -174,7 +174,7 @@ impl Shared {
     pub(crate) fn ask_again(&self, question: Question) {
         let (Waiting::Subscribe { claim, .. } | Waiting::Change { claim, .. }) = &question.waiting
         else {
-            self.give_up(question);
+            self.give_up(&question);
             return;
         };
         let number = partition_of(claim.inbox.0);
@@ -187,7 +187,7 @@ impl Shared {
     pub(crate) fn hold_back(&self, question: Question, lane: &Arc<Lane>) {
         let (Waiting::Subscribe { claim, .. } | Waiting::Change { claim, .. }) = &question.waiting
         else {
-            self.give_up(question);
+            self.give_up(&question);
             return;
         };
         self.unplace(partition_of(claim.inbox.0), lane);
@@ -197,14 +197,14 @@ impl Shared {
     fn ask_at(&self, partition: &mut Partition, place: &Place, question: Question) {
         let is_late = question.due <= self.clock.now();
         match place {
-            _ if is_late => self.give_up(question),
+            _ if is_late => self.give_up(&question),
             Place::Nobody if partition.held.len() < HELD_MAX => partition.held.push(question),
-            Place::Nobody => self.give_up(question),
+            Place::Nobody => self.give_up(&question),
             Place::Here(_) => self.ask_here(partition, question),
             Place::There { lane, .. } => {
                 let ask = match &question.waiting {
                     Waiting::Subscribe { ask, .. } | Waiting::Change { ask, .. } => ask.clone(),
-                    _ => return self.give_up(question),
+                    _ => return self.give_up(&question),
                 };
                 let now = self.clock.now();
                 lane.ask(question, |into| ask.put(into, now));
@@ -227,7 +227,7 @@ impl Shared {
                     self.settle(reply_to, done);
                 }
             }
-            _ => self.give_up(question),
+            _ => self.give_up(&question),
         }
     }
 
@@ -273,22 +273,22 @@ impl Shared {
     }
 
     /// Answers a question that nobody answers.
-    pub(crate) fn give_up(&self, question: Question) {
-        match question.waiting {
+    pub(crate) fn give_up(&self, question: &Question) {
+        match &question.waiting {
             Waiting::Attach { reply_to, .. } => {
-                self.home.answered(reply_to, Answer::Attached(Err(NotServed)));
+                self.home.answered(*reply_to, Answer::Attached(Err(NotServed)));
             }
             Waiting::Discard { reply_to } => {
-                self.home.answered(reply_to, Answer::Discarded(Err(NotServed)));
+                self.home.answered(*reply_to, Answer::Discarded(Err(NotServed)));
             }
             Waiting::Subscribe { reply_to, .. } => {
-                self.home.answered(reply_to, Answer::Subscribed(SubscribeOutcome::Busy));
+                self.home.answered(*reply_to, Answer::Subscribed(SubscribeOutcome::Busy));
             }
-            Waiting::Change { reply_to, .. } => self.settle(reply_to, Settlement::Unknown),
-            Waiting::Append { reply, .. } => self.settle_reply(reply, Settlement::Unknown),
+            Waiting::Change { reply_to, .. } => self.settle(*reply_to, Settlement::Unknown),
+            Waiting::Append { reply, .. } => self.settle_reply(*reply, Settlement::Unknown),
             Waiting::Will { reply_to, alias } => {
-                self.wills.lock().remove(&alias);
-                self.settle(reply_to, Settlement::Unknown);
+                self.wills.lock().remove(alias);
+                self.settle(*reply_to, Settlement::Unknown);
             }
         }
     }
