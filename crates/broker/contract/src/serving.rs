@@ -1,5 +1,5 @@
 //! An inbox that serves some of the partitions of a cluster: what is asked of it beside
-//! [`Inbox`](crate::inbox::Inbox), by whoever knows which host serves what.
+//! [`Inbox`], by whoever knows which host serves what.
 
 use crate::{
     SessionRef,
