@@ -14,7 +14,6 @@ use crate::placing::Place;
 use crate::seats::partition_of;
 use crate::tell::{Outcome, Resumed, Taken, Tell};
 
-
 impl Shared {
     /// Does what a word is about.
     pub(crate) fn hear(&self, lane: &Arc<Lane>, word: Tell) {
@@ -164,10 +163,9 @@ impl Shared {
         };
         let (reply_to, claim, filter) = (*reply_to, *claim, subscription.filter.clone());
         let outcome = match outcome {
-            Outcome::Done | Outcome::Existed => SubscribeOutcome::Done {
-                route: None,
-                existed: outcome == Outcome::Existed,
-            },
+            Outcome::Done | Outcome::Existed => {
+                SubscribeOutcome::Done { route: None, existed: outcome == Outcome::Existed }
+            }
             Outcome::TooManyFilters => SubscribeOutcome::TooManyFilters,
             Outcome::GroupFull => SubscribeOutcome::GroupFull,
             Outcome::Busy => SubscribeOutcome::Busy,
