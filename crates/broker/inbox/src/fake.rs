@@ -290,7 +290,7 @@ pub(crate) fn bench_on(keyspace: Arc<dyn Keyspace>, epoch: Epoch, now: Instant) 
     bench
 }
 
-fn bench_of(make: impl FnOnce(InboxService) -> InboxService) -> Bench {
+pub(crate) fn bench_of(make: impl FnOnce(InboxService) -> InboxService) -> Bench {
     let (dist, sessions) = (FakeDist::default(), Arc::new(FakeSessions::default()));
     let routes = Arc::clone(&dist.0);
     let inbox = InboxService::new(Arc::new(dist), Arc::clone(&sessions) as Arc<dyn Sessions>);
@@ -440,7 +440,7 @@ impl Bench {
     /// Every message that came is somewhere.
     pub(crate) fn check_conservation(&self) {
         let stats = self.inbox.stats();
-        let gone = stats.direct + stats.fetched_qos0 + stats.committed + stats.moved;
+        let gone = stats.direct + stats.fetched_qos0 + stats.committed + stats.moved + stats.left;
         let here = stats.queued + stats.queued_qos0;
         assert_eq!(stats.appended, gone + here + stats.dropped.sum(), "{stats:?}");
     }

@@ -10,7 +10,12 @@ use ratatosk_contract::{
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{InboxService, partition::Ended, subscribing::receiver_key};
+use crate::{
+    InboxService,
+    partition::Ended,
+    partitions::{PartitionSet, partition_number},
+    subscribing::receiver_key,
+};
 
 /// How many routes were not as the sessions have them.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +27,9 @@ pub struct Repaired {
 }
 
 impl InboxService {
-    /// Removes the routes that no session has, when all sessions are there; answers how many.
-    pub(crate) fn remove_stale_routes(&self) -> usize {
+    /// Removes the routes that no session has, when all sessions of some partitions are there; answers how
+    /// many.
+    pub(crate) fn remove_stale_routes(&self, partitions: PartitionSet) -> usize {
         let mut count = 0;
         for tenant in self.dist.tenants() {
             let routes = self.dist.tenant(&tenant);
@@ -31,7 +37,8 @@ impl InboxService {
             while let Some(from) = next {
                 found.clear();
                 next = routes.stored(from, &mut found);
-                found.retain(|stored| !self.has_subscription(&tenant, stored));
+                let is_meant = |held: &StoredRoute| partitions.has(partition_number(held.route.inbox.0));
+                found.retain(|held| is_meant(held) && !self.has_subscription(&tenant, held));
                 let stale = found.iter().map(|stored| (&*stored.filter, stored.key()));
                 count += routes.remove_each(&parsed(stale));
             }

@@ -42,11 +42,13 @@ use crate::{
     InboxStats,
     effect::Effect,
     inactive::Order,
-    journal::{Change, Effects, Journal, WillOrder},
+    journal::{Change, Effects, Journal},
+    owners::NotServed,
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
-    partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
+    partitions::{Partitions, Sequel, number_of, partition_number},
     queue::FetchEnd,
     schema::Position,
+    seats::Seats,
     session::Waiting,
     takeover::Wish,
 };
@@ -57,11 +59,12 @@ pub struct InboxService {
     pub(crate) journal: Option<Journal>,
     pub(crate) dist: Arc<dyn Dist>,
     pub(crate) memory: Accountant,
-    pub(crate) count: AtomicUsize,
     /// The life that began last.
     pub(crate) incarnation: AtomicU64,
     /// At which partition the next look for what is due begins, so that each has its turn.
-    turn: AtomicUsize,
+    pub(crate) turn: AtomicUsize,
+    /// How long owners are awaited, under reigns.
+    pub(crate) grace: Duration,
     /// What operators ordered to end, in turns.
     pub(crate) orders: Mutex<VecDeque<Order>>,
 }
@@ -75,9 +78,9 @@ impl InboxService {
             journal: None,
             dist,
             memory: Accountant::default(),
-            count: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            grace: Duration::ZERO,
             orders: Mutex::default(),
         }
     }
@@ -95,6 +98,16 @@ impl InboxService {
     pub fn kept_in(self, keyspace: Arc<dyn Keyspace>, epoch: Epoch) -> Self {
         let journal = Journal::new(keyspace, epoch, Arc::clone(&self.partitions));
         InboxService { journal: Some(journal), ..self }
+    }
+
+    /// Which partitions are served, where that is not all.
+    pub(crate) fn seats(&self) -> Option<&Arc<Seats>> {
+        self.journal.as_ref().and_then(Journal::seats)
+    }
+
+    /// Whether one command may be of both sessions. Their partitions are locked.
+    pub(crate) fn is_one_range(&self, one: InboxId, other: InboxId) -> bool {
+        self.seats().is_none_or(|seats| seats.is_one_reign(one, other))
     }
 
     /// What is there and what happened so far. Looks at every session.
@@ -157,7 +170,7 @@ impl InboxService {
         if let Some(ended) = change.ended.last() {
             partition.ends_under_way += 1;
             partition.ended_last = ended.inbox;
-            sequel.ended = Some(partition_number(inbox.0));
+            sequel.ended = Some((partition_number(inbox.0), partition.life));
         }
         journal.submit(inbox, effects, sequel);
         Promised::later(answer)
@@ -174,7 +187,7 @@ impl InboxService {
     /// Does what is left of a call, without a lock.
     pub(crate) fn finish(&self, mut change: Change) {
         for ended in &change.ended {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.partitions.count.fetch_sub(1, Ordering::Relaxed);
             self.remove_routes(ended);
         }
         for Ended { tenant, subscriptions, .. } in std::mem::take(&mut change.ended) {
@@ -193,7 +206,12 @@ impl InboxService {
 
     fn end_will(&self, will: WillId) {
         let number = number_of(will);
-        let _locked = self.partitions.lock_of(number);
+        let mut partition = self.partitions.lock_of(number);
+        if !partition.is_served {
+            return;
+        }
+        partition.guests.remove(&will);
+        partition.awaited.wills.remove(&will);
         let _ = self.promise((), number, None, |effects| {
             effects.push(&Effect::WillEnd { will: number });
         });
@@ -202,7 +220,8 @@ impl InboxService {
 
 impl Inbox for InboxService {
     fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
-        self.attach_owner(attach, reply_to)
+        // Of what is served elsewhere nobody is the owner.
+        self.attach_here(attach, reply_to).unwrap_or_else(|NotServed| Promised::kept(nobody()))
     }
 
     fn detach(
@@ -220,7 +239,8 @@ impl Inbox for InboxService {
         now: Instant,
         reply_to: Option<ReplyTo>,
     ) -> Promised<bool> {
-        self.discard_session(identity, now, reply_to)
+        let discarded = self.discard_here(identity, now, reply_to);
+        discarded.unwrap_or_else(|NotServed| Promised::kept(false))
     }
 
     fn subscribe(
@@ -350,12 +370,8 @@ impl Inbox for InboxService {
         delay_s: u32,
         reply_to: Option<ReplyTo>,
     ) -> Promised<WillId> {
-        let mut locks = self.partitions.lock_one(partition_of(identity));
-        let will = WillId(locks.at(partition_of(identity)).next_number());
-        let order = WillOrder { identity, session: None, delay_s, due: None, message };
-        self.promise(will, number_of(will), reply_to, |effects| {
-            effects.will(number_of(will), &order);
-        })
+        let kept = self.keep_will_here(identity, (message, delay_s), reply_to);
+        kept.unwrap_or_else(|NotServed| Promised::kept(WillId(0)))
     }
 
     fn withdraw_will(&self, will: WillId) {
@@ -368,12 +384,16 @@ impl Inbox for InboxService {
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
         self.make_inactive_due(now);
+        self.abandon_awaited(now, due_max);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };
         for number in (start..PARTITION_COUNT).chain(0..start) {
             loop {
                 let mut locks = self.partitions.lock_one(number);
                 let partition = locks.at(number);
+                if !partition.is_served {
+                    break;
+                }
                 let Some(id) = partition.next_over(now, &budget) else {
                     partition.take_wills(now, &mut budget, wills);
                     break;
@@ -394,7 +414,20 @@ impl Inbox for InboxService {
     }
 
     fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.partitions.count.load(Ordering::Relaxed)
+    }
+}
+
+/// What whoever asks in the wrong place gets: a claim that is stale from the beginning.
+fn nobody() -> Attached {
+    Attached {
+        claim: Claim { inbox: InboxId(0), version: 0 },
+        incarnation: 0,
+        is_present: false,
+        member: Arc::default(),
+        subscriptions: Vec::new(),
+        inbound: Vec::new(),
+        sent: Sequence(0),
     }
 }
 

@@ -14,7 +14,7 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use crate::{
     InboxService,
     effect::Effect,
-    journal::Change,
+    journal::{Change, Journal},
     session::{Session, Waiting},
 };
 
@@ -43,7 +43,8 @@ impl InboxService {
         }
         // Clients subscribe again whenever they come back: that is no reason to keep them from their
         // queue while there is no room. INBOX-015, DUR-006
-        if !is_same && self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
+        let is_busy = |journal: &Journal| journal.check_at(claim.inbox).is_err();
+        if !is_same && self.journal.as_ref().is_some_and(is_busy) {
             return refused(SubscribeOutcome::Busy);
         }
         // Under the session's lock, so that the route does not outlive the session.
