@@ -72,7 +72,7 @@ impl InboxService {
         for shared in targets.shared {
             self.offer_shared(&mut locks, targets.tenant, shared, &mut parcel, (direct, change));
         }
-        let is_pending = self.post(&parcel, exchange, reply_to);
+        let is_pending = self.post((&parcel, targets), exchange, reply_to);
         drop(locks);
         Ok(if is_pending { Call::Pending } else { Call::Ready(Settlement::Done) })
     }
@@ -87,10 +87,7 @@ impl InboxService {
         exchange: Option<(Claim, PacketId)>,
     ) -> bool {
         let Some(seats) = self.seats() else { return false };
-        let mut set = PartitionSet::default();
-        let routes = targets.routes.iter().map(|route| route.inbox);
-        let shared = targets.shared.iter().map(|shared| shared.route.inbox);
-        routes.chain(shared).for_each(|inbox| set.insert(partition_number(inbox.0)));
+        let mut set = partitions_of(targets);
         // Of a publisher whose partition is gone the claim is stale.
         let at = exchange.map(|(claim, _)| partition_number(claim.inbox.0));
         at.into_iter().filter(|at| seats.serving(*at).is_some()).for_each(|at| set.insert(at));
@@ -210,6 +207,15 @@ fn conclude(
             tally.dropped.session_gone += 1;
         }
     }
+}
+
+/// The partitions of those whom a message is meant for.
+pub(crate) fn partitions_of(targets: Targets<'_>) -> PartitionSet {
+    let mut set = PartitionSet::default();
+    let routes = targets.routes.iter().map(|route| route.inbox);
+    let shared = targets.shared.iter().map(|shared| shared.route.inbox);
+    routes.chain(shared).for_each(|inbox| set.insert(partition_number(inbox.0)));
+    set
 }
 
 fn inbox_of(member: &Member) -> Option<InboxId> {

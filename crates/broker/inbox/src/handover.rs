@@ -12,7 +12,7 @@ use ratatosk_contract::{
     Message, PublisherId, ReplyTo, SessionRef, StoredMessage, TenantId,
     dist::{InboxRoute, TenantRoutes},
     group::{Group, Member, MemberTarget},
-    inbox::{Claim, DirectDelivery, InboxId},
+    inbox::{Claim, DirectDelivery, InboxId, Targets},
     sessions::Delivery,
 };
 use ratatosk_telemetry::memory::{Account, Share};
@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 
 use crate::{
     InboxService,
+    append::partitions_of,
     effect::{Effect, Target},
     journal::{Change, Effects},
     partition::Partition,
@@ -231,13 +232,14 @@ impl InboxService {
     /// with the locks of all who have it.
     pub(crate) fn post(
         &self,
-        parcel: &Parcel<'_>,
+        (parcel, targets): (&Parcel<'_>, Targets<'_>),
         exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
     ) -> bool {
         let Some(journal) = &self.journal else { return false };
         if let Some(seats) = journal.seats() {
-            return self.post_apart((journal, seats), parcel, exchange, reply_to);
+            let asked = partitions_of(targets);
+            return self.post_apart((journal, seats), (parcel, asked), exchange, reply_to);
         }
         let mut effects = Effects::new(journal.epoch);
         if let Some((Claim { inbox, .. }, packet_id)) = exchange {

@@ -41,6 +41,8 @@ type Finish = Box<dyn FnOnce(bool) + Send>;
 /// What one range gets of a message.
 struct Part {
     reign: ReignPipe,
+    /// Where it is.
+    at: InboxId,
     effects: Effects,
     entries: SmallVec<[(InboxId, u64); 2]>,
 }
@@ -65,14 +67,17 @@ impl Joint {
 impl InboxService {
     /// As [`post`](Self::post), where partitions are of several ranges. A message is stored once in each
     /// partition, so that a range can be parted between any two.
+    ///
+    /// Each partition that was asked gets a command, also if nothing is queued there: that a session is
+    /// gone, or its queue is full, is known only by whoever leads, which the command proves.
     pub(crate) fn post_apart(
         &self,
         (journal, seats): (&Journal, &Seats),
-        parcel: &Parcel<'_>,
+        (parcel, asked): (&Parcel<'_>, PartitionSet),
         exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
     ) -> bool {
-        let mut parts = cut(journal, seats, parcel);
+        let mut parts = cut(journal, seats, parcel, asked);
         let at = exchange.map(|(claim, _)| partition_number(claim.inbox.0));
         let accepting = at.and_then(|number| seats.serving(number));
         let is_one = |parts: &[Part]| match (parts, &accepting) {
@@ -85,15 +90,13 @@ impl InboxService {
             self.post_parts(journal, parts, exchange, reply_to);
             return true;
         }
-        let (mut effects, entries) = match parts.pop() {
-            Some(Part { effects, entries, .. }) => (effects, entries),
-            None => (Effects::new(journal.epoch), SmallVec::new()),
-        };
+        let part = parts.pop().map(|Part { at, effects, entries, .. }| (at, effects, entries));
+        let claimed = exchange.map(|(claim, _)| claim.inbox);
+        let alone = || Some((claimed?, Effects::new(journal.epoch), SmallVec::new()));
+        let Some((at, mut effects, entries)) = part.or_else(alone) else { return false };
         if let Some((Claim { inbox, .. }, packet_id)) = exchange {
             effects.push(&Effect::Accepted { inbox, packet_id });
         }
-        let first = entries.first().map(|entry| entry.0);
-        let Some(at) = first.or(exchange.map(|(claim, _)| claim.inbox)) else { return false };
         journal.submit(at, effects, Sequel { entries, reply_to, ..Sequel::default() });
         true
     }
@@ -111,8 +114,7 @@ impl InboxService {
             None => its.tell(reply_to, is_done),
         });
         let joint = Joint::new(parts.len(), finish);
-        for Part { effects, entries, .. } in parts {
-            let Some((at, _)) = entries.first().copied() else { continue };
+        for Part { at, effects, entries, .. } in parts {
             let joint = Some(Arc::clone(&joint));
             journal.submit(at, effects, Sequel { entries, joint, ..Sequel::default() });
         }
@@ -120,18 +122,23 @@ impl InboxService {
 }
 
 /// What each range gets. The locks of all are held.
-fn cut(journal: &Journal, seats: &Seats, parcel: &Parcel<'_>) -> Vec<Part> {
-    let mut set = PartitionSet::default();
+fn cut(
+    journal: &Journal,
+    seats: &Seats,
+    parcel: &Parcel<'_>,
+    asked: PartitionSet,
+) -> Vec<Part> {
+    let mut set = asked;
     parcel.inboxes().for_each(|inbox| set.insert(partition_number(inbox.0)));
     let mut parts: Vec<Part> = Vec::new();
     for number in set.numbers() {
         let Some(reign) = seats.serving(number) else {
-            debug_assert!(false, "partition {number} is served: it has a queue");
+            debug_assert!(false, "partition {number} is served: it was looked at");
             continue;
         };
         let at = parts.iter().position(|part| part.reign.is(&reign)).unwrap_or_else(|| {
             let (effects, entries) = (Effects::new(journal.epoch), SmallVec::new());
-            parts.push(Part { reign, effects, entries });
+            parts.push(Part { reign, at: InboxId(number as u64), effects, entries });
             parts.len() - 1
         });
         let part = &mut parts[at];

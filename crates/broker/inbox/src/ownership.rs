@@ -160,13 +160,13 @@ impl InboxService {
         let id = partition.find(identity);
         if let Some(ended) = id.and_then(|id| partition.replace(id, now)) {
             self.bury(&mut locks, ended, &mut effects, &mut change);
-        } else if partition.ends_under_way == 0 {
+        } else if partition.ends_under_way == 0 && self.seats().is_none() {
             return Ok(Promised::kept(false));
         }
         // Nothing was there, but perhaps its end is not durable yet: then an empty command waits
-        // behind it.
+        // behind it. Under reigns it shows that nobody else knows more.
         let partition = locks.at(number);
-        let at = id.unwrap_or(partition.ended_last);
+        let at = id.unwrap_or(InboxId(number as u64));
         let promised =
             self.promise_change(id.is_some(), (partition, at), effects, &change, reply_to);
         drop(locks);

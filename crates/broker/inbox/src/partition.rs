@@ -57,8 +57,6 @@ pub(crate) struct Partition {
     pub(crate) tallies: Tallies,
     /// Sessions that ended whose end is not durable yet.
     pub(crate) ends_under_way: usize,
-    /// The last of them.
-    pub(crate) ended_last: InboxId,
     stranded: Arc<Stranded>,
 }
 
@@ -153,7 +151,6 @@ impl Partition {
             stats: InboxStats::default(),
             tallies: Tallies::default(),
             ends_under_way: 0,
-            ended_last: InboxId(0),
             stranded,
         }
     }
@@ -233,7 +230,7 @@ impl Partition {
         self.due.clear();
         self.awaited = Awaited::default();
         (self.is_served, self.life) = (false, self.life + 1);
-        (self.ends_under_way, self.ended_last) = (0, InboxId(0));
+        self.ends_under_way = 0;
         let by_identity = std::mem::take(&mut self.by_identity);
         let (wills, late) =
             (std::mem::take(&mut self.wills), std::mem::take(&mut self.late_wills));

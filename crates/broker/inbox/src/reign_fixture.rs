@@ -18,6 +18,7 @@ use ratatosk_store::coprocessor::{Coprocessor as _, Position, Reign, SpaceReader
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::range::Descriptor;
+use ratatosk_telemetry::{ByteCount, memory::Accountant};
 
 use crate::InboxCoprocessor;
 use crate::durable_fixture::epoch;
@@ -168,7 +169,8 @@ impl World {
         let state = Arc::new(Mutex::new(State { overlay, ranges, astray }));
         let mut world = World { nodes: Vec::new(), state, groups: GROUP.0 };
         for node in 0..count {
-            let bench = bench_of(|inbox| inbox.reigning(epoch(), GRACE));
+            let memory = Accountant::new(ByteCount::mebibytes(1));
+            let bench = bench_of(|inbox| inbox.charged_to(&memory).reigning(epoch(), GRACE));
             let reigns = Reigns::new(Still);
             let realm = FakeRealm { state: Arc::clone(&world.state), node };
             bench.inbox.follow(&reigns, Arc::new(realm));

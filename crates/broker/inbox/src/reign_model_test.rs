@@ -12,7 +12,7 @@ use ratatosk_codec::Qos;
 use ratatosk_contract::{
     Call,
     call::Settlement,
-    inbox::{Attach, Claim, Inbox as _, InboxId, Sequence, Targets},
+    inbox::{Attach, Claim, Inbox as _, InboxId, QueueLimits, Sequence, Targets},
 };
 use ratatosk_testkit::dice::Dice;
 
@@ -120,7 +120,7 @@ impl Model {
             owner: owner(u32::try_from(client).expect("few")),
             is_clean: false,
             expiry_s: None,
-            limits: bench.limits,
+            limits: QueueLimits { messages_max: 10_000, ..bench.limits },
             will: None,
             now: T0,
         };
@@ -168,7 +168,10 @@ impl Model {
         let inbox = &self.world.nodes[node].bench.inbox;
         match inbox.append(targets, &message, None, reply(number), &mut Vec::new()) {
             Call::Pending => {}
-            Call::Ready(settlement) => self.settled(number, settlement),
+            Call::Ready(settlement) => {
+                assert_ne!(settlement, Settlement::Done, "a leader knows that it is one");
+                self.settled(number, settlement);
+            }
         }
     }
 
@@ -241,7 +244,10 @@ impl Model {
         let (to, kept) = (self.dice.below(NODES), self.dice.below(4));
         match self.dice.once_in(2) {
             true => self.world.lead(group, to, kept),
-            false => self.world.lead_silently(group, to, kept),
+            false => {
+                self.world.lead_silently(group, to, kept);
+                (0..CLIENTS.len()).for_each(|client| self.haunt(client));
+            }
         }
         self.unfenced.clear();
         self.counts.moves += 1;
@@ -299,7 +305,7 @@ impl Model {
 
     fn step(&mut self) {
         let client = self.dice.below(CLIENTS.len());
-        match self.dice.below(40) {
+        match self.dice.below(44) {
             0..10 => self.append(),
             10..17 => self.fetch(client),
             17..22 => self.commit(client),
@@ -314,10 +320,10 @@ impl Model {
                 let seated = self.world.nodes[node].bench.inbox.seat_next(T0);
                 seated.expect("it reads what was written");
             }
-            34 => self.haunt(client),
-            35 => self.move_range(),
-            36 => self.reshape(),
-            37 => {
+            34..38 => self.haunt(client),
+            38 => self.move_range(),
+            39 => self.reshape(),
+            40 if self.dice.once_in(2) => {
                 let node = self.dice.below(NODES);
                 self.world.wake(node);
             }

@@ -167,9 +167,8 @@ impl InboxService {
         };
         let mut sequel = Sequel { reply_to, ..Sequel::default() };
         let (partition, inbox) = at;
-        if let Some(ended) = change.ended.last() {
+        if !change.ended.is_empty() {
             partition.ends_under_way += 1;
-            partition.ended_last = ended.inbox;
             sequel.ended = Some((partition_number(inbox.0), partition.life));
         }
         journal.submit(inbox, effects, sequel);
@@ -337,11 +336,16 @@ impl Inbox for InboxService {
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<()>, StaleClaim> {
         let mut partition = self.partitions.lock_of(claim.inbox);
-        if !partition.claimed(claim)?.queue.receive(sequence) {
+        let is_received = partition.claimed(claim)?.queue.receive(sequence);
+        if !is_received && self.seats().is_none() {
             return Ok(Promised::kept(()));
         }
         let received = Effect::Received { inbox: claim.inbox, sequence: sequence.0 };
-        Ok(self.promise((), claim.inbox, reply_to, |effects| effects.push(&received)))
+        Ok(self.promise((), claim.inbox, reply_to, |effects| {
+            if is_received {
+                effects.push(&received);
+            }
+        }))
     }
 
     fn inbound(
