@@ -3,7 +3,8 @@
 //!
 //! `run` draws what happens: callers write and read keys (`callers`), stores crash and come back, the
 //! network loses, repeats, delays and parts (`network`), ranges split, change their members and their
-//! leaders (`orders`), stores come and are lost or leave (`places`), and are of two builds (`builds`). `store` is one of them, moved turn by turn; `register` is what its ranges do.
+//! leaders (`orders`), as planners of stores that see little of each other want it, too, whose rules change
+//! (`planners`), stores come and are lost or leave (`places`), and are of two builds (`builds`). `store` is one of them, moved turn by turn; `register` is what its ranges do.
 //! Then the faults end and everything must come to work again within a bound.
 //!
 //! The oracles, each in its file: `linear` (every key as if one caller had come after the other, and
@@ -22,6 +23,7 @@ mod linear;
 mod network;
 mod orders;
 mod places;
+mod planners;
 mod recovery;
 mod register;
 mod sabotage;
@@ -46,6 +48,7 @@ use crate::cluster::callers::Callers;
 use crate::cluster::inbox::Inboxes;
 use crate::cluster::network::Network;
 use crate::cluster::places::Lot;
+use crate::cluster::planners::Planners;
 use crate::cluster::serving::Serving;
 use crate::cluster::store::{Start, Stopped, Store, Work};
 use crate::disk::Disk;
@@ -103,6 +106,10 @@ pub struct ClusterOutcome {
     pub rollbacks: u64,
     /// Those of them that had to return to the newer one.
     pub returns: u64,
+    /// What planners had done, and how often their rules changed.
+    pub plans: u64,
+    /// See there.
+    pub rules: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
 }
@@ -118,6 +125,7 @@ const READERS: u64 = 17;
 const INBOXES: u64 = 18;
 const SHIFTS: u64 = 21;
 const BUILDS: u64 = 22;
+const PLANNERS: u64 = 23;
 
 /// See the module.
 struct Cluster {
@@ -130,6 +138,7 @@ struct Cluster {
     callers: Callers,
     serving: Serving,
     inboxes: Inboxes,
+    planners: Planners,
     /// The ranges, as callers believe.
     ranges: Vec<Descriptor>,
     agreement: Agreement,
@@ -183,6 +192,7 @@ enum Happening {
     Orders,
     Shifts,
     Joins,
+    Plans,
 }
 
 /// Runs a plan.
@@ -220,6 +230,7 @@ impl Cluster {
             callers: Callers::new(Dice::new(plan.seed, CALLERS)),
             serving: Serving::new(Dice::new(plan.seed, READERS)),
             inboxes: Inboxes::new(Dice::new(plan.seed, INBOXES)),
+            planners: Planners::new(Dice::new(plan.seed, PLANNERS)),
             ranges: Vec::new(),
             agreement: Agreement::default(),
             schedule: Dice::new(plan.seed, SCHEDULE),
@@ -256,6 +267,7 @@ impl Cluster {
         self.after(Duration::from_millis(300), Happening::Orders);
         self.after(Duration::from_millis(1_500), Happening::Fails);
         self.after(Duration::from_millis(1_000), Happening::Shifts);
+        self.after(Duration::from_millis(900), Happening::Plans);
         let end = self.now + self.plan.span;
         self.until(end, |_| false)?;
         self.heal()?;
@@ -304,6 +316,7 @@ impl Cluster {
             Happening::Orders => self.order(),
             Happening::Shifts => self.shift(),
             Happening::Joins => self.join(),
+            Happening::Plans => self.plan_ranges(),
         }
     }
 

@@ -91,6 +91,9 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.left += one.left;
         sum.rollbacks += one.rollbacks;
         sum.returns += one.returns;
+        sum.plans += one.plans;
+        sum.rules += one.rules;
+        least.plans = least.plans.min(one.plans);
         sum.simulated_ms += one.simulated_ms;
         sum.trace_hash = sum.trace_hash.rotate_left(1) ^ one.trace_hash;
     }
@@ -99,7 +102,8 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         "{} operations ({} answered; at least {} a seed), {} faults ({}), {} changes of ranges ({}), \
          {} merges, {} snapshots taken in and {} cut off, {} reads served, {} of them apart from the \
          leader ({}), {} messages of sessions ({} fetched), {} stores joined, {} lost and {} left, \
-         {} rollbacks ({} in vain), {} times real time; history {:016x}",
+         {} rollbacks ({} in vain), {} plans carried out ({}) by rules that changed {} times, {} times \
+         real time; history {:016x}",
         sum.operations,
         sum.answered,
         least.operations,
@@ -120,6 +124,9 @@ fn clusters(options: &Options, stores: u64) -> Result<String, Box<Violation>> {
         sum.left,
         sum.rollbacks,
         sum.returns,
+        sum.plans,
+        least.plans,
+        sum.rules,
         sum.simulated_ms / real_ms,
         sum.trace_hash,
     ))

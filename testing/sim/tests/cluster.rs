@@ -18,16 +18,28 @@ fn outcome(seed: u64, stores: u64) -> ClusterOutcome {
 /// Each seed has to see enough to mean something.
 fn check(seeds: std::ops::Range<u64>, stores: u64) {
     let (count, mut sum) = (seeds.end - seeds.start, 0);
-    let (mut joined, mut taken_in) = (0, 0);
+    let (mut joined, mut taken_in, mut planned) = (0, 0, 0);
     for seed in seeds {
-        let ClusterOutcome { operations, answered, faults, changes, merges, snapshots, .. } =
-            outcome(seed, stores);
+        let ClusterOutcome {
+            operations,
+            answered,
+            faults,
+            changes,
+            merges,
+            snapshots,
+            plans,
+            rules,
+            ..
+        } = outcome(seed, stores);
+        planned += plans;
+        assert!(rules >= 5, "{seed}: the rules changed {rules} times");
         assert!(operations >= 2_000 && faults >= 30, "{seed}: {operations}, {faults} faults");
         assert!(changes >= 5, "{seed}: {changes} changes");
         sum += answered;
         joined += merges;
         taken_in += snapshots;
     }
+    assert!(planned > 5 * count, "{planned} plans of {count} seeds");
     assert!(stores == 2 || taken_in > 2 * count, "{taken_in} snapshots of {count} seeds");
     assert!(sum > 200 * count, "{sum} answers of {count} seeds");
     assert!(stores < 3 || 2 * joined > count, "{joined} merges of {count} seeds");

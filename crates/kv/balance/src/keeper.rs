@@ -249,7 +249,10 @@ fn load_of(now: Instant, worked: Worked, before: &Seen) -> Load {
     }
 }
 
-fn report(status: Status, load: Load, idle_since: Instant) -> Report {
+/// What a store tells of a replica: what its machine knows, and what it had to do. `idle_since` counts only
+/// where it has had nothing to do.
+#[must_use]
+pub fn report(status: Status, load: Load, idle_since: Instant) -> Report {
     let Status { descriptor, term, last, followers, .. } = status;
     let is_idle = load.entries_per_second == 0;
     let leading = followers.map(|followers| Leading {

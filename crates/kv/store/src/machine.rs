@@ -14,8 +14,12 @@
 
 mod boundary;
 mod fill;
+#[cfg(test)]
+mod fixture;
 mod group;
 mod input;
+#[cfg(test)]
+mod leading_test;
 mod loans;
 mod merge;
 mod output;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use ratatosk_clock::Instant;
 use ratatosk_engine::{Engine, Error, KeyRange, Overlay, SpaceId, View as _};
-use ratatosk_store::edition::Edition;
+use ratatosk_store::edition::{Edition, Supported};
 use ratatosk_store::host::{self, Answered, Done, Host, Refusal};
 use ratatosk_store::log::GroupId;
-use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output};
+use ratatosk_store::machine::{Envelope, Event, Input, Machine, Output, Status};
 use ratatosk_store::open::{self, Asked, Beginning};
 use ratatosk_store::range::{Descriptor, Version};
 use ratatosk_store::snapshot::depart;
@@ -276,6 +276,16 @@ impl Store {
         let awake: Vec<_> = self.machine.awake().collect();
         let awake = format!("{}: awake are {awake:?}", self.number);
         self.ranges().map(state).chain([awake]).collect()
+    }
+
+    /// What it knows of each of its ranges.
+    pub(super) fn status(&self) -> Vec<Status> {
+        self.machine.status()
+    }
+
+    /// The editions of commands that its build supports.
+    pub(super) fn supported(&self) -> Supported {
+        register::keyspaces(self.newest).supported()
     }
 
     /// Asks for something.

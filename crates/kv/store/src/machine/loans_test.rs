@@ -1,53 +1,17 @@
 //! What is lent, by whom, and for how long: one machine, and what others say to it.
 
-use std::sync::Arc;
-
 use raft::eraftpb::{Message, MessageType};
 
 use super::*;
 use crate::command::Commands;
-use crate::log::{GroupState, LogBatch, MemoryLog, Sync, Truncated};
-use crate::machine::{Envelope, Input, Opened, begin};
-use crate::membership::{Membership, Target};
-use crate::range::{BEGIN_INDEX, BEGIN_TERM, Descriptor, Version};
+use crate::machine::fixture::{GROUP, LIFE, Small, machine, step};
+use crate::machine::{Envelope, Input};
+use crate::range::{BEGIN_INDEX, BEGIN_TERM, Version};
 
-const GROUP: GroupId = GroupId(1);
-const LIFE: u64 = 9;
 /// Of store 2, where it leads.
 const TERM: u64 = 6;
 /// The entry with which store 1 begins to lead.
 const FIRST: u64 = BEGIN_INDEX + 1;
-
-type Small = Machine<MemoryLog, u64>;
-
-/// Store 1, a replica of a range of these stores.
-fn machine(voters: &[u64], learners: &[u64]) -> Small {
-    let stores = |stores: &[u64]| stores.iter().copied().collect();
-    let target = Target { voters: stores(voters), learners: stores(learners) };
-    let mut membership = Membership::alone(1);
-    while let Ok(step) = membership.toward(&target) {
-        membership = step.membership.left();
-    }
-    let range = Descriptor { membership, ..Descriptor::whole(GROUP, "k".to_owned(), 1) };
-    let mut state = GroupState { replica: 1, ..GroupState::new(GROUP) };
-    begin(&mut state, Truncated { index: BEGIN_INDEX, term: BEGIN_TERM });
-    let (log, mut batch) = (Arc::new(MemoryLog::default()), LogBatch::new());
-    state.push_beginning(&mut batch);
-    log.write(batch, Sync::Wait).expect("memory");
-    let (descriptor, applied) = (Some(range), BEGIN_INDEX);
-    let opened = Opened { descriptor, applied, ..Opened::without_range(state) };
-    let machine = Small::open(log, 1, [opened], []).expect("whole");
-    machine.with_life(LIFE).served_by_replicas(["k".to_owned()].into())
-}
-
-fn step(machine: &mut Small, millis: u64, inputs: Vec<Input<u64>>) -> Output<u64> {
-    let mut output = Output::default();
-    machine.step(Instant::from_millis(millis), inputs, &mut output).expect("memory");
-    while machine.is_dirty() {
-        machine.step(Instant::from_millis(millis), [], &mut output).expect("memory");
-    }
-    output
-}
 
 /// Store 1 follows store 2.
 fn follower() -> Small {

@@ -9,7 +9,8 @@ use crate::log::{GroupId, RaftLog, Truncated};
 use crate::range::Descriptor;
 
 /// Ticks after which a leader does not wait any more for a replica to take in what it has: it may have
-/// gone, or its disk is too slow for what is written meanwhile.
+/// gone, or its disk is too slow for what is written meanwhile. They pass while the group is awake: one that
+/// sleeps writes nothing.
 const TAKING_TICKS: u32 = 6_000;
 
 /// A replica to which all of a snapshot has come.
