@@ -116,11 +116,7 @@ impl Stores {
 
     /// The same, where each store knows what it is given by its number.
     #[must_use]
-    pub fn of_each(
-        name: &str,
-        count: u64,
-        knows: impl Fn(u64) -> Keyspaces + 'static,
-    ) -> Self {
+    pub fn of_each(name: &str, count: u64, knows: impl Fn(u64) -> Keyspaces + 'static) -> Self {
         let builds = (1..=count).map(|store| (store, store)).collect();
         Self::start_of(name, count, Box::new(knows), builds)
     }

@@ -122,12 +122,7 @@ impl InboxService {
 }
 
 /// What each range gets. The locks of all are held.
-fn cut(
-    journal: &Journal,
-    seats: &Seats,
-    parcel: &Parcel<'_>,
-    asked: PartitionSet,
-) -> Vec<Part> {
+fn cut(journal: &Journal, seats: &Seats, parcel: &Parcel<'_>, asked: PartitionSet) -> Vec<Part> {
     let mut set = asked;
     parcel.inboxes().for_each(|inbox| set.insert(partition_number(inbox.0)));
     let mut parts: Vec<Part> = Vec::new();

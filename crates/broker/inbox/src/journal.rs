@@ -120,13 +120,12 @@ impl Journal {
         let (key, bytes, done) = (Key::front(inbox), effects.bytes.into(), Box::new(done));
         match &self.way {
             Way::Whole(keyspace) => keyspace.submit(&key, bytes, done),
-            Way::Reigns(seats) => match reign
-                .cloned()
-                .or_else(|| seats.assigned(partition_number(inbox.0)))
-            {
-                Some(reign) => reign.submit(&key, bytes, done),
-                None => debug_assert!(false, "nothing is decided for a partition of others"),
-            },
+            Way::Reigns(seats) => {
+                match reign.cloned().or_else(|| seats.assigned(partition_number(inbox.0))) {
+                    Some(reign) => reign.submit(&key, bytes, done),
+                    None => debug_assert!(false, "nothing is decided for a partition of others"),
+                }
+            }
         }
     }
 }

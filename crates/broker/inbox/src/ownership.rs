@@ -193,7 +193,11 @@ impl InboxService {
     }
 
     /// The lock of a partition, or those of all if what is to be done there may hand messages over.
-    pub(crate) fn lock_for(&self, number: usize, hands_over: impl Fn(&Partition) -> bool) -> Locks<'_> {
+    pub(crate) fn lock_for(
+        &self,
+        number: usize,
+        hands_over: impl Fn(&Partition) -> bool,
+    ) -> Locks<'_> {
         let mut locks = self.partitions.lock_one(number);
         if !hands_over(locks.at(number)) {
             return locks;

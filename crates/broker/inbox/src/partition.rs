@@ -232,8 +232,7 @@ impl Partition {
         (self.is_served, self.life) = (false, self.life + 1);
         self.ends_under_way = 0;
         let by_identity = std::mem::take(&mut self.by_identity);
-        let (wills, late) =
-            (std::mem::take(&mut self.wills), std::mem::take(&mut self.late_wills));
+        let (wills, late) = (std::mem::take(&mut self.wills), std::mem::take(&mut self.late_wills));
         Contents {
             sessions: std::mem::take(&mut self.sessions),
             _rest: (by_identity, wills, late),

@@ -307,7 +307,10 @@ impl World {
         let State { overlay, ranges, astray } = &mut *state;
         let other = ranges.remove(&right).expect("a range");
         let range = ranges.get_mut(&left).expect("a range");
-        assert_eq!((range.leader, &range.descriptor.boundary.end), (other.leader, &Some(other.descriptor.boundary.start.clone())));
+        assert_eq!(
+            (range.leader, &range.descriptor.boundary.end),
+            (other.leader, &Some(other.descriptor.boundary.start.clone()))
+        );
         let leader = range.leader.expect("somebody leads");
         astray.extend(other.log.into_iter().map(|proposal| proposal.answer));
         range.descriptor.boundary.end = other.descriptor.boundary.end;
@@ -333,7 +336,9 @@ impl World {
                 self.carry_out(group, usize::MAX);
             }
             for node in &self.nodes {
-                while node.bench.inbox.seat_next(now).expect("it reads what was written") != Step::Idle {
+                while node.bench.inbox.seat_next(now).expect("it reads what was written")
+                    != Step::Idle
+                {
                     is_idle = false;
                 }
                 node.bench.inbox.check_invariants();

@@ -40,7 +40,10 @@ struct Link {
 /// What a ticket is for.
 #[derive(Clone, Debug)]
 enum Ticket {
-    Attach { client: usize, claim: Claim },
+    Attach {
+        client: usize,
+        claim: Claim,
+    },
     Append(Vec<(InboxId, String)>),
     /// What was committed before is durable.
     Fence(Vec<(InboxId, u64)>),

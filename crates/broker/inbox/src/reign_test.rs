@@ -61,8 +61,7 @@ fn a_partition_is_served_once_it_is_read_and_as_long_as_the_reign_lasts() {
     assert_eq!(bench.inbox.serves(place), None);
     let (identity, limits) = (&identity("c"), bench.limits);
     let (owner, expiry_s) = (owner(7), Some(100));
-    let attach =
-        Attach { identity, owner, is_clean: false, expiry_s, limits, will: None, now: T0 };
+    let attach = Attach { identity, owner, is_clean: false, expiry_s, limits, will: None, now: T0 };
     assert_eq!(bench.inbox.attach_here(&attach, None).err(), Some(NotServed));
     assert_eq!(bench.inbox.discard_here(identity, T0, None), Err(NotServed));
     let will = Arc::new(message("gone", Qos::AtMostOnce).to_stored());
@@ -339,8 +338,7 @@ fn what_a_member_leaves_goes_to_members_of_its_range() {
     let offer = |world: &World, payload: &str| {
         let bench = &world.nodes[0].bench;
         let group = Arc::clone(&bench.routes.groups.lock()[0]);
-        let shared =
-            ratatosk_contract::inbox::SharedRoute { route: route_to(claims[0]), group };
+        let shared = ratatosk_contract::inbox::SharedRoute { route: route_to(claims[0]), group };
         bench.append_shared(shared, &message(payload, Qos::AtLeastOnce));
     };
     offer(&world, "1");
@@ -399,7 +397,10 @@ fn what_is_served_elsewhere_takes_no_memory() {
         assert_eq!(append(&world.nodes[0].bench, &[claim], &payload, 1), Call::Pending);
     }
     world.settle(T0);
-    let held = |world: &World| world.nodes[0].bench.inbox.memory.account("t").charged().charged[Share::Queues.index()].bytes();
+    let held = |world: &World| {
+        world.nodes[0].bench.inbox.memory.account("t").charged().charged[Share::Queues.index()]
+            .bytes()
+    };
     assert!(held(&world) > 80_000);
     world.lead(GROUP, 1, 0);
     world.settle(T0);

@@ -37,7 +37,8 @@ impl InboxService {
             while let Some(from) = next {
                 found.clear();
                 next = routes.stored(from, &mut found);
-                let is_meant = |held: &StoredRoute| partitions.has(partition_number(held.route.inbox.0));
+                let is_meant =
+                    |held: &StoredRoute| partitions.has(partition_number(held.route.inbox.0));
                 found.retain(|held| is_meant(held) && !self.has_subscription(&tenant, held));
                 let stale = found.iter().map(|stored| (&*stored.filter, stored.key()));
                 count += routes.remove_each(&parsed(stale));

@@ -6,6 +6,8 @@
 //!
 //! What belongs to nobody is swept. No number is given again that occurs anywhere.
 
+mod reading;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
@@ -15,16 +17,15 @@ use std::{
 use bytes::Bytes;
 use hashbrown::HashMap;
 use ratatosk_client::ReignPipe;
-use ratatosk_clock::{Epoch, Instant, Timestamp};
-use ratatosk_codec::{PacketId, Qos};
+use ratatosk_clock::{Instant, Timestamp};
+use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Message, StoredMessage,
-    dist::{RESTORED_LIFE, Restored, TenantRoutes},
+    StoredMessage,
+    dist::{RESTORED_LIFE, Restored},
     inbox::{DueWill, InboxId, Subscription, WillId},
 };
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};
 use ratatosk_store::coprocessor::{Reader, scan_all};
-use ratatosk_telemetry::memory::Account;
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::{
@@ -34,15 +35,13 @@ use crate::{
     handover::keep,
     journal::{Effects, Journal, WillOrder},
     partitions::{PartitionSet, Sequel, number_of, partition_number, partition_of},
-    queue::{Item, Origin as GroupOrigin, Queue},
+    queue::Queue,
     repair::Repaired,
-    schema::{
-        EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
-        WillRecord,
-    },
+    schema::{Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord, WillRecord},
     session::{PendingWill, Session},
     subscribing::receiver,
 };
+use reading::Reading;
 
 /// A command of what is to be corrected holds about so much.
 const COMMAND_BYTES: usize = 64 * 1024;
@@ -390,85 +389,6 @@ impl FoundSession {
         let places = ordinals.chain(inbound).chain(entries);
         let places = places.chain([Place::Position, Place::Session]);
         places.map(|place| Key::new(inbox, place).to_bytes()).collect()
-    }
-}
-
-/// How the entries of one session are read.
-struct Reading<'a> {
-    epoch: Epoch,
-    account: Account,
-    routes: Arc<dyn TenantRoutes>,
-    bodies: &'a mut HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
-}
-
-impl Reading<'_> {
-    /// An entry as the queue has it, and whether its PUBREC came.
-    fn item(&mut self, record: &Bytes) -> Result<(Item, bool), Malformed> {
-        Ok(match EntryRecord::decode(record)? {
-            EntryRecord::Here { head, message } => {
-                let message = self.message(message)?;
-                (self.item_of(&head, message)?, false)
-            }
-            EntryRecord::Elsewhere { head, inbox, sequence } => {
-                let message = self.body((inbox, sequence))?;
-                (self.item_of(&head, message)?, false)
-            }
-            // Nobody looks at the message of an exchange of which only the end is owed. MQTT-045
-            EntryRecord::Received => {
-                let nothing = MessageRecord {
-                    topic: "",
-                    payload: &[],
-                    properties: &[],
-                    qos: Qos::ExactlyOnce,
-                    retain: false,
-                    deadline_ms: None,
-                    publisher: None,
-                };
-                let message = self.keep(&nothing.to_message(self.epoch, Instant::ZERO));
-                let head =
-                    Head { is_qos2: true, retain: false, subscription_id: None, origin: None };
-                (self.item_of(&head, message)?, true)
-            }
-        })
-    }
-
-    fn item_of(&self, head: &Head<'_>, message: Arc<StoredMessage>) -> Result<Item, Malformed> {
-        Ok(Item {
-            message,
-            qos: if head.is_qos2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce },
-            retain: head.retain,
-            subscription_id: head.subscription_id,
-            origin: head.origin.map(|text| self.origin(text)).transpose()?.flatten(),
-        })
-    }
-
-    /// The group of a shared filter, if it has a member.
-    fn origin(&self, text: &str) -> Result<Option<GroupOrigin>, Malformed> {
-        let filter = TopicFilter::parse(text, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
-        let share = filter.share().ok_or(Malformed)?;
-        let origin = |route| GroupOrigin { route, name: share.group.into(), is_ordered: share.ordered };
-        Ok(self.routes.find(&filter).map(origin))
-    }
-
-    fn body(&mut self, at: (InboxId, u64)) -> Result<Arc<StoredMessage>, Malformed> {
-        let body = self.bodies.get(&at).ok_or(Malformed)?;
-        if let Some(message) = &body.message {
-            return Ok(Arc::clone(message));
-        }
-        let message = self.message(&body.record)?;
-        if let Some(body) = self.bodies.get_mut(&at) {
-            body.message = Some(Arc::clone(&message));
-        }
-        Ok(message)
-    }
-
-    fn message(&self, record: &[u8]) -> Result<Arc<StoredMessage>, Malformed> {
-        let record = MessageRecord::decode(record)?;
-        Ok(self.keep(&record.to_message(self.epoch, Instant::ZERO)))
-    }
-
-    fn keep(&self, message: &Message<'_>) -> Arc<StoredMessage> {
-        Arc::new(keep(message, &self.account))
     }
 }
 

@@ -177,14 +177,7 @@ impl InboxService {
     }
 
     /// A partition that was read is served, or let go of.
-    fn open(
-        &self,
-        seats: &Seats,
-        reign: &ReignPipe,
-        number: usize,
-        is_whole: bool,
-        now: Instant,
-    ) {
+    fn open(&self, seats: &Seats, reign: &ReignPipe, number: usize, is_whole: bool, now: Instant) {
         let mut locks = self.partitions.lock_one(number);
         let partition = locks.at(number);
         if !is_whole || !seats.is_assigned(number, reign) {

@@ -12,7 +12,9 @@ use ratatosk_contract::{
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
-use crate::{handover::keep, queue::Queue, schema::SessionRecord, stranded::Noted, tally::TallyPlace};
+use crate::{
+    handover::keep, queue::Queue, schema::SessionRecord, stranded::Noted, tally::TallyPlace,
+};
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
 #[derive(Debug)]

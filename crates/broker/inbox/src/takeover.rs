@@ -174,15 +174,13 @@ impl InboxService {
     ) -> usize {
         let (inbox, source) = (taker.route.inbox, share.at.inbox);
         let session = locks.of(inbox).sessions.get(&inbox);
-        let Some(session) = session.filter(|held| held.is_life(&taker.route))
-        else {
+        let Some(session) = session.filter(|held| held.is_life(&taker.route)) else {
             return 0;
         };
         let room = session.room();
         let partition = locks.of(source);
         // It may be back, or have ended.
-        let Some(giver) = partition.sessions.get_mut(&source).filter(|held| held.is_away())
-        else {
+        let Some(giver) = partition.sessions.get_mut(&source).filter(|held| held.is_away()) else {
             return 0;
         };
         let Taken { transfers, is_short } = self.take(giver, taker.origin, share, room);

@@ -220,7 +220,8 @@ impl Handle {
     /// A key near another where a range may be parted, if it is here and there is one. KV-014
     #[must_use]
     pub fn parting(&self, group: GroupId, key: &Bytes) -> Option<Bytes> {
-        let Located { descriptor, coprocessor, .. } = self.shared.ranges.read().get(&group)?.clone();
+        let Located { descriptor, coprocessor, .. } =
+            self.shared.ranges.read().get(&group)?.clone();
         let parting = coprocessor.read().parting(&descriptor.boundary, key)?;
         let parts = descriptor.boundary.contains(&parting) && parting != descriptor.boundary.start;
         parts.then_some(parting)
