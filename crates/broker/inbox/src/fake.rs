@@ -266,7 +266,7 @@ impl Sessions for FakeSessions {
 
 /// A service between fakes.
 pub(crate) struct Bench {
-    pub(crate) inbox: InboxService,
+    pub(crate) inbox: Arc<InboxService>,
     pub(crate) routes: Arc<FakeRoutes>,
     pub(crate) sessions: Arc<FakeSessions>,
     pub(crate) limits: QueueLimits,
@@ -348,6 +348,7 @@ impl Bench {
             qos0_drop_oldest: false,
             qos0_when_offline: true,
         };
+        let inbox = Arc::new(inbox);
         Bench { inbox, routes, sessions, limits, owners: AtomicU32::new(0) }
     }
 

@@ -25,6 +25,7 @@ use crate::{
     handover::Parcel,
     journal::{Effects, Journal},
     partitions::{PartitionSet, Sequel, partition_number},
+    repair::LeftRoutes,
     seats::Seats,
 };
 
@@ -65,6 +66,17 @@ impl Joint {
 }
 
 impl InboxService {
+    /// Removes routes once what they followed from is durably gone: under reigns, where whoever decides may
+    /// not know that he leads no longer. `None` if they are to be removed at once.
+    pub(crate) fn remove_later(&self, left: Vec<LeftRoutes>) -> Option<Arc<Joint>> {
+        self.seats().filter(|_| !left.is_empty())?;
+        let dist = Arc::clone(&self.dist);
+        let remove = move |is_done: bool| {
+            left.iter().filter(|_| is_done).for_each(|left| left.remove(&*dist));
+        };
+        Some(Joint::new(1, Box::new(remove)))
+    }
+
     /// As [`post`](Self::post), where partitions are of several ranges. A message is stored once in each
     /// partition, so that a range can be parted between any two.
     ///

@@ -63,6 +63,8 @@ mod reign_fixture;
 #[cfg(test)]
 mod reign_model_test;
 #[cfg(test)]
+mod reign_stores_test;
+#[cfg(test)]
 mod reign_test;
 #[cfg(test)]
 mod repair_test;

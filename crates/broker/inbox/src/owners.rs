@@ -24,7 +24,7 @@ use crate::{
     partitions::{Locks, Sequel, number_of, partition_number, partition_of},
     restore::{Origin, Sessions},
     schema::{MessageRecord, WillRecord},
-    session::{HeldWill, Session},
+    session::HeldWill,
 };
 
 /// What was asked for is served by another node, or by none at the moment; nothing was changed.
@@ -236,9 +236,7 @@ impl Partition {
     fn owned(&mut self, claim: Claim) -> Result<(), ResumeError> {
         self.asked()?;
         let session = self.sessions.get(&claim.inbox);
-        let is_its =
-            |session: &Box<Session>| session.version == claim.version && !session.is_away();
-        if session.is_some_and(is_its) {
+        if session.is_some_and(|held| held.version == claim.version && !held.is_away()) {
             return Ok(());
         }
         self.stats.stale += 1;

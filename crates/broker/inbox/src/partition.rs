@@ -80,7 +80,9 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 pub(crate) struct Contents {
     sessions: HashMap<InboxId, Box<Session>, RandomState>,
-    _rest: (HashTable<InboxId>, VecDeque<DueWill>, BTreeMap<(Instant, WillId), DueWill>),
+    _by_identity: HashTable<InboxId>,
+    _wills: VecDeque<DueWill>,
+    _late_wills: BTreeMap<(Instant, WillId), DueWill>,
     _guests: BTreeMap<WillId, Guest>,
 }
 
@@ -231,11 +233,11 @@ impl Partition {
         self.awaited = Awaited::default();
         (self.is_served, self.life) = (false, self.life + 1);
         self.ends_under_way = 0;
-        let by_identity = std::mem::take(&mut self.by_identity);
-        let (wills, late) = (std::mem::take(&mut self.wills), std::mem::take(&mut self.late_wills));
         Contents {
             sessions: std::mem::take(&mut self.sessions),
-            _rest: (by_identity, wills, late),
+            _by_identity: std::mem::take(&mut self.by_identity),
+            _wills: std::mem::take(&mut self.wills),
+            _late_wills: std::mem::take(&mut self.late_wills),
             _guests: std::mem::take(&mut self.guests),
         }
     }

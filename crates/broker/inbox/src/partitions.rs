@@ -55,7 +55,7 @@ pub(crate) struct Sequel {
     pub(crate) reply_to: Option<ReplyTo>,
     /// The partition where a session ended, and its life then.
     pub(crate) ended: Option<(usize, u64)>,
-    /// Others that the same caller waits for.
+    /// What comes behind it, and perhaps behind others.
     pub(crate) joint: Option<Arc<Joint>>,
 }
 
@@ -147,6 +147,9 @@ impl Partitions {
             let mut partition = self.locks[number].lock();
             partition.ends_under_way -= usize::from(partition.life == life);
         }
+        if let Some(joint) = &sequel.joint {
+            joint.add(is_done);
+        }
         let mut ready = SmallVec::<[SessionRef; 8]>::new();
         for (inbox, sequence) in sequel.entries.iter().filter(|_| is_done) {
             let mut partition = self.lock_of(*inbox);
@@ -161,9 +164,6 @@ impl Partitions {
         if let Some(ReplyTo { session, ticket }) = sequel.reply_to {
             let settlement = if is_done { Settlement::Done } else { Settlement::Unknown };
             self.sessions.settle(session, ticket, settlement);
-        }
-        if let Some(joint) = &sequel.joint {
-            joint.add(is_done);
         }
     }
 }

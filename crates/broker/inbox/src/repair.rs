@@ -5,8 +5,9 @@
 //! is as it should be is not written again. DIST-014
 
 use ratatosk_contract::{
-    TenantId,
-    dist::{ReceiverKey, StoredRoute},
+    PublisherId, TenantId,
+    dist::{Dist, ReceiverKey, StoredRoute},
+    inbox::InboxId,
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
@@ -14,6 +15,7 @@ use crate::{
     InboxService,
     partition::Ended,
     partitions::{PartitionSet, partition_number},
+    session::Session,
     subscribing::receiver_key,
 };
 
@@ -60,17 +62,50 @@ impl InboxService {
         partition.note_number(inbox.0);
         has_it
     }
+}
 
-    /// Removes what a session that ended leaves in dist. What is not there any more is as good.
-    pub(crate) fn remove_routes(&self, ended: &Ended) {
-        let routes = ended.subscriptions.iter().filter_map(|held| {
-            let filter = TopicFilter::parse(&held.filter, &TopicLimits::PROTOCOL).ok()?;
-            let id = ended.publisher.0;
-            Some((filter, receiver_key(&filter, ended.inbox, id, ended.incarnation)))
+/// What sessions that ended leave in dist.
+#[derive(Debug)]
+pub(crate) struct LeftRoutes {
+    tenant: TenantId,
+    inbox: InboxId,
+    publisher: PublisherId,
+    incarnation: u64,
+    filters: Vec<Box<str>>,
+}
+
+impl LeftRoutes {
+    pub(crate) fn of(ended: &Ended) -> Self {
+        LeftRoutes {
+            tenant: ended.tenant.clone(),
+            inbox: ended.inbox,
+            publisher: ended.publisher,
+            incarnation: ended.incarnation,
+            filters: ended.subscriptions.iter().map(|held| held.filter.clone()).collect(),
+        }
+    }
+
+    /// That of one subscription which a session gave up.
+    pub(crate) fn of_one(inbox: InboxId, session: &Session, filter: Box<str>) -> Self {
+        LeftRoutes {
+            tenant: session.identity.tenant.clone(),
+            inbox,
+            publisher: session.publisher,
+            incarnation: session.incarnation,
+            filters: vec![filter],
+        }
+    }
+
+    /// Removes them. What is not there any more is as good.
+    pub(crate) fn remove(&self, dist: &dyn Dist) {
+        let routes = self.filters.iter().filter_map(|held| {
+            let filter = TopicFilter::parse(held, &TopicLimits::PROTOCOL).ok()?;
+            let id = self.publisher.0;
+            Some((filter, receiver_key(&filter, self.inbox, id, self.incarnation)))
         });
         let routes: Vec<_> = routes.collect();
         if !routes.is_empty() {
-            self.dist.tenant(&ended.tenant).remove_each(&routes);
+            dist.tenant(&self.tenant).remove_each(&routes);
         }
     }
 }

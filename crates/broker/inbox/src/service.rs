@@ -42,11 +42,13 @@ use crate::{
     InboxStats,
     effect::Effect,
     inactive::Order,
+    joint::Joint,
     journal::{Change, Effects, Journal},
     owners::NotServed,
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number},
     queue::FetchEnd,
+    repair::LeftRoutes,
     schema::Position,
     seats::Seats,
     session::Waiting,
@@ -146,10 +148,21 @@ impl InboxService {
         reply_to: Option<ReplyTo>,
         write: impl FnOnce(&mut Effects),
     ) -> Promised<T> {
+        self.promise_then(answer, (inbox, None), reply_to, write)
+    }
+
+    /// The same, with what comes behind it.
+    pub(crate) fn promise_then<T>(
+        &self,
+        answer: T,
+        (inbox, joint): (InboxId, Option<Arc<Joint>>),
+        reply_to: Option<ReplyTo>,
+        write: impl FnOnce(&mut Effects),
+    ) -> Promised<T> {
         let Some(journal) = &self.journal else { return Promised::kept(answer) };
         let mut effects = Effects::new(journal.epoch);
         write(&mut effects);
-        journal.submit(inbox, effects, Sequel { reply_to, ..Sequel::default() });
+        journal.submit(inbox, effects, Sequel { reply_to, joint, ..Sequel::default() });
         Promised::later(answer)
     }
 
@@ -167,6 +180,7 @@ impl InboxService {
         };
         let mut sequel = Sequel { reply_to, ..Sequel::default() };
         let (partition, inbox) = at;
+        sequel.joint = self.remove_later(change.ended.iter().map(LeftRoutes::of).collect());
         if !change.ended.is_empty() {
             partition.ends_under_way += 1;
             sequel.ended = Some((partition_number(inbox.0), partition.life));
@@ -187,7 +201,9 @@ impl InboxService {
     pub(crate) fn finish(&self, mut change: Change) {
         for ended in &change.ended {
             self.partitions.count.fetch_sub(1, Ordering::Relaxed);
-            self.remove_routes(ended);
+            if self.seats().is_none() {
+                LeftRoutes::of(ended).remove(&*self.dist);
+            }
         }
         for Ended { tenant, subscriptions, .. } in std::mem::take(&mut change.ended) {
             let filters = subscriptions.iter().map(|held| &*held.filter);

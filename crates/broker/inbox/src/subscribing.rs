@@ -15,6 +15,7 @@ use crate::{
     InboxService,
     effect::Effect,
     journal::{Change, Journal},
+    repair::LeftRoutes,
     session::{Session, Waiting},
 };
 
@@ -89,17 +90,18 @@ impl InboxService {
             // Perhaps it was removed before, and that is not durable yet.
             return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
         };
-        if let Ok(filter) = TopicFilter::parse(&removed.filter, &TopicLimits::PROTOCOL) {
-            let id = session.publisher.0;
-            let key = receiver_key(&filter, claim.inbox, id, session.incarnation);
-            let _ = self.dist.tenant(&session.identity.tenant).remove(&filter, &key);
+        let left = LeftRoutes::of_one(claim.inbox, session, removed.filter.clone());
+        if self.seats().is_none() {
+            left.remove(&*self.dist);
         }
+        let joint = self.remove_later(vec![left]);
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         let mut change = Change::default();
         let tenant = &session.identity.tenant;
         self.nudge_heirs(tenant, std::iter::once(&*removed.filter), &mut change);
-        let promised =
-            self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed));
+        let promised = self.promise_then(true, (claim.inbox, joint), reply_to, |effects| {
+            effects.push(&unsubscribed);
+        });
         drop(partition);
         self.finish(change);
         Ok(promised)

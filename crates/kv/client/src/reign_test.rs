@@ -21,7 +21,10 @@ const GROUP: GroupId = GroupId(1);
 
 /// A store whose entries are answered by the test.
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<VecDeque<(u64, Vec<u8>, Answer)>>>);
+struct Fake(Arc<Mutex<VecDeque<Proposed>>>);
+
+/// The term, the entry, and who is told what became of it.
+type Proposed = (u64, Vec<u8>, Answer);
 
 impl Realm for Fake {
     fn propose_in(&self, term: u64, _group: GroupId, data: Vec<u8>, answer: Answer) {
@@ -67,6 +70,7 @@ impl Owner for Notes {
 
 struct Fixture {
     fake: Fake,
+    reigns: Reigns,
     hook: ReignHook,
     notes: Arc<Notes>,
     fates: Arc<Mutex<Vec<(&'static str, Fate)>>>,
@@ -88,7 +92,7 @@ impl Fixture {
         let mut hook = reigns.hook();
         reigns.bind(Arc::new(fake.clone()), notes.clone());
         hook.lead(Some(&reign(3, version(1, 1))));
-        Self { fake, hook, notes, fates: Arc::default() }
+        Self { fake, reigns, hook, notes, fates: Arc::default() }
     }
 
     fn pipe(&self) -> ReignPipe {
@@ -104,7 +108,7 @@ impl Fixture {
     /// The entries that were proposed and not answered: the term and the commands of each.
     fn proposed(&self) -> Vec<(u64, Version, Vec<Bytes>)> {
         let proposed = self.fake.0.lock();
-        let read = |(term, data, _): &(u64, Vec<u8>, Answer)| match parse(&data.clone().into()) {
+        let read = |(term, data, _): &Proposed| match parse(&data.clone().into()) {
             Ok((version, Order::Commands { commands, .. })) => (*term, version, commands),
             _ => (*term, version(0, 0), Vec::new()),
         };
@@ -232,4 +236,19 @@ fn an_owner_who_comes_later_is_told_of_the_reigns_there_are() {
     hook.lead(None);
     assert_eq!(notes.told.lock()[1..], [("ends", 4)]);
     assert_eq!(format!("{reigns:?}"), "{}");
+}
+
+/// Whoever closes a store lets go of it first.
+#[test]
+fn an_owner_who_leaves_is_told_of_the_end_of_what_there_is() {
+    let mut fixture = Fixture::new();
+    let pipe = fixture.pipe();
+    fixture.reigns.unbind();
+    assert_eq!(fixture.told(), [("begins", 3), ("ends", 3)]);
+    fixture.submit(&pipe, "a");
+    fixture.refuse(Refusal::NotLeader);
+    assert_eq!(fixture.fates(), [("a", Fate::Unknown)]);
+    fixture.hook.lead(None);
+    fixture.hook.lead(Some(&reign(5, version(1, 1))));
+    assert_eq!(fixture.told(), [], "nobody is told any more");
 }

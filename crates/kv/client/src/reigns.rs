@@ -92,15 +92,32 @@ impl Reigns {
         ReignHook { reigns: self.clone(), group: None }
     }
 
-    /// From now on `owner` decides, and the reigns there are begin for it. To be called once.
+    /// From now on `owner` decides, and the reigns there are begin for it. To be called once, until
+    /// [`unbind`](Self::unbind).
     pub fn bind(&self, realm: Arc<dyn Realm>, owner: Arc<dyn Owner>) {
         let mut state = self.shared.state.lock();
         let State { owner: bound, known } = &mut *state;
         debug_assert!(bound.is_none(), "the ranges have one owner");
-        *bound = Some((Arc::clone(&realm), Arc::clone(&owner)));
         for known in known.values_mut() {
             owner.begins(known.pipe.insert(self.pipe(&known.reign, &realm)));
         }
+        *bound = Some((realm, owner));
+    }
+
+    /// The owner decides no longer, and the store is let go of: coprocessors, which it has, have the reigns.
+    /// To be called before the store is closed, or what it has in memory stays.
+    pub fn unbind(&self) {
+        let mut state = self.shared.state.lock();
+        let State { owner, known } = &mut *state;
+        let pipes: Vec<_> = known.values_mut().filter_map(|known| known.pipe.take()).collect();
+        let owner = owner.take();
+        for pipe in pipes {
+            pipe.end();
+            if let Some((_, owner)) = &owner {
+                owner.ends(&pipe);
+            }
+        }
+        drop(state);
     }
 
     fn begin(&self, reign: &Reign) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::Qos;
