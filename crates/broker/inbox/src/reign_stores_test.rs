@@ -171,9 +171,10 @@ fn sessions_go_on_at_whichever_store_leads() {
                 // It may have committed what was on its way, but nothing that comes now.
                 cluster.benches[&other].inbox.serves(0)
             });
-            let ghost = cluster.append(claim, "late");
+            let payload = format!("{round}/late");
+            let ghost = cluster.append(claim, &payload);
             cluster.stores.mend(leader);
-            tickets.extend(ghost.map(|ticket| (ticket, "late".to_owned())));
+            tickets.extend(ghost.map(|ticket| (ticket, payload)));
         }
         for (ticket, payload) in tickets {
             if cluster.outcome(ticket) == Settlement::Done {
