@@ -1,7 +1,8 @@
 //! A store that is slow, busy or full, as a test wishes.
 //!
 //! It stands before the inbox and the retained messages. What it takes is there at once, as in any
-//! store that shows what is pending; only the answer is late.
+//! store that shows what is pending; only the answer is late. So it is with what an inbox on another
+//! host answers: claims of sessions, and their subscriptions.
 
 use std::{
     sync::{
@@ -17,8 +18,9 @@ use ratatosk_contract::{
     Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
     call::{Promised, Settlement},
     inbox::{
-        Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders, WillId,
+        Answer, Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget,
+        Inbox, NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets,
+        TooManyOrders, WillId,
     },
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
     sessions::Sessions,
@@ -44,7 +46,10 @@ pub enum Reply {
 pub struct Store {
     append: Mutex<Reply>,
     retain: Mutex<Reply>,
+    claims: Mutex<Reply>,
+    subscriptions: Mutex<Reply>,
     waiting: Mutex<Vec<ReplyTo>>,
+    unanswered: Mutex<Vec<(ReplyTo, Answer)>>,
     refused: AtomicUsize,
     sessions: Mutex<Option<Arc<dyn Sessions>>>,
 }
@@ -58,6 +63,58 @@ impl Store {
     /// How appends are answered from now on.
     pub fn append(&self, reply: Reply) {
         *lock(&self.append) = reply;
+    }
+
+    /// How sessions are answered that attach or are discarded, from now on. To refuse them is to say that
+    /// nobody serves them.
+    pub fn claims(&self, reply: Reply) {
+        *lock(&self.claims) = reply;
+    }
+
+    /// How subscriptions are answered from now on. To refuse them is to be busy.
+    pub fn subscriptions(&self, reply: Reply) {
+        *lock(&self.subscriptions) = reply;
+    }
+
+    /// Waits until so many answers to claims and subscriptions are owed.
+    ///
+    /// # Panics
+    /// If they never are.
+    pub fn owes_answers(&self, count: usize) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while lock(&self.unanswered).len() != count {
+            let owed = lock(&self.unanswered).len();
+            assert!(std::time::Instant::now() < end, "{owed} answers are owed, not {count}");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Gives the answer at this place among those that are owed.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn give(&self, place: usize) {
+        let (reply_to, answer) = lock(&self.unanswered).remove(place);
+        self.tell(reply_to, answer);
+    }
+
+    /// Says to the claim at this place among what is owed that nobody serves its session.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn give_up(&self, place: usize) {
+        let (reply_to, answer) = lock(&self.unanswered).remove(place);
+        let answer = match answer {
+            Answer::Attached(_) => Answer::Attached(Err(NotServed)),
+            Answer::Discarded(_) => Answer::Discarded(Err(NotServed)),
+            Answer::Subscribed(_) => Answer::Subscribed(SubscribeOutcome::Busy),
+        };
+        self.tell(reply_to, answer);
+    }
+
+    fn tell(&self, reply_to: ReplyTo, answer: Answer) {
+        let sessions = lock(&self.sessions).clone().expect("the broker was started");
+        sessions.answered(reply_to, answer);
     }
 
     /// How retained writes are answered from now on.
@@ -112,6 +169,27 @@ impl Store {
         (inbox, Arc::new(RetainBehind { store: Arc::clone(self), retain }))
     }
 
+    /// The answer to a call of a session, which is done unless it is refused.
+    fn later<T>(
+        &self,
+        reply: Reply,
+        reply_to: Option<ReplyTo>,
+        refusal: T,
+        work: impl FnOnce() -> Call<T>,
+        answer: impl FnOnce(T) -> Answer,
+    ) -> Call<T> {
+        match (reply, reply_to) {
+            (Reply::Refused(_), _) => Call::Ready(refusal),
+            (Reply::Late, Some(reply_to)) => {
+                if let Call::Ready(done) = work() {
+                    lock(&self.unanswered).push((reply_to, answer(done)));
+                }
+                Call::Pending
+            }
+            (Reply::Prompt | Reply::Late, _) => work(),
+        }
+    }
+
     /// The answer to work, which is done unless it is refused.
     fn answer<T>(
         &self,
@@ -144,8 +222,16 @@ struct InboxBehind {
 }
 
 impl Inbox for InboxBehind {
-    fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
-        self.inbox.attach(attach, reply_to)
+    fn attach(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<Attached>, NotServed>> {
+        let reply = *lock(&self.store.claims);
+        let work = || self.inbox.attach(attach, None);
+        self.store.later(reply, reply_to, Err(NotServed), work, |attached| {
+            Answer::Attached(attached.map(|promised| Box::new(promised.answer)))
+        })
     }
 
     fn detach(
@@ -162,8 +248,12 @@ impl Inbox for InboxBehind {
         identity: &SessionIdentity,
         now: Instant,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<bool> {
-        self.inbox.discard(identity, now, reply_to)
+    ) -> Call<Result<Promised<bool>, NotServed>> {
+        let reply = *lock(&self.store.claims);
+        let work = || self.inbox.discard(identity, now, None);
+        self.store.later(reply, reply_to, Err(NotServed), work, |discarded| {
+            Answer::Discarded(discarded.map(|promised| promised.answer))
+        })
     }
 
     fn subscribe(
@@ -171,8 +261,12 @@ impl Inbox for InboxBehind {
         claim: Claim,
         subscription: &Subscription,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<SubscribeOutcome> {
-        self.inbox.subscribe(claim, subscription, reply_to)
+    ) -> Call<Promised<SubscribeOutcome>> {
+        let reply = *lock(&self.store.subscriptions);
+        let work = || self.inbox.subscribe(claim, subscription, None);
+        let busy = Promised::kept(SubscribeOutcome::Busy);
+        self.store
+            .later(reply, reply_to, busy, work, |promised| Answer::Subscribed(promised.answer))
     }
 
     fn unsubscribe(
@@ -237,7 +331,7 @@ impl Inbox for InboxBehind {
         message: &Arc<StoredMessage>,
         delay_s: u32,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<WillId> {
+    ) -> Result<Promised<WillId>, NotServed> {
         self.inbox.keep_will(identity, owner, message, delay_s, reply_to)
     }
 

@@ -13,6 +13,7 @@ mod events;
 mod flow;
 mod half_close;
 mod kept;
+mod later;
 mod memory;
 mod nodes;
 mod order;

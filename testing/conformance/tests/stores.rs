@@ -9,7 +9,7 @@ use ratatosk_clock::{Epoch, Instant, SystemClock, Timestamp};
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::dist::{Dist as _, InboxRoute, Receiver, Resolution};
-use ratatosk_contract::inbox::{Attach, DueWill, Inbox as _, InboxId, QueueLimits};
+use ratatosk_contract::inbox::{Answer, Attach, DueWill, Inbox as _, InboxId, QueueLimits};
 use ratatosk_contract::retain::{Cursor, Page, Retain as _, RetainLimits};
 use ratatosk_contract::sessions::{Delivery, Sessions};
 use ratatosk_contract::{
@@ -48,6 +48,8 @@ impl Sessions for Listener {
     fn settle(&self, _session: SessionRef, ticket: Ticket, settlement: Settlement) {
         self.0.send((ticket.0, settlement)).expect("the test lives");
     }
+
+    fn answered(&self, _reply_to: ReplyTo, _answer: Answer) {}
 
     fn publish(&self, _will: DueWill) {}
 }

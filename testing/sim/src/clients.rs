@@ -13,7 +13,7 @@ use ratatosk_contract::{
 };
 
 use crate::ledger::{CLIENTS, FILTERS, Ledger, Session, Will};
-use crate::node::TENANT;
+use crate::node::{TENANT, at_once};
 use crate::planted::Planted;
 use crate::simulation::{Checked, Simulation};
 
@@ -65,7 +65,7 @@ impl Simulation {
             will: will.map(|text| (will_message(text), delay_s)),
             now: node.now(),
         };
-        let attached = node.inbox.attach(&attach, reply_to).answer;
+        let attached = at_once(node.inbox.attach(&attach, reply_to))?.answer;
         let name = CLIENTS[client];
         self.trace.note(&format!(
             "attach {name} clean {is_clean} expiry {expiry_s:?} will {text:?}/{delay_s} {ticket}: {:?}",
@@ -180,7 +180,8 @@ impl Simulation {
         let client = self.dice.below(CLIENTS.len());
         let (ticket, reply_to) = self.ticket();
         let Some(node) = &self.node else { return Ok(()) };
-        let promised = node.inbox.discard(&identity(CLIENTS[client]), node.now(), reply_to);
+        let discarded = node.inbox.discard(&identity(CLIENTS[client]), node.now(), reply_to);
+        let promised = at_once(discarded)?;
         self.trace.note(&format!("discard {} {ticket}: {promised:?}", CLIENTS[client]));
         self.links[client] = None;
         let mut ledger = self.ledgers.now().clone();
@@ -213,7 +214,8 @@ impl Simulation {
             // Tells the routes of one session apart.
             subscription_id: u32::try_from(filter + 1).ok(),
         };
-        let outcome = node.inbox.subscribe(claim, &subscription, reply_to).answer;
+        let subscribed = node.inbox.subscribe(claim, &subscription, reply_to);
+        let outcome = subscribed.ready().ok_or("it answers later")?.answer;
         let (name, text) = (CLIENTS[client], FILTERS[filter]);
         self.trace.note(&format!("subscribe {name} {text} {qos:?} {ticket}: {outcome:?}"));
         match outcome {

@@ -322,6 +322,7 @@ impl Simulation {
         let owner = SessionRef { shard: ShardId(0), slot: 0, generation: 0 };
         let (identity, message) = (identity("transient"), will_message(&text));
         let kept = node.inbox.keep_will(&identity, owner, &message, delay_s, reply_to);
+        let kept = kept.map_err(|error| error.to_string())?;
         self.trace.note(&format!("keep will {text}/{delay_s} {ticket}: {:?}", kept.answer));
         let id = Some(kept.answer);
         ledger.wills.insert(text, Will { id, ..Will::held(None, delay_s) });

@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use ratatosk_client::{Keyspace, Pipe};
 use ratatosk_clock::{Clock, Epoch, Instant, Timestamp};
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::inbox::DueWill;
+use ratatosk_contract::inbox::{Answer, DueWill, NotServed};
 use ratatosk_contract::retain::{Retain as _, RetainLimits, TenantRetained};
 use ratatosk_contract::sessions::{Delivery, Sessions};
-use ratatosk_contract::{SessionRef, TenantId, Ticket};
+use ratatosk_contract::{Call, ReplyTo, SessionRef, TenantId, Ticket};
 use ratatosk_dist::DistService;
 use ratatosk_inbox::{InboxService, Repaired};
 use ratatosk_retain::RetainService;
@@ -162,6 +162,11 @@ impl Clock for SimClock {
     }
 }
 
+/// The answer of a service of this process.
+pub(crate) fn at_once<T>(call: Call<Result<T, NotServed>>) -> Result<T, String> {
+    call.ready().ok_or("it answers later")?.map_err(|error| error.to_string())
+}
+
 impl Sessions for Settled {
     fn inbox_ready(&self, _session: SessionRef) {}
 
@@ -170,6 +175,8 @@ impl Sessions for Settled {
     fn settle(&self, _session: SessionRef, ticket: Ticket, settlement: Settlement) {
         self.0.lock().push((ticket, settlement));
     }
+
+    fn answered(&self, _reply_to: ReplyTo, _answer: Answer) {}
 
     fn publish(&self, _will: DueWill) {}
 }

@@ -17,7 +17,7 @@ use crate::clients::{LIMITS, identity};
 use crate::disk::Disk;
 use crate::history::History;
 use crate::ledger::{CLIENTS, FILTERS, Ledger, Queued, Session};
-use crate::node::{Node, SimClock, Start};
+use crate::node::{Node, SimClock, Start, at_once};
 use crate::replay::Replay;
 use crate::routes::{self, Routes};
 use crate::store::Stopped;
@@ -131,7 +131,7 @@ fn session(node: &Node, client: usize) -> Option<Session> {
         will: None,
         now: Instant::ZERO,
     };
-    let attached = node.inbox.attach(&attach, None).answer;
+    let attached = at_once(node.inbox.attach(&attach, None)).ok()?.answer;
     if !attached.is_present {
         return None;
     }

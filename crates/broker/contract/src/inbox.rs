@@ -10,6 +10,11 @@
 //!
 //! What changes a session holds at once and is durable later: such calls answer with [`Promised`].
 //! They settle with [`Settlement::Done`], or [`Settlement::Unknown`] if the node stops first.
+//!
+//! A session may be served by another host. What has to be known from there is [`Call::Pending`], and
+//! is answered once, later, by [`Sessions::answered`](crate::sessions::Sessions::answered); what is
+//! answered so is durable already. A call that nobody can answer any more is answered by
+//! [`NotServed`], within a bound that the inbox keeps; callers have one of their own all the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,7 +61,14 @@ pub struct Claim {
 /// The inbox service of a node.
 pub trait Inbox: Send + Sync {
     /// Finds the session or makes it, and makes `attach.owner` its one owner.
-    fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached>;
+    ///
+    /// Pending: [`Answer::Attached`] follows. Whoever is answered when its connection has ended
+    /// [detaches](Inbox::detach).
+    fn attach(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<Attached>, NotServed>>;
 
     /// Ends the ownership; the session lives on for its expiry, or ends now if that is zero.
     /// INBOX-003
@@ -74,20 +86,24 @@ pub trait Inbox: Send + Sync {
 
     /// Ends the session because its client starts clean: deletes its queue, its routes, and a will
     /// that is not due yet. MQTT-040, [MQTT-3.1.2-4], [MQTT-3.1.2-8]
+    ///
+    /// Pending: [`Answer::Discarded`] follows.
     fn discard(
         &self,
         identity: &SessionIdentity,
         now: Instant,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<bool>;
+    ) -> Call<Result<Promised<bool>, NotServed>>;
 
     /// Records a subscription and adds its route. The same filter replaces its options. MQTT-078
+    ///
+    /// Pending: [`Answer::Subscribed`] follows. Calls of one session take effect in their order.
     fn subscribe(
         &self,
         claim: Claim,
         subscription: &Subscription,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<SubscribeOutcome>;
+    ) -> Call<Promised<SubscribeOutcome>>;
 
     /// Forgets a subscription and removes its route; answers false if there was none.
     fn unsubscribe(
@@ -169,7 +185,7 @@ pub trait Inbox: Send + Sync {
         message: &Arc<StoredMessage>,
         delay_s: u32,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<WillId>;
+    ) -> Result<Promised<WillId>, NotServed>;
 
     /// Forgets a will that is not to be published, or was by the shard of its connection.
     fn withdraw_will(&self, will: WillId);
@@ -207,6 +223,23 @@ pub trait Inbox: Send + Sync {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session was taken over by a newer owner")]
 pub struct StaleClaim;
+
+/// Nobody that could be reached serves the session's partition now: try again later. What was asked for
+/// may have been done all the same if the call was on its way to another host.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nobody that can be reached serves the session")]
+pub struct NotServed;
+
+/// The answer to a call that was pending. It is durable.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Inbox::attach`].
+    Attached(Result<Box<Attached>, NotServed>),
+    /// To [`Inbox::discard`]: whether there was a session.
+    Discarded(Result<bool, NotServed>),
+    /// To [`Inbox::subscribe`]; [`SubscribeOutcome::Busy`] if nobody answered.
+    Subscribed(SubscribeOutcome),
+}
 
 /// The orders of so many tenants are under way that no more are taken; nothing was ordered.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use ratatosk_codec::SubscriptionOptions;
 
 use crate::{
-    SessionRef, StoredMessage, TenantId, Ticket, call::Settlement, group::Group, inbox::DueWill,
+    ReplyTo, SessionRef, StoredMessage, TenantId, Ticket,
+    call::Settlement,
+    group::Group,
+    inbox::{Answer, DueWill},
 };
 
 /// The live sessions of a node.
@@ -23,6 +26,10 @@ pub trait Sessions: Send + Sync {
 
     /// A pending answer has come.
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement);
+
+    /// A call of a session to its inbox, which was pending, has its answer. That of a connection that has
+    /// ended is not dropped: its owner gives back what it was given.
+    fn answered(&self, reply_to: ReplyTo, answer: Answer);
 
     /// Publishes a will that is due, and tells the inbox when it was
     /// ([`Inbox::will_sent`](crate::inbox::Inbox::will_sent)).

@@ -39,7 +39,7 @@ fn every_key_of_an_ended_session_is_gone() {
         node.bench.inbox.commit(claim, Sequence(1)).unwrap();
         match way {
             0 => node.bench.detach_as(claim, T0, Some(0), None),
-            1 => assert!(node.bench.inbox.discard(&identity("c"), T0, None).answer),
+            1 => assert!(node.bench.inbox.discard_session(&identity("c"), T0, None).answer),
             2 => drop(node.bench.attach_as("c", T0, true, Some(100))),
             _ => {
                 node.bench.detach_as(claim, T0, Some(50), None);
@@ -91,12 +91,13 @@ fn numbers_and_lives_are_never_given_again() {
         let now = seconds(round);
         let attached = node.bench.attach_as("c", now, true, Some(100));
         let will = Arc::new(message("w", Qos::AtMostOnce).to_stored());
-        let kept = node.bench.inbox.keep_will(&identity("c"), owner(1), &will, 0, None).answer;
+        let kept =
+            node.bench.inbox.keep_will(&identity("c"), owner(1), &will, 0, None).unwrap().answer;
         node.bench.inbox.withdraw_will(kept);
         known.push((InboxId(kept.0), 0));
         known.push((attached.claim.inbox, attached.incarnation));
         if round % 2 == 0 {
-            let _ = node.bench.inbox.discard(&identity("c"), now, None);
+            let _ = node.bench.inbox.discard_session(&identity("c"), now, None);
         }
         node.keyspace.settle();
         node = if round < 3 {

@@ -55,7 +55,7 @@ fn who_was_promised_something_is_told_once_it_is_durable() {
     let (is_clean, will) = (false, None);
     let attach = Attach { identity, owner: owner(1), is_clean, expiry_s, limits, will, now: T0 };
     let inbox = &node.bench.inbox;
-    let attached = inbox.attach(&attach, reply(1));
+    let attached = inbox.attach_owner(&attach, reply(1));
     let claim = attached.answer.claim;
     let subscription = Subscription {
         filter: "a".into(),
@@ -64,7 +64,7 @@ fn who_was_promised_something_is_told_once_it_is_durable() {
     };
     let told = [
         attached.is_durable,
-        inbox.subscribe(claim, &subscription, reply(2)).is_durable,
+        inbox.put_subscription(claim, &subscription, reply(2)).is_durable,
         inbox.inbound(claim, id(5), false, reply(3)).unwrap().is_durable,
         inbox.inbound(claim, id(5), true, reply(4)).unwrap().is_durable,
         inbox.unsubscribe(claim, "a", reply(5)).unwrap().is_durable,
@@ -73,15 +73,18 @@ fn who_was_promised_something_is_told_once_it_is_durable() {
             .detach(claim, Detach { expiry_s: None, will: None, now: T0 }, reply(7))
             .unwrap()
             .is_durable,
-        inbox.discard(identity, T0, reply(8)).is_durable,
-        inbox.discard(identity, T0, reply(9)).is_durable,
+        inbox.discard_session(identity, T0, reply(8)).is_durable,
+        inbox.discard_session(identity, T0, reply(9)).is_durable,
     ];
     assert_eq!(told, [false; 9], "the second discard waits for the first, too");
     assert!(node.settled().is_empty());
     node.keyspace.settle();
     let tickets: Vec<u64> = node.settled().iter().map(|settled| settled.0).collect();
     assert_eq!(tickets, (1..=9).collect::<Vec<_>>());
-    assert!(inbox.discard(identity, T0, reply(10)).is_durable, "there is nothing to wait for");
+    assert!(
+        inbox.discard_session(identity, T0, reply(10)).is_durable,
+        "there is nothing to wait for"
+    );
 }
 
 /// Refused before anything was changed; what may not be refused goes on.
@@ -147,7 +150,7 @@ fn a_session_is_there_after_a_crash() {
     let options =
         SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::AtLeastOnce) };
     let shared = Subscription { filter: "$share/g/x".into(), options, subscription_id: Some(77) };
-    let _ = node.bench.inbox.subscribe(claim, &shared, None);
+    let _ = node.bench.inbox.put_subscription(claim, &shared, None);
     let deadline = Some(seconds(50));
     node.append(&[claim], &Message { deadline, ..message("1", Qos::AtLeastOnce) }, 1);
     assert!(node.bench.inbox.inbound(claim, id(8), false, None).is_ok());

@@ -23,7 +23,7 @@ fn attach_with(node: &Node, client: &str, will: Option<&str>) -> Attached {
     let expiry_s = Some(100);
     let attach =
         Attach { identity, owner: owner(7), is_clean: false, expiry_s, limits, will, now: T0 };
-    node.bench.inbox.attach(&attach, None).answer
+    node.bench.inbox.attach_owner(&attach, None).answer
 }
 
 /// MQTT-051, INBOX-011: from the crash on; MQTT-050: not if the client is back in time.
@@ -84,7 +84,7 @@ fn a_will_that_waits_survives_a_crash() {
     assert_eq!(again, ["c", "d"], "neither was said to be published");
     // A clean start takes a will that waits along. [MQTT-3.1.2-8]
     let clean = node.crash(seconds(20));
-    let _ = clean.bench.inbox.discard(&identity("c"), seconds(20), None);
+    let _ = clean.bench.inbox.discard_session(&identity("c"), seconds(20), None);
     clean.keyspace.settle();
     assert_eq!(clean.crash(seconds(20)).bench.expire(seconds(100)), ["d"]);
 }
@@ -107,7 +107,7 @@ fn a_will_keeps_its_time_over_a_second_crash() {
         will: Some((second, 20)),
         now: seconds(70),
     };
-    let _ = back.bench.inbox.attach(&attach, None);
+    let _ = back.bench.inbox.attach_owner(&attach, None);
     back.keyspace.settle();
     let after = back.crash(seconds(80));
     assert_eq!(after.bench.expire(seconds(80)), ["first"], "it was due at 65");
@@ -121,7 +121,7 @@ fn the_will_of_a_transient_session_is_kept_until_it_is_withdrawn() {
     let inbox = &node.bench.inbox;
     let keep = |client: &str, delay_s, ticket| {
         let will = Arc::new(message(client, Qos::AtMostOnce).to_stored());
-        inbox.keep_will(&identity(client), owner(1), &will, delay_s, reply(ticket))
+        inbox.keep_will(&identity(client), owner(1), &will, delay_s, reply(ticket)).unwrap()
     };
     let (c, d) = (keep("c", 0, 1), keep("d", 3, 2));
     assert!(!c.is_durable && node.settled().is_empty());

@@ -10,17 +10,17 @@ use ratatosk_client::{Keyspace, held::HeldKeyspace};
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
-    Call, ClientId, HostNumber, Message, PublisherId, SessionIdentity, SessionRef, ShardId,
-    TenantId, Ticket,
-    call::Settlement,
+    Call, ClientId, HostNumber, Message, PublisherId, ReplyTo, SessionIdentity, SessionRef,
+    ShardId, TenantId, Ticket,
+    call::{Promised, Settlement},
     dist::{
         AddError, Dist, HostRoute, InboxRoute, Receiver, ReceiverKey, Resolution, Restored,
         RouteEpoch, RouteId, StoredRoute, TenantRoutes,
     },
     group::{Group, Member, MemberTarget},
     inbox::{
-        Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
+        Answer, Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget,
+        Inbox, QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
     },
     sessions::{Delivery, Sessions},
 };
@@ -259,6 +259,10 @@ impl Sessions for FakeSessions {
         self.settled.lock().push((ticket.0, settlement));
     }
 
+    fn answered(&self, _: ReplyTo, _: Answer) {
+        unreachable!("the service answers at once")
+    }
+
     fn publish(&self, _: DueWill) {
         unreachable!("wills are handed to who expires")
     }
@@ -367,7 +371,7 @@ impl Bench {
         let owner = owner(self.owners.fetch_add(1, Ordering::Relaxed));
         let (identity, limits) = (&identity(client), self.limits);
         let attach = Attach { identity, owner, is_clean, expiry_s, limits, will: None, now };
-        self.inbox.attach(&attach, None).answer
+        self.inbox.attach_owner(&attach, None).answer
     }
 
     pub(crate) fn detach(&self, claim: Claim, now: Instant) {
@@ -392,7 +396,7 @@ impl Bench {
     pub(crate) fn subscribe(&self, claim: Claim, filter: &str, qos: Qos) -> SubscribeOutcome {
         let options = SubscriptionOptions::new(qos);
         let subscription = Subscription { filter: filter.into(), options, subscription_id: None };
-        self.inbox.subscribe(claim, &subscription, None).answer
+        self.inbox.put_subscription(claim, &subscription, None).answer
     }
 
     /// To every session with a route of its own.
@@ -444,5 +448,25 @@ impl Bench {
         let gone = stats.direct + stats.fetched_qos0 + stats.committed + stats.moved + stats.left;
         let here = stats.queued + stats.queued_qos0;
         assert_eq!(stats.appended, gone + here + stats.dropped.sum(), "{stats:?}");
+    }
+}
+
+/// Of a service that serves all there is.
+impl InboxService {
+    pub(crate) fn attach_owner(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<Attached> {
+        self.attach_here(attach, reply_to).expect("it is served")
+    }
+
+    pub(crate) fn discard_session(
+        &self,
+        identity: &SessionIdentity,
+        now: Instant,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<bool> {
+        self.discard_here(identity, now, reply_to).expect("it is served")
     }
 }

@@ -100,7 +100,10 @@ fn messages_of_a_session_that_ends_go_to_any_member() {
         queue_four(&bench, c);
         match way {
             0 => bench.detach_as(c, T0, Some(0), None),
-            1 => assert_eq!(bench.inbox.discard(&identity("c"), T0, None), Promised::kept(true)),
+            1 => assert_eq!(
+                bench.inbox.discard_session(&identity("c"), T0, None),
+                Promised::kept(true)
+            ),
             2 => drop(bench.attach_as("c", T0, true, Some(100))),
             _ => {
                 bench.detach_as(c, T0, Some(50), None);
@@ -193,12 +196,12 @@ fn a_message_for_a_member_that_is_gone_goes_to_another() {
     let bench = bench();
     let (c, d) = (join(&bench, "c"), join(&bench, "d"));
     let late = chosen(&bench, c);
-    let _ = bench.inbox.discard(&identity("c"), T0, None);
+    let _ = bench.inbox.discard_session(&identity("c"), T0, None);
     bench.append_shared(late, &message("1", Qos::AtLeastOnce));
     assert_eq!(payloads(&bench.fetch_all(d)), ["1"]);
     bench.inbox.commit(d, Sequence(1)).unwrap();
     let late = chosen(&bench, d);
-    let _ = bench.inbox.discard(&identity("d"), T0, None);
+    let _ = bench.inbox.discard_session(&identity("d"), T0, None);
     bench.append_shared(late, &message("2", Qos::AtLeastOnce));
     assert_eq!(bench.inbox.stats().dropped.no_member, 1);
     bench.check_conservation();

@@ -22,7 +22,7 @@ fn attach_as(bench: &Bench, identity: &SessionIdentity, slot: u32, will: Option<
     let limits = bench.limits;
     let owner = owner(slot);
     let attach = Attach { identity, owner, is_clean: false, expiry_s: None, limits, will, now: T0 };
-    bench.inbox.attach(&attach, None).answer
+    bench.inbox.attach_owner(&attach, None).answer
 }
 
 fn expire(bench: &Bench, now: Instant) -> Vec<DueWill> {
@@ -146,7 +146,7 @@ fn sessions_of_a_node_that_died_are_detached_and_orphans_expire() {
         let owner = owner(u32::try_from(number).unwrap());
         let expiry_s = Some(100);
         let attach = Attach { identity, owner, is_clean: false, expiry_s, limits, will, now: T0 };
-        let claim = node.bench.inbox.attach(&attach, None).answer.claim;
+        let claim = node.bench.inbox.attach_owner(&attach, None).answer.claim;
         node.bench.subscribe(claim, "a", Qos::AtLeastOnce);
     }
     node.keyspace.settle();

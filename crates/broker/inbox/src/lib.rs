@@ -78,7 +78,7 @@ mod takeover_model_test;
 mod takeover_test;
 
 pub use coprocessor::InboxCoprocessor;
-pub use owners::{NotServed, ResumeError};
+pub use owners::ResumeError;
 pub use repair::Repaired;
 pub use seating::{Seating, Step};
 pub use seats::SeatWatch;

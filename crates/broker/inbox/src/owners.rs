@@ -12,7 +12,7 @@ use ratatosk_clock::Instant;
 use ratatosk_contract::{
     ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     call::Promised,
-    inbox::{Attached, Claim, Detach, DueWill, InboxId, WillId},
+    inbox::{Attached, Claim, Detach, DueWill, InboxId, NotServed, WillId},
 };
 use ratatosk_engine::wire::Malformed;
 
@@ -26,10 +26,6 @@ use crate::{
     schema::{MessageRecord, WillRecord},
     session::HeldWill,
 };
-
-/// What was asked for is served by another node, or by none at the moment; nothing was changed.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct NotServed;
 
 /// Why an owner does not go on.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -104,11 +100,8 @@ impl InboxService {
         guest.then_some(()).ok_or(ResumeError::Stale)
     }
 
-    /// As [`Inbox::keep_will`](ratatosk_contract::inbox::Inbox::keep_will), of a client that is served here.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn keep_will_here(
+    /// See [`Inbox::keep_will`](ratatosk_contract::inbox::Inbox::keep_will).
+    pub(crate) fn keep_will_here(
         &self,
         identity: &SessionIdentity,
         (message, delay_s): (&Arc<StoredMessage>, u32),
@@ -243,11 +236,3 @@ impl Partition {
         Err(ResumeError::Stale)
     }
 }
-
-impl std::fmt::Display for NotServed {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("the session is not served here")
-    }
-}
-
-impl std::error::Error for NotServed {}

@@ -9,7 +9,7 @@ use ratatosk_clock::Instant;
 use ratatosk_contract::{
     ReplyTo, SessionIdentity,
     call::Promised,
-    inbox::{Attach, Attached, Claim, Detach, InboxId, StaleClaim, WillId},
+    inbox::{Attach, Attached, Claim, Detach, InboxId, NotServed, StaleClaim, WillId},
 };
 
 use crate::{
@@ -17,18 +17,14 @@ use crate::{
     effect::Effect,
     handover::Source,
     journal::{Change, Effects, WillOrder},
-    owners::NotServed,
     partition::{Ended, Partition},
     partitions::{Locks, PartitionSet, number_of, partition_number, partition_of},
     session::{HeldWill, PendingWill, Session},
 };
 
 impl InboxService {
-    /// As [`Inbox::attach`](ratatosk_contract::inbox::Inbox::attach), of a session that is served here.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn attach_here(
+    /// See [`Inbox::attach`](ratatosk_contract::inbox::Inbox::attach).
+    pub(crate) fn attach_here(
         &self,
         attach: &Attach<'_>,
         reply_to: Option<ReplyTo>,
@@ -139,11 +135,8 @@ impl InboxService {
         promised
     }
 
-    /// As [`Inbox::discard`](ratatosk_contract::inbox::Inbox::discard), of a session that is served here.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn discard_here(
+    /// See [`Inbox::discard`](ratatosk_contract::inbox::Inbox::discard).
+    pub(crate) fn discard_here(
         &self,
         identity: &SessionIdentity,
         now: Instant,

@@ -154,11 +154,15 @@ fn sessions_go_on_at_whichever_store_leads() {
     let mut given_up = BTreeSet::new();
     for round in 0..ROUNDS {
         let leader = cluster.stores.leader(cluster.group);
-        let mut tickets = Vec::new();
+        let mut tickets: Vec<(u64, String)> = Vec::new();
         for number in 0..MESSAGES {
             let payload = format!("{round}/{number}");
             tickets.extend(cluster.append(claim, &payload).map(|ticket| (ticket, payload)));
             if number == MESSAGES / 2 {
+                if let Some((ticket, _)) = tickets.last() {
+                    // What is on its way then is for the move.
+                    cluster.outcome(*ticket);
+                }
                 match round % 4 {
                     3 => cluster.stores.cut_off(leader),
                     _ => cluster.stores.handle(leader).transfer(cluster.group, leader % STORES + 1),

@@ -7,13 +7,15 @@ use ratatosk_codec::Qos;
 use ratatosk_contract::{
     Call,
     call::Settlement,
-    inbox::{Attach, Claim, Inbox as _, Sequence, StaleClaim, Subscription, Targets, WillId},
+    inbox::{
+        Attach, Claim, Inbox as _, NotServed, Sequence, StaleClaim, Subscription, Targets, WillId,
+    },
 };
 
 use ratatosk_telemetry::memory::Share;
 
 use crate::{
-    InboxStats, NotServed, ResumeError,
+    InboxStats, ResumeError,
     durable_fixture::{id, reply},
     fake::{BUDGET, Bench, identity, message, owner, payloads, seconds, tenant},
     partitions::{partition_number, partition_of},
@@ -391,7 +393,7 @@ fn what_is_served_elsewhere_takes_no_memory() {
         options: ratatosk_codec::SubscriptionOptions::new(Qos::AtLeastOnce),
         subscription_id: None,
     };
-    let _ = world.nodes[0].bench.inbox.subscribe(claim, &subscription, None);
+    let _ = world.nodes[0].bench.inbox.put_subscription(claim, &subscription, None);
     let payload = "x".repeat(4_000);
     for _ in 0..20 {
         assert_eq!(append(&world.nodes[0].bench, &[claim], &payload, 1), Call::Pending);

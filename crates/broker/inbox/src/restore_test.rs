@@ -219,7 +219,7 @@ impl Run {
             will: has_will.then_some((will, 500)),
             now: T0,
         };
-        self.claims[client] = Some(self.bench.inbox.attach(&attach, None).answer.claim);
+        self.claims[client] = Some(self.bench.inbox.attach_owner(&attach, None).answer.claim);
         self.wills[client] = has_will.then_some(text);
         self.cursors[client] = 0;
     }
@@ -302,7 +302,7 @@ impl Run {
             Step::Attach { client, is_clean, has_will } => self.attach(client, is_clean, has_will),
             Step::Detach { client, is_end, has_will } => self.detach(client, is_end, has_will),
             Step::Discard(client) => {
-                let _ = self.bench.inbox.discard(&identity(CLIENTS[client]), T0, None);
+                let _ = self.bench.inbox.discard_session(&identity(CLIENTS[client]), T0, None);
                 (self.claims[client], self.wills[client]) = (None, None);
             }
             Step::Subscribe { client, filter, qos } => {
@@ -316,7 +316,7 @@ impl Run {
                 let subscription_id = (qos == 2).then_some(7);
                 let filter = FILTERS[filter].into();
                 let subscription = Subscription { filter, options, subscription_id };
-                let _ = self.bench.inbox.subscribe(claim, &subscription, None);
+                let _ = self.bench.inbox.put_subscription(claim, &subscription, None);
             }
             Step::Unsubscribe { client, filter } => {
                 let Some(claim) = self.claims[client] else { return };
@@ -447,14 +447,14 @@ fn use_at_random(bench: &Bench, mut state: u64) {
                 .detach(claim, Detach { expiry_s: None, will: None, now: T0 }, None)
                 .is_ok(),
             1 if round % 8 == 0 => {
-                let _ = bench.inbox.discard(&identity(CLIENTS[client]), T0, None);
+                let _ = bench.inbox.discard_session(&identity(CLIENTS[client]), T0, None);
                 false
             }
             1..4 => {
                 let filter = FILTERS[pick(next(4))].into();
                 let options = SubscriptionOptions::new(Qos::ExactlyOnce);
                 let subscription = Subscription { filter, options, subscription_id: None };
-                let _ = bench.inbox.subscribe(claim, &subscription, None);
+                let _ = bench.inbox.put_subscription(claim, &subscription, None);
                 true
             }
             4..6 => {

@@ -26,6 +26,8 @@ use crate::{
 
 /// How long to wait before what the store does not show yet is read again.
 const AGAIN: Duration = Duration::from_millis(1);
+/// How often a reign that broke off is looked at.
+const POLL: Duration = Duration::from_millis(50);
 /// How long the worker sleeps while there is nothing to do.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,7 @@ impl InboxService {
     /// [reigning]: Self::reigning
     pub fn follow(&self, reigns: &Reigns, realm: Arc<dyn Realm>) {
         if let Some(seats) = self.seats() {
+            seats.set_reigns(reigns);
             reigns.bind(realm, Arc::new(Court(Arc::downgrade(seats))));
         }
     }
@@ -92,6 +95,7 @@ impl InboxService {
                 match step {
                     Ok(Step::Done) => {}
                     Ok(Step::NotYet) => its.rest(AGAIN),
+                    Ok(Step::Idle) if its.poll() => its.wait(POLL),
                     Ok(Step::Idle) => its.wait(IDLE),
                     Err(error) => failed(&error),
                 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use ratatosk_client::{Busy, Keyspace as _, Owner, ReignPipe};
+use ratatosk_client::{Busy, Keyspace as _, Owner, ReignPipe, Reigns};
 use ratatosk_contract::inbox::InboxId;
 use ratatosk_engine::KeyRange;
 
@@ -32,6 +32,8 @@ pub(crate) struct Seats {
     tasks: Mutex<Tasks>,
     has_work: Condvar,
     watches: Mutex<Vec<SeatWatch>>,
+    /// Whom it is told by.
+    reigns: Mutex<Option<Reigns>>,
 }
 
 #[derive(Default)]
@@ -62,7 +64,18 @@ impl Seats {
             tasks: Mutex::default(),
             has_work: Condvar::new(),
             watches: Mutex::default(),
+            reigns: Mutex::default(),
         }
+    }
+
+    pub(crate) fn set_reigns(&self, reigns: &Reigns) {
+        *self.reigns.lock() = Some(reigns.clone());
+    }
+
+    /// Sees to reigns that broke off; says whether there are any.
+    pub(crate) fn poll(&self) -> bool {
+        let reigns = self.reigns.lock().clone();
+        reigns.is_some_and(|reigns| reigns.poll())
     }
 
     /// The reign that a partition is served by.

@@ -30,8 +30,8 @@ use ratatosk_contract::{
     dist::Dist,
     inbox::{
         Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox,
-        InboxId, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
-        WillId,
+        InboxId, NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets,
+        TooManyOrders, WillId,
     },
     sessions::Sessions,
 };
@@ -44,7 +44,6 @@ use crate::{
     inactive::Order,
     joint::Joint,
     journal::{Change, Effects, Journal},
-    owners::NotServed,
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number},
     queue::FetchEnd,
@@ -234,9 +233,12 @@ impl InboxService {
 }
 
 impl Inbox for InboxService {
-    fn attach(&self, attach: &Attach<'_>, reply_to: Option<ReplyTo>) -> Promised<Attached> {
-        // Of what is served elsewhere nobody is the owner.
-        self.attach_here(attach, reply_to).unwrap_or_else(|NotServed| Promised::kept(nobody()))
+    fn attach(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<Attached>, NotServed>> {
+        Call::Ready(self.attach_here(attach, reply_to))
     }
 
     fn detach(
@@ -253,9 +255,8 @@ impl Inbox for InboxService {
         identity: &SessionIdentity,
         now: Instant,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<bool> {
-        let discarded = self.discard_here(identity, now, reply_to);
-        discarded.unwrap_or_else(|NotServed| Promised::kept(false))
+    ) -> Call<Result<Promised<bool>, NotServed>> {
+        Call::Ready(self.discard_here(identity, now, reply_to))
     }
 
     fn subscribe(
@@ -263,8 +264,8 @@ impl Inbox for InboxService {
         claim: Claim,
         subscription: &Subscription,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<SubscribeOutcome> {
-        self.put_subscription(claim, subscription, reply_to)
+    ) -> Call<Promised<SubscribeOutcome>> {
+        Call::Ready(self.put_subscription(claim, subscription, reply_to))
     }
 
     fn unsubscribe(
@@ -389,9 +390,8 @@ impl Inbox for InboxService {
         message: &Arc<StoredMessage>,
         delay_s: u32,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<WillId> {
-        let kept = self.keep_will_here(identity, (message, delay_s), reply_to);
-        kept.unwrap_or_else(|NotServed| Promised::kept(WillId(0)))
+    ) -> Result<Promised<WillId>, NotServed> {
+        self.keep_will_here(identity, (message, delay_s), reply_to)
     }
 
     fn withdraw_will(&self, will: WillId) {
@@ -435,19 +435,6 @@ impl Inbox for InboxService {
 
     fn len(&self) -> usize {
         self.partitions.count.load(Ordering::Relaxed)
-    }
-}
-
-/// What whoever asks in the wrong place gets: a claim that is stale from the beginning.
-fn nobody() -> Attached {
-    Attached {
-        claim: Claim { inbox: InboxId(0), version: 0 },
-        incarnation: 0,
-        is_present: false,
-        member: Arc::default(),
-        subscriptions: Vec::new(),
-        inbound: Vec::new(),
-        sent: Sequence(0),
     }
 }
 

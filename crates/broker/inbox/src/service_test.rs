@@ -137,7 +137,10 @@ fn a_will_that_waits_is_due_when_its_session_ends() {
     assert!(bench.expire(seconds(19)).is_empty());
     assert_eq!(bench.expire(seconds(20)), ["c"]);
     assert!(bench.expire(seconds(1_000)).is_empty());
-    assert_eq!(bench.inbox.discard(&identity("c"), seconds(1_000), None), Promised::kept(false));
+    assert_eq!(
+        bench.inbox.discard_session(&identity("c"), seconds(1_000), None),
+        Promised::kept(false)
+    );
 }
 
 /// INBOX-011: [MQTT-3.1.2-8] who comes back within the delay and starts clean has no will
@@ -148,7 +151,10 @@ fn a_clean_start_discards_a_will_that_waits() {
         let bench = bench();
         let return_at = |now| {
             if is_discarded {
-                assert_eq!(bench.inbox.discard(&identity("c"), now, None), Promised::kept(true));
+                assert_eq!(
+                    bench.inbox.discard_session(&identity("c"), now, None),
+                    Promised::kept(true)
+                );
             } else {
                 bench.attach_as("c", now, true, Some(100));
             }
@@ -461,7 +467,7 @@ fn an_entry_says_how_its_subscription_wants_it() {
     {
         let options = SubscriptionOptions { retain_as_published, ..SubscriptionOptions::new(qos) };
         let subscription = Subscription { filter: filter.into(), options, subscription_id };
-        let _ = bench.inbox.subscribe(claim, &subscription, None);
+        let _ = bench.inbox.put_subscription(claim, &subscription, None);
     }
     let retained = ratatosk_contract::Message { retain: true, ..message("1", Qos::ExactlyOnce) };
     bench.append_message(&retained);
@@ -483,7 +489,7 @@ fn a_session_that_asked_for_it_is_spared_its_own_messages() {
         SubscriptionOptions { no_local: true, ..SubscriptionOptions::new(Qos::AtLeastOnce) };
     let subscription =
         Subscription { filter: "a".into(), options: no_local, subscription_id: None };
-    let _ = bench.inbox.subscribe(claim, &subscription, None);
+    let _ = bench.inbox.put_subscription(claim, &subscription, None);
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
         let publisher = identity("c").publisher();
         let own = ratatosk_contract::Message { publisher, ..message("own", qos) };

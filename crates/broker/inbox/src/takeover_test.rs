@@ -43,7 +43,7 @@ impl Client {
             will: None,
             now: T0,
         };
-        let claim = bench.inbox.attach(&attach, None).answer.claim;
+        let claim = bench.inbox.attach_owner(&attach, None).answer.claim;
         Client { name, claim, owner, cursor: 0, got: Vec::new() }
     }
 
@@ -401,7 +401,7 @@ fn heirs_of_an_ordered_group_take_over_what_waits() {
         match way {
             0 => bench.detach(d.claim, T0),
             1 => assert!(bench.inbox.unsubscribe(d.claim, ORDERED, None).is_ok()),
-            _ => drop(bench.inbox.discard(&identity("d"), T0, None)),
+            _ => drop(bench.inbox.discard_session(&identity("d"), T0, None)),
         }
         assert_eq!(bench.sessions.take_ready(), [c.owner], "{way}");
         c.read(&bench, 5);

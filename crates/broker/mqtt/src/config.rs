@@ -15,6 +15,9 @@ pub struct Config {
     pub shards: usize,
     /// How long a connection may take to send its CONNECT. MQTT-012
     pub connect_timeout: Duration,
+    /// How long a client's SUBSCRIBE waits for an inbox that answers later, and how long a session is kept
+    /// from its next connection after one ended that waited for it.
+    pub inbox_patience: Duration,
     /// Connections accepted in a second; `None`: unlimited. MQTT-011
     pub connections_per_second_max: Option<u32>,
     /// Connections at a time; `None`: what the open files allow.
@@ -44,6 +47,7 @@ impl Default for Config {
             listeners: Vec::new(),
             shards: default_shards(),
             connect_timeout: Duration::from_secs(20),
+            inbox_patience: Duration::from_secs(10),
             connections_per_second_max: None,
             connections_max: None,
             disconnects_per_second: 1000,

@@ -10,7 +10,7 @@ use ratatosk_contract::{
     ReplyTo, SessionRef, TenantSettings, Ticket,
     call::Settlement,
     dist::Dist,
-    inbox::{DueWill, Inbox},
+    inbox::{Answer, DueWill, Inbox},
     relay::{Dispatched, IsVisible, Outcomes, Relay},
     retain::Retain,
     session_dict::{EndCause, Holders, SessionDict},
@@ -74,6 +74,7 @@ pub(crate) struct Node {
     pub(crate) tenants: Tenants,
     pub(crate) session: SessionConfig,
     pub(crate) connect_timeout: std::time::Duration,
+    pub(crate) inbox_patience: std::time::Duration,
     pub(crate) stats: Arc<NodeStats>,
     /// Connections by shard.
     pub(crate) loads: Box<[AtomicUsize]>,
@@ -116,6 +117,7 @@ impl Node {
             tenants,
             session: config.session.clone(),
             connect_timeout: config.connect_timeout,
+            inbox_patience: config.inbox_patience,
             incarnations: AtomicU64::new(0),
             assigned: AtomicU64::new(0),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
@@ -168,6 +170,10 @@ impl Sessions for Post {
 
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
         self.note(session, Note::Settle { session, ticket, settlement });
+    }
+
+    fn answered(&self, reply_to: ReplyTo, answer: Answer) {
+        self.note(reply_to.session, Note::Answered { reply_to, answer });
     }
 
     fn publish(&self, will: DueWill) {

@@ -8,6 +8,7 @@
 //! A tick: tasks of readable sockets read, decode, route and append to outputs; then the flusher
 //! hands the batches for other shards over and writes every dirty connection once.
 
+mod asked;
 pub(crate) mod away;
 mod claim;
 mod close;
@@ -104,6 +105,8 @@ pub(crate) struct Shard {
     stats: Stats,
     drain: Option<Drain>,
     recheck: recheck::Recheck,
+    /// How many questions about subscriptions inboxes were asked.
+    questions: u64,
 }
 
 /// A place for a connection.
@@ -168,6 +171,7 @@ impl Shard {
             stats: Stats::default(),
             drain: None,
             recheck: recheck::Recheck::default(),
+            questions: 0,
             node,
         }
     }

@@ -9,7 +9,7 @@ use ratatosk_codec::Qos;
 use ratatosk_contract::{
     Call, Message, PublisherId, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
     call::Settlement,
-    inbox::DueWill,
+    inbox::{Answer, DueWill},
     retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome, TenantRetained},
     sessions::{Delivery, Sessions},
 };
@@ -39,6 +39,8 @@ impl Sessions for Told {
     fn settle(&self, _session: SessionRef, ticket: Ticket, settlement: Settlement) {
         self.0.lock().push((ticket.0, settlement));
     }
+
+    fn answered(&self, _reply_to: ReplyTo, _answer: Answer) {}
 
     fn publish(&self, _will: DueWill) {}
 }

@@ -43,6 +43,7 @@ impl Broker for Nobody {
     }
     fn subscribe(
         &mut self,
+        _place: usize,
         _filter: TopicFilter<'_>,
         _options: SubscriptionOptions,
         _subscription_id: Option<u32>,

@@ -42,9 +42,11 @@ pub trait Broker {
     /// Whether the client may unsubscribe.
     fn permits_unsubscribe(&mut self, filter: TopicFilter<'_>) -> Permit;
 
-    /// Makes a subscription effective.
+    /// Makes a subscription effective: that of the filter at `place` in the packet at hand. If the answer
+    /// is later, the question is repeated when the packet is brought again.
     fn subscribe(
         &mut self,
+        place: usize,
         filter: TopicFilter<'_>,
         options: SubscriptionOptions,
         subscription_id: Option<u32>,
@@ -132,6 +134,11 @@ pub enum Subscribed {
     GroupFull,
     /// Try later. MQTT-077
     Busy,
+    /// It is being determined: bring the packet again when it is known, and at this time at the latest.
+    Later {
+        /// From then on the answer is another one.
+        by: Instant,
+    },
 }
 
 /// What became of an end of subscription.

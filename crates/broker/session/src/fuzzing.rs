@@ -118,7 +118,7 @@ impl Run {
                     assert!(packet_length.is_none_or(|length| length > left), "it is there");
                     return taken;
                 }
-                Next::Retry | Next::RetryAt(_) => return taken,
+                Next::Retry | Next::RetryBy(_) | Next::RetryAt(_) => return taken,
                 Next::End => {
                     assert!(self.session.farewell().is_some(), "an end has a reason");
                     return taken;
@@ -373,6 +373,7 @@ impl Broker for ScriptedBroker {
 
     fn subscribe(
         &mut self,
+        _: usize,
         _: TopicFilter<'_>,
         _: SubscriptionOptions,
         _: Option<u32>,
@@ -381,6 +382,7 @@ impl Broker for ScriptedBroker {
             5 => Subscribed::TooManyFilters,
             6 => Subscribed::GroupFull,
             7 => Subscribed::Busy,
+            4 => Subscribed::Later { by: Instant::from_nanos(u64::MAX) },
             _ => Subscribed::Granted,
         }
     }

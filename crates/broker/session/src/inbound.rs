@@ -11,7 +11,7 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, ReasonCode};
 use ratatosk_contract::{Ticket, call::Settlement};
 
-use crate::ids::IdSet;
+use crate::{ids::IdSet, subscribe::Asking};
 
 /// Inbound state; see the module.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Inbound {
     next_ticket: u64,
     /// Since when the next publish, of a client of MQTT 3, is held for which there is no room.
     pub(crate) held_since: Option<Instant>,
+    /// SUBSCRIBE while it is being worked on.
+    pub(crate) asking: Option<Box<Asking>>,
 }
 
 /// A publish whose acknowledgement has not left.
@@ -162,6 +164,7 @@ impl Inbound {
             + self.pending.capacity() * size_of::<Pending>()
             + self.held.memory_bytes()
             + self.unreleased.memory_bytes()
+            + self.asking.as_ref().map_or(0, |asking| asking.memory_bytes())
     }
 }
 

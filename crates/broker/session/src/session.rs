@@ -141,6 +141,8 @@ pub enum Next {
     Answer,
     /// The same bytes again when something that was asked for is known, or a pending outcome came.
     Retry,
+    /// The same, and at this time at the latest.
+    RetryBy(Instant),
     /// The same bytes again at this time, or when the output was written.
     RetryAt(Instant),
     /// [`Session::end`]: there is a farewell.

@@ -4,11 +4,14 @@
 //! packet can be brought again while permissions are being determined; the broker is asked for all
 //! of them each time, and says how many it determines at once. Then they are handled one
 //! by one and answered with one packet, a code for each. [MQTT-3.8.4-5] [MQTT-3.8.4-6]
+//!
+//! What becomes of a subscription may be known later only. Then the packet is brought again, too; what is
+//! known already is kept, so that nothing is done twice.
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::{
-    Packet, ProtocolVersion, ReasonCode, Suback, Subscribe, SubscribeFilter, SubscriptionOptions,
-    Unsuback, Unsubscribe,
+    Packet, ProtocolVersion, Qos, ReasonCode, Suback, Subscribe, SubscribeFilter, Unsuback,
+    Unsubscribe,
 };
 use ratatosk_topic::TopicFilter;
 
@@ -26,39 +29,73 @@ impl Session {
         subscribe: &Subscribe<'_>,
         broker: &mut B,
     ) -> Result<Taken, Farewell> {
+        let mut asking = match self.inbound.as_mut().and_then(|inbound| inbound.asking.take()) {
+            Some(asking) => *asking,
+            None => match self.permitted(subscribe, broker)? {
+                Some(asking) => asking,
+                None => return Ok(Taken::Again(Next::Retry)),
+            },
+        };
+        debug_assert_eq!(asking.codes.len(), subscribe.filters.len(), "the same packet is brought");
+        let limits = topic_limits(&self.settings);
+        let mut waiting = 0;
+        let mut by: Option<Instant> = None;
+        for (place, (asked, code)) in subscribe.filters.iter().zip(&mut asking.codes).enumerate() {
+            if code.is_some() {
+                continue;
+            }
+            let subscribed = match TopicFilter::parse(asked.filter, &limits) {
+                Ok(filter) => {
+                    broker.subscribe(place, filter, asked.options, subscribe.subscription_id)
+                }
+                Err(_) => Subscribed::Busy,
+            };
+            if let Subscribed::Later { by: until } = subscribed {
+                waiting += 1;
+                by = Some(by.map_or(until, |by| by.min(until)));
+                if waiting == WAITING_MAX {
+                    break;
+                }
+                continue;
+            }
+            *code = Some(code_of(subscribed, asked.options.qos));
+            report_refused(&asked, *code, broker);
+        }
+        if let Some(by) = by {
+            self.inbound_mut().asking = Some(Box::new(asking));
+            return Ok(Taken::Again(Next::RetryBy(by)));
+        }
+        let codes: Vec<ReasonCode> =
+            asking.codes.into_iter().flatten().map(|code| self.granted_code(code)).collect();
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6] [MQTT-2.3.1-7]
+        self.write_explained(Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
+        Ok(Taken::Whole)
+    }
+
+    /// What is refused of a packet before it is acted on; `None` while that is being determined.
+    fn permitted<B: Broker>(
+        &self,
+        subscribe: &Subscribe<'_>,
+        broker: &mut B,
+    ) -> Result<Option<Asking>, Farewell> {
         self.check_count(subscribe.filters.len())?;
-        let mut verdicts = Vec::with_capacity(subscribe.filters.len());
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut is_later = false;
         for asked in subscribe.filters.iter() {
             let verdict = self.check_filter(&asked, subscribe.subscription_id.is_some(), broker)?;
             is_later |= matches!(verdict, Verdict::Later);
-            verdicts.push(verdict);
+            codes.push(match verdict {
+                Verdict::Refused(code) => Some(code),
+                Verdict::Fine | Verdict::Later => None,
+            });
         }
         if is_later {
-            return Ok(Taken::Again(Next::Retry));
+            return Ok(None);
         }
-        let limits = topic_limits(&self.settings);
-        let mut codes = Vec::with_capacity(verdicts.len());
-        for (asked, verdict) in subscribe.filters.iter().zip(verdicts) {
-            let code = match (verdict, TopicFilter::parse(asked.filter, &limits)) {
-                (Verdict::Fine, Ok(filter)) => {
-                    subscribe_one(filter, asked.options, subscribe.subscription_id, broker)
-                }
-                (Verdict::Refused(code), _) => code,
-                _ => ReasonCode::TopicFilterInvalid,
-            };
-            if code.is_error() {
-                broker.report(Report::SubscribeRefused {
-                    filter: asked.filter,
-                    qos: asked.options.qos,
-                    code,
-                });
-            }
-            codes.push(self.granted_code(code));
+        for (asked, code) in subscribe.filters.iter().zip(&codes) {
+            report_refused(&asked, *code, broker);
         }
-        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6] [MQTT-2.3.1-7]
-        self.write_explained(Packet::Suback(Suback::new(subscribe.packet_id, &codes)));
-        Ok(Taken::Whole)
+        Ok(Some(Asking { codes }))
     }
 
     pub(crate) fn on_unsubscribe<B: Broker>(
@@ -166,20 +203,42 @@ enum Verdict {
     Later,
 }
 
-fn subscribe_one<B: Broker>(
-    filter: TopicFilter<'_>,
-    options: SubscriptionOptions,
-    subscription_id: Option<u32>,
-    broker: &mut B,
-) -> ReasonCode {
-    match broker.subscribe(filter, options, subscription_id) {
+/// A SUBSCRIBE of which not everything is known yet.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    /// A code for each filter that has one.
+    codes: Vec<Option<ReasonCode>>,
+}
+
+impl Asking {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.codes.capacity() * size_of::<Option<ReasonCode>>()
+    }
+}
+
+/// How many subscriptions of one packet are being determined at a time.
+const WAITING_MAX: usize = 256;
+
+fn code_of(subscribed: Subscribed, qos: Qos) -> ReasonCode {
+    match subscribed {
         // [MQTT-3.8.4-7] [MQTT-3.2.2-10]
-        Subscribed::Granted => match options.qos {
-            ratatosk_codec::Qos::AtMostOnce => ReasonCode::Success,
-            ratatosk_codec::Qos::AtLeastOnce => ReasonCode::GrantedQos1,
-            ratatosk_codec::Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+        Subscribed::Granted => match qos {
+            Qos::AtMostOnce => ReasonCode::Success,
+            Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+            Qos::ExactlyOnce => ReasonCode::GrantedQos2,
         },
         Subscribed::TooManyFilters | Subscribed::GroupFull => ReasonCode::QuotaExceeded,
-        Subscribed::Busy => ReasonCode::ImplementationSpecificError,
+        Subscribed::Busy | Subscribed::Later { .. } => ReasonCode::ImplementationSpecificError,
+    }
+}
+
+fn report_refused<B: Broker>(
+    asked: &SubscribeFilter<'_>,
+    code: Option<ReasonCode>,
+    broker: &mut B,
+) {
+    if let Some(code) = code.filter(|code| code.is_error()) {
+        let (filter, qos) = (asked.filter, asked.options.qos);
+        broker.report(Report::SubscribeRefused { filter, qos, code });
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct FakeBroker {
     pub(crate) permits: VecDeque<Permit>,
     pub(crate) subscribe_outcomes: VecDeque<Subscribed>,
     pub(crate) unsubscribe_outcomes: VecDeque<Unsubscribed>,
+    /// The places of the filters that were subscribed to, in the order of the questions.
+    pub(crate) places: Vec<usize>,
     pub(crate) subscriptions: Vec<(String, SubscriptionOptions, Option<u32>)>,
     pub(crate) unsubscribed: Vec<String>,
     /// The inbox of a persistent session.
@@ -105,10 +107,12 @@ impl Broker for FakeBroker {
 
     fn subscribe(
         &mut self,
+        place: usize,
         filter: TopicFilter<'_>,
         options: SubscriptionOptions,
         subscription_id: Option<u32>,
     ) -> Subscribed {
+        self.places.push(place);
         self.subscriptions.push((filter.as_str().to_owned(), options, subscription_id));
         self.subscribe_outcomes.pop_front().unwrap_or(Subscribed::Granted)
     }

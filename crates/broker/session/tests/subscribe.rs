@@ -1,5 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use ratatosk_clock::Instant;
 use ratatosk_codec::{Packet, Qos, RetainHandling, SubscriptionOptions};
 use ratatosk_contract::TenantSettings;
 use ratatosk_session::{Next, Permit, Subscribed, Unsubscribed};
@@ -100,6 +101,41 @@ fn a_subscribe_is_brought_again_until_its_permissions_are_known() {
         assert_eq!(peer.feed(&[]), MORE);
         assert_eq!(peer.out().len(), 1);
     }
+}
+
+/// MQTT-072: of a packet whose answers come later only what is not known is asked again, and one packet
+/// answers all of it. MQTT-077
+#[test]
+fn a_subscribe_is_brought_again_until_what_became_of_it_is_known() {
+    let by = Instant::from_millis(9_000);
+    let later = || Subscribed::Later { by };
+    for (version, busy) in [(V311, "80"), (V5, "83")] {
+        let mut peer = Peer::live(version, &TenantSettings::default());
+        peer.broker.subscribe_outcomes = [Subscribed::Granted, later(), later()].into();
+        assert_eq!(peer.subscribe(&["a", "b", "c"]), Next::RetryBy(by));
+        peer.broker.subscribe_outcomes = [Subscribed::Busy, later()].into();
+        assert_eq!(peer.feed(&[]), Next::RetryBy(by));
+        assert!(peer.out().is_empty());
+        // What comes behind it waits.
+        assert_eq!(peer.feed(&[0xC0, 0]), MORE);
+        assert_eq!(peer.out(), [format!("SUBACK #7 01 {busy} 01"), "PINGRESP".to_owned()]);
+        assert_eq!(peer.broker.places, [0, 1, 2, 1, 2, 2]);
+    }
+}
+
+/// MQTT-073: of a packet with many filters a bounded number is being determined at a time.
+#[test]
+fn a_subscribe_with_many_filters_is_determined_in_parts() {
+    let mut peer = Peer::live(V5, &TenantSettings::default());
+    let names: Vec<String> = (0..600).map(|number| format!("f/{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let by = Instant::from_millis(9_000);
+    peer.broker.subscribe_outcomes = vec![Subscribed::Later { by }; 256].into();
+    assert_eq!(peer.subscribe(&names), Next::RetryBy(by));
+    assert_eq!(peer.broker.places.len(), 256);
+    assert_eq!(peer.feed(&[]), MORE);
+    assert_eq!(peer.broker.places.len(), 256 + 600);
+    assert_eq!(peer.out().len(), 1);
 }
 
 /// MQTT-075, MQTT-081: an identifier of zero, and identifiers where they are off.

@@ -238,6 +238,31 @@ fn an_owner_who_comes_later_is_told_of_the_reigns_there_are() {
     assert_eq!(format!("{reigns:?}"), "{}");
 }
 
+/// KV-007: a group that was to be handed over, and was not, leads on in its term.
+#[test]
+fn a_term_that_refused_something_and_goes_on_is_another_reign() {
+    let mut fixture = Fixture::new();
+    let pipe = fixture.pipe();
+    ["a", "b"].iter().for_each(|name| fixture.submit(&pipe, name));
+    assert!(!fixture.reigns.poll(), "nothing has broken off");
+    fixture.refuse(Refusal::NotLeader);
+    assert!(fixture.reigns.poll() && fixture.reigns.poll());
+    fixture.refuse(Refusal::NotLeader);
+    assert_eq!(fixture.proposed(), [(3, version(1, 1), commands(&[]))], "it is asked once");
+    fixture.refuse(Refusal::NotLeader);
+    assert_eq!(fixture.told(), [("begins", 3), ("ends", 3)]);
+    assert!(fixture.reigns.poll());
+    fixture.answer(Outcome::Applied(Vec::new()));
+    assert_eq!(fixture.told(), [("begins", 3)]);
+    assert!(!fixture.reigns.poll() && !fixture.pipe().is(&pipe));
+    fixture.submit(&fixture.pipe(), "c");
+    fixture.refuse(Refusal::Lost);
+    assert!(fixture.reigns.poll());
+    fixture.hook.lead(None);
+    fixture.answer(Outcome::Applied(Vec::new()));
+    assert_eq!(fixture.told(), [("ends", 3)], "the term is over meanwhile");
+}
+
 /// Whoever closes a store lets go of it first.
 #[test]
 fn an_owner_who_leaves_is_told_of_the_end_of_what_there_is() {

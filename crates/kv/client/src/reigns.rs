@@ -3,6 +3,10 @@
 //! What coprocessors are told of [`Reign`]s is passed on to one owner, who gets a [`ReignPipe`] with each:
 //! one call at a time, of a range first that a reign is over and then that the next has begun. Coprocessors
 //! are made before there is a service; what they were told meanwhile the owner hears when he comes.
+//!
+//! A group may refuse what is proposed, for it is about to be handed over, and lead on in the same term. Then
+//! the owner's reign is over, as he does not know what became of his commands; another begins once the group
+//! has taken an entry again, which it is asked to now and then ([`Reigns::poll`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -10,12 +14,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use ratatosk_clock::Clock;
 use ratatosk_engine::{Error, KeyRange};
+use ratatosk_store::command::Commands;
 use ratatosk_store::coprocessor::Reign;
+use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 use ratatosk_store::node::Handle;
 
 use crate::reign::ReignPipe;
-use crate::{Answer, Read};
+use crate::{Answer, Outcome, Read};
 
 /// See the module. Clones are the same one.
 #[derive(Clone)]
@@ -78,6 +84,16 @@ struct Known {
     reign: Reign,
     /// Once somebody owns it, and until it is over.
     pipe: Option<ReignPipe>,
+    /// It is over for its owner, and not for the coprocessor.
+    is_broken: bool,
+    /// The group is asked whether it takes anything.
+    is_asked: bool,
+}
+
+impl Known {
+    fn new(reign: &Reign, pipe: Option<ReignPipe>) -> Self {
+        Self { reign: reign.clone(), pipe, is_broken: false, is_asked: false }
+    }
 }
 
 impl Reigns {
@@ -129,7 +145,58 @@ impl Reigns {
         {
             owner.begins(pipe);
         }
-        state.known.insert(reign.range.group, Known { reign: reign.clone(), pipe });
+        state.known.insert(reign.range.group, Known::new(reign, pipe));
+    }
+
+    /// Asks the groups whose reigns broke off whether they take anything again; says whether there are
+    /// any. To be called some times a second while there are.
+    pub fn poll(&self) -> bool {
+        let mut state = self.shared.state.lock();
+        let State { owner: Some((realm, _)), known } = &mut *state else { return false };
+        let mut asked = Vec::new();
+        for known in known.values_mut().filter(|known| known.is_broken) {
+            if !std::mem::replace(&mut known.is_asked, true) {
+                asked.push((Arc::clone(realm), known.reign.clone()));
+            }
+        }
+        let is_waiting = known.values().any(|known| known.is_broken);
+        drop(state);
+        for (realm, reign) in asked {
+            let nothing = Commands::new(reign.range.version).into_data();
+            let (home, group, term) = (self.clone(), reign.range.group, reign.term);
+            let answer = Box::new(move |outcome| home.go_on(&reign, &outcome));
+            realm.propose_in(term, group, nothing, answer);
+        }
+        is_waiting
+    }
+
+    /// A group has answered whether it takes anything. What was proposed to it before has been answered, too.
+    fn go_on(&self, asked: &Reign, outcome: &Outcome) {
+        let range = match outcome {
+            Outcome::Applied(_) => asked.range.clone(),
+            // It was carried out in its place, if for nothing.
+            Outcome::Refused(Refusal::Version(now)) => (**now).clone(),
+            Outcome::Refused(_) | Outcome::Unknown => asked.range.clone(),
+        };
+        let is_taken =
+            matches!(outcome, Outcome::Applied(_) | Outcome::Refused(Refusal::Version(_)));
+        let mut state = self.shared.state.lock();
+        let State { owner, known } = &mut *state;
+        let group = asked.range.group;
+        let known = known.get_mut(&group).filter(|known| known.reign.term == asked.term);
+        let is_it = |known: &&mut Known| {
+            known.is_asked && known.reign.range.version.boundary == range.version.boundary
+        };
+        let Some(known) = known.filter(is_it) else { return };
+        known.is_asked = false;
+        if let Some((realm, owner)) = owner
+            && is_taken
+        {
+            let reign = Reign { range, ..asked.clone() };
+            let pipe = self.pipe(&reign, realm);
+            owner.begins(&pipe);
+            *known = Known::new(&reign, Some(pipe));
+        }
     }
 
     fn end(&self, group: GroupId) {
@@ -156,11 +223,12 @@ impl Home {
         let Some(shared) = self.0.upgrade() else { return };
         let mut state = shared.state.lock();
         let State { owner, known } = &mut *state;
-        let known = known.get_mut(&pipe.range().group);
         let is_it = |held: &mut ReignPipe| held.is(pipe);
-        if known.is_some_and(|known| known.pipe.take_if(is_it).is_some())
+        if let Some(known) = known.get_mut(&pipe.range().group)
+            && known.pipe.take_if(is_it).is_some()
             && let Some((_, owner)) = owner
         {
+            known.is_broken = true;
             owner.ends(pipe);
         }
     }

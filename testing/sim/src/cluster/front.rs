@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use ratatosk_client::{Busy, Done, Fate, Keyspace, Read};
 use ratatosk_clock::{Epoch, Instant, Timestamp};
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::inbox::DueWill;
+use ratatosk_contract::inbox::{Answer, DueWill};
 use ratatosk_contract::sessions::{Delivery, Sessions};
-use ratatosk_contract::{SessionRef, Ticket as CallTicket};
+use ratatosk_contract::{ReplyTo, SessionRef, Ticket as CallTicket};
 use ratatosk_dist::DistService;
 use ratatosk_engine::{Error, KeyRange, Overlay};
 use ratatosk_inbox::InboxService;
@@ -162,6 +162,8 @@ impl Sessions for Settled {
     fn settle(&self, _session: SessionRef, ticket: CallTicket, settlement: Settlement) {
         self.0.lock().push((ticket.0, settlement));
     }
+
+    fn answered(&self, _reply_to: ReplyTo, _answer: Answer) {}
 
     fn publish(&self, _will: DueWill) {}
 }

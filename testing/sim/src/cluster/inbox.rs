@@ -28,7 +28,7 @@ use super::front::Front;
 use super::store::{Answers, Ticket, Work};
 use super::{Cluster, Happening, cover, register};
 use crate::clients::{LIMITS, identity};
-use crate::node::TENANT;
+use crate::node::{TENANT, at_once};
 use crate::simulation::Checked;
 
 /// Entries of the inbox have tickets above.
@@ -120,12 +120,13 @@ impl Inboxes {
             will: None,
             now,
         };
-        let attached = front.inbox.attach(&attach, None).answer;
+        let attached = at_once(front.inbox.attach(&attach, None))?.answer;
         for (place, filter) in (1..).zip([CLIENTS[client], ALL]) {
             let options = SubscriptionOptions::new(Qos::AtLeastOnce);
             let subscription =
                 Subscription { filter: filter.into(), options, subscription_id: Some(place) };
-            let outcome = front.inbox.subscribe(attached.claim, &subscription, None).answer;
+            let outcome = front.inbox.subscribe(attached.claim, &subscription, None);
+            let outcome = outcome.ready().ok_or("it answers later")?.answer;
             if !matches!(outcome, SubscribeOutcome::Done { .. }) {
                 return Err(format!("{} does not subscribe: {outcome:?}", CLIENTS[client]));
             }

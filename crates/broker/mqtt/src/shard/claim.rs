@@ -12,13 +12,19 @@
 //!
 //! A directory of several nodes sees to all of that itself, and says when the session is free or
 //! that this connection is to end; it is told of every end.
+//!
+//! The session's inbox may be on another host, and answer later. A connection that ends meanwhile is an
+//! orphan, too: it may become the state's owner yet, and so who comes next waits until it has given it
+//! back, for a bounded time.
 
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_clock::Instant;
+use ratatosk_codec::ReasonCode;
 use ratatosk_contract::{
-    ReplyTo, SessionIdentity, SessionRef, StoredMessage,
-    inbox::{Attach, Sequence},
+    Call, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    call::Promised,
+    inbox::{Attach, Attached, Detach, NotServed, Sequence},
     session_dict::{EndCause, Registered},
 };
 use ratatosk_plugin::answer::Answer as Later;
@@ -35,12 +41,14 @@ use super::{
 };
 use crate::gate::{self, Decision};
 
-/// A connection that ended while it waited for its predecessor's end.
+/// A connection that ended while it waited for its predecessor's end, or for its inbox.
 pub(super) struct Orphan {
     /// The session that it waited for.
     identity: Arc<SessionIdentity>,
     /// Who took it over, and waits in its place.
     heir: Option<SessionRef>,
+    /// When its inbox is not waited for any more; a predecessor's end always comes.
+    until: Option<Instant>,
 }
 
 impl Shard {
@@ -174,7 +182,7 @@ impl Shard {
                 return;
             }
             Registered::Alone | Registered::Replaces(_) => {
-                self.own(session, connection, &claim);
+                self.own(session, connection, claim);
                 return;
             }
         };
@@ -218,24 +226,42 @@ impl Shard {
     /// Ends a connection that never had its session: CONNACK has no code for one that was taken
     /// over, and DISCONNECT would come before CONNACK. [MQTT-3.2.0-1]
     fn refuse_claim(&mut self, session: SessionRef, detail: &str) {
-        let code = ratatosk_codec::ReasonCode::ServerBusy;
+        let code = ReasonCode::ServerBusy;
         self.end(session, Farewell::Refused { code, detail: detail.to_owned() });
     }
 
     /// A connection ended while it waited for a session. It stays the session's registered owner
     /// until its predecessor has ended, so that who comes next waits for that, too.
     pub(super) fn leave_orphan(&mut self, session: SessionRef, identity: Arc<SessionIdentity>) {
-        self.orphans.insert(session, Orphan { identity, heir: None });
+        self.orphans.insert(session, Orphan { identity, heir: None, until: None });
     }
 
-    /// The predecessor of `waiter` has ended.
+    /// A connection ended while it waited for its inbox: until that has answered it may become the
+    /// session's owner.
+    pub(super) fn leave_asking(&mut self, session: SessionRef, identity: Arc<SessionIdentity>) {
+        let until = Some(self.now + self.node.inbox_patience);
+        self.orphans.insert(session, Orphan { identity, heir: None, until });
+    }
+
+    /// Lets those go on whose predecessors' inboxes did not answer.
+    pub(super) fn give_up_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let is_over = |orphan: &Orphan| orphan.until.is_some_and(|until| until <= self.now);
+        let over: Vec<SessionRef> =
+            self.orphans.iter().filter(|(_, held)| is_over(held)).map(|(at, _)| *at).collect();
+        over.into_iter().for_each(|orphan| self.kicked(orphan));
+    }
+
+    /// The predecessor of `waiter` has ended, or `waiter` itself, which waited for its inbox, has.
     pub(super) fn kicked(&mut self, waiter: SessionRef) {
         match self.orphans.remove(&waiter) {
             Some(Orphan { heir: Some(heir), .. }) => {
                 self.node.mailboxes[heir.shard.index()].note(Note::Kicked { waiter: heir });
             }
             // If it is not the owner any more, then who is will be told when its kick comes.
-            Some(Orphan { identity, heir: None }) => {
+            Some(Orphan { identity, heir: None, .. }) => {
                 self.node.session_dict.remove(&identity, waiter);
             }
             None => self.own_pending(waiter),
@@ -245,32 +271,132 @@ impl Shard {
     /// Nobody has the session any more that `waiter` waits for.
     pub(super) fn own_pending(&mut self, waiter: SessionRef) {
         self.hold(waiter, |shard, connection| {
-            let rare = connection.local.rare.as_mut();
+            let rare = connection.local.rare.as_mut().filter(|rare| !rare.is_claim_with_inbox);
             if let Some(claim) = rare.and_then(|rare| rare.pending_claim.take()) {
-                shard.own(waiter, connection, &claim);
+                shard.own(waiter, connection, claim);
             }
         });
         self.wake_flusher();
     }
 
     /// Takes the session's state over: nobody else has it now.
-    fn own(&mut self, session: SessionRef, connection: &mut Box<Connection>, claim: &ClaimRequest) {
-        let claimed = match claim.admission {
+    fn own(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        claim: Box<ClaimRequest>,
+    ) {
+        let reply_to = Some(ReplyTo { session, ticket: CHANGE });
+        let ready = match claim.admission {
             Admission::Transient if claim.is_clean => {
                 // [MQTT-3.1.2-4]
-                let reply_to = Some(ReplyTo { session, ticket: CHANGE });
                 let discarded = self.node.inbox.discard(&claim.identity, self.now, reply_to);
-                connection.local.promised(discarded);
-                self.keep_will(connection, claim, reply_to);
-                Claimed {
-                    is_present: false,
-                    is_persistent: false,
-                    inbound: Vec::new(),
-                    sent: Sequence(0),
-                }
+                discarded.ready().map(|discarded| {
+                    let discarded = discarded.map(|promised| connection.local.promised(promised));
+                    self.begin_clean(session, connection, &claim, discarded);
+                })
             }
-            Admission::Transient => self.attach(session, connection, claim, Some(0)),
-            Admission::Persistent(expiry_s) => self.attach(session, connection, claim, expiry_s),
+            Admission::Transient | Admission::Persistent(_) => {
+                let attached = self.ask_attach(&claim, session, reply_to);
+                attached.ready().map(|attached| {
+                    let attached = attached.map(|promised| connection.local.promised(promised));
+                    self.begin_attached(session, connection, attached);
+                })
+            }
+        };
+        if ready.is_none() {
+            let rare = connection.local.rare();
+            rare.pending_claim = Some(claim);
+            rare.is_claim_with_inbox = true;
+        }
+    }
+
+    fn ask_attach(
+        &self,
+        claim: &ClaimRequest,
+        owner: SessionRef,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<Attached>, NotServed>> {
+        let expiry_s = match claim.admission {
+            Admission::Transient => Some(0),
+            Admission::Persistent(expiry_s) => expiry_s,
+        };
+        let attach = Attach {
+            identity: &claim.identity,
+            owner,
+            is_clean: claim.is_clean,
+            expiry_s,
+            limits: claim.limits,
+            will: claim.will.as_ref().map(|will| (undated(will, self.now), will.delay_s)),
+            now: self.now,
+        };
+        self.node.inbox.attach(&attach, reply_to)
+    }
+
+    /// The inbox answers an attach that was pending.
+    pub(super) fn attached(
+        &mut self,
+        session: SessionRef,
+        attached: Result<Box<Attached>, NotServed>,
+    ) {
+        match (self.take_claim(session), attached) {
+            (Some(_), attached) => {
+                let attached = attached.map(|attached| *attached);
+                self.hold(session, |shard, connection| {
+                    shard.begin_attached(session, connection, attached);
+                });
+                self.wake_flusher();
+            }
+            (None, attached) => {
+                if let Ok(attached) = attached {
+                    // Its CONNACK never left: the will is not published. MQTT-048
+                    let detach = Detach { expiry_s: None, will: None, now: self.now };
+                    let _ = self.node.inbox.detach(attached.claim, detach, None);
+                }
+                self.kicked(session);
+            }
+        }
+    }
+
+    /// The inbox answers a discard that was pending.
+    pub(super) fn discarded(&mut self, session: SessionRef, discarded: Result<bool, NotServed>) {
+        let Some(claim) = self.take_claim(session) else {
+            self.kicked(session);
+            return;
+        };
+        self.hold(session, |shard, connection| {
+            shard.begin_clean(session, connection, &claim, discarded);
+        });
+        self.wake_flusher();
+    }
+
+    /// The claim of a connection that waits for its inbox.
+    fn take_claim(&mut self, session: SessionRef) -> Option<Box<ClaimRequest>> {
+        let rare = self.connection(session)?.local.rare.as_mut()?;
+        if !std::mem::take(&mut rare.is_claim_with_inbox) {
+            return None;
+        }
+        rare.pending_claim.take()
+    }
+
+    /// Goes on once there is nothing of a session before this one.
+    fn begin_clean(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        claim: &ClaimRequest,
+        discarded: Result<bool, NotServed>,
+    ) {
+        let kept = discarded.and_then(|_| self.keep_will(session, connection, claim));
+        if kept.is_err() {
+            self.refuse_unserved(session, connection);
+            return;
+        }
+        let claimed = Claimed {
+            is_present: false,
+            is_persistent: false,
+            inbound: Vec::new(),
+            sent: Sequence(0),
         };
         self.answer(session, connection, Answer::Claimed(Box::new(claimed)));
     }
@@ -278,36 +404,31 @@ impl Shard {
     /// Has the will of a transient session published even if the node dies.
     fn keep_will(
         &self,
-        connection: &mut Connection,
-        claim: &ClaimRequest,
-        reply_to: Option<ReplyTo>,
-    ) {
-        let (Some(will), Some(reply_to)) = (&claim.will, reply_to) else { return };
-        let message = undated(will, self.now);
-        let (identity, owner, delay_s) = (&claim.identity, reply_to.session, will.delay_s);
-        let kept = self.node.inbox.keep_will(identity, owner, &message, delay_s, Some(reply_to));
-        let id = connection.local.promised(kept);
-        connection.local.rare().will = Some(id);
-    }
-
-    fn attach(
-        &mut self,
         session: SessionRef,
         connection: &mut Connection,
         claim: &ClaimRequest,
-        expiry_s: Option<u32>,
-    ) -> Claimed {
-        let attach = Attach {
-            identity: &claim.identity,
-            owner: session,
-            is_clean: claim.is_clean,
-            expiry_s,
-            limits: claim.limits,
-            will: claim.will.as_ref().map(|will| (undated(will, self.now), will.delay_s)),
-            now: self.now,
-        };
+    ) -> Result<(), NotServed> {
+        let Some(will) = &claim.will else { return Ok(()) };
+        let message = undated(will, self.now);
         let reply_to = Some(ReplyTo { session, ticket: CHANGE });
-        let attached = connection.local.promised(self.node.inbox.attach(&attach, reply_to));
+        let (identity, delay_s) = (&claim.identity, will.delay_s);
+        let kept = self.node.inbox.keep_will(identity, session, &message, delay_s, reply_to)?;
+        let id = connection.local.promised(kept);
+        connection.local.rare().will = Some(id);
+        Ok(())
+    }
+
+    /// Goes on as the owner of a persistent session.
+    fn begin_attached(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        attached: Result<Attached, NotServed>,
+    ) {
+        let Ok(attached) = attached else {
+            self.refuse_unserved(session, connection);
+            return;
+        };
         connection.local.claim = Some(Box::new(attached.claim));
         connection.local.member = Some(attached.member);
         if connection.local.identity.is_some() {
@@ -316,13 +437,33 @@ impl Shard {
             connection.local.rare().persistent = filters.collect();
         }
         connection.local.incarnation = attached.incarnation;
-        Claimed {
+        let claimed = Claimed {
             is_present: attached.is_present,
             is_persistent: true,
             inbound: attached.inbound,
             sent: attached.sent,
+        };
+        self.answer(session, connection, Answer::Claimed(Box::new(claimed)));
+    }
+
+    /// Nobody serves the session: its client may try again.
+    fn refuse_unserved(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
+        self.end_in_hands(session, connection, unserved());
+    }
+
+    /// Why a connection ends that was not live in time.
+    pub(super) fn late_farewell(connection: &Connection) -> Farewell {
+        let rare = connection.local.rare.as_ref();
+        match rare.is_some_and(|rare| rare.is_claim_with_inbox) {
+            true => unserved(),
+            false => Farewell::ConnectTimeout,
         }
     }
+}
+
+fn unserved() -> Farewell {
+    let code = ReasonCode::ServerUnavailable;
+    Farewell::Refused { code, detail: NotServed.to_string() }
 }
 
 /// The will as it is kept while its author lives: its interval is a span, for it counts from when it

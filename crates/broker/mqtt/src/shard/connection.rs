@@ -175,8 +175,12 @@ pub(crate) struct Rare {
     pub(crate) retaining: Option<Retaining>,
     /// The will of a transient session, as the inbox keeps it.
     pub(crate) will: Option<WillId>,
-    /// The claim that waits for the predecessor's end.
+    /// The claim that waits for the predecessor's end, or for the inbox.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
+    /// Its inbox answers; otherwise a predecessor has not ended.
+    pub(crate) is_claim_with_inbox: bool,
+    /// Subscriptions that the inbox answers later.
+    pub(crate) asked: super::asked::Asked,
     /// The directory tells when it has ended, and has it ended; otherwise its shard does.
     pub(crate) is_claim_with_directory: bool,
 }
@@ -196,6 +200,7 @@ impl Rare {
             + self.shared.len() * (size_of::<SharedSubscription>() + ROUTE_BYTES)
             + self.shared_bytes
             + self.verdicts.memory_bytes()
+            + self.asked.memory_bytes()
             + self.ring.memory_bytes()
     }
 }
@@ -276,6 +281,11 @@ impl Local {
 
     pub(crate) fn has_retained(&self) -> bool {
         self.retained.is_some()
+    }
+
+    /// Whether a SUBSCRIBE waits for the session's inbox.
+    pub(crate) fn is_subscribing(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.asked.is_waited_for())
     }
 }
 

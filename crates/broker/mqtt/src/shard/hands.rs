@@ -21,6 +21,10 @@ use super::{
 /// from 0 on.
 pub(super) const CHANGE: Ticket = Ticket(u64::MAX);
 
+/// The tickets of questions to the inbox, of which each may turn out to be a change of the session, are
+/// from this one on.
+pub(super) const FIRST_QUESTION: Ticket = Ticket(1 << 63);
+
 /// The ticket of a retained copy that has to be durable before its message goes on.
 pub(super) const RETAINED: Ticket = Ticket(u64::MAX - 1);
 
@@ -74,7 +78,8 @@ impl Shard {
             self.end_in_hands(session, connection, Farewell::PeerClosed);
             return;
         }
-        if connection.local.has_retained() {
+        // What is retained follows the SUBACK.
+        if connection.local.has_retained() && !connection.local.is_subscribing() {
             self.pump_retained(session, connection);
         }
         if connection.session.output_len() > 0 {
@@ -99,8 +104,8 @@ impl Shard {
     /// A settled publish of a session: a packet may wait for it; or a change of the session itself.
     pub(super) fn settle(&mut self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
         match ticket {
-            CHANGE => return self.saved(session, settlement),
             RETAINED => return self.is_retained(session, settlement),
+            change if change >= FIRST_QUESTION => return self.saved(session, settlement),
             _ => {}
         }
         self.drive(session, |machine, _, _| machine.settle(ticket, settlement));

@@ -149,6 +149,7 @@ impl Shard {
             Note::Settle { session, ticket, settlement } => {
                 self.settle(session, ticket, settlement);
             }
+            Note::Answered { reply_to, answer } => self.answered(reply_to, answer),
             Note::SettleKept { ticket, outcome } => self.settle_kept(ticket, outcome),
             Note::Publish(will) => {
                 let tenant = self.node.tenants.number(&will.identity.tenant);

@@ -82,13 +82,18 @@ impl Broker for Link<'_> {
 
     fn subscribe(
         &mut self,
+        place: usize,
         filter: TopicFilter<'_>,
         options: SubscriptionOptions,
         subscription_id: Option<u32>,
     ) -> Subscribed {
         let Some(tenant) = self.local.tenant else { return Subscribed::Busy };
         let outcome = match self.local.claim.as_deref().copied() {
-            Some(claim) => self.subscribe_persistent(claim, filter, options, subscription_id),
+            Some(claim) => {
+                let filter = filter.as_str().into();
+                let subscription = Subscription { filter, options, subscription_id };
+                self.subscribe_persistent(claim, place, subscription)
+            }
             None => self.subscribe_transient(tenant, filter, options, subscription_id),
         };
         let existed = match outcome {
@@ -368,18 +373,14 @@ impl Link<'_> {
     fn subscribe_persistent(
         &mut self,
         claim: Claim,
-        filter: TopicFilter<'_>,
-        options: SubscriptionOptions,
-        subscription_id: Option<u32>,
+        place: usize,
+        subscription: Subscription,
     ) -> Result<bool, Subscribed> {
-        let subscription =
-            Subscription { filter: filter.as_str().into(), options, subscription_id };
-        let reply_to = self.on_change();
-        let outcome = self.shard.node.inbox.subscribe(claim, &subscription, reply_to);
-        match self.local.promised(outcome) {
+        let guarded = self.local.identity.is_some().then(|| subscription.filter.clone());
+        match self.ask_inbox(claim, place, subscription)? {
             SubscribeOutcome::Done { existed, .. } => {
-                if self.local.identity.is_some() && !existed {
-                    self.local.rare().persistent.push(filter.as_str().into());
+                if let Some(filter) = guarded.filter(|_| !existed) {
+                    self.local.rare().persistent.push(filter);
                 }
                 Ok(existed)
             }

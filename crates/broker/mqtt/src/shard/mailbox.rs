@@ -15,7 +15,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_contract::{
-    SessionRef, Ticket, call::Settlement, inbox::DueWill, relay, session_dict::EndCause,
+    ReplyTo, SessionRef, Ticket,
+    call::Settlement,
+    inbox::{Answer, DueWill},
+    relay,
+    session_dict::EndCause,
     sessions::Delivery,
 };
 use tokio::sync::Notify;
@@ -59,6 +63,8 @@ pub(crate) enum Note {
     InboxReady(SessionRef),
     /// See [`ratatosk_contract::sessions::Sessions::settle`].
     Settle { session: SessionRef, ticket: Ticket, settlement: Settlement },
+    /// See [`ratatosk_contract::sessions::Sessions::answered`].
+    Answered { reply_to: ReplyTo, answer: Answer },
     /// What became of a message that the shard keeps while it is on its way to another host.
     SettleKept { ticket: Ticket, outcome: relay::Outcome },
     /// Publish a will that is due.

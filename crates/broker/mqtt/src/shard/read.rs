@@ -259,10 +259,11 @@ impl Shard {
             connection.partial.extend_from_slice(rest);
         }
         connection.wanted = 0;
-        if received.next != Next::Retry
+        if !matches!(received.next, Next::Retry | Next::RetryBy(_))
             && let Some(rare) = &mut connection.local.rare
         {
             rare.verdicts.release();
+            rare.asked.release();
         }
         match received.next {
             Next::Bytes { packet_length } => {
@@ -272,6 +273,12 @@ impl Shard {
             Next::Retry => {
                 connection.state = Flow::Retrying;
                 connection.has_leftover = true;
+            }
+            Next::RetryBy(by) => {
+                connection.state = Flow::Retrying;
+                connection.has_leftover = true;
+                connection.deadline = Some(by);
+                self.file_in_hands(session, connection, by);
             }
             Next::RetryAt(at) => {
                 connection.state = Flow::Throttled;

@@ -25,6 +25,7 @@ impl Shard {
         self.age_caches();
         self.relieve();
         self.recheck();
+        self.give_up_orphans();
         self.charge_caches();
         self.go_on_draining();
         self.publish_counters();
@@ -46,7 +47,8 @@ impl Shard {
         }
         // MQTT-012
         if connection.connect_by.is_some_and(|by| by <= now) {
-            self.end(session, Farewell::ConnectTimeout);
+            let farewell = Shard::late_farewell(connection);
+            self.end(session, farewell);
         }
         self.pass_deadline(session)?;
         self.write_on(session);
@@ -82,10 +84,10 @@ impl Shard {
                 self.forget(session);
                 return None;
             }
-            Flow::Throttled => connection.read_on(now),
+            Flow::Throttled | Flow::Retrying => connection.read_on(now),
             Flow::Starved => self.pass_starved(session),
             // Time does not end the others.
-            Flow::Reading | Flow::Waiting | Flow::Retrying | Flow::BackPressured => {
+            Flow::Reading | Flow::Waiting | Flow::BackPressured => {
                 connection.deadline = None;
             }
         }
