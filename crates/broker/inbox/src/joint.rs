@@ -68,8 +68,15 @@ impl Joint {
 impl InboxService {
     /// Removes routes once what they followed from is durably gone: under reigns, where whoever decides may
     /// not know that he leads no longer. `None` if they are to be removed at once.
-    pub(crate) fn remove_later(&self, left: Vec<LeftRoutes>) -> Option<Arc<Joint>> {
-        self.seats().filter(|_| !left.is_empty())?;
+    pub(crate) fn remove_later(
+        &self,
+        left: impl Iterator<Item = LeftRoutes>,
+    ) -> Option<Arc<Joint>> {
+        self.seats()?;
+        let left: Vec<_> = left.collect();
+        if left.is_empty() {
+            return None;
+        }
         let dist = Arc::clone(&self.dist);
         let remove = move |is_done: bool| {
             left.iter().filter(|_| is_done).for_each(|left| left.remove(&*dist));

@@ -179,7 +179,7 @@ impl InboxService {
         };
         let mut sequel = Sequel { reply_to, ..Sequel::default() };
         let (partition, inbox) = at;
-        sequel.joint = self.remove_later(change.ended.iter().map(LeftRoutes::of).collect());
+        sequel.joint = self.remove_later(change.ended.iter().map(LeftRoutes::of));
         if !change.ended.is_empty() {
             partition.ends_under_way += 1;
             sequel.ended = Some((partition_number(inbox.0), partition.life));

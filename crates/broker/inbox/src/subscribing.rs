@@ -94,7 +94,7 @@ impl InboxService {
         if self.seats().is_none() {
             left.remove(&*self.dist);
         }
-        let joint = self.remove_later(vec![left]);
+        let joint = self.remove_later(std::iter::once(left));
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         let mut change = Change::default();
         let tenant = &session.identity.tenant;
