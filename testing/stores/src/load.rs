@@ -159,7 +159,8 @@ impl Running {
 }
 
 /// A caller that proposes at its times, and not sooner, on the thread of whoever calls, until `is_over`.
-/// Answers the microseconds from each time to its answer, so that whoever is late counts.
+/// Answers each time, counted from the start, with the microseconds to its answer, so that whoever is late
+/// counts.
 ///
 /// # Panics
 /// If the range has another leader.
@@ -169,9 +170,9 @@ pub fn pace(
     interval: Duration,
     is_over: &AtomicBool,
     mut script: Script,
-) -> Vec<u32> {
+) -> Vec<(Duration, u32)> {
     let (clock, mut range) = (SystemClock::new(), range.clone());
-    let (mut due, mut micros) = (clock.now(), Vec::new());
+    let (mut due, mut took) = (clock.now(), Vec::new());
     while !is_over.load(Ordering::Relaxed) {
         let now = clock.now();
         if now < due {
@@ -186,11 +187,11 @@ pub fn pace(
                 other => panic!("nobody else leads the range: {other:?}"),
             }
         }
-        let took = clock.now().since(due).as_micros();
-        micros.push(u32::try_from(took).unwrap_or(u32::MAX));
+        let micros = u32::try_from(clock.now().since(due).as_micros());
+        took.push((due.since(Instant::ZERO), micros.unwrap_or(u32::MAX)));
         due = due + interval;
     }
-    micros
+    took
 }
 
 impl Led {

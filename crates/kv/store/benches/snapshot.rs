@@ -6,6 +6,7 @@
 //! the latencies of the writes before, meanwhile and afterwards. All stores are in one process, so the
 //! writers also feel that the new replica works on the same cores and the same disk.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -99,10 +100,21 @@ fn has_everything(handle: &Handle, store: u64) -> bool {
     followers.any(|follower| *follower == (store, Progress::CaughtUp))
 }
 
+/// The worst of each second, in milliseconds: when it was that something stood still.
+fn print_seconds(took: &[(Duration, u32)]) {
+    let mut worst = BTreeMap::<u64, u32>::new();
+    for (due, micros) in took {
+        let held = worst.entry(due.as_secs()).or_default();
+        *held = (*micros).max(*held);
+    }
+    let worst: Vec<_> = worst.values().map(|micros| (micros / 1_000).to_string()).collect();
+    println!("  worst of each second, ms: {}", worst.join(" "));
+}
+
 /// Callers that write at their times.
 struct Writers {
     is_over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Vec<u32>>>,
+    threads: Vec<JoinHandle<Vec<(Duration, u32)>>>,
     begun: SystemClock,
 }
 
@@ -125,7 +137,9 @@ impl Writers {
     fn end(self) -> Figures {
         self.is_over.store(true, Ordering::Relaxed);
         let span = self.begun.now().since(Instant::ZERO);
-        let micros = self.threads.into_iter().flat_map(|thread| thread.join().expect("no panic"));
-        Figures::new(span, micros.collect())
+        let threads = self.threads.into_iter();
+        let took: Vec<_> = threads.flat_map(|thread| thread.join().expect("no panic")).collect();
+        print_seconds(&took);
+        Figures::new(span, took.into_iter().map(|(_, micros)| micros).collect())
     }
 }

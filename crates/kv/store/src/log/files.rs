@@ -38,8 +38,12 @@ pub(super) struct Held {
 pub(super) struct Cursor {
     held: Arc<Held>,
     offset: u64,
+    /// Writes since room was made; before that was ever done it counts as many.
+    writes: u32,
 }
 
+/// So many writes in a room that was made, which is of 2 MiB, are small ones.
+const MANY_WRITES: u32 = 128;
 /// Bytes in front of a write's entries: its length and kind, and where its items begin.
 const HEAD_BYTES: usize = 16;
 /// Bytes of a sum.
@@ -89,11 +93,11 @@ impl FileSystem for Files {
     }
 
     fn new_reader(&self, held: Arc<Held>) -> Result<Cursor> {
-        Ok(Cursor { held, offset: 0 })
+        Ok(Cursor { held, offset: 0, writes: MANY_WRITES })
     }
 
     fn new_writer(&self, held: Arc<Held>) -> Result<Cursor> {
-        Ok(Cursor { held, offset: 0 })
+        Ok(Cursor { held, offset: 0, writes: MANY_WRITES })
     }
 }
 
@@ -147,6 +151,7 @@ impl Write for Cursor {
         let written = self.held.file.write_at(bytes, self.offset);
         let count = written.map_err(|error| named("writing", &self.held.path, &error))?;
         self.offset += count as u64;
+        self.writes = self.writes.saturating_add(1);
         Ok(count)
     }
 
@@ -174,13 +179,34 @@ impl WriteExt for Cursor {
         Ok(())
     }
 
+    /// Makes room for what is to come. Where many small writes are synced one by one, it is written as
+    /// zeros: then a sync has to do with the file's bytes alone, while one of blocks that are used for the
+    /// first time waits for the file system's journal, and that for what others have written on the disk.
+    /// Where much comes at once that would cost more than it saves: the system keeps the room free.
     fn allocate(&mut self, offset: usize, size: usize) -> Result<()> {
         let Held { file, path, .. } = &*self.held;
-        match fallocate(file, FallocateFlags::empty(), offset as u64, size as u64) {
-            // It only saves the file system from growing the file bit by bit.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            Err(error) => Err(named("making room in", path, &error.into())),
-        }
+        let made = match std::mem::take(&mut self.writes) >= MANY_WRITES {
+            true => write_zeros(file, offset, size),
+            false => keep_free(file, offset, size),
+        };
+        made.map_err(|error| named("making room in", path, &error))
+    }
+}
+
+fn write_zeros(file: &File, offset: usize, size: usize) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let end = offset + size;
+    (offset..end).step_by(ZEROS.len()).try_for_each(|at| {
+        let bytes = &ZEROS[..ZEROS.len().min(end - at)];
+        file.write_all_at(bytes, at as u64)
+    })
+}
+
+fn keep_free(file: &File, offset: usize, size: usize) -> Result<()> {
+    match fallocate(file, FallocateFlags::empty(), offset as u64, size as u64) {
+        // It only saves the file system from growing the file bit by bit.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -223,3 +249,7 @@ fn is_write(bytes: &[u8], sequence: u32) -> bool {
     let (counted, sum) = bytes[items..length].split_at(length - items - SUM_BYTES);
     sum.try_into().is_ok_and(|sum| u32::from_le_bytes(sum) == crc32fast::hash(counted) ^ sequence)
 }
+
+#[cfg(test)]
+#[path = "files_test.rs"]
+mod tests;
