@@ -16,6 +16,7 @@ pub mod message;
 pub mod record;
 pub mod relay;
 pub mod retain;
+pub mod serving;
 pub mod session_dict;
 pub mod sessions;
 pub mod settings;

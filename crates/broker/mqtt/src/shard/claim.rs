@@ -32,7 +32,7 @@ use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Farewell, Reque
 
 use super::{
     Shard,
-    connection::{Connection, Flow},
+    connection::{Connection, Flow, Rare},
     events::connection_number,
     hands::CHANGE,
     mailbox::Note,
@@ -230,16 +230,23 @@ impl Shard {
         self.end(session, Farewell::Refused { code, detail: detail.to_owned() });
     }
 
-    /// A connection ended while it waited for a session. It stays the session's registered owner
-    /// until its predecessor has ended, so that who comes next waits for that, too.
-    pub(super) fn leave_orphan(&mut self, session: SessionRef, identity: Arc<SessionIdentity>) {
-        self.orphans.insert(session, Orphan { identity, heir: None, until: None });
-    }
-
-    /// A connection ended while it waited for its inbox: until that has answered it may become the
-    /// session's owner.
-    pub(super) fn leave_asking(&mut self, session: SessionRef, identity: Arc<SessionIdentity>) {
-        let until = Some(self.now + self.node.inbox_patience);
+    /// A connection ended while it waited for a session. Unless the directory sees to that, it stays the
+    /// session's registered owner until its predecessor has ended, so that who comes next waits for that,
+    /// too; and until its inbox has answered, for up to then it may become the session's owner.
+    pub(super) fn leave_claim(
+        &mut self,
+        session: SessionRef,
+        identity: Arc<SessionIdentity>,
+        rare: &Rare,
+    ) {
+        let until = match (rare.is_claim_with_inbox, rare.is_claim_with_directory) {
+            (true, _) => Some(self.now + self.node.inbox_patience),
+            (false, true) => {
+                self.node.session_dict.remove(&identity, session);
+                return;
+            }
+            (false, false) => None,
+        };
         self.orphans.insert(session, Orphan { identity, heir: None, until });
     }
 

@@ -99,13 +99,7 @@ impl Shard {
         let Some(tenant) = local.tenant else { return };
         if let Some(rare) = local.rare.as_ref().filter(|rare| rare.pending_claim.is_some()) {
             // It has nothing of the session yet.
-            if rare.is_claim_with_inbox {
-                self.leave_asking(session, identity);
-            } else if rare.is_claim_with_directory {
-                self.node.session_dict.remove(&identity, session);
-            } else {
-                self.leave_orphan(session, identity);
-            }
+            self.leave_claim(session, identity, rare);
             return;
         }
         for route in std::mem::take(&mut local.routes) {

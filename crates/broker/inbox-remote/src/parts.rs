@@ -1,0 +1,133 @@
+//! What several words have in them: claims, identities, subscriptions, routes.
+
+use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_contract::inbox::{Claim, InboxId, QueueLimits, Subscription};
+use ratatosk_contract::{ClientId, SessionIdentity, TenantId};
+use ratatosk_engine::wire::{Malformed, Parser, put_bytes, put_u64};
+use ratatosk_topic::{TopicFilter, TopicLimits};
+
+pub(crate) fn put_text(into: &mut Vec<u8>, text: &str) {
+    put_bytes(into, text.as_bytes());
+}
+
+pub(crate) fn put_flag(into: &mut Vec<u8>, flag: bool) {
+    into.push(u8::from(flag));
+}
+
+pub(crate) fn take_flag(parser: &mut Parser<'_>) -> Result<bool, Malformed> {
+    match parser.take_u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed),
+    }
+}
+
+/// A number that may be missing: zero, or one more than it.
+pub(crate) fn put_some(into: &mut Vec<u8>, number: Option<u32>) {
+    put_u64(into, number.map_or(0, |number| u64::from(number) + 1));
+}
+
+pub(crate) fn take_some(parser: &mut Parser<'_>) -> Result<Option<u32>, Malformed> {
+    let number = parser.take_u64()?;
+    number.checked_sub(1).map(|number| u32::try_from(number).map_err(|_| Malformed)).transpose()
+}
+
+pub(crate) fn put_claim(into: &mut Vec<u8>, claim: Claim) {
+    put_u64(into, claim.inbox.0);
+    put_u64(into, claim.version);
+}
+
+pub(crate) fn take_claim(parser: &mut Parser<'_>) -> Result<Claim, Malformed> {
+    Ok(Claim { inbox: InboxId(parser.take_u64()?), version: parser.take_u64()? })
+}
+
+pub(crate) fn put_packet_id(into: &mut Vec<u8>, packet_id: PacketId) {
+    into.extend_from_slice(&packet_id.value().to_be_bytes());
+}
+
+pub(crate) fn take_packet_id(parser: &mut Parser<'_>) -> Result<PacketId, Malformed> {
+    let bytes = parser.take_exactly(2)?.try_into().map_err(|_| Malformed)?;
+    PacketId::new(u16::from_be_bytes(bytes)).ok_or(Malformed)
+}
+
+pub(crate) fn put_identity(into: &mut Vec<u8>, identity: &SessionIdentity) {
+    put_text(into, identity.tenant.as_str());
+    put_flag(into, identity.user.is_some());
+    if let Some(user) = &identity.user {
+        put_text(into, user);
+    }
+    put_text(into, identity.client.as_str());
+}
+
+pub(crate) fn take_identity(parser: &mut Parser<'_>) -> Result<SessionIdentity, Malformed> {
+    let tenant = TenantId::new(parser.take_str()?);
+    let user = if take_flag(parser)? { Some(parser.take_str()?.into()) } else { None };
+    Ok(SessionIdentity { tenant, user, client: ClientId::new(parser.take_str()?) })
+}
+
+pub(crate) fn put_options(
+    into: &mut Vec<u8>,
+    options: SubscriptionOptions,
+    subscription_id: Option<u32>,
+) {
+    into.push(options.to_byte());
+    put_some(into, subscription_id);
+}
+
+pub(crate) fn take_options(
+    parser: &mut Parser<'_>,
+) -> Result<(SubscriptionOptions, Option<u32>), Malformed> {
+    let options = options_of(parser.take_u8()?).ok_or(Malformed)?;
+    Ok((options, take_some(parser)?))
+}
+
+/// The options in a byte of MQTT 5.0.
+fn options_of(byte: u8) -> Option<SubscriptionOptions> {
+    Some(SubscriptionOptions {
+        qos: Qos::try_from(byte & 0x03).ok()?,
+        no_local: byte & 0x04 != 0,
+        retain_as_published: byte & 0x08 != 0,
+        retain_handling: match byte >> 4 {
+            0 => RetainHandling::Send,
+            1 => RetainHandling::SendIfNew,
+            2 => RetainHandling::DoNotSend,
+            _ => return None,
+        },
+    })
+}
+
+pub(crate) fn put_subscription(into: &mut Vec<u8>, subscription: &Subscription) {
+    put_text(into, &subscription.filter);
+    put_options(into, subscription.options, subscription.subscription_id);
+}
+
+pub(crate) fn take_subscription(parser: &mut Parser<'_>) -> Result<Subscription, Malformed> {
+    let filter = take_filter(parser)?.into();
+    let (options, subscription_id) = take_options(parser)?;
+    Ok(Subscription { filter, options, subscription_id })
+}
+
+/// A topic filter, with its share prefix if it has one.
+pub(crate) fn take_filter<'a>(parser: &mut Parser<'a>) -> Result<&'a str, Malformed> {
+    let filter = parser.take_str()?;
+    TopicFilter::parse(filter, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
+    Ok(filter)
+}
+
+pub(crate) fn put_limits(into: &mut Vec<u8>, limits: &QueueLimits) {
+    for number in [limits.messages_max, limits.filters_max, limits.members_max] {
+        put_u64(into, number.into());
+    }
+    put_flag(into, limits.qos0_drop_oldest);
+    put_flag(into, limits.qos0_when_offline);
+}
+
+pub(crate) fn take_limits(parser: &mut Parser<'_>) -> Result<QueueLimits, Malformed> {
+    Ok(QueueLimits {
+        messages_max: parser.take()?,
+        filters_max: parser.take()?,
+        members_max: parser.take()?,
+        qos0_drop_oldest: take_flag(parser)?,
+        qos0_when_offline: take_flag(parser)?,
+    })
+}

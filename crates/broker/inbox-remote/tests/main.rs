@@ -1,0 +1,9 @@
+//! Hosts of one process, over the sockets of this machine, with a made-up inbox each.
+//!
+//! Every wait is for an event, for as long as a busy machine may take.
+
+mod messages;
+mod model;
+mod moves;
+mod sessions;
+mod support;

@@ -1,0 +1,134 @@
+//! Messages for sessions of several hosts.
+
+use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::Call;
+use ratatosk_contract::call::Settlement;
+use ratatosk_contract::inbox::{InboxId, Sequence};
+use ratatosk_rpc::MemoryDiscovery;
+
+use crate::model::Store;
+use crate::support::{Host, partition, stored_so, texts, until};
+
+/// Hosts 1 and 2 serve sessions "near" and "far", which are connected to host 3.
+async fn stage() -> (std::sync::Arc<Store>, Vec<Host>, [&'static str; 2]) {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    let (near, far) = ("near", "far");
+    assert_ne!(partition(near), partition(far));
+    store.set_seat(partition(near), Some(1));
+    store.set_seat(partition(far), Some(2));
+    let mut hosts = Vec::new();
+    for id in 1..=3 {
+        hosts.push(Host::start(&discovery, id, &store).await);
+    }
+    for host in &hosts {
+        host.reaches(2).await;
+    }
+    (store, hosts, [near, far])
+}
+
+/// DUR-001: a message for sessions of several hosts is settled once, when all have it.
+#[tokio::test]
+async fn a_message_for_sessions_of_several_hosts_is_settled_once() {
+    let (store, hosts, clients) = stage().await;
+    let mut claims = Vec::new();
+    for client in clients {
+        claims.push(hosts[2].attach(client).await.expect("it is served").0.claim);
+    }
+    let inboxes: Vec<InboxId> = claims.iter().map(|claim| claim.inbox).collect();
+    for (number, host) in hosts.iter().enumerate() {
+        let payload = number.to_string();
+        let appended = host.append(&inboxes, &payload, Qos::AtLeastOnce, None).await;
+        assert_eq!(appended, Settlement::Done);
+    }
+    for claim in &claims {
+        let (mut seen, mut after) = (Vec::new(), Sequence(0));
+        while seen.len() < hosts.len() {
+            let entries = hosts[2].fetch(*claim, after, 10).await;
+            after = entries.last().expect("not empty").sequence;
+            seen.extend(texts(&entries));
+        }
+        assert_eq!(seen, ["0", "1", "2"]);
+    }
+    // One of them is nowhere: nobody gets it.
+    store.set_seat(partition(clients[1]), None);
+    hosts[0].reaches(1).await;
+    let refused = hosts[0].append(&inboxes, "3", Qos::AtLeastOnce, None).await;
+    assert_eq!(refused, Settlement::Busy);
+    let near = store.stored(inboxes[0]).expect("it is there");
+    assert_eq!(near.queue.len(), 3);
+}
+
+/// DUR-010: that a message of QoS 2 was accepted is noted behind what it was for.
+#[tokio::test]
+async fn an_exchange_is_noted_when_all_others_have_the_message() {
+    let (store, hosts, clients) = stage().await;
+    let near = hosts[2].attach(clients[0]).await.expect("it is served").0.claim;
+    let far = hosts[2].attach(clients[1]).await.expect("it is served").0.claim;
+    let all = [near.inbox, far.inbox];
+    for (number, inboxes) in [&all[..], &all[..1], &all[1..], &[]].into_iter().enumerate() {
+        let id = PacketId::new(u16::try_from(number + 1).expect("small")).expect("not zero");
+        let payload = number.to_string();
+        let appended = hosts[2].append(inboxes, &payload, Qos::ExactlyOnce, Some((near, id))).await;
+        assert_eq!(appended, Settlement::Done);
+        assert!(store.stored(near.inbox).expect("it is there").inbound.contains(&id));
+    }
+    let queued = |inbox| {
+        let queue = store.stored(inbox).expect("it is there").queue;
+        texts(&queue.into_values().collect::<Vec<_>>())
+    };
+    assert_eq!(queued(near.inbox), ["0", "1"]);
+    assert_eq!(queued(far.inbox), ["0", "2"]);
+}
+
+/// QoS 0 goes past the queue to wherever the session is connected, whoever publishes.
+#[tokio::test]
+async fn qos_0_goes_straight_to_the_connection_of_another_host() {
+    let (_store, hosts, clients) = stage().await;
+    let (near, owner) = hosts[2].attach(clients[0]).await.expect("it is served");
+    for (number, host) in hosts.iter().enumerate() {
+        let payload = number.to_string();
+        let inboxes = [near.claim.inbox];
+        assert_eq!(host.append(&inboxes, &payload, Qos::AtMostOnce, None).await, Settlement::Done);
+    }
+    let came = until(&hosts[2].home.delivered, |all| all.len() == hosts.len()).await;
+    assert!(came.iter().all(|(to, _)| *to == owner));
+    let mut texts: Vec<String> = came.into_iter().map(|(_, text)| text).collect();
+    texts.sort();
+    assert_eq!(texts, ["0", "1", "2"]);
+}
+
+/// DIST-015: what waits for a host is bounded; what does not fit is refused at once, and nobody has it.
+#[tokio::test]
+async fn a_message_that_does_not_fit_is_refused_as_busy() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let _one = Host::start(&discovery, 1, &store).await;
+    let bound = |config: &mut ratatosk_inbox_remote::Config| {
+        (config.lane_bytes_max, config.whole_bytes_max) = (10_000, 100_000);
+    };
+    let two = Host::start_with(&discovery, 2, &store, bound).await;
+    two.reaches(64).await;
+    let claim = two.attach("c").await.expect("it is served").0.claim;
+    let inboxes = [claim.inbox];
+    // Longer than may go to anybody.
+    let long = "x".repeat(60_000);
+    let refused = two.append(&inboxes, &long, Qos::AtLeastOnce, None).await;
+    assert_eq!(refused, Settlement::QuotaExceeded);
+    let payload = "x".repeat(6_000);
+    let mut replies = Vec::new();
+    let refused = loop {
+        let reply_to = two.ticket();
+        let reply = Some(reply_to);
+        match two.begin_append(&inboxes, &payload, Qos::AtLeastOnce, None, reply) {
+            Call::Pending => replies.push(reply_to.ticket),
+            Call::Ready(settlement) => break settlement,
+        }
+    };
+    assert_eq!(refused, Settlement::Busy);
+    let count = replies.len();
+    for ticket in replies {
+        assert_eq!(two.settled(ticket).await, Settlement::Done);
+    }
+    let is_there = || store.stored(claim.inbox).is_some_and(|it| it.queue.len() == count);
+    stored_so(&store, is_there).await;
+}

@@ -1,0 +1,478 @@
+//! Inboxes of several hosts over one store: whoever serves a partition finds what the one before left.
+//!
+//! It promises everything for later, and settles it at once, from within the call.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ratatosk_clock::Instant;
+use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::call::{Promised, Settlement};
+use ratatosk_contract::dist::RouteId;
+use ratatosk_contract::inbox::{
+    Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox, InboxId,
+    NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
+    WillId,
+};
+use ratatosk_contract::serving::{Refusal, Serving};
+use ratatosk_contract::sessions::Sessions;
+use ratatosk_contract::{
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
+};
+use ratatosk_inbox_remote::{PARTITION_COUNT, Seat, Seats};
+use ratatosk_rpc::HostId;
+use tokio::sync::watch;
+
+/// What is stored, and who serves it.
+pub(crate) struct Store {
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+    /// Counts what changes it.
+    pub(crate) stirred: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    seats: BTreeMap<usize, Seat>,
+    sessions: BTreeMap<u64, Stored>,
+    wills: BTreeSet<u64>,
+    resumed_wills: usize,
+    due_wills: usize,
+    last: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Stored {
+    identity: SessionIdentity,
+    version: u64,
+    owner: Option<SessionRef>,
+    pub(crate) queue: BTreeMap<u64, Entry>,
+    last: u64,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) inbound: BTreeSet<PacketId>,
+    /// The will that is due by how it was left.
+    pub(crate) will: Option<String>,
+    held_will: Option<String>,
+    is_waiting: bool,
+}
+
+impl Store {
+    pub(crate) fn new() -> Arc<Store> {
+        let (changes, stirred) = (watch::Sender::new(0), watch::Sender::new(0));
+        Arc::new(Store { state: Mutex::default(), changes, stirred })
+    }
+
+    /// A host serves all partitions from now on; nobody if there is none.
+    pub(crate) fn seat_all(&self, host: Option<u128>) {
+        for partition in 0..PARTITION_COUNT {
+            self.set_seat(partition, host);
+        }
+    }
+
+    pub(crate) fn set_seat(&self, partition: usize, host: Option<u128>) {
+        let mut state = self.state.lock();
+        state.last += 1;
+        let term = state.last;
+        match host {
+            Some(host) => {
+                state.seats.insert(partition, Seat { host: HostId(host), term });
+            }
+            None => {
+                state.seats.remove(&partition);
+            }
+        }
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn stored(&self, inbox: InboxId) -> Option<Stored> {
+        self.state.lock().sessions.get(&inbox.0).cloned()
+    }
+
+    /// How many wills are kept, were resumed, and are due.
+    pub(crate) fn wills(&self) -> (usize, usize, usize) {
+        let state = self.state.lock();
+        (state.wills.len(), state.resumed_wills, state.due_wills)
+    }
+
+    pub(crate) fn is_attached(&self, inbox: InboxId) -> bool {
+        self.stored(inbox).is_some_and(|stored| stored.owner.is_some())
+    }
+}
+
+impl Seats for Store {
+    fn seat(&self, partition: usize) -> Option<Seat> {
+        self.state.lock().seats.get(&partition).copied()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// The inbox of one host.
+pub(crate) struct Model {
+    pub(crate) host: HostId,
+    pub(crate) store: Arc<Store>,
+    pub(crate) sessions: Arc<dyn Sessions>,
+}
+
+impl Model {
+    fn work<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        let done = work(&mut self.store.state.lock());
+        self.store.stirred.send_modify(|count| *count += 1);
+        done
+    }
+
+    fn is_served(&self, state: &State, number: u64) -> bool {
+        let partition = usize::try_from(number % PARTITION_COUNT as u64).expect("small");
+        state.seats.get(&partition).is_some_and(|seat| seat.host == self.host)
+    }
+
+    fn claimed<R>(
+        &self,
+        claim: Claim,
+        work: impl FnOnce(&mut Stored) -> R,
+    ) -> Result<R, StaleClaim> {
+        self.work(|state| {
+            if !self.is_served(state, claim.inbox.0) {
+                return Err(StaleClaim);
+            }
+            let stored = state.sessions.get_mut(&claim.inbox.0).ok_or(StaleClaim)?;
+            if stored.version != claim.version || stored.owner.is_none() {
+                return Err(StaleClaim);
+            }
+            Ok(work(stored))
+        })
+    }
+
+    fn promise<T>(&self, answer: T, reply_to: Option<ReplyTo>) -> Promised<T> {
+        match reply_to {
+            Some(ReplyTo { session, ticket }) => {
+                self.sessions.settle(session, ticket, Settlement::Done);
+                Promised::later(answer)
+            }
+            None => Promised::kept(answer),
+        }
+    }
+
+    fn find(state: &State, identity: &SessionIdentity) -> Option<u64> {
+        let mut all = state.sessions.iter();
+        all.find(|(_, stored)| stored.identity == *identity).map(|(number, _)| *number)
+    }
+}
+
+fn topic_of(will: Option<&(Arc<StoredMessage>, u32)>) -> Option<String> {
+    will.map(|(message, _)| message.topic.to_string())
+}
+
+impl Serving for Model {
+    fn serves(&self, partition: usize) -> Option<u64> {
+        let seat = self.store.seat(partition)?;
+        (seat.host == self.host).then_some(seat.term)
+    }
+
+    fn resume(&self, claim: Claim, owner: SessionRef) -> Result<(), Refusal> {
+        let is_served = self.is_served(&self.store.state.lock(), claim.inbox.0);
+        if !is_served {
+            return Err(Refusal::NotServed);
+        }
+        self.claimed(claim, |stored| stored.owner = Some(owner)).map_err(|_| Refusal::Stale)
+    }
+
+    fn abandon(&self, claim: Claim, _: Instant) -> Result<(), Refusal> {
+        let abandoned = self.claimed(claim, |stored| {
+            stored.owner = None;
+            stored.will = stored.held_will.take();
+        });
+        abandoned.map_err(|_| Refusal::Stale)
+    }
+
+    fn resume_will(&self, will: WillId) -> Result<(), Refusal> {
+        self.work(|state| {
+            state.resumed_wills += 1;
+            state.wills.contains(&will.0).then_some(()).ok_or(Refusal::Stale)
+        })
+    }
+
+    fn abandon_will(&self, will: WillId, _: Instant) -> Result<(), Refusal> {
+        self.work(|state| {
+            let was_kept = state.wills.remove(&will.0);
+            state.due_wills += usize::from(was_kept);
+            was_kept.then_some(()).ok_or(Refusal::Stale)
+        })
+    }
+}
+
+impl Inbox for Model {
+    fn attach(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<Attached>, NotServed>> {
+        let publisher = attach.identity.publisher().0;
+        let attached = self.work(|state| {
+            if !self.is_served(state, publisher) {
+                return Err(NotServed);
+            }
+            let mut found = Model::find(state, attach.identity);
+            if let Some(number) = found.filter(|_| attach.is_clean) {
+                state.sessions.remove(&number);
+                found = None;
+            }
+            let number = found.unwrap_or_else(|| {
+                state.last += 1;
+                let number =
+                    state.last * PARTITION_COUNT as u64 + publisher % PARTITION_COUNT as u64;
+                let stored = Stored {
+                    identity: attach.identity.clone(),
+                    version: 0,
+                    owner: None,
+                    queue: BTreeMap::new(),
+                    last: 0,
+                    subscriptions: Vec::new(),
+                    inbound: BTreeSet::new(),
+                    will: None,
+                    held_will: None,
+                    is_waiting: false,
+                };
+                state.sessions.insert(number, stored);
+                number
+            });
+            let stored = state.sessions.get_mut(&number).expect("it is there");
+            stored.version += 1;
+            stored.owner = Some(attach.owner);
+            stored.held_will = topic_of(attach.will.as_ref());
+            Ok(Attached {
+                claim: Claim { inbox: InboxId(number), version: stored.version },
+                incarnation: number,
+                is_present: found.is_some(),
+                member: Arc::default(),
+                subscriptions: stored.subscriptions.clone(),
+                inbound: stored.inbound.iter().copied().collect(),
+                sent: Sequence(0),
+            })
+        });
+        Call::Ready(attached.map(|attached| self.promise(attached, reply_to)))
+    }
+
+    fn detach(
+        &self,
+        claim: Claim,
+        detach: Detach,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim> {
+        self.claimed(claim, |stored| {
+            stored.owner = None;
+            stored.held_will = None;
+            stored.will = topic_of(detach.will.as_ref());
+        })?;
+        Ok(self.promise((), reply_to))
+    }
+
+    fn discard(
+        &self,
+        identity: &SessionIdentity,
+        _: Instant,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Result<Promised<bool>, NotServed>> {
+        let discarded = self.work(|state| {
+            if !self.is_served(state, identity.publisher().0) {
+                return Err(NotServed);
+            }
+            let found = Model::find(state, identity);
+            Ok(found.and_then(|number| state.sessions.remove(&number)).is_some())
+        });
+        Call::Ready(discarded.map(|existed| self.promise(existed, reply_to)))
+    }
+
+    fn subscribe(
+        &self,
+        claim: Claim,
+        subscription: &Subscription,
+        reply_to: Option<ReplyTo>,
+    ) -> Call<Promised<SubscribeOutcome>> {
+        let route = RouteId { index: 1, generation: 1 };
+        let subscribed = self.claimed(claim, |stored| {
+            let before = stored.subscriptions.len();
+            stored.subscriptions.retain(|held| held.filter != subscription.filter);
+            let existed = stored.subscriptions.len() < before;
+            stored.subscriptions.push(subscription.clone());
+            SubscribeOutcome::Done { route, existed }
+        });
+        Call::Ready(match subscribed {
+            Ok(outcome) => self.promise(outcome, reply_to),
+            Err(StaleClaim) => Promised::kept(SubscribeOutcome::Stale),
+        })
+    }
+
+    fn unsubscribe(
+        &self,
+        claim: Claim,
+        filter: &str,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<bool>, StaleClaim> {
+        let existed = self.claimed(claim, |stored| {
+            let before = stored.subscriptions.len();
+            stored.subscriptions.retain(|held| &*held.filter != filter);
+            stored.subscriptions.len() < before
+        })?;
+        Ok(self.promise(existed, reply_to))
+    }
+
+    fn append(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        exchange: Option<(Claim, PacketId)>,
+        reply_to: Option<ReplyTo>,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement> {
+        let mut ready = Vec::new();
+        let is_served = self.work(|state| {
+            let all = targets.routes.iter().map(|route| route.inbox.0);
+            let all = all.chain(exchange.iter().map(|(claim, _)| claim.inbox.0));
+            if !all.clone().all(|number| self.is_served(state, number)) {
+                return false;
+            }
+            if let Some((claim, packet_id)) = exchange {
+                let stored = state.sessions.get_mut(&claim.inbox.0).expect("it is there");
+                stored.inbound.insert(packet_id);
+            }
+            for route in targets.routes {
+                let Some(stored) = state.sessions.get_mut(&route.inbox.0) else { continue };
+                let qos = message.qos.min(route.options.qos);
+                if qos == Qos::AtMostOnce {
+                    let (options, subscription_id) = (route.options, route.subscription_id);
+                    let owner = stored.owner;
+                    direct.extend(owner.map(|owner| DirectDelivery {
+                        owner,
+                        options,
+                        subscription_id,
+                    }));
+                    continue;
+                }
+                stored.last += 1;
+                let entry = Entry {
+                    sequence: Sequence(stored.last),
+                    qos,
+                    retain: false,
+                    is_received: false,
+                    subscription_id: route.subscription_id,
+                    message: Arc::new(message.to_stored()),
+                };
+                stored.queue.insert(stored.last, entry);
+                if std::mem::take(&mut stored.is_waiting) {
+                    ready.extend(stored.owner);
+                }
+            }
+            true
+        });
+        if !is_served {
+            return Call::Ready(Settlement::Busy);
+        }
+        ready.into_iter().for_each(|owner| self.sessions.inbox_ready(owner));
+        match reply_to {
+            Some(ReplyTo { session, ticket }) if message.qos != Qos::AtMostOnce => {
+                self.sessions.settle(session, ticket, Settlement::Done);
+                Call::Pending
+            }
+            _ => Call::Ready(Settlement::Done),
+        }
+    }
+
+    fn fetch(
+        &self,
+        claim: Claim,
+        after: Sequence,
+        budget: FetchBudget,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), StaleClaim> {
+        self.claimed(claim, |stored| {
+            let first = entries.len();
+            let next = stored.queue.range(after.0 + 1..).map(|(_, entry)| entry.clone());
+            entries.extend(next.take(budget.messages_max));
+            stored.is_waiting = entries.len() - first < budget.messages_max;
+        })
+    }
+
+    fn commit(&self, claim: Claim, sequence: Sequence) -> Result<(), StaleClaim> {
+        self.claimed(claim, |stored| {
+            stored.queue.remove(&sequence.0);
+        })
+    }
+
+    fn received(
+        &self,
+        claim: Claim,
+        sequence: Sequence,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim> {
+        self.claimed(claim, |stored| {
+            if let Some(entry) = stored.queue.get_mut(&sequence.0) {
+                entry.is_received = true;
+            }
+        })?;
+        Ok(self.promise((), reply_to))
+    }
+
+    fn inbound(
+        &self,
+        claim: Claim,
+        packet_id: PacketId,
+        is_released: bool,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<()>, StaleClaim> {
+        self.claimed(claim, |stored| match is_released {
+            true => stored.inbound.remove(&packet_id),
+            false => stored.inbound.insert(packet_id),
+        })?;
+        Ok(self.promise((), reply_to))
+    }
+
+    fn keep_will(
+        &self,
+        identity: &SessionIdentity,
+        _: SessionRef,
+        _: &Arc<StoredMessage>,
+        _: u32,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<WillId>, NotServed> {
+        let publisher = identity.publisher().0;
+        let kept = self.work(|state| {
+            if !self.is_served(state, publisher) {
+                return Err(NotServed);
+            }
+            state.last += 1;
+            let number = state.last * PARTITION_COUNT as u64 + publisher % PARTITION_COUNT as u64;
+            state.wills.insert(number);
+            Ok(WillId(number))
+        })?;
+        Ok(self.promise(kept, reply_to))
+    }
+
+    fn withdraw_will(&self, will: WillId) {
+        self.work(|state| state.wills.remove(&will.0));
+    }
+
+    fn will_sent(&self, will: WillId) {
+        self.withdraw_will(will);
+    }
+
+    fn expire(&self, _: Instant, _: usize, _: &mut Vec<DueWill>) {}
+
+    fn expire_inactive(
+        &self,
+        _: &TenantId,
+        _: Duration,
+        _: Instant,
+    ) -> Result<usize, TooManyOrders> {
+        Ok(0)
+    }
+
+    fn len(&self) -> usize {
+        self.store.state.lock().sessions.len()
+    }
+}
