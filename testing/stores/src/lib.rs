@@ -114,13 +114,30 @@ impl Stores {
         Self::start_all(name, count, Box::new(builds), build)
     }
 
+    /// The same, where each store knows what it is given by its number.
+    #[must_use]
+    pub fn of_each(name: &str, count: u64, knows: impl Fn(u64) -> Keyspaces + 'static) -> Self {
+        let builds = (1..=count).map(|store| (store, store)).collect();
+        Self::start_of(name, count, Box::new(knows), builds)
+    }
+
     fn start_all(name: &str, count: u64, knows: Box<dyn Fn(u64) -> Keyspaces>, build: u64) -> Self {
+        let builds = (1..=count).map(|store| (store, build)).collect();
+        Self::start_of(name, count, knows, builds)
+    }
+
+    fn start_of(
+        name: &str,
+        count: u64,
+        knows: Box<dyn Fn(u64) -> Keyspaces>,
+        builds: BTreeMap<u64, u64>,
+    ) -> Self {
         let mut stores = Self {
             scratch: Scratch::new(name),
             exchange: Exchange::new(),
             cuts: Cuts::default(),
             knows,
-            builds: (1..=count).map(|store| (store, build)).collect(),
+            builds,
             nodes: BTreeMap::new(),
             starts: 0,
             checkpoint_interval: Duration::from_millis(200),

@@ -5,12 +5,19 @@
 //! is as it should be is not written again. DIST-014
 
 use ratatosk_contract::{
-    TenantId,
-    dist::{ReceiverKey, StoredRoute},
+    PublisherId, TenantId,
+    dist::{Dist, ReceiverKey, StoredRoute},
+    inbox::InboxId,
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{InboxService, partition::Ended, subscribing::receiver_key};
+use crate::{
+    InboxService,
+    partition::Ended,
+    partitions::{PartitionSet, partition_number},
+    session::Session,
+    subscribing::receiver_key,
+};
 
 /// How many routes were not as the sessions have them.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +29,9 @@ pub struct Repaired {
 }
 
 impl InboxService {
-    /// Removes the routes that no session has, when all sessions are there; answers how many.
-    pub(crate) fn remove_stale_routes(&self) -> usize {
+    /// Removes the routes that no session has, when all sessions of some partitions are there; answers how
+    /// many.
+    pub(crate) fn remove_stale_routes(&self, partitions: PartitionSet) -> usize {
         let mut count = 0;
         for tenant in self.dist.tenants() {
             let routes = self.dist.tenant(&tenant);
@@ -31,7 +39,9 @@ impl InboxService {
             while let Some(from) = next {
                 found.clear();
                 next = routes.stored(from, &mut found);
-                found.retain(|stored| !self.has_subscription(&tenant, stored));
+                let is_meant =
+                    |held: &StoredRoute| partitions.has(partition_number(held.route.inbox.0));
+                found.retain(|held| is_meant(held) && !self.has_subscription(&tenant, held));
                 let stale = found.iter().map(|stored| (&*stored.filter, stored.key()));
                 count += routes.remove_each(&parsed(stale));
             }
@@ -52,17 +62,50 @@ impl InboxService {
         partition.note_number(inbox.0);
         has_it
     }
+}
 
-    /// Removes what a session that ended leaves in dist. What is not there any more is as good.
-    pub(crate) fn remove_routes(&self, ended: &Ended) {
-        let routes = ended.subscriptions.iter().filter_map(|held| {
-            let filter = TopicFilter::parse(&held.filter, &TopicLimits::PROTOCOL).ok()?;
-            let id = ended.publisher.0;
-            Some((filter, receiver_key(&filter, ended.inbox, id, ended.incarnation)))
+/// What sessions that ended leave in dist.
+#[derive(Debug)]
+pub(crate) struct LeftRoutes {
+    tenant: TenantId,
+    inbox: InboxId,
+    publisher: PublisherId,
+    incarnation: u64,
+    filters: Vec<Box<str>>,
+}
+
+impl LeftRoutes {
+    pub(crate) fn of(ended: &Ended) -> Self {
+        LeftRoutes {
+            tenant: ended.tenant.clone(),
+            inbox: ended.inbox,
+            publisher: ended.publisher,
+            incarnation: ended.incarnation,
+            filters: ended.subscriptions.iter().map(|held| held.filter.clone()).collect(),
+        }
+    }
+
+    /// That of one subscription which a session gave up.
+    pub(crate) fn of_one(inbox: InboxId, session: &Session, filter: Box<str>) -> Self {
+        LeftRoutes {
+            tenant: session.identity.tenant.clone(),
+            inbox,
+            publisher: session.publisher,
+            incarnation: session.incarnation,
+            filters: vec![filter],
+        }
+    }
+
+    /// Removes them. What is not there any more is as good.
+    pub(crate) fn remove(&self, dist: &dyn Dist) {
+        let routes = self.filters.iter().filter_map(|held| {
+            let filter = TopicFilter::parse(held, &TopicLimits::PROTOCOL).ok()?;
+            let id = self.publisher.0;
+            Some((filter, receiver_key(&filter, self.inbox, id, self.incarnation)))
         });
         let routes: Vec<_> = routes.collect();
         if !routes.is_empty() {
-            self.dist.tenant(&ended.tenant).remove_each(&routes);
+            dist.tenant(&self.tenant).remove_each(&routes);
         }
     }
 }

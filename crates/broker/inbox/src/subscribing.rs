@@ -14,7 +14,8 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use crate::{
     InboxService,
     effect::Effect,
-    journal::Change,
+    journal::{Change, Journal},
+    repair::LeftRoutes,
     session::{Session, Waiting},
 };
 
@@ -43,7 +44,8 @@ impl InboxService {
         }
         // Clients subscribe again whenever they come back: that is no reason to keep them from their
         // queue while there is no room. INBOX-015, DUR-006
-        if !is_same && self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
+        let is_busy = |journal: &Journal| journal.check_at(claim.inbox).is_err();
+        if !is_same && self.journal.as_ref().is_some_and(is_busy) {
             return refused(SubscribeOutcome::Busy);
         }
         // Under the session's lock, so that the route does not outlive the session.
@@ -88,17 +90,18 @@ impl InboxService {
             // Perhaps it was removed before, and that is not durable yet.
             return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
         };
-        if let Ok(filter) = TopicFilter::parse(&removed.filter, &TopicLimits::PROTOCOL) {
-            let id = session.publisher.0;
-            let key = receiver_key(&filter, claim.inbox, id, session.incarnation);
-            let _ = self.dist.tenant(&session.identity.tenant).remove(&filter, &key);
+        let left = LeftRoutes::of_one(claim.inbox, session, removed.filter.clone());
+        if self.seats().is_none() {
+            left.remove(&*self.dist);
         }
+        let joint = self.remove_later(std::iter::once(left));
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         let mut change = Change::default();
         let tenant = &session.identity.tenant;
         self.nudge_heirs(tenant, std::iter::once(&*removed.filter), &mut change);
-        let promised =
-            self.promise(true, claim.inbox, reply_to, |effects| effects.push(&unsubscribed));
+        let promised = self.promise_then(true, (claim.inbox, joint), reply_to, |effects| {
+            effects.push(&unsubscribed);
+        });
         drop(partition);
         self.finish(change);
         Ok(promised)

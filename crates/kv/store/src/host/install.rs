@@ -153,7 +153,7 @@ impl<E: Engine> Host<E> {
         let mark = Installing {
             replica: me.map_or(0, |replica| replica.id),
             keyspace: descriptor.keyspace.clone(),
-            applied: held.map_or(former, |range| range.applied),
+            applied: held.as_ref().map_or(former, |range| range.applied),
             unclean,
         };
         batch.put(META, Installing::key(group), mark.encode());
@@ -202,9 +202,6 @@ impl<E: Engine> Host<E> {
         let mut changes = Batch::new();
         let mut removing = None;
         if let Some(range) = self.ranges.remove(&group) {
-            if range.is_leader {
-                range.coprocessor.write().lead(false);
-            }
             let Descriptor { keyspace, boundary, .. } = range.descriptor.clone();
             let mark = Removing { keyspace, boundary };
             changes.put(META, Removing::key(group), mark.encode());
