@@ -13,6 +13,7 @@ use ratatosk_contract::{
     ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     call::Promised,
     inbox::{Attached, Claim, Detach, DueWill, InboxId, NotServed, WillId},
+    serving::{Refusal, Serving},
 };
 use ratatosk_engine::wire::Malformed;
 
@@ -61,8 +62,11 @@ impl InboxService {
         partition.owned(claim)?;
         partition.awaited.sessions.remove(&claim.inbox);
         let session = partition.sessions.get_mut(&claim.inbox).ok_or(ResumeError::Stale)?;
-        session.own(owner);
-        session.note_room();
+        // Whoever resumes again waits for what he waited for.
+        if session.owner != Some(owner) {
+            session.own(owner);
+            session.note_room();
+        }
         Ok(session.attached(claim.inbox, true))
     }
 
@@ -216,6 +220,37 @@ impl InboxService {
         self.lock_for(partition_number(id.0), |partition| {
             partition.sessions.get(&id).is_some_and(|session| session.queue.has_shared())
         })
+    }
+}
+
+impl Serving for InboxService {
+    fn serves(&self, partition: usize) -> Option<u64> {
+        InboxService::serves(self, partition)
+    }
+
+    fn resume(&self, claim: Claim, owner: SessionRef) -> Result<(), Refusal> {
+        Ok(InboxService::resume(self, claim, owner).map(drop)?)
+    }
+
+    fn abandon(&self, claim: Claim, now: Instant) -> Result<(), Refusal> {
+        Ok(InboxService::abandon(self, claim, now)?)
+    }
+
+    fn resume_will(&self, will: WillId) -> Result<(), Refusal> {
+        Ok(InboxService::resume_will(self, will)?)
+    }
+
+    fn abandon_will(&self, will: WillId, now: Instant) -> Result<(), Refusal> {
+        Ok(InboxService::abandon_will(self, will, now)?)
+    }
+}
+
+impl From<ResumeError> for Refusal {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::NotServed => Refusal::NotServed,
+            ResumeError::Stale => Refusal::Stale,
+        }
     }
 }
 
