@@ -16,7 +16,6 @@ use ratatosk_contract::{
 
 use crate::{
     InboxService,
-    effect::Effect,
     handover::{Offer, Parcel},
     journal::Change,
     partition::Partition,
@@ -58,14 +57,12 @@ impl InboxService {
         (direct, change): (&mut Vec<DirectDelivery>, &mut Change),
     ) -> Result<Call<Settlement>, StaleClaim> {
         let mut locks = self.lock_targets(targets, exchange, message);
-        let mut parcel = Parcel::new(message, self.effects());
-        let mut at = InboxId(0);
+        if self.is_refused(&mut locks, targets, exchange) {
+            return Ok(Call::Ready(Settlement::Busy));
+        }
+        let mut parcel = Parcel::new(message);
         if let Some((claim, packet_id)) = exchange {
             locks.of(claim.inbox).claimed(claim)?.note_inbound(packet_id, false);
-            at = claim.inbox;
-            if let Some(effects) = &mut parcel.effects {
-                effects.push(&Effect::Accepted { inbox: claim.inbox, packet_id });
-            }
         }
         for route in targets.routes {
             let partition = locks.of(route.inbox);
@@ -75,9 +72,35 @@ impl InboxService {
         for shared in targets.shared {
             self.offer_shared(&mut locks, targets.tenant, shared, &mut parcel, (direct, change));
         }
-        let is_pending = self.post(parcel, reply_to, at);
+        let is_pending = self.post((&parcel, targets), exchange, reply_to);
         drop(locks);
         Ok(if is_pending { Call::Pending } else { Call::Ready(Settlement::Done) })
+    }
+
+    /// Whether a partition of some target is served elsewhere, or its store takes no more: then nothing is
+    /// queued for anybody, and whoever brings the message again makes no duplicate. The locks of all are
+    /// held.
+    fn is_refused(
+        &self,
+        locks: &mut Locks<'_>,
+        targets: Targets<'_>,
+        exchange: Option<(Claim, PacketId)>,
+    ) -> bool {
+        let Some(seats) = self.seats() else { return false };
+        let mut set = partitions_of(targets);
+        // Of a publisher whose partition is gone the claim is stale.
+        let at = exchange.map(|(claim, _)| partition_number(claim.inbox.0));
+        at.into_iter().filter(|at| seats.serving(*at).is_some()).for_each(|at| set.insert(at));
+        // Nor is a group's message dropped here while a member elsewhere could have it.
+        let mut has_nobody = |shared: &SharedRoute| {
+            let inbox = shared.route.inbox;
+            let is_there = locks.of(inbox).sessions.contains_key(&inbox);
+            let others = || shared.group.members.iter().filter_map(inbox_of);
+            let is_served = |inbox| seats.serving(partition_number(inbox)).is_some();
+            !is_there && others().all(|it| it == inbox || !is_served(it.0)) && others().count() > 1
+        };
+        set.numbers().any(|number| seats.check(number).is_err())
+            || targets.shared.iter().any(&mut has_nobody)
     }
 
     /// Under one lock after the other, for what the log does not have.
@@ -92,7 +115,7 @@ impl InboxService {
             let mut partition = self.partitions.lock_of(claim.inbox);
             partition.claimed(claim)?.note_inbound(packet_id, false);
         }
-        let mut parcel = Parcel::new(message, None);
+        let mut parcel = Parcel::new(message);
         for route in targets.routes {
             let partition = &mut *self.partitions.lock_of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
@@ -157,7 +180,8 @@ impl InboxService {
         let mut now = set;
         holders(&mut now);
         let mut is_there = |shared: &SharedRoute| {
-            locks.of(shared.route.inbox).sessions.contains_key(&shared.route.inbox)
+            let session = locks.of(shared.route.inbox).sessions.get(&shared.route.inbox);
+            session.is_some_and(|session| session.is_life(&shared.route))
         };
         if now == set && targets.shared.iter().all(&mut is_there) {
             return locks;
@@ -182,6 +206,22 @@ fn conclude(
             tally.appended += 1;
             tally.dropped.session_gone += 1;
         }
+    }
+}
+
+/// The partitions of those whom a message is meant for.
+pub(crate) fn partitions_of(targets: Targets<'_>) -> PartitionSet {
+    let mut set = PartitionSet::default();
+    let routes = targets.routes.iter().map(|route| route.inbox);
+    let shared = targets.shared.iter().map(|shared| shared.route.inbox);
+    routes.chain(shared).for_each(|inbox| set.insert(partition_number(inbox.0)));
+    set
+}
+
+fn inbox_of(member: &Member) -> Option<InboxId> {
+    match member.target {
+        MemberTarget::Inbox(inbox) => Some(inbox),
+        MemberTarget::Session(_) | MemberTarget::Host(_) => None,
     }
 }
 

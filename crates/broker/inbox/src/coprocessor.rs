@@ -5,6 +5,10 @@
 //! entries share which message, and the largest number that ended, per partition. A message goes
 //! with the last entry that refers to it.
 //!
+//! A range is parted between two partitions only, and not while an entry of the one side has its message on
+//! the other. Under reigns none has, for messages are stored once in each partition; what was stored
+//! before goes in its time.
+//!
 //! Each number that ended without a key is a number that could be given again: so the largest of
 //! each partition leaves a mark.
 
@@ -12,14 +16,17 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use ratatosk_client::ReignHook;
 use ratatosk_contract::inbox::InboxId;
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};
-use ratatosk_store::coprocessor::{Coprocessor, Position as LogPosition, Reader, Writer, scan_all};
+use ratatosk_store::coprocessor::{
+    Coprocessor, Position as LogPosition, Reader, Reign, Writer, scan_all,
+};
 
 use crate::{
     effect::{self, Effect, End, Target},
     partition::PARTITION_COUNT,
-    schema::{EntryRecord, Key, Place, Position},
+    schema::{EntryRecord, Key, Place, Position, partition_keys},
 };
 
 /// The inbox's part of a range.
@@ -29,8 +36,12 @@ pub struct InboxCoprocessor {
     bodies: HashMap<Slot, Slot, foldhash::fast::RandomState>,
     /// How many entries refer to a body.
     references: HashMap<Slot, u32, foldhash::fast::RandomState>,
+    /// How many entries have their messages in another partition, by the two, the smaller first.
+    spans: HashMap<(u64, u64), u32, foldhash::fast::RandomState>,
     /// The largest number that ended, by partition.
     marks: BTreeMap<u64, InboxId>,
+    /// Who is told of reigns.
+    hook: Option<ReignHook>,
 }
 
 /// An entry, or the body under it.
@@ -44,6 +55,12 @@ impl InboxCoprocessor {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that tells of the reigns over its range.
+    #[must_use]
+    pub fn reigning(hook: ReignHook) -> Self {
+        Self { hook: Some(hook), ..Self::default() }
     }
 
     fn carry_out(&mut self, command: &Bytes, effect: Effect<'_>, writer: &mut Writer<'_>) {
@@ -127,12 +144,23 @@ impl InboxCoprocessor {
     fn refer(&mut self, entry: Slot, body: Slot) {
         if self.bodies.insert(entry, body).is_none() {
             *self.references.entry(body).or_insert(0) += 1;
+            if let Some(span) = span(entry, body) {
+                *self.spans.entry(span).or_insert(0) += 1;
+            }
         }
     }
 
     /// An entry refers to nothing any more; the last one takes the message with it.
     fn forget(&mut self, entry: Slot, writer: &mut Writer<'_>) {
         let Some(body) = self.bodies.remove(&entry) else { return };
+        if let Some(span) = span(entry, body)
+            && let Some(count) = self.spans.get_mut(&span)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.spans.remove(&span);
+            }
+        }
         let Some(count) = self.references.get_mut(&body) else { return };
         *count -= 1;
         if *count == 0 {
@@ -175,7 +203,7 @@ impl InboxCoprocessor {
 
 impl Coprocessor for InboxCoprocessor {
     fn reset(&mut self, boundary: &KeyRange, reader: &dyn Reader) -> Result<(), Error> {
-        *self = Self::new();
+        *self = Self { hook: self.hook.take(), ..Self::new() };
         scan_all(reader, boundary, |key, value| {
             let key = Key::parse(key).map_err(|malformed| corrupt(key, malformed))?;
             match key.place {
@@ -214,6 +242,30 @@ impl Coprocessor for InboxCoprocessor {
     fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
         Ok(Bytes::new())
     }
+
+    fn lead(&mut self, reign: Option<&Reign>) {
+        if let Some(hook) = &mut self.hook {
+            hook.lead(reign);
+        }
+    }
+
+    /// The beginning of a partition: that of the key, or the next one that will do.
+    fn parting(&self, boundary: &KeyRange, key: &Bytes) -> Option<Bytes> {
+        let at = Key::partition_of(key);
+        let may = |number: &usize| {
+            let place = *number as u64;
+            !self.spans.keys().any(|(first, last)| *first < place && place <= *last)
+        };
+        let start = |number: usize| partition_keys(number).start;
+        let parts = |start: &Bytes| boundary.contains(start) && *start != boundary.start;
+        (at.max(1)..PARTITION_COUNT).filter(may).map(start).find(parts)
+    }
+}
+
+/// The partitions between which a range may not be parted, if an entry has its message elsewhere.
+fn span(entry: Slot, body: Slot) -> Option<(u64, u64)> {
+    let (one, other) = (partition(entry.0), partition(body.0));
+    (one != other).then_some((one.min(other), one.max(other)))
 }
 
 fn put_position(inbox: InboxId, position: Position, writer: &mut Writer<'_>) {

@@ -12,7 +12,7 @@ use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
     Call, ClientId, HostNumber, Message, PublisherId, ReplyTo, SessionIdentity, SessionRef,
     ShardId, TenantId, Ticket,
-    call::Settlement,
+    call::{Promised, Settlement},
     dist::{
         AddError, Dist, HostRoute, InboxRoute, Receiver, ReceiverKey, Resolution, Restored,
         RouteEpoch, RouteId, RouteTold, StoredKey, StoredRoute, TenantRoutes,
@@ -346,7 +346,7 @@ impl Sessions for FakeSessions {
 
 /// A service between fakes.
 pub(crate) struct Bench {
-    pub(crate) inbox: InboxService,
+    pub(crate) inbox: Arc<InboxService>,
     pub(crate) routes: Arc<FakeRoutes>,
     pub(crate) sessions: Arc<FakeSessions>,
     pub(crate) limits: QueueLimits,
@@ -370,7 +370,7 @@ pub(crate) fn bench_on(keyspace: Arc<dyn Keyspace>, epoch: Epoch, now: Instant) 
     bench
 }
 
-fn bench_of(make: impl FnOnce(InboxService) -> InboxService) -> Bench {
+pub(crate) fn bench_of(make: impl FnOnce(InboxService) -> InboxService) -> Bench {
     let (dist, sessions) = (FakeDist::default(), Arc::new(FakeSessions::default()));
     let routes = Arc::clone(&dist.0);
     let inbox = InboxService::new(Arc::new(dist), Arc::clone(&sessions) as Arc<dyn Sessions>);
@@ -428,6 +428,7 @@ impl Bench {
             qos0_drop_oldest: false,
             qos0_when_offline: true,
         };
+        let inbox = Arc::new(inbox);
         Bench { inbox, routes, sessions, limits, owners: AtomicU32::new(0) }
     }
 
@@ -520,8 +521,28 @@ impl Bench {
     /// Every message that came is somewhere.
     pub(crate) fn check_conservation(&self) {
         let stats = self.inbox.stats();
-        let gone = stats.direct + stats.fetched_qos0 + stats.committed + stats.moved;
+        let gone = stats.direct + stats.fetched_qos0 + stats.committed + stats.moved + stats.left;
         let here = stats.queued + stats.queued_qos0;
         assert_eq!(stats.appended, gone + here + stats.dropped.sum(), "{stats:?}");
+    }
+}
+
+/// Of a service that serves all there is.
+impl InboxService {
+    pub(crate) fn attach_owner(
+        &self,
+        attach: &Attach<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<Attached> {
+        self.attach_here(attach, reply_to).expect("it is served")
+    }
+
+    pub(crate) fn discard_session(
+        &self,
+        identity: &SessionIdentity,
+        now: Instant,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<bool> {
+        self.discard_here(identity, now, reply_to).expect("it is served")
     }
 }

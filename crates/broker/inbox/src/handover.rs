@@ -7,12 +7,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ratatosk_codec::Qos;
+use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::{
     Message, PublisherId, ReplyTo, SessionRef, StoredMessage, TenantId,
     dist::{InboxRoute, TenantRoutes},
-    group::{Group, MemberTarget},
-    inbox::{DirectDelivery, InboxId},
+    group::{Group, Member, MemberTarget},
+    inbox::{Claim, DirectDelivery, InboxId, Targets},
     sessions::Delivery,
 };
 use ratatosk_telemetry::memory::{Account, Share};
@@ -21,10 +21,11 @@ use smallvec::SmallVec;
 
 use crate::{
     InboxService,
-    effect::Target,
+    append::partitions_of,
+    effect::{Effect, Target},
     journal::{Change, Effects},
     partition::Partition,
-    partitions::{Locks, Sequel},
+    partitions::{Locks, Sequel, partition_number},
     queue::{Item, Origin, Transfer},
     schema::{Head, MessageRecord, Position},
     session::{Session, Waiting},
@@ -53,10 +54,10 @@ pub(crate) enum Offer {
 pub(crate) struct Parcel<'a> {
     message: Message<'a>,
     stored: Option<Arc<StoredMessage>>,
-    /// What the log is told besides, if there is one.
-    pub(crate) effects: Option<Effects>,
     /// Entries that the log is to have.
     queued: SmallVec<[Queued; 1]>,
+    /// It goes to sessions of this one's range only: in one command with what it leaves.
+    source: Option<InboxId>,
 }
 
 /// An entry that the log is to have.
@@ -78,13 +79,18 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Parcel<'a> {
-    pub(crate) fn new(message: &Message<'a>, effects: Option<Effects>) -> Self {
-        Parcel { message: *message, stored: None, effects, queued: SmallVec::new() }
+    pub(crate) fn new(message: &Message<'a>) -> Self {
+        Parcel { message: *message, stored: None, queued: SmallVec::new(), source: None }
     }
 
-    pub(crate) fn of(stored: &'a Arc<StoredMessage>, effects: Option<Effects>) -> Self {
-        let message = stored.as_message();
-        Parcel { message, stored: Some(Arc::clone(stored)), effects, queued: SmallVec::new() }
+    pub(crate) fn of(stored: &'a Arc<StoredMessage>) -> Self {
+        let (message, stored) = (stored.as_message(), Some(Arc::clone(stored)));
+        Parcel { message, stored, queued: SmallVec::new(), source: None }
+    }
+
+    /// A message that leaves the queue of a session.
+    pub(crate) fn from(self, source: InboxId) -> Self {
+        Parcel { source: Some(source), ..self }
     }
 
     pub(crate) fn message(&self) -> &Message<'a> {
@@ -93,11 +99,27 @@ impl<'a> Parcel<'a> {
 
     /// Writes what became of it into a command; returns the entries.
     pub(crate) fn write(&self, effects: &mut Effects) -> SmallVec<[(InboxId, u64); 2]> {
-        let targets: Vec<_> = self.queued.iter().map(Queued::target).collect();
+        self.write_those(effects, |_| true)
+    }
+
+    /// The sessions whose queues have it, as far as the log is told.
+    pub(crate) fn inboxes(&self) -> impl Iterator<Item = InboxId> {
+        self.queued.iter().map(|queued| queued.inbox)
+    }
+
+    /// As [`write`](Self::write), of some sessions.
+    pub(crate) fn write_those(
+        &self,
+        effects: &mut Effects,
+        is_meant: impl Fn(InboxId) -> bool,
+    ) -> SmallVec<[(InboxId, u64); 2]> {
+        let meant = self.queued.iter().filter(|queued| is_meant(queued.inbox));
+        let targets: Vec<_> = meant.map(Queued::target).collect();
+        let entries = targets.iter().map(|target| (target.inbox, target.sequence)).collect();
         let has_origin = targets.iter().any(|target| target.head.origin.is_some());
         let message = MessageRecord::of(&self.message, effects.epoch(), has_origin);
         effects.append(targets, &message);
-        self.queued.iter().map(|queued| (queued.inbox, queued.sequence)).collect()
+        entries
     }
 
     /// The message as queues share it, charged to their tenant.
@@ -147,8 +169,10 @@ impl InboxService {
         change: &mut Change,
     ) -> Offer {
         let Partition { sessions, tallies, .. } = partition;
-        // Each life of a session has a number of its own.
-        let Some(session) = sessions.get_mut(&route.inbox) else { return Offer::Gone };
+        let session = sessions.get_mut(&route.inbox);
+        let Some(session) = session.filter(|held| held.is_life(route)) else {
+            return Offer::Gone;
+        };
         let message = &parcel.message;
         let stats = tallies.at(session.tally);
         stats.appended += 1;
@@ -187,7 +211,7 @@ impl InboxService {
         if !displaced.is_queued {
             return Offer::Dropped;
         }
-        if let Some(group) = group.filter(|_| session.owner.is_none() && qos != Qos::AtMostOnce) {
+        if let Some(group) = group.filter(|_| session.is_away() && qos != Qos::AtMostOnce) {
             self.note_stranded(route.inbox, session, group, parcel.message.publisher, change);
         }
         match sequence {
@@ -206,16 +230,24 @@ impl InboxService {
 
     /// Puts what became of a message into the log; false if there is nothing to wait for. Called
     /// with the locks of all who have it.
-    pub(crate) fn post(&self, parcel: Parcel<'_>, reply_to: Option<ReplyTo>, at: InboxId) -> bool {
-        let mut parcel = parcel;
-        let (Some(journal), Some(mut effects)) = (&self.journal, parcel.effects.take()) else {
-            return false;
-        };
-        let entries = parcel.write(&mut effects);
-        let at = entries.first().map_or(at, |first| first.0);
-        if effects.is_empty() {
-            return false;
+    pub(crate) fn post(
+        &self,
+        (parcel, targets): (&Parcel<'_>, Targets<'_>),
+        exchange: Option<(Claim, PacketId)>,
+        reply_to: Option<ReplyTo>,
+    ) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        if let Some(seats) = journal.seats() {
+            let asked = partitions_of(targets);
+            return self.post_apart((journal, seats), (parcel, asked), exchange, reply_to);
         }
+        let mut effects = Effects::new(journal.epoch);
+        if let Some((Claim { inbox, .. }, packet_id)) = exchange {
+            effects.push(&Effect::Accepted { inbox, packet_id });
+        }
+        let entries = parcel.write(&mut effects);
+        let first = entries.first().map(|entry| entry.0);
+        let Some(at) = first.or(exchange.map(|(claim, _)| claim.inbox)) else { return false };
         journal.submit(at, effects, Sequel { entries, reply_to, ..Sequel::default() });
         true
     }
@@ -242,7 +274,7 @@ impl InboxService {
             }
             let mut entries = SmallVec::new();
             for Transfer { origin, message, .. } in part {
-                let mut parcel = Parcel::of(message, None);
+                let mut parcel = Parcel::of(message).from(source.inbox);
                 match group_of(&*routes, origin) {
                     Some(group) => {
                         let (of, from) = ((source.tenant, &group), source.publisher.0);
@@ -284,7 +316,10 @@ impl InboxService {
         let message = Arc::clone(parcel.stored(&self.memory.account(tenant.as_str())));
         let mut without = from;
         for _ in 0..TRIES_MAX {
-            let Some(member) = group.choose(message.publisher, Some(without)) else { break };
+            let chosen = group.choose(message.publisher, Some(without));
+            let is_within = |member: &&Member| self.may_have(parcel.source, member.target);
+            let other = || group.members.iter().find(|held| held.id != without && is_within(held));
+            let Some(member) = chosen.filter(is_within).or_else(other) else { break };
             let delivery = || Delivery {
                 tenant: tenant.clone(),
                 options: member.options,
@@ -325,24 +360,39 @@ impl InboxService {
 
     /// Takes out of a session that lost its connection what another member that is online may have.
     /// Called with the session's lock held; dist has none that leads back here.
-    pub(crate) fn take_shared(&self, session: &mut Session) -> Vec<Transfer> {
+    pub(crate) fn take_shared(&self, inbox: InboxId, session: &mut Session) -> Vec<Transfer> {
         if !session.queue.has_shared() {
             return Vec::new();
         }
         let routes = self.dist.tenant(&session.identity.tenant);
-        let me = session.publisher.0;
+        let (me, source) = (session.publisher.0, Some(inbox));
         let mut known: BTreeMap<(u32, Arc<str>, bool), bool> = BTreeMap::new();
         let transfers = session.queue.take_shared(usize::MAX, |origin, _| {
             let key = (origin.route.generation, Arc::clone(&origin.name), origin.is_ordered);
             *known.entry(key).or_insert_with(|| {
                 let is_other = |group: Arc<Group>| {
-                    group.members.iter().any(|member| member.id != me && member.is_online())
+                    let mut others = group.members.iter().filter(|member| member.id != me);
+                    others.any(|it| it.is_online() && self.may_have(source, it.target))
                 };
                 group_of(&*routes, origin).is_some_and(is_other)
             })
         });
         session.note_room();
         transfers
+    }
+
+    /// Whether a member can be given what leaves another session, or came for none: under reigns those
+    /// whose queue is of the same range, so that it is in one queue at each moment; the others find what
+    /// is left once that is so.
+    fn may_have(&self, source: Option<InboxId>, target: MemberTarget) -> bool {
+        match (self.seats(), target) {
+            (Some(seats), MemberTarget::Inbox(inbox)) => match source {
+                Some(source) => seats.is_one_reign(source, inbox),
+                None => seats.serving(partition_number(inbox.0)).is_some(),
+            },
+            (Some(_), MemberTarget::Host(_)) => false,
+            _ => true,
+        }
     }
 
     /// The shared filter of a group, while it has a route.

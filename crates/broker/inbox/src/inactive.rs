@@ -103,9 +103,10 @@ impl Partition {
         now: Instant,
     ) -> impl Iterator<Item = InboxId> {
         let place = self.tallies.find(tenant);
+        let is_served = self.is_served;
         let is_meant = move |session: &Session| {
-            let is_away = session.owner.is_none() && session.away_since <= until;
-            is_away && Some(session.tally) == place && !session.is_over(now)
+            let is_away = session.is_away() && session.away_since <= until;
+            is_served && is_away && Some(session.tally) == place && !session.is_over(now)
         };
         let meant = self.sessions.iter().filter(move |(_, session)| is_meant(session));
         meant.map(|(id, _)| *id)

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use ratatosk_client::{Busy, Fate, Keyspace};
+use ratatosk_client::{Busy, Fate, Keyspace, ReignPipe};
 use ratatosk_clock::{Epoch, Timestamp};
 use ratatosk_contract::{
-    SessionIdentity, SessionRef, StoredMessage,
+    ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     inbox::{InboxId, Subscription},
     sessions::Delivery,
 };
@@ -19,18 +19,29 @@ use crate::{
     coprocessor::MALFORMED,
     effect::{Effect, Target, VERSION},
     partition::Ended,
-    partitions::{Partitions, Sequel},
+    partitions::{Partitions, Sequel, partition_number},
     queue::Transfer,
     schema::{
         EntryRecord, Key, MessageRecord, Position, SessionRecord, SubscriptionRecord, WillRecord,
     },
+    seats::Seats,
 };
 
-/// The log of the inbox.
+/// The log of the inbox. Clones are the same one.
+#[derive(Clone)]
 pub(crate) struct Journal {
-    pub(crate) keyspace: Arc<dyn Keyspace>,
+    way: Way,
     pub(crate) epoch: Epoch,
     partitions: Arc<Partitions>,
+}
+
+/// The way to the ranges.
+#[derive(Clone)]
+enum Way {
+    /// All of them, which are this node's alone.
+    Whole(Arc<dyn Keyspace>),
+    /// Those over which this node reigns.
+    Reigns(Arc<Seats>),
 }
 
 impl Journal {
@@ -39,15 +50,65 @@ impl Journal {
         epoch: Epoch,
         partitions: Arc<Partitions>,
     ) -> Self {
-        Journal { keyspace, epoch, partitions }
+        Journal { way: Way::Whole(keyspace), epoch, partitions }
     }
 
+    /// Into ranges over which this node reigns now and then.
+    pub(crate) fn of_reigns(seats: Arc<Seats>, epoch: Epoch, partitions: Arc<Partitions>) -> Self {
+        Journal { way: Way::Reigns(seats), epoch, partitions }
+    }
+
+    /// The keyspace, where all of it is this node's.
+    pub(crate) fn whole(&self) -> Option<&Arc<dyn Keyspace>> {
+        match &self.way {
+            Way::Whole(keyspace) => Some(keyspace),
+            Way::Reigns(_) => None,
+        }
+    }
+
+    /// Which partitions are served, where that is not all.
+    pub(crate) fn seats(&self) -> Option<&Arc<Seats>> {
+        match &self.way {
+            Way::Whole(_) => None,
+            Way::Reigns(seats) => Some(seats),
+        }
+    }
+
+    pub(crate) fn partitions(&self) -> &Partitions {
+        &self.partitions
+    }
+
+    /// Whether the store takes more. Under reigns that is asked for a partition.
     pub(crate) fn check(&self) -> Result<(), Busy> {
-        self.keyspace.check()
+        self.whole().map_or(Ok(()), |keyspace| keyspace.check())
+    }
+
+    /// Whether the store takes more for a session.
+    pub(crate) fn check_at(&self, inbox: InboxId) -> Result<(), Busy> {
+        match &self.way {
+            Way::Whole(keyspace) => keyspace.check(),
+            Way::Reigns(seats) => seats.check(partition_number(inbox.0)),
+        }
+    }
+
+    /// Tells a caller what became of what he waited for.
+    pub(crate) fn tell(&self, reply_to: Option<ReplyTo>, is_done: bool) {
+        self.partitions.follow(&Sequel { reply_to, ..Sequel::default() }, is_done);
     }
 
     /// Puts a command into the log. Called with the locks held of all whom it concerns.
     pub(crate) fn submit(&self, inbox: InboxId, effects: Effects, sequel: Sequel) {
+        self.submit_to(None, inbox, effects, sequel);
+    }
+
+    /// The same, under a reign that is not the partition's any more, perhaps: then it comes to nothing.
+    pub(crate) fn submit_to(
+        &self,
+        reign: Option<&ReignPipe>,
+        inbox: InboxId,
+        effects: Effects,
+        sequel: Sequel,
+    ) {
         let partitions = Arc::clone(&self.partitions);
         let done = move |fate: Fate| {
             let is_refused = matches!(&fate, Fate::Applied(answer) if &answer[..] == MALFORMED);
@@ -56,7 +117,16 @@ impl Journal {
             let is_done = !is_refused && matches!(fate, Fate::Applied(_));
             partitions.follow(&sequel, is_done);
         };
-        self.keyspace.submit(&Key::front(inbox), effects.bytes.into(), Box::new(done));
+        let (key, bytes, done) = (Key::front(inbox), effects.bytes.into(), Box::new(done));
+        match &self.way {
+            Way::Whole(keyspace) => keyspace.submit(&key, bytes, done),
+            Way::Reigns(seats) => {
+                match reign.cloned().or_else(|| seats.assigned(partition_number(inbox.0))) {
+                    Some(reign) => reign.submit(&key, bytes, done),
+                    None => debug_assert!(false, "nothing is decided for a partition of others"),
+                }
+            }
+        }
     }
 }
 

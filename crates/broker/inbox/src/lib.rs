@@ -15,7 +15,9 @@ mod coprocessor;
 mod effect;
 mod handover;
 mod inactive;
+mod joint;
 mod journal;
+mod owners;
 mod ownership;
 mod partition;
 mod partitions;
@@ -24,6 +26,8 @@ mod repair;
 mod restore;
 mod routing;
 mod schema;
+mod seating;
+mod seats;
 mod service;
 mod session;
 mod stats;
@@ -56,6 +60,14 @@ mod inactive_test;
 #[cfg(test)]
 mod queue_test;
 #[cfg(test)]
+mod reign_fixture;
+#[cfg(test)]
+mod reign_model_test;
+#[cfg(test)]
+mod reign_stores_test;
+#[cfg(test)]
+mod reign_test;
+#[cfg(test)]
 mod repair_test;
 #[cfg(test)]
 mod restore_test;
@@ -69,6 +81,9 @@ mod takeover_model_test;
 mod takeover_test;
 
 pub use coprocessor::InboxCoprocessor;
+pub use owners::ResumeError;
 pub use repair::Repaired;
+pub use seating::{Seating, Step};
+pub use seats::SeatWatch;
 pub use service::InboxService;
 pub use stats::{Dropped, InboxStats};

@@ -3,16 +3,13 @@
 //! A session that ends gives what it may to other members of its groups first, under the locks of
 //! all partitions: in the log its own end stands behind that.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
     ReplyTo, SessionIdentity,
     call::Promised,
-    inbox::{Attach, Attached, Claim, Detach, InboxId, StaleClaim, WillId},
+    inbox::{Attach, Attached, Claim, Detach, InboxId, NotServed, StaleClaim, WillId},
 };
 
 use crate::{
@@ -22,16 +19,16 @@ use crate::{
     journal::{Change, Effects, WillOrder},
     partition::{Ended, Partition},
     partitions::{Locks, PartitionSet, number_of, partition_number, partition_of},
-    session::{PendingWill, Session},
+    session::{HeldWill, PendingWill, Session},
 };
 
 impl InboxService {
     /// See [`Inbox::attach`](ratatosk_contract::inbox::Inbox::attach).
-    pub(crate) fn attach_owner(
+    pub(crate) fn attach_here(
         &self,
         attach: &Attach<'_>,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<Attached> {
+    ) -> Result<Promised<Attached>, NotServed> {
         let is_to_end = |session: &Session| attach.is_clean || session.is_over(attach.now);
         let number = partition_of(attach.identity);
         let mut locks = self.lock_for(number, |partition| {
@@ -40,6 +37,7 @@ impl InboxService {
         });
         let (mut change, mut effects) = (Change::default(), self.effects());
         let partition = locks.at(number);
+        partition.asked()?;
         let mut found = partition.find(attach.identity);
         // [MQTT-3.1.2-4]
         if let Some(id) = found
@@ -54,7 +52,7 @@ impl InboxService {
         }
         let partition = locks.at(number);
         let id = found.unwrap_or_else(|| {
-            self.count.fetch_add(1, Ordering::Relaxed);
+            self.partitions.count.fetch_add(1, Ordering::Relaxed);
             let account = self.memory.account(attach.identity.tenant.as_str());
             let incarnation = self.next_incarnation(attach.now);
             partition.insert(Session::new(attach, incarnation, &account))
@@ -66,12 +64,12 @@ impl InboxService {
             for will in cancelled {
                 effects.push(&Effect::WillEnd { will: number_of(will) });
             }
-            note_attached(partition, id, attach, effects);
+            note_attached(partition, id, attach, effects, self.seats().is_some());
         }
         let promised = self.promise_change(attached, (partition, id), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
-        promised
+        Ok(promised)
     }
 
     /// See [`Inbox::detach`](ratatosk_contract::inbox::Inbox::detach).
@@ -85,12 +83,25 @@ impl InboxService {
         let mut locks = self.lock_for(partition_number(id.0), |partition| {
             partition.sessions.get(&id).is_some_and(|session| session.queue.has_shared())
         });
+        locks.of(id).claimed(claim)?;
+        Ok(self.detach_session(locks, claim.inbox, detach, reply_to))
+    }
+
+    /// Ends the ownership of a session that is there, and gives the locks up: those of all partitions if
+    /// messages may be handed over.
+    pub(crate) fn detach_session(
+        &self,
+        mut locks: Locks<'_>,
+        id: InboxId,
+        detach: &Detach,
+        reply_to: Option<ReplyTo>,
+    ) -> Promised<()> {
         let (mut change, mut effects) = (Change::default(), self.effects());
         let partition = locks.of(id);
-        partition.claimed(claim)?;
         // Of the connection's will, or a new one.
         let spare = detach.will.as_ref().map(|_| WillId(partition.next_number()));
-        let session = partition.claimed(claim)?;
+        partition.awaited.sessions.remove(&id);
+        let Some(session) = partition.sessions.get_mut(&id) else { return Promised::kept(()) };
         session.expiry_s = detach.expiry_s.or(session.expiry_s);
         session.detach();
         session.away_since = self.epoch().stamp(detach.now);
@@ -102,7 +113,7 @@ impl InboxService {
                 self.bury(&mut locks, ended, &mut effects, &mut change);
             }
         } else {
-            let transfers = self.take_shared(session);
+            let transfers = self.take_shared(id, session);
             let position = session.queue.position();
             if let Some(effects) = &mut effects {
                 let detached = Some(effects.epoch().stamp(detach.now));
@@ -121,16 +132,16 @@ impl InboxService {
         let promised = self.promise_change((), (locks.of(id), id), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
-        Ok(promised)
+        promised
     }
 
     /// See [`Inbox::discard`](ratatosk_contract::inbox::Inbox::discard).
-    pub(crate) fn discard_session(
+    pub(crate) fn discard_here(
         &self,
         identity: &SessionIdentity,
         now: Instant,
         reply_to: Option<ReplyTo>,
-    ) -> Promised<bool> {
+    ) -> Result<Promised<bool>, NotServed> {
         let number = partition_of(identity);
         let mut locks = self.lock_for(number, |partition| {
             let found = partition.find(identity).and_then(|id| partition.sessions.get(&id));
@@ -138,21 +149,22 @@ impl InboxService {
         });
         let (mut change, mut effects) = (Change::default(), self.effects());
         let partition = locks.at(number);
+        partition.asked()?;
         let id = partition.find(identity);
         if let Some(ended) = id.and_then(|id| partition.replace(id, now)) {
             self.bury(&mut locks, ended, &mut effects, &mut change);
-        } else if partition.ends_under_way == 0 {
-            return Promised::kept(false);
+        } else if partition.ends_under_way == 0 && self.seats().is_none() {
+            return Ok(Promised::kept(false));
         }
         // Nothing was there, but perhaps its end is not durable yet: then an empty command waits
-        // behind it.
+        // behind it. Under reigns it shows that nobody else knows more.
         let partition = locks.at(number);
-        let at = id.unwrap_or(partition.ended_last);
+        let at = id.unwrap_or(InboxId(number as u64));
         let promised =
             self.promise_change(id.is_some(), (partition, at), effects, &change, reply_to);
         drop(locks);
         self.finish(change);
-        promised
+        Ok(promised)
     }
 
     /// Ends one session whose time is over; false if it is not any more.
@@ -174,7 +186,11 @@ impl InboxService {
     }
 
     /// The lock of a partition, or those of all if what is to be done there may hand messages over.
-    fn lock_for(&self, number: usize, hands_over: impl Fn(&Partition) -> bool) -> Locks<'_> {
+    pub(crate) fn lock_for(
+        &self,
+        number: usize,
+        hands_over: impl Fn(&Partition) -> bool,
+    ) -> Locks<'_> {
         let mut locks = self.partitions.lock_one(number);
         if !hands_over(locks.at(number)) {
             return locks;
@@ -224,6 +240,7 @@ fn note_attached(
     id: InboxId,
     attach: &Attach<'_>,
     effects: &mut Effects,
+    keeps_will: bool,
 ) {
     let will = attach.will.as_ref().map(|_| WillId(partition.next_number()));
     let Some(session) = partition.sessions.get_mut(&id) else { return };
@@ -234,6 +251,9 @@ fn note_attached(
         let order = WillOrder { identity, session, delay_s: *delay_s, due: None, message };
         effects.will(number_of(will), &order);
     }
+    let kept = attach.will.as_ref().filter(|_| keeps_will);
+    session.held = kept.map(|(message, delay_s)| Box::new(HeldWill::of(message, *delay_s)));
+    session.recharge();
 }
 
 /// Leaves a session with the will that its connection gave, or without one. MQTT-049
@@ -245,10 +265,9 @@ fn leave_will(
     effects: &mut Option<Effects>,
 ) {
     let held = session.held_will.take();
+    session.held = None;
     if let (Some((message, delay_s)), Some(will)) = (&detach.will, held.or(spare)) {
-        // The will waits no longer than the session lives.
-        let delay = Duration::from_secs(u64::from(*delay_s));
-        let due = detach.now + session.lifetime().map_or(delay, |lifetime| lifetime.min(delay));
+        let due = session.will_due(*delay_s, detach.now);
         let message = Arc::clone(message);
         if let Some(effects) = effects {
             let (identity, due) = (&session.identity, Some(effects.epoch().stamp(due)));

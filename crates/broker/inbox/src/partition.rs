@@ -1,7 +1,8 @@
 //! The sessions behind one lock, and what of them is due.
 //!
 //! Invariants: an identity has one session at most; the index of what is due has exactly the `due`
-//! of each session and of its will; a session with an owner has neither.
+//! of each session and of its will; a session with an owner has neither, nor has one whose owner is
+//! awaited, which is one of `awaited`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,7 +23,7 @@ use crate::{
     effect::End,
     queue::Transfer,
     schema::Position,
-    session::{PendingWill, Session},
+    session::{HeldWill, PendingWill, Session},
     stranded::Stranded,
     tally::Tallies,
 };
@@ -42,15 +43,54 @@ pub(crate) struct Partition {
     wills: VecDeque<DueWill>,
     /// Wills of sessions that went with a crash, which wait.
     late_wills: BTreeMap<(Instant, WillId), DueWill>,
+    /// Under reigns: sessions and wills that were read back, whose owners are to come.
+    pub(crate) awaited: Awaited,
+    /// Under reigns: the wills of transient sessions that are connected.
+    pub(crate) guests: BTreeMap<WillId, Guest>,
+    /// Whether anybody may ask for what is here: always, but under reigns.
+    pub(crate) is_served: bool,
+    /// How often all that was here went.
+    pub(crate) life: u64,
     /// What happened to sessions; what is there is counted when somebody asks.
     pub(crate) stats: InboxStats,
     /// What happened to messages.
     pub(crate) tallies: Tallies,
     /// Sessions that ended whose end is not durable yet.
     pub(crate) ends_under_way: usize,
-    /// The last of them.
-    pub(crate) ended_last: InboxId,
     stranded: Arc<Stranded>,
+}
+
+/// Sessions and wills whose owners are to come.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited {
+    /// When they are waited for no longer.
+    pub(crate) until: Instant,
+    pub(crate) sessions: BTreeSet<InboxId>,
+    pub(crate) wills: BTreeSet<WillId>,
+}
+
+/// The will of a transient session that is connected.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) identity: SessionIdentity,
+    pub(crate) will: HeldWill,
+}
+
+/// What was in a partition, to be dropped where nobody waits.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    sessions: HashMap<InboxId, Box<Session>, RandomState>,
+    _by_identity: HashTable<InboxId>,
+    _wills: VecDeque<DueWill>,
+    _late_wills: BTreeMap<(Instant, WillId), DueWill>,
+    _guests: BTreeMap<WillId, Guest>,
+}
+
+impl Contents {
+    /// How many sessions there were.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
 }
 
 /// What is due. A will goes before the end of its session.
@@ -106,10 +146,13 @@ impl Partition {
             due: BTreeSet::new(),
             wills: VecDeque::new(),
             late_wills: BTreeMap::new(),
+            awaited: Awaited::default(),
+            guests: BTreeMap::new(),
+            is_served: true,
+            life: 0,
             stats: InboxStats::default(),
             tallies: Tallies::default(),
             ends_under_way: 0,
-            ended_last: InboxId(0),
             stranded,
         }
     }
@@ -170,20 +213,33 @@ impl Partition {
         attach: &Attach<'_>,
     ) -> Option<(Attached, Cancelled)> {
         let cancelled = self.cancel(id, attach.now);
+        self.awaited.sessions.remove(&id);
         let session = self.sessions.get_mut(&id)?;
         let is_present = session.version > 0;
         session.attach(attach);
         self.stranded.forget_all(id, &mut session.noted);
-        let attached = Attached {
-            claim: Claim { inbox: id, version: session.version },
-            incarnation: session.incarnation,
-            is_present,
-            member: session.member.clone(),
-            subscriptions: session.subscriptions().to_vec(),
-            inbound: session.inbound().to_vec(),
-            sent: session.queue.sent(),
-        };
-        Some((attached, cancelled))
+        Some((session.attached(id, is_present), cancelled))
+    }
+
+    /// Everything goes: it is to be served elsewhere. What is in queues leaves with it, counted.
+    pub(crate) fn vacate(&mut self) -> Contents {
+        for (id, session) in &mut self.sessions {
+            self.stranded.forget_all(*id, &mut session.noted);
+            session.set_offline(true);
+            let queued = session.queue.len() + session.queue.qos0_len();
+            self.tallies.at(session.tally).left += queued as u64;
+        }
+        self.due.clear();
+        self.awaited = Awaited::default();
+        (self.is_served, self.life) = (false, self.life + 1);
+        self.ends_under_way = 0;
+        Contents {
+            sessions: std::mem::take(&mut self.sessions),
+            _by_identity: std::mem::take(&mut self.by_identity),
+            _wills: std::mem::take(&mut self.wills),
+            _late_wills: std::mem::take(&mut self.late_wills),
+            _guests: std::mem::take(&mut self.guests),
+        }
     }
 
     /// Notes what other members of its groups may have of a session that has no owner.
@@ -192,6 +248,13 @@ impl Partition {
         let Session { queue, noted, .. } = &mut **session;
         self.stranded.note_all(id, noted, queue);
         session.recharge();
+    }
+
+    /// Whoever owned the session is waited for.
+    pub(crate) fn await_owner(&mut self, id: InboxId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.is_awaited = true;
+        self.awaited.sessions.insert(id);
     }
 
     /// Files the times of a session that has no owner.
@@ -231,7 +294,10 @@ impl Partition {
     fn cancel(&mut self, id: InboxId, now: Instant) -> Cancelled {
         let waiting = self.unschedule(id, now);
         let session = self.sessions.get_mut(&id);
-        let held = session.and_then(|session| session.held_will.take());
+        let held = session.and_then(|session| {
+            session.held = None;
+            session.held_will.take()
+        });
         waiting.into_iter().chain(held).collect()
     }
 
@@ -240,6 +306,7 @@ impl Partition {
         // As if now were the end of time: a will that waits is due when its session ends.
         self.unschedule(id, Instant::from_nanos(u64::MAX));
         let mut session = self.sessions.remove(&id)?;
+        self.awaited.sessions.remove(&id);
         let identity_hash = hash(&self.hasher, &session.identity);
         if let Ok(held) = self.by_identity.find_entry(identity_hash, |held| *held == id) {
             held.remove();
@@ -317,8 +384,10 @@ impl Partition {
     pub(crate) fn stats(&self) -> InboxStats {
         let mut stats = self.stats;
         self.tallies.iter().for_each(|tally| stats.add(tally));
-        stats.wills_due = self.wills.len();
-        self.sessions.values().for_each(|session| note_there(&mut stats, session));
+        if self.is_served {
+            stats.wills_due = self.wills.len();
+            self.sessions.values().for_each(|session| note_there(&mut stats, session));
+        }
         stats
     }
 
@@ -326,7 +395,8 @@ impl Partition {
     pub(crate) fn tenant_stats(&mut self, tenant: &TenantId) -> InboxStats {
         let Some(place) = self.tallies.find(tenant) else { return InboxStats::default() };
         let mut stats = *self.tallies.at(place);
-        let its = self.sessions.values().filter(|session| session.tally == place);
+        let is_served = self.is_served;
+        let its = self.sessions.values().filter(|session| session.tally == place && is_served);
         its.for_each(|session| note_there(&mut stats, session));
         stats
     }
@@ -339,7 +409,8 @@ impl Partition {
             session.queue.check_invariants();
             assert_eq!(self.find(&session.identity), Some(*id));
             let has_times = session.due.is_some() || session.will.is_some();
-            assert!(session.owner.is_none() || !has_times, "{} is attached", session.identity);
+            assert!(session.is_away() || !has_times, "{} is attached", session.identity);
+            assert_eq!(session.is_awaited, self.awaited.sessions.contains(id));
             due.extend(session.due.map(|due| (due, DueKind::Session, *id)));
             due.extend(session.will.iter().map(|will| (will.due, DueKind::Will, *id)));
         }

@@ -4,6 +4,7 @@
 //! other. No call to the live sessions is made while one is held.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
@@ -17,6 +18,7 @@ use ratatosk_contract::{
 use smallvec::SmallVec;
 
 use crate::{
+    joint::Joint,
     partition::{PARTITION_COUNT, Partition},
     routing::Both,
     session::Waiting,
@@ -28,6 +30,8 @@ pub(crate) struct Partitions {
     locks: Box<[CachePadded<Mutex<Partition>>]>,
     pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) stranded: Arc<Stranded>,
+    /// Sessions that are there.
+    pub(crate) count: AtomicUsize,
 }
 
 /// Some of the partitions.
@@ -52,8 +56,10 @@ pub(crate) struct Sequel {
     pub(crate) reply_to: Option<ReplyTo>,
     /// Or once another command is done as well.
     pub(crate) both: Option<Arc<Both>>,
-    /// The partition where a session ended.
-    pub(crate) ended: Option<usize>,
+    /// The partition where a session ended, and its life then.
+    pub(crate) ended: Option<(usize, u64)>,
+    /// What comes behind it, and perhaps behind others.
+    pub(crate) joint: Option<Arc<Joint>>,
 }
 
 impl PartitionSet {
@@ -65,6 +71,10 @@ impl PartitionSet {
 
     pub(crate) fn insert(&mut self, number: usize) {
         self.0 |= Self::of(number).0;
+    }
+
+    pub(crate) fn numbers(self) -> impl Iterator<Item = usize> {
+        (0..PARTITION_COUNT).filter(move |number| self.has(*number))
     }
 
     pub(crate) fn has(self, number: usize) -> bool {
@@ -100,7 +110,8 @@ impl Partitions {
             let partition = Partition::new(index, hasher.clone(), Arc::clone(&stranded));
             CachePadded::new(Mutex::new(partition))
         };
-        Partitions { locks: (0..PARTITION_COUNT).map(partition).collect(), sessions, stranded }
+        let locks = (0..PARTITION_COUNT).map(partition).collect();
+        Partitions { locks, sessions, stranded, count: AtomicUsize::new(0) }
     }
 
     pub(crate) fn lock(&self, set: PartitionSet) -> Locks<'_> {
@@ -123,6 +134,11 @@ impl Partitions {
         self.locks[partition_number(inbox.0)].lock()
     }
 
+    /// Nothing is served, until it is opened.
+    pub(crate) fn vacate_all(&self) {
+        self.iter().for_each(|partition| drop(partition.lock().vacate()));
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mutex<Partition>> {
         self.locks.iter().map(|padded| &**padded)
     }
@@ -130,8 +146,12 @@ impl Partitions {
     /// Does what follows of a command that was carried out, or may be lost: then its entries are not
     /// handed out. DUR-009
     pub(crate) fn follow(&self, sequel: &Sequel, is_done: bool) {
-        if let Some(number) = sequel.ended {
-            self.locks[number].lock().ends_under_way -= 1;
+        if let Some((number, life)) = sequel.ended {
+            let mut partition = self.locks[number].lock();
+            partition.ends_under_way -= usize::from(partition.life == life);
+        }
+        if let Some(joint) = &sequel.joint {
+            joint.add(is_done);
         }
         let mut ready = SmallVec::<[SessionRef; 8]>::new();
         for (inbox, sequence) in sequel.entries.iter().filter(|_| is_done) {

@@ -6,6 +6,8 @@
 //!
 //! What belongs to nobody is swept. No number is given again that occurs anywhere.
 
+mod reading;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
@@ -14,16 +16,16 @@ use std::{
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use ratatosk_clock::{Epoch, Instant, Timestamp};
-use ratatosk_codec::{PacketId, Qos};
+use ratatosk_client::ReignPipe;
+use ratatosk_clock::{Instant, Timestamp};
+use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Message, StoredMessage,
-    dist::{RESTORED_LIFE, Restored, TenantRoutes},
+    StoredMessage,
+    dist::{RESTORED_LIFE, Restored},
     inbox::{DueWill, InboxId, Subscription, WillId},
 };
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};
-use ratatosk_store::coprocessor::scan_all;
-use ratatosk_telemetry::memory::Account;
+use ratatosk_store::coprocessor::{Reader, scan_all};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::{
@@ -32,32 +34,44 @@ use crate::{
     effect::Effect,
     handover::keep,
     journal::{Effects, Journal, WillOrder},
-    partitions::{Sequel, number_of, partition_number, partition_of},
-    queue::{Item, Origin, Queue},
+    partitions::{PartitionSet, Sequel, number_of, partition_number, partition_of},
+    queue::Queue,
     repair::Repaired,
-    schema::{
-        EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
-        WillRecord,
-    },
+    schema::{Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord, WillRecord},
     session::{PendingWill, Session},
     subscribing::receiver,
 };
+use reading::Reading;
 
 /// A command of what is to be corrected holds about so much.
 const COMMAND_BYTES: usize = 64 * 1024;
 
+/// From where it is read.
+#[derive(Copy, Clone)]
+pub(crate) struct Origin<'a> {
+    pub(crate) journal: &'a Journal,
+    /// Under which reign, if not all is this node's: owners may live elsewhere then.
+    pub(crate) reign: Option<&'a ReignPipe>,
+    pub(crate) now: Instant,
+    /// Where what nobody has is removed.
+    pub(crate) sweep_at: u64,
+}
+
+/// Sessions that were found.
+pub(crate) type Sessions = BTreeMap<InboxId, FoundSession>;
+
 /// What was found.
 #[derive(Default)]
-struct Found {
-    sessions: BTreeMap<InboxId, FoundSession>,
+pub(crate) struct Found {
+    sessions: Sessions,
     wills: Vec<(WillId, Bytes)>,
     bodies: HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
     /// Keys of sessions without a record.
     loose: Vec<Bytes>,
 }
 
-struct FoundSession {
-    record: SessionRecord,
+pub(crate) struct FoundSession {
+    pub(crate) record: SessionRecord,
     subscriptions: Vec<(u32, Subscription)>,
     inbound: Vec<PacketId>,
     position: Position,
@@ -78,22 +92,41 @@ impl InboxService {
     /// # Errors
     /// The keyspace's, or [`Error::Corrupt`] if its data is not what was written.
     pub fn restore(&self, now: Instant) -> Result<Repaired, Error> {
-        let mut repaired = Repaired::default();
-        let Some(journal) = &self.journal else { return Ok(repaired) };
+        let Some(journal) = &self.journal else { return Ok(Repaired::default()) };
+        let Some(keyspace) = journal.whole() else { return Ok(Repaired::default()) };
         let mut found = Found::default();
-        journal.keyspace.read(&mut |reader| {
-            scan_all(reader, &KeyRange::all(), |key, value| {
-                let parsed = Key::parse(key).map_err(|malformed| corrupt(key, malformed))?;
-                let number = parsed.inbox.0;
-                self.partitions.lock_of(parsed.inbox).note_number(number);
-                found.add(parsed, value).map_err(|malformed| corrupt(key, malformed))
-            })
-        })?;
+        keyspace.read(&mut |reader| self.find(reader, &mut found))?;
         self.incarnation.fetch_max(RESTORED_LIFE, Ordering::Relaxed);
+        let origin = Origin { journal, reign: None, now, sweep_at: 0 };
+        let (sessions, added) = self.take_in_sessions(&origin, &mut found)?;
+        let removed = self.remove_stale_routes(PartitionSet::ALL);
+        self.take_in_rest(&origin, &mut found, &sessions)?;
+        self.partitions.count.store(sessions.len(), Ordering::Relaxed);
+        Ok(Repaired { added, removed })
+    }
+
+    /// Notes what is there.
+    pub(crate) fn find(&self, reader: &dyn Reader, found: &mut Found) -> Result<(), Error> {
+        scan_all(reader, &KeyRange::all(), |key, value| {
+            let parsed = Key::parse(key).map_err(|malformed| corrupt(key, malformed))?;
+            let number = parsed.inbox.0;
+            self.partitions.lock_of(parsed.inbox).note_number(number);
+            found.add(parsed, value).map_err(|malformed| corrupt(key, malformed))
+        })
+    }
+
+    /// Makes the sessions that were found, and answers them, and how many routes were not as they should
+    /// be.
+    pub(crate) fn take_in_sessions(
+        &self,
+        origin: &Origin<'_>,
+        found: &mut Found,
+    ) -> Result<(Sessions, usize), Error> {
         let mut sessions = std::mem::take(&mut found.sessions);
+        let mut added = 0;
         // Of two sessions of one identity the later is right.
         for (inbox, session) in sessions.iter().rev() {
-            repaired.added += self.restore_session(*inbox, session)?;
+            added += self.restore_session(origin, *inbox, session)?;
         }
         sessions.retain(|inbox, session| {
             let is_there = self.partitions.lock_of(*inbox).sessions.contains_key(inbox);
@@ -102,28 +135,40 @@ impl InboxService {
             }
             is_there
         });
-        repaired.removed = self.remove_stale_routes();
+        Ok((sessions, added))
+    }
+
+    /// Gives the sessions what they have: queues, times, wills.
+    pub(crate) fn take_in_rest(
+        &self,
+        origin: &Origin<'_>,
+        found: &mut Found,
+        sessions: &Sessions,
+    ) -> Result<(), Error> {
         // Groups are known once all their members are.
-        for (inbox, session) in &sessions {
+        for (inbox, session) in sessions {
             self.restore_queue(*inbox, session, &mut found.bodies)?;
         }
-        for (inbox, session) in &sessions {
-            self.restore_times(journal, *inbox, session, now);
+        for (inbox, session) in sessions {
+            self.restore_times(origin, *inbox, session);
         }
         for (will, record) in &found.wills {
-            let restored = self.restore_will(journal, *will, record, &sessions, now);
-            restored.map_err(|malformed| {
+            self.restore_will(origin, *will, record, sessions).map_err(|malformed| {
                 corrupt(&Key::new(number_of(*will), Place::Will).to_bytes(), malformed)
             })?;
         }
-        self.count.store(sessions.len(), Ordering::Relaxed);
-        sweep(journal, &found);
-        Ok(repaired)
+        sweep(origin, found);
+        Ok(())
     }
 
     /// Makes a session with its subscriptions; answers how many of their routes were not as they
     /// should be.
-    fn restore_session(&self, inbox: InboxId, found: &FoundSession) -> Result<usize, Error> {
+    fn restore_session(
+        &self,
+        origin: &Origin<'_>,
+        inbox: InboxId,
+        found: &FoundSession,
+    ) -> Result<usize, Error> {
         let record = &found.record;
         if partition_of(&record.identity) != partition_number(inbox.0) {
             return Err(corrupt(&Key::new(inbox, Place::Session).to_bytes(), Malformed));
@@ -150,6 +195,9 @@ impl InboxService {
             session.note_inbound(*packet_id, false);
         }
         partition.put(inbox, session);
+        if origin.awaits(record) {
+            partition.await_owner(inbox);
+        }
         Ok(count)
     }
 
@@ -184,12 +232,18 @@ impl InboxService {
             session.queue = queue;
             session.note_room();
         }
-        partition.strand(inbox);
+        if partition.sessions.get(&inbox).is_some_and(|session| session.is_away()) {
+            partition.strand(inbox);
+        }
         Ok(())
     }
 
-    /// Files when a session ends. Who was connected is noted as detached now.
-    fn restore_times(&self, journal: &Journal, inbox: InboxId, found: &FoundSession, now: Instant) {
+    /// Files when a session ends. Who was connected is noted as detached now, or his owner is awaited.
+    fn restore_times(&self, origin: &Origin<'_>, inbox: InboxId, found: &FoundSession) {
+        if origin.awaits(&found.record) {
+            return;
+        }
+        let Origin { journal, now, .. } = *origin;
         let mut partition = self.partitions.lock_of(inbox);
         let Some(session) = partition.sessions.get_mut(&inbox) else { return };
         let since = found.record.detached.unwrap_or(journal.epoch.stamp(now));
@@ -199,21 +253,23 @@ impl InboxService {
             let mut effects = Effects::new(journal.epoch);
             effects.session(inbox, &session.record(Some(since)));
             effects.push(&Effect::Position { inbox, position: session.queue.position() });
-            journal.submit(inbox, effects, Sequel::default());
+            origin.submit(inbox, effects);
         }
         partition.schedule_at(inbox, due);
     }
 
     fn restore_will(
         &self,
-        journal: &Journal,
+        origin: &Origin<'_>,
         id: WillId,
         record: &Bytes,
-        sessions: &BTreeMap<InboxId, FoundSession>,
-        now: Instant,
+        sessions: &Sessions,
     ) -> Result<(), Malformed> {
-        let epoch = journal.epoch;
+        let (epoch, now) = (origin.journal.epoch, origin.now);
         let record = WillRecord::decode(record)?;
+        if self.keep_back(origin, id, &record, sessions)? {
+            return Ok(());
+        }
         let message = MessageRecord::decode(record.message)?;
         let found = record.session.and_then(|inbox| Some((inbox, sessions.get(&inbox)?)));
         let delay = Duration::from_secs(record.delay_s.into());
@@ -243,7 +299,7 @@ impl InboxService {
             let order = WillOrder { identity, session, delay_s, due: Some(due), message: &message };
             let mut effects = Effects::new(epoch);
             effects.will(number_of(id), &order);
-            journal.submit(number_of(id), effects, Sequel::default());
+            origin.submit(number_of(id), effects);
         }
         let is_late = epoch.instant(due) > now;
         if let Some((inbox, _)) = found.filter(|_| is_late)
@@ -263,6 +319,18 @@ impl InboxService {
             false => partition.put_will(will),
         }
         Ok(())
+    }
+}
+
+impl Origin<'_> {
+    /// Whether a session had an owner who may come again.
+    fn awaits(&self, record: &SessionRecord) -> bool {
+        self.reign.is_some() && record.detached.is_none()
+    }
+
+    /// Puts a correction into the log.
+    fn submit(&self, at: InboxId, effects: Effects) {
+        self.journal.submit_to(self.reign, at, effects, Sequel::default());
     }
 }
 
@@ -324,87 +392,9 @@ impl FoundSession {
     }
 }
 
-/// How the entries of one session are read.
-struct Reading<'a> {
-    epoch: Epoch,
-    account: Account,
-    routes: Arc<dyn TenantRoutes>,
-    bodies: &'a mut HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
-}
-
-impl Reading<'_> {
-    /// An entry as the queue has it, and whether its PUBREC came.
-    fn item(&mut self, record: &Bytes) -> Result<(Item, bool), Malformed> {
-        Ok(match EntryRecord::decode(record)? {
-            EntryRecord::Here { head, message } => {
-                let message = self.message(message)?;
-                (self.item_of(&head, message)?, false)
-            }
-            EntryRecord::Elsewhere { head, inbox, sequence } => {
-                let message = self.body((inbox, sequence))?;
-                (self.item_of(&head, message)?, false)
-            }
-            // Nobody looks at the message of an exchange of which only the end is owed. MQTT-045
-            EntryRecord::Received => {
-                let nothing = MessageRecord {
-                    topic: "",
-                    payload: &[],
-                    properties: &[],
-                    qos: Qos::ExactlyOnce,
-                    retain: false,
-                    deadline_ms: None,
-                    publisher: None,
-                };
-                let message = self.keep(&nothing.to_message(self.epoch, Instant::ZERO));
-                let head =
-                    Head { is_qos2: true, retain: false, subscription_id: None, origin: None };
-                (self.item_of(&head, message)?, true)
-            }
-        })
-    }
-
-    fn item_of(&self, head: &Head<'_>, message: Arc<StoredMessage>) -> Result<Item, Malformed> {
-        Ok(Item {
-            message,
-            qos: if head.is_qos2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce },
-            retain: head.retain,
-            subscription_id: head.subscription_id,
-            origin: head.origin.map(|text| self.origin(text)).transpose()?.flatten(),
-        })
-    }
-
-    /// The group of a shared filter, if it has a member.
-    fn origin(&self, text: &str) -> Result<Option<Origin>, Malformed> {
-        let filter = TopicFilter::parse(text, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
-        let share = filter.share().ok_or(Malformed)?;
-        let origin = |route| Origin { route, name: share.group.into(), is_ordered: share.ordered };
-        Ok(self.routes.find(&filter).map(origin))
-    }
-
-    fn body(&mut self, at: (InboxId, u64)) -> Result<Arc<StoredMessage>, Malformed> {
-        let body = self.bodies.get(&at).ok_or(Malformed)?;
-        if let Some(message) = &body.message {
-            return Ok(Arc::clone(message));
-        }
-        let message = self.message(&body.record)?;
-        if let Some(body) = self.bodies.get_mut(&at) {
-            body.message = Some(Arc::clone(&message));
-        }
-        Ok(message)
-    }
-
-    fn message(&self, record: &[u8]) -> Result<Arc<StoredMessage>, Malformed> {
-        let record = MessageRecord::decode(record)?;
-        Ok(self.keep(&record.to_message(self.epoch, Instant::ZERO)))
-    }
-
-    fn keep(&self, message: &Message<'_>) -> Arc<StoredMessage> {
-        Arc::new(keep(message, &self.account))
-    }
-}
-
 /// Removes what belongs to nobody: keys of sessions that are not, and messages without an entry.
-fn sweep(journal: &Journal, found: &Found) {
+fn sweep(origin: &Origin<'_>, found: &Found) {
+    let journal = origin.journal;
     let is_unused = |body: &Body| body.message.is_none();
     let unused = found.bodies.iter().filter(|(_, body)| is_unused(body));
     let mut bodies: Vec<_> = unused.map(|(at, _)| *at).collect();
@@ -416,11 +406,11 @@ fn sweep(journal: &Journal, found: &Found) {
         effects.push(&Effect::Sweep { key: &key });
         if effects.len() >= COMMAND_BYTES {
             let full = std::mem::replace(&mut effects, Effects::new(journal.epoch));
-            journal.submit(InboxId(0), full, Sequel::default());
+            origin.submit(InboxId(origin.sweep_at), full);
         }
     }
     if !effects.is_empty() {
-        journal.submit(InboxId(0), effects, Sequel::default());
+        origin.submit(InboxId(origin.sweep_at), effects);
     }
 }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use ratatosk_contract::{
     Call, ReplyTo, TenantId,
     call::Settlement,
-    dist::{Restored, RouteTold, StoredKey, StoredRoute, TenantRoutes},
+    dist::{Dist, Restored, RouteTold, StoredKey, StoredRoute, TenantRoutes},
     inbox::InboxId,
     sessions::Sessions,
 };
@@ -98,6 +98,27 @@ impl Routing {
             }
         })
     }
+
+    /// Takes routes away that no session has any more. What is not known to be done is looked at again.
+    pub(crate) fn remove(
+        &self,
+        dist: &dyn Dist,
+        tenant: &TenantId,
+        keys: &[(TopicFilter<'_>, StoredKey)],
+        both: Option<Arc<Both>>,
+    ) -> Call<usize> {
+        let routes = dist.tenant(tenant);
+        let unsure = |(filter, key): &(TopicFilter<'_>, StoredKey)| Unsure {
+            tenant: tenant.clone(),
+            filter: filter.as_str().into(),
+            key: *key,
+        };
+        let unsure = match routes.is_replicated() {
+            true => keys.iter().map(unsure).collect(),
+            false => Vec::new(),
+        };
+        routes.remove_stored(keys, self.watch(unsure, both))
+    }
 }
 
 impl InboxService {
@@ -131,7 +152,7 @@ impl InboxService {
     fn compare_session(&self, inbox: InboxId) -> usize {
         let partition = self.partitions.lock_of(inbox);
         let Some(session) = partition.sessions.get(&inbox) else { return 0 };
-        if session.subscriptions().is_empty() {
+        if !self.is_served(inbox) || session.subscriptions().is_empty() {
             return 0;
         }
         let routes = self.dist.tenant(&session.identity.tenant);
@@ -181,7 +202,7 @@ impl InboxService {
 
     /// Whether the sessions with such a number are served here.
     fn is_served(&self, inbox: InboxId) -> bool {
-        partition_number(inbox.0) < self.partitions.iter().count()
+        self.serves(partition_number(inbox.0)).is_some()
     }
 
     /// Has a route be as its session has it; says whether anything was asked for. Under the session's lock: what
@@ -190,6 +211,10 @@ impl InboxService {
         let Unsure { tenant, filter: text, key } = unsure;
         let Ok(filter) = TopicFilter::parse(text, &TopicLimits::PROTOCOL) else { return false };
         let partition = self.partitions.lock_of(key.inbox);
+        // Whoever serves it now compares it.
+        if !self.is_served(key.inbox) {
+            return false;
+        }
         let session = partition.sessions.get(&key.inbox);
         let session = session.filter(|session| {
             session.identity.tenant == *tenant && session.subscription(text).is_some()
@@ -201,27 +226,6 @@ impl InboxService {
                 routes.remove_stored(&[(filter, *key)], told) == Call::Pending
             }
         }
-    }
-
-    /// Takes routes away that no session has any more. What is not known to be done is looked at again.
-    pub(crate) fn remove_stored(
-        &self,
-        tenant: &TenantId,
-        keys: &[(TopicFilter<'_>, StoredKey)],
-        both: Option<Arc<Both>>,
-    ) -> Call<usize> {
-        let routes = self.dist.tenant(tenant);
-        let unsure = |(filter, key): &(TopicFilter<'_>, StoredKey)| Unsure {
-            tenant: tenant.clone(),
-            filter: filter.as_str().into(),
-            key: *key,
-        };
-        let unsure = match routes.is_replicated() {
-            true => keys.iter().map(unsure).collect(),
-            false => Vec::new(),
-        };
-        let told = self.routing.watch(unsure, both);
-        routes.remove_stored(keys, told)
     }
 }
 

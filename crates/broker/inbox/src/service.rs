@@ -42,12 +42,14 @@ use crate::{
     InboxStats,
     effect::Effect,
     inactive::Order,
-    journal::{Change, Effects, Journal, WillOrder},
+    journal::{Change, Effects, Journal},
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
-    partitions::{Partitions, Sequel, number_of, partition_number, partition_of},
+    partitions::{Partitions, Sequel, number_of, partition_number},
     queue::FetchEnd,
+    repair::LeftRoutes,
     routing::Routing,
     schema::Position,
+    seats::Seats,
     session::Waiting,
     takeover::Wish,
 };
@@ -58,15 +60,16 @@ pub struct InboxService {
     pub(crate) journal: Option<Journal>,
     pub(crate) dist: Arc<dyn Dist>,
     pub(crate) memory: Accountant,
-    pub(crate) count: AtomicUsize,
     /// The life that began last.
     pub(crate) incarnation: AtomicU64,
     /// At which partition the next look for what is due begins, so that each has its turn.
-    turn: AtomicUsize,
+    pub(crate) turn: AtomicUsize,
+    /// How long owners are awaited, under reigns.
+    pub(crate) grace: Duration,
     /// What operators ordered to end, in turns.
     pub(crate) orders: Mutex<VecDeque<Order>>,
     /// Routes that all nodes have, and may not be as the sessions have them.
-    pub(crate) routing: Routing,
+    pub(crate) routing: Arc<Routing>,
 }
 
 impl InboxService {
@@ -78,11 +81,11 @@ impl InboxService {
             journal: None,
             dist,
             memory: Accountant::default(),
-            count: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            grace: Duration::ZERO,
             orders: Mutex::default(),
-            routing: Routing::default(),
+            routing: Arc::default(),
         }
     }
 
@@ -99,6 +102,16 @@ impl InboxService {
     pub fn kept_in(self, keyspace: Arc<dyn Keyspace>, epoch: Epoch) -> Self {
         let journal = Journal::new(keyspace, epoch, Arc::clone(&self.partitions));
         InboxService { journal: Some(journal), ..self }
+    }
+
+    /// Which partitions are served, where that is not all.
+    pub(crate) fn seats(&self) -> Option<&Arc<Seats>> {
+        self.journal.as_ref().and_then(Journal::seats)
+    }
+
+    /// Whether one command may be of both sessions. Their partitions are locked.
+    pub(crate) fn is_one_range(&self, one: InboxId, other: InboxId) -> bool {
+        self.seats().is_none_or(|seats| seats.is_one_reign(one, other))
     }
 
     /// What is there and what happened so far. Looks at every session.
@@ -169,10 +182,10 @@ impl InboxService {
         };
         let mut sequel = Sequel { reply_to, ..Sequel::default() };
         let (partition, inbox) = at;
-        if let Some(ended) = change.ended.last() {
+        sequel.joint = self.remove_later(change.ended.iter().map(LeftRoutes::of), None);
+        if !change.ended.is_empty() {
             partition.ends_under_way += 1;
-            partition.ended_last = ended.inbox;
-            sequel.ended = Some(partition_number(inbox.0));
+            sequel.ended = Some((partition_number(inbox.0), partition.life));
         }
         journal.submit(inbox, effects, sequel);
         Promised::later(answer)
@@ -189,8 +202,10 @@ impl InboxService {
     /// Does what is left of a call, without a lock.
     pub(crate) fn finish(&self, mut change: Change) {
         for ended in &change.ended {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            self.remove_routes(ended);
+            self.partitions.count.fetch_sub(1, Ordering::Relaxed);
+            if self.seats().is_none() {
+                LeftRoutes::of(ended).remove(&*self.dist, &self.routing, None);
+            }
         }
         for Ended { tenant, subscriptions, .. } in std::mem::take(&mut change.ended) {
             let filters = subscriptions.iter().map(|held| &*held.filter);
@@ -208,7 +223,12 @@ impl InboxService {
 
     fn end_will(&self, will: WillId) {
         let number = number_of(will);
-        let _locked = self.partitions.lock_of(number);
+        let mut partition = self.partitions.lock_of(number);
+        if !partition.is_served {
+            return;
+        }
+        partition.guests.remove(&will);
+        partition.awaited.wills.remove(&will);
         let _ = self.promise((), number, None, |effects| {
             effects.push(&Effect::WillEnd { will: number });
         });
@@ -221,7 +241,7 @@ impl Inbox for InboxService {
         attach: &Attach<'_>,
         reply_to: Option<ReplyTo>,
     ) -> Call<Result<Promised<Attached>, NotServed>> {
-        Call::Ready(Ok(self.attach_owner(attach, reply_to)))
+        Call::Ready(self.attach_here(attach, reply_to))
     }
 
     fn detach(
@@ -239,7 +259,7 @@ impl Inbox for InboxService {
         now: Instant,
         reply_to: Option<ReplyTo>,
     ) -> Call<Result<Promised<bool>, NotServed>> {
-        Call::Ready(Ok(self.discard_session(identity, now, reply_to)))
+        Call::Ready(self.discard_here(identity, now, reply_to))
     }
 
     fn subscribe(
@@ -336,11 +356,16 @@ impl Inbox for InboxService {
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<()>, StaleClaim> {
         let mut partition = self.partitions.lock_of(claim.inbox);
-        if !partition.claimed(claim)?.queue.receive(sequence) {
+        let is_received = partition.claimed(claim)?.queue.receive(sequence);
+        if !is_received && self.seats().is_none() {
             return Ok(Promised::kept(()));
         }
         let received = Effect::Received { inbox: claim.inbox, sequence: sequence.0 };
-        Ok(self.promise((), claim.inbox, reply_to, |effects| effects.push(&received)))
+        Ok(self.promise((), claim.inbox, reply_to, |effects| {
+            if is_received {
+                effects.push(&received);
+            }
+        }))
     }
 
     fn inbound(
@@ -369,12 +394,7 @@ impl Inbox for InboxService {
         delay_s: u32,
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<WillId>, NotServed> {
-        let mut locks = self.partitions.lock_one(partition_of(identity));
-        let will = WillId(locks.at(partition_of(identity)).next_number());
-        let order = WillOrder { identity, session: None, delay_s, due: None, message };
-        Ok(self.promise(will, number_of(will), reply_to, |effects| {
-            effects.will(number_of(will), &order);
-        }))
+        self.keep_will_here(identity, (message, delay_s), reply_to)
     }
 
     fn withdraw_will(&self, will: WillId) {
@@ -388,12 +408,16 @@ impl Inbox for InboxService {
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
         self.make_inactive_due(now);
         self.mind_routes();
+        self.abandon_awaited(now, due_max);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };
         for number in (start..PARTITION_COUNT).chain(0..start) {
             loop {
                 let mut locks = self.partitions.lock_one(number);
                 let partition = locks.at(number);
+                if !partition.is_served {
+                    break;
+                }
                 let Some(id) = partition.next_over(now, &budget) else {
                     partition.take_wills(now, &mut budget, wills);
                     break;
@@ -414,7 +438,7 @@ impl Inbox for InboxService {
     }
 
     fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.partitions.count.load(Ordering::Relaxed)
     }
 }
 

@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Duration};
 use ratatosk_clock::{Instant, Timestamp};
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    PublisherId, SessionIdentity, SessionRef, StoredMessage,
+    Message, PublisherId, SessionIdentity, SessionRef, StoredMessage,
+    dist::{InboxRoute, RESTORED_LIFE},
     group::MemberState,
-    inbox::{Attach, QueueLimits, Subscription, WillId},
+    inbox::{Attach, Attached, Claim, InboxId, QueueLimits, Subscription, WillId},
 };
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
-use crate::{queue::Queue, schema::SessionRecord, stranded::Noted, tally::TallyPlace};
+use crate::{
+    handover::keep, queue::Queue, schema::SessionRecord, stranded::Noted, tally::TallyPlace,
+};
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) version: u64,
     /// `None` while there is no connection.
     pub(crate) owner: Option<SessionRef>,
+    /// It had an owner when it was read back, who may come again.
+    pub(crate) is_awaited: bool,
     pub(crate) waiting: Waiting,
     pub(crate) expiry_s: Option<u32>,
     /// When the session ends, while there is no connection; `None`: never.
@@ -33,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) will: Option<Box<PendingWill>>,
     /// The will of the connection that is there, where the log has it.
     pub(crate) held_will: Option<WillId>,
+    /// That will itself, under reigns: its connection may end with another host.
+    pub(crate) held: Option<Box<HeldWill>>,
     pub(crate) limits: QueueLimits,
     pub(crate) member: Arc<MemberState>,
     /// Rising by filter.
@@ -78,6 +85,30 @@ pub(crate) struct PendingWill {
     pub(crate) message: Arc<StoredMessage>,
 }
 
+/// The will of a connection that is there.
+#[derive(Debug)]
+pub(crate) struct HeldWill {
+    pub(crate) message: Arc<StoredMessage>,
+    pub(crate) delay_s: u32,
+    /// How long it is of use from when it is due.
+    pub(crate) span: Option<Duration>,
+}
+
+impl HeldWill {
+    /// A will as it was given with a connection.
+    pub(crate) fn of(message: &Arc<StoredMessage>, delay_s: u32) -> Self {
+        let span = message.deadline.map(|deadline| deadline.since(message.accepted));
+        HeldWill { message: Arc::clone(message), delay_s, span }
+    }
+
+    /// The message, as it is if it is due then.
+    pub(crate) fn due_at(&self, due: Instant, account: &Account) -> Arc<StoredMessage> {
+        let deadline = self.span.map(|span| due + span);
+        let message = Message { accepted: due, deadline, ..self.message.as_message() };
+        Arc::new(keep(&message, account))
+    }
+}
+
 impl Session {
     pub(crate) fn new(attach: &Attach<'_>, incarnation: u64, account: &Account) -> Self {
         Self::restored(
@@ -101,12 +132,14 @@ impl Session {
             incarnation,
             version: record.version,
             owner: None,
+            is_awaited: false,
             waiting: Waiting::Not,
             expiry_s: record.expiry_s,
             due: None,
             away_since: Timestamp::default(),
             will: None,
             held_will: None,
+            held: None,
             limits: record.limits,
             member: Arc::default(),
             subscriptions: Vec::new(),
@@ -138,9 +171,10 @@ impl Session {
         let ordinals = self.ordinals.capacity() * size_of::<u32>();
         let inbound = self.inbound.capacity() * size_of::<PacketId>();
         let will = self.will.as_ref().map_or(0, |will| will.message.size_bytes());
+        let held = self.held.as_ref().map_or(0, |held| held.message.size_bytes());
         let own = size_of::<Self>() + TABLE_BYTES + identity;
         let queue = self.queue.memory_bytes() + self.noted.memory_bytes();
-        self.hold.resize(own + routes + ordinals + inbound + will + queue);
+        self.hold.resize(own + routes + ordinals + inbound + will + held + queue);
     }
 
     /// What is stored of it.
@@ -157,17 +191,49 @@ impl Session {
     /// Makes `attach.owner` the one owner, and raises the version.
     pub(crate) fn attach(&mut self, attach: &Attach<'_>) {
         self.version += 1;
-        self.owner = Some(attach.owner);
-        self.waiting = Waiting::Not;
+        self.own(attach.owner);
         self.expiry_s = attach.expiry_s;
         self.limits = attach.limits;
-        self.set_offline(false);
         self.note_room();
+    }
+
+    /// Has an owner from now on.
+    pub(crate) fn own(&mut self, owner: SessionRef) {
+        self.owner = Some(owner);
+        self.is_awaited = false;
+        self.waiting = Waiting::Not;
+        self.set_offline(false);
+    }
+
+    /// What its owner sees.
+    pub(crate) fn attached(&self, id: InboxId, is_present: bool) -> Attached {
+        Attached {
+            claim: Claim { inbox: id, version: self.version },
+            incarnation: self.incarnation,
+            is_present,
+            member: Arc::clone(&self.member),
+            subscriptions: self.subscriptions.clone(),
+            inbound: self.inbound.clone(),
+            sent: self.queue.sent(),
+        }
+    }
+
+    /// Whether its client is known to be away.
+    pub(crate) fn is_away(&self) -> bool {
+        self.owner.is_none() && !self.is_awaited
+    }
+
+    /// Whether a route is one of this life. Those that were read back have all the same life, or are
+    /// known by the number of their inbox, which says which life it is.
+    pub(crate) fn is_life(&self, route: &InboxRoute) -> bool {
+        let InboxRoute { inbox, incarnation, .. } = *route;
+        incarnation == self.incarnation || incarnation == RESTORED_LIFE || incarnation == inbox.0
     }
 
     /// Leaves the session without an owner.
     pub(crate) fn detach(&mut self) {
         self.owner = None;
+        self.is_awaited = false;
         self.waiting = Waiting::Not;
         self.set_offline(true);
     }
@@ -176,6 +242,12 @@ impl Session {
     pub(crate) fn lifetime(&self) -> Option<Duration> {
         let expiry_s = self.expiry_s.filter(|expiry_s| *expiry_s != u32::MAX)?;
         Some(Duration::from_secs(u64::from(expiry_s)))
+    }
+
+    /// When the will of its connection is due that ends now: it waits no longer than the session lives.
+    pub(crate) fn will_due(&self, delay_s: u32, now: Instant) -> Instant {
+        let delay = Duration::from_secs(u64::from(delay_s));
+        now + self.lifetime().map_or(delay, |lifetime| lifetime.min(delay))
     }
 
     /// Whether its time was over before anybody looked.
@@ -274,7 +346,7 @@ impl Session {
         is_relieved
     }
 
-    fn set_offline(&self, is_offline: bool) {
+    pub(crate) fn set_offline(&self, is_offline: bool) {
         MemberState::note(&self.member.offline, is_offline);
         MemberState::note(&self.member.congested, false);
     }

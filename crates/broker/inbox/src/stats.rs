@@ -30,6 +30,8 @@ pub struct InboxStats {
     pub moved: u64,
     /// Of these, and of those whose member was gone, what went to a transient session.
     pub passed_on: u64,
+    /// Messages in queues of sessions that came to be served elsewhere.
+    pub left: u64,
     /// Calls refused because a newer owner holds the session.
     pub stale: u64,
     /// Sessions that ended by expiry.
@@ -73,6 +75,7 @@ impl InboxStats {
         self.committed += other.committed;
         self.moved += other.moved;
         self.passed_on += other.passed_on;
+        self.left += other.left;
         self.stale += other.stale;
         self.expired_sessions += other.expired_sessions;
         self.dropped.overflow += other.dropped.overflow;

@@ -14,8 +14,9 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use crate::{
     InboxService,
     effect::Effect,
-    journal::Change,
+    journal::{Change, Journal},
     partitions::Sequel,
+    repair::LeftRoutes,
     routing::{Both, Unsure},
     session::{Session, Waiting},
 };
@@ -45,7 +46,8 @@ impl InboxService {
         }
         // Clients subscribe again whenever they come back: that is no reason to keep them from their
         // queue while there is no room. INBOX-015, DUR-006
-        if !is_same && self.journal.as_ref().is_some_and(|journal| journal.check().is_err()) {
+        let is_busy = |journal: &Journal| journal.check_at(claim.inbox).is_err();
+        if !is_same && self.journal.as_ref().is_some_and(is_busy) {
             return refused(SubscribeOutcome::Busy);
         }
         // Under the session's lock, so that the route does not outlive the session.
@@ -97,19 +99,19 @@ impl InboxService {
             // Perhaps it was removed before, and that is not durable yet.
             return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
         };
-        let mut both = None;
-        if let Ok(filter) = TopicFilter::parse(&removed.filter, &TopicLimits::PROTOCOL) {
-            let key = stored_key(&filter, claim.inbox, session);
-            let open = Both::new(reply_to, &self.partitions.sessions);
-            let tenant = &session.identity.tenant;
-            let removed = self.remove_stored(tenant, &[(filter, key)], Some(Arc::clone(&open)));
-            both = Some(open).filter(|_| removed == Call::Pending);
+        let routes = self.dist.tenant(&session.identity.tenant);
+        let both = routes.is_replicated().then(|| Both::new(reply_to, &self.partitions.sessions));
+        let left = LeftRoutes::of_one(claim.inbox, session, removed.filter.clone());
+        if self.seats().is_none() {
+            left.remove(&*self.dist, &self.routing, both.clone());
         }
+        let joint = self.remove_later(std::iter::once(left), both.clone());
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         let mut change = Change::default();
         let tenant = &session.identity.tenant;
         self.nudge_heirs(tenant, std::iter::once(&*removed.filter), &mut change);
-        let promised = self.promise_both(true, claim.inbox, sequel(reply_to, both), |effects| {
+        let sequel = Sequel { joint, ..sequel(reply_to, both) };
+        let promised = self.promise_both(true, claim.inbox, sequel, |effects| {
             effects.push(&unsubscribed);
         });
         drop(partition);

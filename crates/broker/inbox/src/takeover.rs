@@ -152,6 +152,9 @@ impl InboxService {
         let mut set = PartitionSet::of(partition_number(claim.inbox.0));
         set.insert(partition_number(share.at.inbox.0));
         let mut locks = self.partitions.lock(set);
+        if !self.is_one_range(claim.inbox, share.at.inbox) {
+            return Some(0);
+        }
         let session = locks.of(claim.inbox).sessions.get(&claim.inbox)?;
         if session.version != claim.version || session.owner.is_none() {
             return None;
@@ -170,12 +173,14 @@ impl InboxService {
         change: &mut Change,
     ) -> usize {
         let (inbox, source) = (taker.route.inbox, share.at.inbox);
-        let Some(session) = locks.of(inbox).sessions.get(&inbox) else { return 0 };
+        let session = locks.of(inbox).sessions.get(&inbox);
+        let Some(session) = session.filter(|held| held.is_life(&taker.route)) else {
+            return 0;
+        };
         let room = session.room();
         let partition = locks.of(source);
         // It may be back, or have ended.
-        let Some(giver) = partition.sessions.get_mut(&source).filter(|held| held.owner.is_none())
-        else {
+        let Some(giver) = partition.sessions.get_mut(&source).filter(|held| held.is_away()) else {
             return 0;
         };
         let Taken { transfers, is_short } = self.take(giver, taker.origin, share, room);
@@ -193,7 +198,7 @@ impl InboxService {
         let partition = locks.of(inbox);
         let mut entries = SmallVec::new();
         for Transfer { message, .. } in &transfers {
-            let mut parcel = Parcel::of(message, None);
+            let mut parcel = Parcel::of(message);
             self.offer(partition, &taker.route, Some(taker.group), &mut parcel, change);
             if let Some(effects) = &mut effects {
                 entries.extend(parcel.write(effects));
@@ -257,9 +262,10 @@ impl InboxService {
         let holder = self.holder(route, group, publisher)?;
         // It became one just now.
         let holder = Some(holder).filter(|holder| locks.has(*holder))?;
+        let is_one_range = self.is_one_range(holder, route.inbox);
         let other = route_of(group, holder).filter(|other| other.options.qos != Qos::AtMostOnce)?;
         let away = locks.of(holder).sessions.get(&holder)?;
-        if away.room() == 0 {
+        if away.room() == 0 && is_one_range {
             // There is none for the new one: the older go to it.
             let origin = Origin::of(group);
             let taker = Taker { route: *route, group, origin: &origin };
@@ -435,11 +441,11 @@ impl InboxService {
         let noted = self.stranded().contents();
         for (_, place) in &noted {
             let session = locks.of(place.inbox).sessions.get(&place.inbox);
-            assert!(session.is_some_and(|session| session.owner.is_none()), "{place:?} is away");
+            assert!(session.is_some_and(|session| session.is_away()), "{place:?} is away");
         }
         for number in 0..crate::partition::PARTITION_COUNT {
             let sessions = locks.at(number).sessions.iter();
-            for (inbox, session) in sessions.filter(|(_, session)| session.owner.is_none()) {
+            for (inbox, session) in sessions.filter(|(_, session)| session.is_away()) {
                 for (_, origin, message) in session.queue.shared() {
                     let publisher = origin.is_ordered.then_some(message.publisher);
                     let place = (origin.clone(), Place { publisher, inbox: *inbox });

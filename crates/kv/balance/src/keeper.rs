@@ -211,7 +211,10 @@ impl Work {
             Action::Change(target) => handle.change(group, expected, target, reply("members")),
             Action::Transfer { to } => handle.transfer(group, to),
             Action::Split { key } => {
-                handle.propose(group, command::split(expected, &key), reply("split"));
+                // The service may have its range parted in some places only.
+                if let Some(key) = handle.parting(group, &key) {
+                    handle.propose(group, command::split(expected, &key), reply("split"));
+                }
             }
             // The right one's leader has it taken in; it was brought here for that.
             Action::Merge { neighbour, neighbour_expected } => {

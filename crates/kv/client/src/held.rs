@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_engine::{Batch, Error, KeyRange, MemoryEngine, Overlay, SpaceId};
-use ratatosk_store::coprocessor::{Coprocessor, Position, SpaceReader, Writer, scan_all};
+use ratatosk_store::coprocessor::{Coprocessor, Position, Reign, SpaceReader, Writer, scan_all};
+use ratatosk_store::log::GroupId;
+use ratatosk_store::range::Descriptor;
 
 use crate::{Busy, Done, Fate, Keyspace, Read};
 
@@ -32,7 +34,7 @@ impl HeldKeyspace {
     /// An empty one, led by the coprocessor.
     #[must_use]
     pub fn new(mut coprocessor: Box<dyn Coprocessor>) -> Arc<Self> {
-        coprocessor.lead(true);
+        coprocessor.lead(Some(&reign()));
         Self::with_log(coprocessor, Vec::new())
     }
 
@@ -114,7 +116,7 @@ impl HeldKeyspace {
     #[must_use]
     pub fn crash(&self, fresh: Box<dyn Coprocessor>) -> Arc<Self> {
         let again = Self::with_log(fresh, self.log());
-        again.held.lock().coprocessor.lead(true);
+        again.held.lock().coprocessor.lead(Some(&reign()));
         again
     }
 
@@ -133,11 +135,16 @@ impl HeldKeyspace {
         fresh
             .reset(&boundary, &SpaceReader::new(&overlay.view(), SPACE, &boundary))
             .expect("a coprocessor reads its own data");
-        fresh.lead(true);
+        fresh.lead(Some(&reign()));
         let applied = self.log();
         let held = Held { coprocessor: fresh, waiting: VecDeque::new(), applied, is_busy: false };
         Arc::new(HeldKeyspace { held: Mutex::new(held), overlay })
     }
+}
+
+/// Nobody else ever leads.
+fn reign() -> Reign {
+    Reign { term: 1, range: Descriptor::whole(GroupId(1), String::new(), 1) }
 }
 
 impl Keyspace for HeldKeyspace {

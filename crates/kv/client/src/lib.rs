@@ -13,6 +13,10 @@ mod pipe;
 mod pipe_test;
 mod question;
 mod ranges;
+mod reign;
+#[cfg(test)]
+mod reign_test;
+mod reigns;
 mod router;
 
 pub use divide::{Divide, Divided};
@@ -20,4 +24,6 @@ pub use keyspace::{Busy, Done, Fate, Keyspace, Read};
 pub use pipe::Pipe;
 pub use question::Told;
 pub use ranges::{Answer, Leader, Outcome, Ranges, Route};
+pub use reign::ReignPipe;
+pub use reigns::{Owner, Realm, ReignHook, Reigns};
 pub use router::{Poller, Router, Store};

@@ -28,7 +28,7 @@ use crate::ranges::{Outcome, Ranges, Route};
 use crate::{Busy, Done, Fate, Keyspace, Read};
 
 /// Entries of a range on their way at once: one is applied while the next is written.
-const IN_FLIGHT_MAX: usize = 2;
+pub(crate) const IN_FLIGHT_MAX: usize = 2;
 /// Bytes from which on an entry takes no more commands.
 const ENTRY_BYTES: usize = 512 << 10;
 /// A command that is not done for so long shows that what is submitted now would take as long.
@@ -70,23 +70,23 @@ pub(crate) struct Lanes {
 
 /// What goes to one range.
 pub(crate) struct Lane {
-    route: Route,
+    pub(crate) route: Route,
     pub(crate) waiting: VecDeque<Call>,
     pub(crate) waiting_bytes: usize,
     /// When the oldest entry on its way was proposed, and those behind it.
-    in_flight: VecDeque<Instant>,
+    pub(crate) in_flight: VecDeque<Instant>,
     /// Came back unapplied, in order.
-    returned: Vec<Call>,
+    pub(crate) returned: Vec<Call>,
     /// Nothing goes to where the route goes any more.
     is_elsewhere: bool,
 }
 
 pub(crate) struct Call {
-    key: Bytes,
-    edition: Edition,
-    command: Bytes,
-    submitted: Instant,
-    done: Done,
+    pub(crate) key: Bytes,
+    pub(crate) edition: Edition,
+    pub(crate) command: Bytes,
+    pub(crate) submitted: Instant,
+    pub(crate) done: Done,
 }
 
 impl Pipe {
@@ -312,7 +312,7 @@ impl Lanes {
 }
 
 impl Lane {
-    fn new(route: Route) -> Self {
+    pub(crate) fn new(route: Route) -> Self {
         Self {
             route,
             waiting: VecDeque::new(),
@@ -335,7 +335,7 @@ impl Lane {
         &self.range().boundary.start
     }
 
-    fn push(&mut self, call: Call) {
+    pub(crate) fn push(&mut self, call: Call) {
         self.waiting_bytes += call.command.len();
         self.waiting.push_back(call);
     }
@@ -353,7 +353,7 @@ impl Lane {
     }
 
     /// The next entry; `None` if nothing waits.
-    fn cut(&mut self) -> Option<(Commands, Vec<Call>)> {
+    pub(crate) fn cut(&mut self) -> Option<(Commands, Vec<Call>)> {
         let edition = self.waiting.front()?.edition;
         let mut commands = Commands::in_edition(self.range().version, edition);
         let mut calls = Vec::new();
@@ -368,7 +368,7 @@ impl Lane {
     }
 
     /// Gives memory back once nothing waits. SCH-005
-    fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.waiting.is_empty() {
             self.waiting.shrink_to(IDLE_PLACES);
         }

@@ -1,3 +1,4 @@
 //! The client from outside.
 
+mod reigns;
 mod router;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, Overlay, SpaceId, View, Visitor};
 
 use crate::edition::{Edition, Editions, Supported};
+use crate::range::Descriptor;
 
 /// A service's part of a range.
 pub trait Coprocessor: Send + Sync {
@@ -43,16 +44,39 @@ pub trait Coprocessor: Send + Sync {
     /// The reader's. A question that makes no sense is answered so.
     fn query(&self, question: &Bytes, reader: &dyn Reader) -> Result<Bytes, Error>;
 
-    /// This replica has become the leader of its range, with everything applied that was committed
-    /// before, or it is no longer.
-    fn lead(&mut self, is_leader: bool) {
-        let _ = is_leader;
+    /// A reign of this replica over its range begins, or the one that was is over: see [`Reign`]. One is over
+    /// before the next begins. To be short.
+    fn lead(&mut self, reign: Option<&Reign>) {
+        let _ = reign;
     }
 
     /// The range is not here any more, or others have its keys already: what it has told anybody beside
     /// the data goes, as far as no other range has it. It is told nothing after that. Nobody is told when
     /// the store stops. By then the range is not served here any more.
     fn leave(&mut self) {}
+
+    /// A key of the boundary near `key` where the range may be parted; `None` if there is none. It must
+    /// follow from the boundary and the data: an order to part the range at a key that is not its own
+    /// answer is refused.
+    fn parting(&self, boundary: &KeyRange, key: &Bytes) -> Option<Bytes> {
+        let _ = boundary;
+        Some(key.clone())
+    }
+}
+
+/// For how long one store decides what becomes of a range: it leads the range's group in a term, everything
+/// that was committed before is applied here, and the range has the same keys and takes commands. From then
+/// on until the reign is over, whatever changes the range's data was proposed to this store in this term; and
+/// what is proposed [in this term](crate::node::Handle::propose_in), for this version of the boundary, is
+/// carried out before the reign is over, or never.
+///
+/// A change of the boundary ends one reign and begins another in the same term; a range that is frozen has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reign {
+    /// The term.
+    pub term: u64,
+    /// The range, as it is where the reign begins.
+    pub range: Descriptor,
 }
 
 /// Makes a keyspace's coprocessor for a range.

@@ -181,10 +181,18 @@ impl<E: Engine> Host<E> {
         coprocessor.reset(&descriptor.boundary, &reader)?;
         drop(view);
         let coprocessor = Arc::new(RwLock::new(coprocessor));
-        let (leads_from, is_leader) = (None, false);
-        let (work, lease) = (Arc::default(), Arc::default());
-        let range =
-            Range { descriptor, space, coprocessor, applied, leads_from, is_leader, work, lease };
+        let range = Range {
+            descriptor,
+            space,
+            coprocessor,
+            applied,
+            leads_from: None,
+            led: None,
+            reign: None,
+            is_parted: false,
+            work: Arc::default(),
+            lease: Arc::default(),
+        };
         self.ranges.insert(range.descriptor.group, range);
         Ok(())
     }
@@ -213,7 +221,7 @@ impl<E: Engine> Host<E> {
 
     /// Whether this store leads a group, with all before applied.
     pub(crate) fn is_leader(&self, group: GroupId) -> bool {
-        self.ranges.get(&group).is_some_and(|range| range.is_leader)
+        self.ranges.get(&group).is_some_and(|range| range.led.is_some())
     }
 
     /// Carries out what the machine says, in its order.
@@ -257,18 +265,16 @@ impl<E: Engine> Host<E> {
                 Event::Refused { ticket, refusal } => {
                     done.answered.push(Answered { ticket, answers: Err(refusal) });
                 }
-                Event::Leads { group, index, .. } => {
+                Event::Leads { group, term, index } => {
                     if let Some(range) = self.ranges.get_mut(&group) {
-                        range.leads_from = Some(index);
+                        range.follow();
+                        range.leads_from = Some((term, index));
                         turn.touched.insert(group);
                     }
                 }
                 Event::Follows { group } => {
                     if let Some(range) = self.ranges.get_mut(&group) {
-                        range.leads_from = None;
-                        if std::mem::take(&mut range.is_leader) {
-                            range.coprocessor.write().lead(false);
-                        }
+                        range.follow();
                     }
                 }
                 Event::Install { descriptor, at, keeps_log } => {
@@ -313,11 +319,12 @@ impl<E: Engine> Host<E> {
         // Visible now: a leader may act on it.
         for group in touched {
             let Some(range) = self.ranges.get_mut(&group) else { continue };
-            if range.leads_from.take_if(|index| *index <= range.applied.index).is_some() {
-                range.is_leader = true;
-                range.coprocessor.write().lead(true);
+            let is_reached = |(_, index): &mut (u64, u64)| *index <= range.applied.index;
+            if let Some((term, _)) = range.leads_from.take_if(is_reached) {
+                range.led = Some(term);
                 done.leads.push(group);
             }
+            range.begin_reign();
         }
     }
 

@@ -16,6 +16,7 @@ mod nodes;
 mod open;
 mod quorum;
 mod recover;
+mod reigns;
 mod served;
 mod snapshot;
 mod voters;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::inbox::InboxId;
-use ratatosk_engine::wire::Malformed;
+use ratatosk_engine::{KeyRange, wire::Malformed};
 
 use crate::partition::PARTITION_COUNT;
 
@@ -89,6 +89,11 @@ impl Key {
         Bytes::copy_from_slice(&bytes[..len])
     }
 
+    /// The partition that a key is in, or would be.
+    pub(crate) fn partition_of(key: &[u8]) -> usize {
+        usize::from(key.first().copied().unwrap_or(0) >> (8 - PARTITION_BITS))
+    }
+
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let (inbox, rest) = bytes.split_first_chunk::<8>().ok_or(Malformed)?;
         let (kind, rest) = rest.split_first().ok_or(Malformed)?;
@@ -113,6 +118,13 @@ impl Key {
         let number = u64::from_be_bytes(*inbox).rotate_left(PARTITION_BITS);
         Ok(Key { inbox: InboxId(number), place })
     }
+}
+
+/// The keys of a partition.
+pub(crate) fn partition_keys(number: usize) -> KeyRange {
+    let start = |number: usize| Bytes::copy_from_slice(&Key::front(InboxId(number as u64)));
+    let end = (number + 1 < PARTITION_COUNT).then(|| start(number + 1));
+    KeyRange { start: start(number), end }
 }
 
 fn exactly<const COUNT: usize>(bytes: &[u8]) -> Result<[u8; COUNT], Malformed> {

@@ -28,9 +28,8 @@ impl<E: Engine> Host<E> {
             // Commands are the coprocessor's.
             Order::Commands { .. } => return Ok(Ok(())),
             Order::Split(key) => {
-                let Some((left, right)) = held.split(&key, entry.index) else {
-                    return Ok(Err(Refusal::Split));
-                };
+                let parts = held.split(&key, entry.index).filter(|_| range.parts_at(&key));
+                let Some((left, right)) = parts else { return Ok(Err(Refusal::Split)) };
                 return self.split(left, right, turn, done).map(Ok);
             }
             Order::Merge(right) => {
@@ -63,6 +62,7 @@ impl<E: Engine> Host<E> {
             // Its neighbour may take it in, and go on without this store.
             if now.frozen.is_some() {
                 range.lease.end();
+                range.end_reign();
             }
             range.descriptor = now.clone();
         }
@@ -87,7 +87,7 @@ impl<E: Engine> Host<E> {
             turn.changes.put(META, Applied::key(right.group), applied.encode());
         }
         if let Some(range) = self.ranges.get_mut(&group) {
-            range.part_from_lease();
+            range.part();
             range.descriptor = left.clone();
         }
         let Descriptor { keyspace, boundary, .. } = right.clone();
@@ -123,20 +123,18 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Error> {
         let group = right.group;
         let is_whole = self.ranges.get(&group).is_some_and(|held| held.descriptor == *right);
-        let Some(taken) = self.ranges.remove(&group).filter(|_| is_whole) else {
+        let Some(mut taken) = self.ranges.remove(&group).filter(|_| is_whole) else {
             let what = format!("takes in group {}, which is not here as it froze", group.0);
             return Err(corrupt(entry, whole.group, &what));
         };
-        if taken.is_leader {
-            taken.coprocessor.write().lead(false);
-        }
+        taken.end_reign();
         turn.touched.remove(&group);
         turn.changes.put(META, Descriptor::key(whole.group), whole.encode());
         turn.changes.remove(META, Descriptor::key(group));
         turn.changes.remove(META, Applied::key(group));
         turn.changes.put(META, Tombstone::key(group), Tombstone(OVER).encode());
         if let Some(range) = self.ranges.get_mut(&whole.group) {
-            range.part_from_lease();
+            range.part();
             range.descriptor = whole.clone();
         }
         let told = Box::new(whole.clone());
@@ -146,8 +144,7 @@ impl<E: Engine> Host<E> {
             range.reset(&self.overlay)?;
         }
         // Behind the left one, which has its keys now.
-        taken.lease.end();
-        taken.coprocessor.write().leave();
+        taken.leave();
         self.overlay.checkpoint()?;
         Ok(())
     }

@@ -154,7 +154,7 @@ impl<E: Engine> Host<E> {
         let mark = Installing {
             replica: me.map_or(0, |replica| replica.id),
             keyspace: descriptor.keyspace.clone(),
-            applied: held.map_or(former, |range| range.applied),
+            applied: held.as_ref().map_or(former, |range| range.applied),
             unclean,
         };
         batch.put(META, Installing::key(group), mark.encode());
@@ -195,10 +195,8 @@ impl<E: Engine> Host<E> {
 
     /// Takes a range out whose data goes; its coprocessor hears of it.
     fn let_go(&mut self, group: GroupId) -> Option<Range> {
-        let range = self.ranges.remove(&group)?;
-        // First: whoever answers by what the coprocessor tells may do so as long as it is served.
-        range.lease.end();
-        range.coprocessor.write().leave();
+        let mut range = self.ranges.remove(&group)?;
+        range.leave();
         Some(range)
     }
 
@@ -211,14 +209,8 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Error> {
         let mut changes = Batch::new();
         let mut removing = None;
-        if let Some(range) = self.ranges.remove(&group) {
-            range.lease.end();
-            let mut coprocessor = range.coprocessor.write();
-            if range.is_leader {
-                coprocessor.lead(false);
-            }
-            coprocessor.leave();
-            drop(coprocessor);
+        if let Some(mut range) = self.ranges.remove(&group) {
+            range.leave();
             let Descriptor { keyspace, boundary, .. } = range.descriptor.clone();
             let mark = Removing { keyspace, boundary };
             changes.put(META, Removing::key(group), mark.encode());

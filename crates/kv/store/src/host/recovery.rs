@@ -64,6 +64,7 @@ impl<E: Engine> Host<E> {
                     let changes = &mut turn.changes;
                     range.apply(&self.overlay, entry, &commands, changes, self.clock.as_ref())?;
                 }
+                Order::Split(key) if !range.parts_at(&key) => {}
                 order => {
                     shadow = reshaped(&shadow, &order, entry).unwrap_or(shadow);
                     check_edition(&self.keyspaces, &shadow)?;

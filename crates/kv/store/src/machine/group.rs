@@ -57,7 +57,8 @@ pub(super) struct Group<L: RaftLog, T> {
     pub(super) replica: u64,
     /// `None` while nothing but that is known: the range comes with a split or a snapshot.
     pub(super) descriptor: Option<Descriptor>,
-    is_leader: bool,
+    /// The term that the host was told of.
+    led: Option<u64>,
     /// From when on it votes, if it was opened again while the store was at work.
     pub(super) votes_from: Instant,
     gathered: Gathered<T>,
@@ -152,7 +153,7 @@ impl<L: RaftLog, T> Group<L, T> {
             raft,
             replica,
             descriptor,
-            is_leader: false,
+            led: None,
             votes_from: Instant::ZERO,
             gathered: Gathered::default(),
             proposals: VecDeque::new(),
@@ -430,16 +431,21 @@ impl<L: RaftLog, T> Group<L, T> {
     }
 
     fn note_role(&mut self, output: &mut Output<T>) {
-        let is_leader = self.leads();
-        if is_leader == self.is_leader {
+        let raft = &self.raft.raft;
+        let led = self.leads().then_some(raft.term);
+        if led == self.led {
             return;
         }
-        self.is_leader = is_leader;
-        let (group, raft) = (self.id, &self.raft.raft);
-        output.events.push(match is_leader {
-            true => Event::Leads { group, term: raft.term, index: raft.raft_log.last_index() },
-            false => Event::Follows { group },
-        });
+        let group = self.id;
+        // It may have lost the one term and won the next since it was looked at.
+        if self.led.is_some() {
+            output.events.push(Event::Follows { group });
+        }
+        if let Some(term) = led {
+            let index = raft.raft_log.last_index();
+            output.events.push(Event::Leads { group, term, index });
+        }
+        self.led = led;
     }
 
     /// The commit goes to the disk with the next change of the term or the vote, and is found again

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ratatosk_engine::Weight;
+use ratatosk_engine::{KeyRange, Weight};
 
 use super::{Located, Move, Reply, Served, Shared, Told, Word};
 use crate::Identity;
@@ -194,6 +194,37 @@ impl Handle {
         };
         drop(ranges);
         host::read_range(&*self.shared.overlay, space, &descriptor.boundary, read)
+    }
+
+    /// The same for some of the keys, if all of them are in the group's range; says whether they are.
+    ///
+    /// # Errors
+    /// The engine's, or those of `read`.
+    pub fn read_whole(
+        &self,
+        group: GroupId,
+        keys: &KeyRange,
+        read: &mut dyn FnMut(&dyn Reader) -> Result<(), ratatosk_engine::Error>,
+    ) -> Result<bool, ratatosk_engine::Error> {
+        let ranges = self.shared.ranges.read();
+        let Some(Located { descriptor, space, .. }) = ranges.get(&group).cloned() else {
+            return Ok(false);
+        };
+        drop(ranges);
+        if descriptor.boundary.intersection(keys) != *keys {
+            return Ok(false);
+        }
+        host::read_range(&*self.shared.overlay, space, keys, read).map(|()| true)
+    }
+
+    /// A key near another where a range may be parted, if it is here and there is one. KV-014
+    #[must_use]
+    pub fn parting(&self, group: GroupId, key: &Bytes) -> Option<Bytes> {
+        let Located { descriptor, coprocessor, .. } =
+            self.shared.ranges.read().get(&group)?.clone();
+        let parting = coprocessor.read().parting(&descriptor.boundary, key)?;
+        let parts = descriptor.boundary.contains(&parting) && parting != descriptor.boundary.start;
+        parts.then_some(parting)
     }
 
     /// Bytes of memory that the engine has.

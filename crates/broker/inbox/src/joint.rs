@@ -1,0 +1,199 @@
+//! What one message puts into queues of several ranges: a command for each, and one answer.
+//!
+//! Between ranges there is no order, and after a crash one command may be there and another not. So
+//! whatever may only be known once the others are durable, which is that a message of QoS 2 was accepted,
+//! goes when they are: a crash before may have its publisher's repetition queued twice, and never not at
+//! all. Where all is of one range it is one command. DUR-010
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use parking_lot::Mutex;
+use ratatosk_client::ReignPipe;
+use ratatosk_codec::PacketId;
+use ratatosk_contract::{
+    ReplyTo,
+    inbox::{Claim, InboxId},
+};
+use smallvec::SmallVec;
+
+use crate::{
+    InboxService,
+    effect::Effect,
+    handover::Parcel,
+    journal::{Effects, Journal},
+    partitions::{PartitionSet, Sequel, partition_number},
+    repair::LeftRoutes,
+    routing::Both,
+    seats::Seats,
+};
+
+/// Commands that one caller waits for.
+pub(crate) struct Joint {
+    left: AtomicUsize,
+    has_failed: AtomicBool,
+    finish: Mutex<Option<Finish>>,
+}
+
+/// Told whether all was done.
+type Finish = Box<dyn FnOnce(bool) + Send>;
+
+/// What one range gets of a message.
+struct Part {
+    reign: ReignPipe,
+    /// Where it is.
+    at: InboxId,
+    effects: Effects,
+    entries: SmallVec<[(InboxId, u64); 2]>,
+}
+
+impl Joint {
+    fn new(count: usize, finish: Finish) -> Arc<Self> {
+        let (left, has_failed) = (AtomicUsize::new(count), AtomicBool::new(false));
+        Arc::new(Joint { left, has_failed, finish: Mutex::new(Some(finish)) })
+    }
+
+    /// One of them was carried out, or may be lost.
+    pub(crate) fn add(&self, is_done: bool) {
+        self.has_failed.fetch_or(!is_done, Ordering::AcqRel);
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(finish) = self.finish.lock().take()
+        {
+            finish(!self.has_failed.load(Ordering::Acquire));
+        }
+    }
+}
+
+impl InboxService {
+    /// Removes routes once what they followed from is durably gone: under reigns, where whoever decides may
+    /// not know that he leads no longer. `None` if they are to be removed at once.
+    pub(crate) fn remove_later(
+        &self,
+        left: impl Iterator<Item = LeftRoutes>,
+        both: Option<Arc<Both>>,
+    ) -> Option<Arc<Joint>> {
+        self.seats()?;
+        let left: Vec<_> = left.collect();
+        if left.is_empty() {
+            return None;
+        }
+        let (dist, routing) = (Arc::clone(&self.dist), Arc::clone(&self.routing));
+        let remove = move |is_done: bool| {
+            let removed = left.iter().filter(|_| is_done);
+            removed.for_each(|left| left.remove(&*dist, &routing, both.clone()));
+            if let Some(both) = both.filter(|_| !is_done) {
+                both.add(false);
+            }
+        };
+        Some(Joint::new(1, Box::new(remove)))
+    }
+
+    /// As [`post`](Self::post), where partitions are of several ranges. A message is stored once in each
+    /// partition, so that a range can be parted between any two.
+    ///
+    /// Each partition that was asked gets a command, also if nothing is queued there: that a session is
+    /// gone, or its queue is full, is known only by whoever leads, which the command proves.
+    pub(crate) fn post_apart(
+        &self,
+        (journal, seats): (&Journal, &Seats),
+        (parcel, asked): (&Parcel<'_>, PartitionSet),
+        exchange: Option<(Claim, PacketId)>,
+        reply_to: Option<ReplyTo>,
+    ) -> bool {
+        let mut parts = cut(journal, seats, parcel, asked);
+        let at = exchange.map(|(claim, _)| partition_number(claim.inbox.0));
+        let accepting = at.and_then(|number| seats.serving(number));
+        let is_one = |parts: &[Part]| match (parts, &accepting) {
+            ([], _) => true,
+            ([part], Some(reign)) => part.reign.is(reign),
+            ([_], None) => exchange.is_none(),
+            _ => false,
+        };
+        if !is_one(&parts) {
+            self.post_parts(journal, parts, exchange, reply_to);
+            return true;
+        }
+        let part = parts.pop().map(|Part { at, effects, entries, .. }| (at, effects, entries));
+        let claimed = exchange.map(|(claim, _)| claim.inbox);
+        let alone = || Some((claimed?, Effects::new(journal.epoch), SmallVec::new()));
+        let Some((at, mut effects, entries)) = part.or_else(alone) else { return false };
+        if let Some((Claim { inbox, .. }, packet_id)) = exchange {
+            effects.push(&Effect::Accepted { inbox, packet_id });
+        }
+        journal.submit(at, effects, Sequel { entries, reply_to, ..Sequel::default() });
+        true
+    }
+
+    fn post_parts(
+        &self,
+        journal: &Journal,
+        parts: Vec<Part>,
+        exchange: Option<(Claim, PacketId)>,
+        reply_to: Option<ReplyTo>,
+    ) {
+        let its = journal.clone();
+        let finish = Box::new(move |is_done| match exchange {
+            Some(exchange) => accept(&its, exchange, is_done, reply_to),
+            None => its.tell(reply_to, is_done),
+        });
+        let joint = Joint::new(parts.len(), finish);
+        for Part { at, effects, entries, .. } in parts {
+            let joint = Some(Arc::clone(&joint));
+            journal.submit(at, effects, Sequel { entries, joint, ..Sequel::default() });
+        }
+    }
+}
+
+/// What each range gets. The locks of all are held.
+fn cut(journal: &Journal, seats: &Seats, parcel: &Parcel<'_>, asked: PartitionSet) -> Vec<Part> {
+    let mut set = asked;
+    parcel.inboxes().for_each(|inbox| set.insert(partition_number(inbox.0)));
+    let mut parts: Vec<Part> = Vec::new();
+    for number in set.numbers() {
+        let Some(reign) = seats.serving(number) else {
+            debug_assert!(false, "partition {number} is served: it was looked at");
+            continue;
+        };
+        let at = parts.iter().position(|part| part.reign.is(&reign)).unwrap_or_else(|| {
+            let (effects, entries) = (Effects::new(journal.epoch), SmallVec::new());
+            parts.push(Part { reign, at: InboxId(number as u64), effects, entries });
+            parts.len() - 1
+        });
+        let part = &mut parts[at];
+        let is_its = |inbox: InboxId| partition_number(inbox.0) == number;
+        part.entries.extend(parcel.write_those(&mut part.effects, is_its));
+    }
+    parts
+}
+
+/// The message of a publisher is in all queues, durably, or perhaps not in all: then its repetition is not
+/// recognised.
+fn accept(
+    journal: &Journal,
+    (claim, packet_id): (Claim, PacketId),
+    is_done: bool,
+    reply_to: Option<ReplyTo>,
+) {
+    let inbox = claim.inbox;
+    let mut partition = journal.partitions().lock_of(inbox);
+    let Ok(session) = partition.claimed(claim) else {
+        drop(partition);
+        return journal.tell(reply_to, false);
+    };
+    if !is_done {
+        session.note_inbound(packet_id, true);
+        drop(partition);
+        return journal.tell(reply_to, false);
+    }
+    let mut effects = Effects::new(journal.epoch);
+    effects.push(&Effect::Accepted { inbox, packet_id });
+    journal.submit(inbox, effects, Sequel { reply_to, ..Sequel::default() });
+}
+
+impl std::fmt::Debug for Joint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Joint").field("left", &self.left).finish_non_exhaustive()
+    }
+}
