@@ -68,6 +68,8 @@ pub struct Setup {
     pub sessions_in: Option<Arc<dyn Keyspace>>,
     /// Where the routes of persistent sessions are kept.
     pub routes_in: Option<Arc<dyn Keyspace>>,
+    /// Routing, if it is made already.
+    pub dist: Option<Arc<DistService>>,
     /// Where retained messages are kept. If they are, `store` does not stand before them.
     pub retained_in: Option<Arc<dyn Keyspace>>,
     /// The memory that the broker may use.
@@ -93,6 +95,7 @@ impl Default for Setup {
             store: Store::new(),
             sessions_in: None,
             routes_in: None,
+            dist: None,
             retained_in: None,
             memory_max: ByteCount::mebibytes(4096),
             cluster: None,
@@ -293,7 +296,7 @@ async fn serve(
         dist = dist.kept_in(keyspace);
         dist.restore().expect("what is kept can be read");
     }
-    let dist = Arc::new(dist);
+    let dist = setup.dist.unwrap_or_else(|| Arc::new(dist));
     let memory = Accountant::new(setup.memory_max);
     let are_sessions_kept = setup.sessions_in.is_some();
     let mut inbox = InboxService::new(dist.clone(), Arc::new(post.clone())).charged_to(&memory);

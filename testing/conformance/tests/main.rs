@@ -1,6 +1,7 @@
 //! What clients see of the data plane: one binary, a module for each part of the protocol.
 #![allow(clippy::disallowed_methods, reason = "tests read the clock; nothing here ships")]
 
+mod answers;
 mod authentication;
 mod away;
 mod cases;

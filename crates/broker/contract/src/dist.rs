@@ -6,6 +6,11 @@
 //!
 //! The packet path asks [`TenantRoutes::resolve`] once per topic and keeps the answer while
 //! [`TenantRoutes::epoch`] stays as it was.
+//!
+//! Where several nodes match, routes of persistent sessions are the same on all of them: each has a
+//! replica, which may be behind. So these routes come and go by [`TenantRoutes::add_stored`] and
+//! [`TenantRoutes::remove_stored`], which are done later, and whoever publishes asks
+//! [`TenantRoutes::may_answer`] first.
 
 use std::sync::Arc;
 
@@ -55,11 +60,13 @@ pub trait TenantRoutes: Send + Sync {
     /// Adds a receiver to a filter. Repeating it changes nothing, or replaces the options of the
     /// same receiver. A receiver of an older incarnation than the one that is there is ignored.
     ///
-    /// Once ready, every resolution sees it.
+    /// Once ready, every resolution sees it. A persistent session's route that replicas have is refused:
+    /// see [`TenantRoutes::add_stored`].
     fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>>;
 
     /// Takes a receiver from a filter; false if it was not there, or if the one that is there is
-    /// of a newer incarnation.
+    /// of a newer incarnation. A persistent session's route that replicas have is left alone: see
+    /// [`TenantRoutes::remove_stored`].
     fn remove(&self, filter: &TopicFilter<'_>, receiver: &ReceiverKey) -> Call<bool>;
 
     /// Takes a receiver from the filter of `route`, as [`TenantRoutes::remove`] does. A route does
@@ -69,6 +76,54 @@ pub trait TenantRoutes: Send + Sync {
     /// Takes each receiver from its filter, as [`TenantRoutes::remove`] does, and answers how many
     /// were there. What is stored of them goes together.
     fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize;
+
+    /// As [`TenantRoutes::add`], for a persistent session. If the answer is `Pending`, which it is where
+    /// replicas have the routes, `told` hears once what became of it, on a thread that others wait for;
+    /// otherwise nobody does. It is never called before this returns.
+    ///
+    /// What is asked again is done again. Whether a group has room is judged by what is here. MQTT-086
+    fn add_stored(
+        &self,
+        filter: &TopicFilter<'_>,
+        receiver: Receiver,
+        told: RouteTold,
+    ) -> Call<Result<RouteId, AddError>> {
+        drop(told);
+        self.add(filter, receiver)
+    }
+
+    /// Takes routes of persistent sessions away, as [`TenantRoutes::remove_each`] does, and tells as
+    /// [`TenantRoutes::add_stored`]. A later life of a session keeps its routes. Never refused.
+    fn remove_stored(
+        &self,
+        routes: &[(TopicFilter<'_>, StoredKey)],
+        told: RouteTold,
+    ) -> Call<usize> {
+        drop(told);
+        let keys = routes.iter().map(|(filter, key)| (*filter, key.receiver()));
+        Call::Ready(self.remove_each(&keys.collect::<Vec<_>>()))
+    }
+
+    /// Whether replicas have the routes of persistent sessions, so that whoever resolves has to ask
+    /// [`TenantRoutes::may_answer`] first. Never changes.
+    fn is_replicated(&self) -> bool {
+        false
+    }
+
+    /// The epoch as of which the routes here have every route of a persistent session that was acknowledged
+    /// anywhere before this was asked; `None` if that is not known now. What is resolved at this
+    /// epoch may be acted upon, for what came before the question. A look at the clock and at a few
+    /// numbers: to be asked once for all that was read at once. DUR-012, KV-010
+    fn may_answer(&self) -> Option<RouteEpoch> {
+        Some(self.epoch())
+    }
+
+    /// Has `told` called once it is worth asking [`TenantRoutes::may_answer`] again, on any thread; never
+    /// before this returns, and perhaps never, so that whoever waits looks by himself from time to
+    /// time.
+    fn when_may_answer(&self, told: Box<dyn FnOnce() + Send>) {
+        drop(told);
+    }
 
     /// The filters with a route of a host: what [`TenantRoutes::retain_host`] is to look at, in pages
     /// of its caller's choice.
@@ -87,7 +142,8 @@ pub trait TenantRoutes: Send + Sync {
     ) -> usize;
 
     /// Adds a receiver that a session's record says is there, whatever the limits and the room in
-    /// the store. For the start, before anybody is let in. DIST-014
+    /// the store. For the start, before anybody is let in; where replicas have the routes, for whoever
+    /// serves the session, at any time. DIST-014
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored;
 
     /// Appends routes of persistent sessions to `found`, from the place `from` on; answers where to
@@ -194,7 +250,8 @@ pub enum HostRoute<'a> {
 pub struct InboxRoute {
     /// The session.
     pub inbox: InboxId,
-    /// Which life of the session asked; a later one wins.
+    /// Which life of the session asked; a later one wins. Where replicas have the routes it is the number
+    /// of the inbox.
     pub incarnation: u64,
     /// Granted options.
     pub options: SubscriptionOptions,
@@ -223,15 +280,43 @@ pub struct StoredRoute {
 }
 
 impl StoredRoute {
+    /// The route, to be removed.
+    pub fn stored_key(&self) -> StoredKey {
+        let InboxRoute { inbox, incarnation, .. } = self.route;
+        StoredKey { inbox, incarnation, member: self.member }
+    }
+
     /// The receiver, to be removed.
     pub fn key(&self) -> ReceiverKey {
-        let InboxRoute { inbox, incarnation, .. } = self.route;
-        match self.member {
+        self.stored_key().receiver()
+    }
+}
+
+/// A route of a persistent session, to be removed wherever it is kept.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The session.
+    pub inbox: InboxId,
+    /// Which life of it, as this process counts them.
+    pub incarnation: u64,
+    /// The session's number as a member, if the filter is shared.
+    pub member: Option<u64>,
+}
+
+impl StoredKey {
+    /// The receiver.
+    pub fn receiver(&self) -> ReceiverKey {
+        let StoredKey { inbox, incarnation, member } = *self;
+        match member {
             None => ReceiverKey::Inbox { inbox, incarnation },
             Some(id) => ReceiverKey::Member { id, incarnation },
         }
     }
 }
+
+/// Told what became of a change of stored routes. True: it is durable, and every replica that may answer
+/// has it. False: it may come yet, or never; who wants it asks again.
+pub type RouteTold = Box<dyn FnOnce(bool) + Send>;
 
 /// One route's transient receivers.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -318,8 +318,8 @@ pub struct Subscription {
 pub enum SubscribeOutcome {
     /// It is effective.
     Done {
-        /// The filter's route.
-        route: RouteId,
+        /// The filter's route; `None` if it is added elsewhere, or later.
+        route: Option<RouteId>,
         /// It replaced one of the same filter.
         existed: bool,
     },

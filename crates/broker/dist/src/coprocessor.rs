@@ -8,20 +8,37 @@
 //! A range may end between any two routes. Commands are cut there before they are submitted
 //! ([`RouteDivision`](crate::RouteDivision)); effects that lie outside all the same are left out, and the
 //! answer says so.
+//!
+//! Where replicas have the routes the tables of their node follow: whatever is put into the data is put
+//! into them, and as the range gets keys or loses them the routes of these come and go.
+
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use ratatosk_contract::TenantId;
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};
 use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Writer};
 
 use crate::{
+    DistService,
     effect::{Command, Effect, Name},
     schema::{member_inbox, record},
 };
 
-/// The part of a range that knows the routes of persistent sessions. Keeps nothing beside the data.
+/// The part of a range that knows the routes of persistent sessions. Keeps nothing beside the data but
+/// what the service has of it.
 #[derive(Debug, Default)]
 pub struct DistCoprocessor {
     boundary: KeyRange,
+    feed: Option<Feed>,
+}
+
+/// The service whose tables follow.
+#[derive(Debug)]
+struct Feed {
+    service: Weak<DistService>,
+    /// Tells the coprocessors of a service apart.
+    number: u64,
 }
 
 impl DistCoprocessor {
@@ -30,12 +47,30 @@ impl DistCoprocessor {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// The same, of a replica whose routes are those of a [replicated](DistService::replicated) service,
+    /// which must have no other store, and no earlier life of this one.
+    #[must_use]
+    pub fn feeding(service: &Weak<DistService>) -> Self {
+        let number = service.upgrade().map_or(0, |service| service.next_coprocessor());
+        let feed = Some(Feed { service: Weak::clone(service), number });
+        Self { boundary: KeyRange::default(), feed }
+    }
+
+    /// The service, while there is one.
+    fn fed(&self) -> Option<(Arc<DistService>, u64)> {
+        let feed = self.feed.as_ref()?;
+        Some((feed.service.upgrade()?, feed.number))
+    }
 }
 
 impl Coprocessor for DistCoprocessor {
-    fn reset(&mut self, boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+    fn reset(&mut self, boundary: &KeyRange, reader: &dyn Reader) -> Result<(), Error> {
         self.boundary = boundary.clone();
-        Ok(())
+        match self.fed() {
+            Some((service, number)) => service.cover(number, boundary, reader),
+            None => Ok(()),
+        }
     }
 
     fn apply(
@@ -49,6 +84,7 @@ impl Coprocessor for DistCoprocessor {
             return Ok(Answer::Malformed.encode());
         };
         let mut answer = Answer::Done;
+        let table = self.fed().map(|(service, _)| service.open(&TenantId::new(tenant)));
         for effect in effects {
             let key = effect.key(tenant);
             if !self.boundary.contains(&key) {
@@ -62,6 +98,9 @@ impl Coprocessor for DistCoprocessor {
                 Effect::Added { filter, kept, .. } => writer.put(key, record(filter, &kept)),
                 Effect::Removed(_) => writer.remove(key),
             }
+            if let Some(table) = &table {
+                table.follow(&effect);
+            }
         }
         Ok(answer.encode())
     }
@@ -69,6 +108,12 @@ impl Coprocessor for DistCoprocessor {
     /// No questions are asked: the service reads the data itself.
     fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
         Ok(Answer::Malformed.encode())
+    }
+
+    fn leave(&mut self) {
+        if let Some((service, number)) = self.fed() {
+            service.uncover(number);
+        }
     }
 }
 

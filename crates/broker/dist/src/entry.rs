@@ -6,7 +6,7 @@
 //! Other hosts that want the filter are not here but in [`hosts`](crate::hosts); members on them are.
 //!
 //! Invariants: inboxes rise by id; groups rise by (name, order); members of a group rise by (id,
-//! host), one of no other host first; no group is empty.
+//! place); no group is empty.
 
 use std::{
     mem,
@@ -46,6 +46,53 @@ const _: () = assert!(size_of::<Entry>() <= 24, "there is one for each of millio
 struct Rare {
     inboxes: Vec<InboxRoute>,
     groups: Vec<Arc<Group>>,
+}
+
+/// Where a session is that is a member: of one identity there is one member a place.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// Here, or stored where nobody else stores anything.
+    Here,
+    /// Where all nodes have it.
+    Everywhere,
+    /// On another host.
+    Host(HostNumber),
+}
+
+/// Whether persistent members have a place of their own. They do where all nodes store them: there what
+/// becomes of one does not follow from what else the identity does here.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Places {
+    Shared,
+    Apart,
+}
+
+/// A member that comes to a group.
+#[derive(Debug)]
+pub(crate) struct Joining<'a> {
+    pub(crate) share: Share<'a>,
+    pub(crate) route: RouteId,
+    pub(crate) members_max: u32,
+    pub(crate) places: Places,
+}
+
+impl Places {
+    /// Where a member is.
+    pub(crate) fn of(self, member: &Member) -> Place {
+        match (member.target, self) {
+            (MemberTarget::Host(host), _) => Place::Host(host),
+            (MemberTarget::Inbox(_), Places::Apart) => Place::Everywhere,
+            (MemberTarget::Inbox(_) | MemberTarget::Session(_), _) => Place::Here,
+        }
+    }
+
+    fn seat(self, member: &Member) -> (u64, Place) {
+        (member.id, self.of(member))
+    }
+
+    fn find(self, members: &[Member], seat: (u64, Place)) -> Result<usize, usize> {
+        members.binary_search_by_key(&seat, |member| self.seat(member))
+    }
 }
 
 /// What adding a receiver did.
@@ -108,7 +155,12 @@ impl Entry {
     }
 
     /// Whether adding the receiver would change nothing.
-    pub(crate) fn has(&self, share: Option<Share<'_>>, receiver: &Receiver) -> bool {
+    pub(crate) fn has(
+        &self,
+        share: Option<Share<'_>>,
+        receiver: &Receiver,
+        places: Places,
+    ) -> bool {
         match receiver {
             Receiver::Shard(shard) => self.shards.contains(*shard),
             // Not known here.
@@ -120,7 +172,7 @@ impl Entry {
             Receiver::Member { member, .. } => {
                 let members = share.and_then(|share| Some(&self.group(share)?.members[..]));
                 let members = members.unwrap_or_default();
-                let found = member_position(members, member.id, member.host());
+                let found = places.find(members, places.seat(member));
                 found.is_ok_and(|at| !is_replaced(&members[at], member))
             }
         }
@@ -163,11 +215,10 @@ impl Entry {
     /// Nothing is changed on an error. MQTT-086
     pub(crate) fn add_member(
         &mut self,
-        share: Share<'_>,
-        route: RouteId,
+        joining: &Joining<'_>,
         member: Member,
-        members_max: u32,
     ) -> Result<(Added, IsNewGroup), AddError> {
+        let Joining { share, route, members_max, places } = *joining;
         let full = Err(AddError::GroupFull { members_max });
         let limit = usize::try_from(members_max).unwrap_or(usize::MAX);
         let Ok(at) = group_position(self.groups(), share) else {
@@ -188,7 +239,7 @@ impl Entry {
             return Ok((Added::New, IsNewGroup::Yes));
         };
         let group = &mut self.rare_mut().groups[at];
-        match member_position(&group.members, member.id, member.host()) {
+        match places.find(&group.members, places.seat(&member)) {
             Err(_) if group.members.len() >= limit => full,
             Err(at) => {
                 change_members(group, |members| members.insert(at, member));
@@ -209,8 +260,9 @@ impl Entry {
     pub(crate) fn remove_member(
         &mut self,
         share: Share<'_>,
-        (id, host): (u64, Option<HostNumber>),
+        seat: (u64, Place),
         incarnation: u64,
+        places: Places,
     ) -> Removed {
         let Some(rare) = &mut self.rare else {
             return Removed::Nothing;
@@ -219,7 +271,7 @@ impl Entry {
             return Removed::Nothing;
         };
         let group = &mut rare.groups[group_at];
-        let Ok(at) = member_position(&group.members, id, host) else {
+        let Ok(at) = places.find(&group.members, seat) else {
             return Removed::Nothing;
         };
         if group.members[at].incarnation > incarnation {
@@ -269,7 +321,7 @@ impl Entry {
 
     /// Panics unless the invariants of the file's head hold.
     #[cfg(test)]
-    pub(crate) fn check_invariants(&self) {
+    pub(crate) fn check_invariants(&self, places: Places) {
         let Some(rare) = &self.rare else { return };
         assert!(!(rare.inboxes.is_empty() && rare.groups.is_empty()), "the box holds something");
         assert!(rare.inboxes.is_sorted_by(|a, b| a.inbox < b.inbox), "inboxes rise");
@@ -280,7 +332,7 @@ impl Entry {
         for group in &rare.groups {
             assert!(!group.members.is_empty(), "group {} has members", group.name);
             assert!(
-                group.members.is_sorted_by(|a, b| (a.id, a.host()) < (b.id, b.host())),
+                group.members.is_sorted_by(|a, b| places.seat(a) < places.seat(b)),
                 "members rise"
             );
         }
@@ -319,10 +371,6 @@ fn stored_route(member: &Member) -> Option<InboxRoute> {
     let MemberTarget::Inbox(inbox) = member.target else { return None };
     let Member { incarnation, options, subscription_id, .. } = *member;
     Some(InboxRoute { inbox, incarnation, options, subscription_id })
-}
-
-fn member_position(members: &[Member], id: u64, host: Option<HostNumber>) -> Result<usize, usize> {
-    members.binary_search_by_key(&(id, host), |member| (member.id, member.host()))
 }
 
 /// As [`is_replaced`], for a session of its own.

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A command of what is removed together holds about so much.
-const COMMAND_BYTES: usize = 64 * 1024;
+pub(crate) const COMMAND_BYTES: usize = 64 * 1024;
 
 /// See the module.
 pub(crate) struct Journal {

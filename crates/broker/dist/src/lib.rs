@@ -6,7 +6,8 @@
 //!
 //! The routes of persistent sessions are kept in a keyspace, if there is one: [`DistCoprocessor`] has
 //! them in the data of its ranges. Their sessions are the truth: after a crash the routes are
-//! compared with them (decision 0011). Routes of transient sessions are in memory only.
+//! compared with them (decision 0011). Routes of transient sessions are in memory only. Where several nodes
+//! match, each has replicas of these ranges, and its tables follow what they apply (decision 0024).
 //!
 //! Routes of other hosts are in the same tables, for as long as their hosts tell of them.
 //!
@@ -14,11 +15,14 @@
 //! for on a shard (mqtt).
 
 mod coprocessor;
+mod coverage;
 mod division;
 mod effect;
 mod entry;
 mod hosts;
 mod journal;
+mod replicas;
+mod replicated;
 mod schema;
 mod service;
 mod stats;
@@ -36,9 +40,14 @@ mod effect_test;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 #[cfg(test)]
+mod replicated_random_test;
+#[cfg(test)]
+mod replicated_test;
+#[cfg(test)]
 mod tenant_test;
 
 pub use coprocessor::DistCoprocessor;
 pub use division::RouteDivision;
+pub use replicas::{Loan, Replica, Replicas, StoreReplicas};
 pub use service::DistService;
 pub use stats::DistStats;

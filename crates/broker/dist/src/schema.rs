@@ -3,5 +3,5 @@
 mod route;
 
 pub(crate) use route::{
-    Kept, Stored, TENANT_BYTES_MAX, decode, key, member_inbox, put_kept, record, take_kept,
+    Kept, Stored, TENANT_BYTES_MAX, decode, key, keys_of, member_inbox, put_kept, record, take_kept,
 };

@@ -1,7 +1,8 @@
 //! The routing service: one table per tenant, found by name.
 //!
 //! A service that is kept in a keyspace writes the routes of persistent sessions there, and has them
-//! in memory as well: the keyspace is read at the start only.
+//! in memory as well: the keyspace is read at the start only. One that is replicated has what the
+//! replicas of its node have applied ([`replicas`](crate::replicas)).
 //!
 //! A table lives as long as it has a route or somebody holds it. Tables that are neither are
 //! dropped in passing, when their number has doubled since the last look, so that tenants that
@@ -9,28 +10,31 @@
 
 use std::{
     hash::BuildHasher,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use ratatosk_client::Keyspace;
 use ratatosk_contract::{
     TenantId,
-    dist::{Dist, InboxRoute, RESTORED_LIFE, Receiver, TenantRoutes},
-    group::{Member, MemberTarget},
+    dist::{Dist, TenantRoutes},
 };
 use ratatosk_engine::{Error, KeyRange, wire::Malformed};
-use ratatosk_store::coprocessor::scan_all;
+use ratatosk_store::coprocessor::{Reader, scan_all};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::{
-    DistStats,
+    DistStats, Replicas,
     coprocessor::corrupt,
+    coverage::{Change, Coverage},
     journal::Journal,
     schema::{self, Stored},
-    tenant::Tenant,
+    tenant::{Home, Tenant},
 };
 
 /// How many tables there are at least before a look for unused ones.
@@ -43,7 +47,9 @@ pub struct DistService {
     /// Numbers the routes of all tenants, so that no two are named alike even if a tenant's table
     /// was dropped in between.
     generations: Arc<AtomicU32>,
-    journal: Option<Arc<Journal>>,
+    home: Home,
+    coverage: Mutex<Coverage>,
+    coprocessors: AtomicU64,
 }
 
 #[derive(Default)]
@@ -64,7 +70,60 @@ impl DistService {
     /// change.
     #[must_use]
     pub fn kept_in(self, keyspace: Arc<dyn Keyspace>) -> Self {
-        DistService { journal: Some(Arc::new(Journal { keyspace })), ..self }
+        DistService { home: Home::Journal(Arc::new(Journal { keyspace })), ..self }
+    }
+
+    /// A service whose routes of persistent sessions are those that the replicas of its node have applied,
+    /// which tell it by coprocessors that [feed](crate::DistCoprocessor::feeding) it. Until it is
+    /// [connected](Self::connect) none can be added, and nothing may be answered.
+    #[must_use]
+    pub fn replicated() -> Self {
+        DistService { home: Home::Replicas(Arc::default()), ..DistService::default() }
+    }
+
+    /// Gives a replicated service the way to its keyspace, which leads to whoever leads its ranges, and
+    /// to the replicas that feed it. To be called once.
+    pub fn connect(&self, keyspace: Arc<dyn Keyspace>, replicas: Box<dyn Replicas>) {
+        let Home::Replicas(replication) = &self.home else {
+            debug_assert!(false, "only a replicated service is connected");
+            return;
+        };
+        replication.connect(keyspace, replicas);
+        replication.changed();
+    }
+
+    pub(crate) fn next_coprocessor(&self) -> u64 {
+        self.coprocessors.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A range has these keys from now on, and the data that `reader` shows.
+    pub(crate) fn cover(
+        &self,
+        number: u64,
+        keys: &KeyRange,
+        reader: &dyn Reader,
+    ) -> Result<(), Error> {
+        let Change { came, went } = self.coverage.lock().set(number, Some(keys));
+        came.iter().try_for_each(|keys| self.load(reader, keys))?;
+        self.release(&went);
+        Ok(())
+    }
+
+    /// A range is not here any more.
+    pub(crate) fn uncover(&self, number: u64) {
+        let Change { went, .. } = self.coverage.lock().set(number, None);
+        self.release(&went);
+    }
+
+    /// Takes the routes away whose keys no range has any more.
+    fn release(&self, went: &[KeyRange]) {
+        if !went.is_empty() {
+            let tenants: Vec<_> = self.tenants.read().by_id.values().cloned().collect();
+            tenants.iter().for_each(|tenant| tenant.release(went));
+        }
+        if let Home::Replicas(replication) = &self.home {
+            replication.changed();
+        }
     }
 
     /// Takes over the routes that the keyspace has. Whether they are right the sessions know, which
@@ -74,27 +133,31 @@ impl DistService {
     /// The keyspace's, or [`Error::Corrupt`] if it has what this service has not written: the node
     /// stops.
     pub fn restore(&self) -> Result<(), Error> {
-        let Some(journal) = &self.journal else { return Ok(()) };
+        let Home::Journal(journal) = &self.home else { return Ok(()) };
+        journal.keyspace.read(&mut |reader| self.load(reader, &KeyRange::all()))
+    }
+
+    /// Takes over the routes of an interval of keys.
+    fn load(&self, reader: &dyn Reader, keys: &KeyRange) -> Result<(), Error> {
         // The keys of a tenant are neighbours.
         let mut last: Option<Arc<Tenant>> = None;
-        journal.keyspace.read(&mut |reader| {
-            scan_all(reader, &KeyRange::all(), |key, record| {
-                let malformed = |malformed| corrupt(key, malformed);
-                let (id, stored) = schema::decode(key, record).map_err(malformed)?;
-                let filter = TopicFilter::parse(&stored.text, &TopicLimits::PROTOCOL);
-                let filter = filter.map_err(|_| malformed(Malformed))?;
-                let tenant = match last.take().filter(|last| last.id().as_str() == id) {
-                    Some(tenant) => tenant,
-                    None => self.open(&TenantId::new(id)),
-                };
-                tenant.load(&filter, receiver(&stored));
-                last = Some(tenant);
-                Ok(())
-            })
+        scan_all(reader, keys, |key, record| {
+            let malformed = |malformed| corrupt(key, malformed);
+            let (id, Stored { text, member, kept }) =
+                schema::decode(key, record).map_err(malformed)?;
+            let filter = TopicFilter::parse(&text, &TopicLimits::PROTOCOL);
+            let filter = filter.map_err(|_| malformed(Malformed))?;
+            let tenant = match last.take().filter(|last| last.id().as_str() == id) {
+                Some(tenant) => tenant,
+                None => self.open(&TenantId::new(id)),
+            };
+            tenant.load(&filter, member, kept);
+            last = Some(tenant);
+            Ok(())
         })
     }
 
-    fn open(&self, id: &TenantId) -> Arc<Tenant> {
+    pub(crate) fn open(&self, id: &TenantId) -> Arc<Tenant> {
         if let Some(tenant) = self.tenants.read().by_id.get(id) {
             return Arc::clone(tenant);
         }
@@ -103,8 +166,8 @@ impl DistService {
         let tenant = tenants.by_id.entry(id.clone()).or_insert_with(|| {
             // Clients choose the filters: they must not know how these are hashed.
             let hash_seed = RandomState::default().hash_one(id);
-            let (generations, journal) = (Arc::clone(&self.generations), self.journal.clone());
-            Arc::new(Tenant::new(id.clone(), hash_seed, generations, journal))
+            let (generations, home) = (Arc::clone(&self.generations), self.home.clone());
+            Arc::new(Tenant::new(id.clone(), hash_seed, generations, home))
         });
         Arc::clone(tenant)
     }
@@ -136,26 +199,13 @@ impl Dist for DistService {
     }
 }
 
-/// The receiver of a stored route, as of an earlier process.
-fn receiver(stored: &Stored) -> Receiver {
-    let schema::Kept { inbox, options, subscription_id } = stored.kept;
-    let incarnation = RESTORED_LIFE;
-    let Some(id) = stored.member else {
-        return Receiver::Inbox(InboxRoute { inbox, incarnation, options, subscription_id });
-    };
-    let (target, state) = (MemberTarget::Inbox(inbox), Arc::default());
-    let member = Member { id, incarnation, target, options, subscription_id, state };
-    // Whoever was in a group stays in it, also if the tenant has a lower limit now.
-    Receiver::Member { member, members_max: u32::MAX }
-}
-
 impl Tenants {
     fn drop_unused(&mut self) {
         if self.by_id.len() < self.look_at.max(LOOK_MIN) {
             return;
         }
         // Whoever holds a table got it under this lock: if only the map does, nobody else can.
-        self.by_id.retain(|_, tenant| Arc::strong_count(tenant) > 1 || !tenant.is_empty());
+        self.by_id.retain(|_, tenant| Arc::strong_count(tenant) > 1 || tenant.is_used());
         self.by_id.shrink_to(LOOK_MIN);
         self.look_at = self.by_id.len() * 2;
     }

@@ -14,7 +14,8 @@ use ratatosk_contract::{
         AddError, HostRoute, Receiver, ReceiverKey, Resolution, RouteId, StoredRoute,
         TransientRoute,
     },
-    group::Group,
+    group::{Group, Member},
+    inbox::InboxId,
 };
 use ratatosk_topic::{
     FilterId, FilterIndex, ORDERED_SHARE_PREFIX, SHARE_PREFIX, Share, TopicFilter, TopicName,
@@ -22,8 +23,9 @@ use ratatosk_topic::{
 
 use crate::{
     DistStats,
-    entry::{Added, Entry, IsNewGroup, Removed},
+    entry::{Added, Entry, IsNewGroup, Joining, Place, Places, Removed},
     hosts::Hosts,
+    schema::Kept,
 };
 
 /// How many filters are looked at for a page of [`Table::stored`].
@@ -37,6 +39,7 @@ pub(crate) struct Table {
     /// While any other host has a route.
     hosts: Option<Box<Hosts>>,
     generations: Arc<AtomicU32>,
+    places: Places,
     shards: usize,
     inboxes: usize,
     wanting: usize,
@@ -52,18 +55,19 @@ pub(crate) enum Changed {
 }
 
 impl Changed {
-    fn when(is_changed: bool) -> Self {
+    pub(crate) fn when(is_changed: bool) -> Self {
         if is_changed { Changed::Yes } else { Changed::No }
     }
 }
 
 impl Table {
-    pub(crate) fn new(hash_seed: u64, generations: Arc<AtomicU32>) -> Self {
+    pub(crate) fn new(hash_seed: u64, generations: Arc<AtomicU32>, places: Places) -> Self {
         Table {
             index: FilterIndex::new(hash_seed),
             entries: Vec::new(),
             hosts: None,
             generations,
+            places,
             shards: 0,
             inboxes: 0,
             wanting: 0,
@@ -143,7 +147,8 @@ impl Table {
             Receiver::Member { member, members_max } => {
                 let share = share.unwrap_or(Share { group: "", ordered: false });
                 let host = member.host();
-                entry.add_member(share, route, member, members_max).map(|(added, group)| {
+                let joining = Joining { share, route, members_max, places: self.places };
+                entry.add_member(&joining, member).map(|(added, group)| {
                     self.members += usize::from(added == Added::New);
                     self.groups += usize::from(group == IsNewGroup::Yes);
                     if let (Some(host), Added::New) = (host, added) {
@@ -189,7 +194,59 @@ impl Table {
     /// Whether adding the receiver would change nothing.
     pub(crate) fn has(&self, filter: &TopicFilter<'_>, receiver: &Receiver) -> bool {
         let found = self.index.find(filter.filter()).and_then(|number| self.entry(number));
-        found.is_some_and(|entry| entry.has(filter.share(), receiver))
+        found.is_some_and(|entry| entry.has(filter.share(), receiver, self.places))
+    }
+
+    /// What is known of a persistent session's route that all nodes have.
+    pub(crate) fn kept(
+        &self,
+        filter: &TopicFilter<'_>,
+        member: Option<u64>,
+        inbox: InboxId,
+    ) -> Option<Kept> {
+        let entry = self.entry(self.index.find(filter.filter())?)?;
+        match member {
+            None => {
+                let inboxes = entry.inboxes();
+                let at = inboxes.binary_search_by_key(&inbox, |route| route.inbox).ok()?;
+                Some(Kept::of(&inboxes[at]))
+            }
+            Some(id) => members_of(entry.group(filter.share()?)?, id).find_map(Kept::of_member),
+        }
+    }
+
+    /// Whether a group has room for a member. MQTT-086
+    pub(crate) fn has_room(&self, filter: &TopicFilter<'_>, receiver: &Receiver) -> bool {
+        let Receiver::Member { member, members_max } = receiver else { return true };
+        let limit = usize::try_from(*members_max).unwrap_or(usize::MAX);
+        let found = self.index.find(filter.filter()).and_then(|number| self.entry(number));
+        let group = found.zip(filter.share()).and_then(|(entry, share)| entry.group(share));
+        let Some(group) = group else { return limit > 0 };
+        let place = self.places.of(member);
+        let mut known = members_of(group, member.id);
+        group.members.len() < limit || known.any(|held| self.places.of(held) == place)
+    }
+
+    /// Takes a persistent session's route away that all nodes have, whichever life it is of.
+    pub(crate) fn remove_stored(
+        &mut self,
+        filter: &TopicFilter<'_>,
+        inbox: InboxId,
+        member: Option<u64>,
+    ) -> (Removed, Changed) {
+        let Some(number) = self.index.find(filter.filter()) else {
+            return (Removed::Nothing, Changed::No);
+        };
+        let Some(id) = member else {
+            let receiver = ReceiverKey::Inbox { inbox, incarnation: u64::MAX };
+            return self.remove_receiver(number, None, &receiver);
+        };
+        let removed = self.take_member(number, filter.share(), (id, Place::Everywhere), u64::MAX);
+        let is_removed = removed != Removed::Nothing;
+        if is_removed {
+            self.drop_if_empty(number);
+        }
+        (removed, Changed::when(is_removed))
     }
 
     /// The filters with a route of a host.
@@ -300,19 +357,33 @@ impl Table {
         share: Option<Share<'_>>,
         receiver: &ReceiverKey,
     ) -> Removed {
-        let (id, host, incarnation) = match *receiver {
-            ReceiverKey::Member { id, incarnation } => (id, None, incarnation),
-            ReceiverKey::HostMember { host, id } => (id, Some(host), u64::MAX),
-            ReceiverKey::Shard(_) | ReceiverKey::Inbox { .. } | ReceiverKey::Host(_) => {
-                return Removed::Nothing;
+        match *receiver {
+            ReceiverKey::Member { id, incarnation } => {
+                self.take_member(number, share, (id, Place::Here), incarnation)
             }
-        };
+            ReceiverKey::HostMember { host, id } => {
+                self.take_member(number, share, (id, Place::Host(host)), u64::MAX)
+            }
+            ReceiverKey::Shard(_) | ReceiverKey::Inbox { .. } | ReceiverKey::Host(_) => {
+                Removed::Nothing
+            }
+        }
+    }
+
+    fn take_member(
+        &mut self,
+        number: FilterId,
+        share: Option<Share<'_>>,
+        seat: (u64, Place),
+        incarnation: u64,
+    ) -> Removed {
         let Some(share) = share else { return Removed::Nothing };
-        let removed = self.entries[number.index()].remove_member(share, (id, host), incarnation);
+        let entry = &mut self.entries[number.index()];
+        let removed = entry.remove_member(share, seat, incarnation, self.places);
         let is_removed = removed != Removed::Nothing;
         self.members -= usize::from(is_removed);
         self.groups -= usize::from(matches!(removed, Removed::Group(_)));
-        if let (Some(hosts), Some(host), true) = (&mut self.hosts, host, is_removed) {
+        if let (Some(hosts), (_, Place::Host(host)), true) = (&mut self.hosts, seat, is_removed) {
             hosts.uncount(number.index(), host, 1);
         }
         removed
@@ -368,7 +439,7 @@ impl Table {
         let (mut shards, mut inboxes, mut groups, mut members, mut taken) = (0, 0, 0, 0, 0);
         let mut abroad = std::collections::BTreeMap::new();
         for (at, entry) in self.entries.iter().enumerate().filter(|(at, _)| !self.is_free(*at)) {
-            entry.check_invariants();
+            entry.check_invariants(self.places);
             assert!(self.index.text(entry.filter).is_some(), "{} is in the index", entry.filter);
             taken += 1;
             shards += entry.shards.iter().count();
@@ -376,7 +447,7 @@ impl Table {
             groups += entry.groups().len();
             members += entry.groups().iter().map(|group| group.members.len()).sum::<usize>();
             let all = entry.groups().iter().flat_map(|group| &group.members);
-            for host in all.filter_map(ratatosk_contract::group::Member::host) {
+            for host in all.filter_map(Member::host) {
                 *abroad.entry((at, host)).or_default() += 1;
             }
         }
@@ -394,6 +465,12 @@ impl Table {
 fn shared(group: &Group, filter: &str) -> Box<str> {
     let prefix = if group.is_ordered { ORDERED_SHARE_PREFIX } else { SHARE_PREFIX };
     [prefix, &group.name, "/", filter].concat().into()
+}
+
+/// The members of one identity.
+fn members_of(group: &Group, id: u64) -> impl Iterator<Item = &Member> {
+    let first = group.members.partition_point(|held| held.id < id);
+    group.members[first..].iter().take_while(move |held| held.id == id)
 }
 
 fn route_of(entry: &Entry) -> RouteId {

@@ -2,7 +2,7 @@
 //!
 //! Where routes of persistent sessions are kept, whoever changes one has his turn: the table changes,
 //! and what came of it is submitted, before the next one's turn. Readers do not wait for that, and
-//! routes of transient sessions neither.
+//! routes of transient sessions neither. Where replicas have them see [`replicated`](crate::replicated).
 
 use std::sync::{
     Arc, PoisonError,
@@ -14,23 +14,37 @@ use parking_lot::Mutex;
 use ratatosk_contract::{
     Call, HostNumber, TenantId,
     dist::{
-        AddError, HostRoute, Receiver, ReceiverKey, Resolution, Restored, RouteEpoch, RouteId,
-        StoredRoute, TenantRoutes,
+        AddError, HostRoute, InboxRoute, RESTORED_LIFE, Receiver, ReceiverKey, Resolution,
+        Restored, RouteEpoch, RouteId, RouteTold, StoredKey, StoredRoute, TenantRoutes,
     },
-    group::Group,
+    group::{Group, Member, MemberState, MemberTarget},
 };
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use crate::{
     DistStats,
-    entry::Removed,
+    entry::{Places, Removed},
     journal::Journal,
+    replicas::Replication,
+    replicated::MemberStates,
     schema::Kept,
     table::{Changed, Table},
 };
 
 /// How many filters of a host are looked at under one lock: at most two microseconds each.
 const HOST_FILTERS: usize = 128;
+
+/// Where the routes of persistent sessions are beside the table.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Home {
+    /// Nowhere.
+    #[default]
+    Memory,
+    /// In a log, which has what is decided here.
+    Journal(Arc<Journal>),
+    /// On all nodes; the table follows.
+    Replicas(Arc<Replication>),
+}
 
 /// The routes of one tenant.
 pub(crate) struct Tenant {
@@ -40,9 +54,11 @@ pub(crate) struct Tenant {
     /// Written under the write lock only, after the change and before the lock is given up. So a
     /// resolution, made under the read lock, knows exactly which changes it has seen.
     epoch: AtomicU64,
-    /// `None` also if the tenant's name is too long for it: then persistent sessions are refused.
-    journal: Option<Arc<Journal>>,
+    home: Home,
+    /// The tenant's name is too long to be kept there: persistent sessions are refused.
     is_unfit: bool,
+    /// Of members that are served here.
+    states: MemberStates,
     /// The turn of whoever changes what the journal keeps.
     turn: Mutex<()>,
 }
@@ -52,15 +68,20 @@ impl Tenant {
         id: TenantId,
         hash_seed: u64,
         generations: Arc<AtomicU32>,
-        journal: Option<Arc<Journal>>,
+        home: Home,
     ) -> Self {
-        let takes = Journal::takes(id.as_str());
+        let is_unfit = !matches!(home, Home::Memory) && !Journal::takes(id.as_str());
+        let places = match home {
+            Home::Replicas(_) => Places::Apart,
+            Home::Memory | Home::Journal(_) => Places::Shared,
+        };
         Tenant {
             id,
-            table: ShardedLock::new(Table::new(hash_seed, generations)),
+            table: ShardedLock::new(Table::new(hash_seed, generations, places)),
             epoch: AtomicU64::new(0),
-            is_unfit: journal.is_some() && !takes,
-            journal: journal.filter(|_| takes),
+            home,
+            is_unfit,
+            states: MemberStates::default(),
             turn: Mutex::new(()),
         }
     }
@@ -69,9 +90,45 @@ impl Tenant {
         &self.id
     }
 
-    /// Adds a receiver that the journal has.
-    pub(crate) fn load(&self, filter: &TopicFilter<'_>, receiver: Receiver) {
-        let _ = self.change(|table| table.add(filter, receiver));
+    /// Whether somebody may need it though nobody holds it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.read().len() > 0 || !self.states.is_empty()
+    }
+
+    /// Adds the receiver of a stored route.
+    pub(crate) fn load(&self, filter: &TopicFilter<'_>, member: Option<u64>, kept: Kept) {
+        match &self.home {
+            Home::Replicas(_) => self.put(filter, member, kept),
+            Home::Memory | Home::Journal(_) => {
+                // As of an earlier process.
+                let receiver = receiver_of(member, kept, RESTORED_LIFE, Arc::default());
+                let _ = self.change(|table| table.add(filter, receiver));
+            }
+        }
+    }
+
+    /// The log of what is decided here; `None` also if the tenant does not fit into it.
+    fn journal(&self) -> Option<&Journal> {
+        match &self.home {
+            Home::Journal(journal) if !self.is_unfit => Some(journal),
+            _ => None,
+        }
+    }
+
+    /// Where all nodes have the routes of persistent sessions.
+    pub(crate) fn replication(&self) -> Option<&Replication> {
+        match &self.home {
+            Home::Replicas(replication) => Some(replication),
+            Home::Memory | Home::Journal(_) => None,
+        }
+    }
+
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.is_unfit
+    }
+
+    pub(crate) fn states(&self) -> &MemberStates {
+        &self.states
     }
 
     pub(crate) fn stats(&self) -> DistStats {
@@ -84,12 +141,12 @@ impl Tenant {
     }
 
     /// A thread that panicked under the lock must not take the node with it.
-    fn read(&self) -> ShardedLockReadGuard<'_, Table> {
+    pub(crate) fn read(&self) -> ShardedLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a change, and outdates the resolutions if one could show it.
-    fn change<T>(&self, change: impl FnOnce(&mut Table) -> (T, Changed)) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Table) -> (T, Changed)) -> T {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let (answer, changed) = change(&mut table);
         if changed == Changed::Yes {
@@ -114,9 +171,11 @@ impl TenantRoutes for Tenant {
 
     fn add(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Call<Result<RouteId, AddError>> {
         let (member, kept) = kept_of(&receiver);
-        let journal = match &self.journal {
+        let journal = match self.journal() {
             Some(journal) if is_stored(&receiver) => journal,
-            None if self.is_unfit && kept.is_some() => return Call::Ready(Err(AddError::Busy)),
+            None if kept.is_some() && (self.is_unfit || self.is_replicated()) => {
+                return Call::Ready(Err(AddError::Busy));
+            }
             _ => {
                 let added = self.change(|table| table.add(filter, receiver));
                 return Call::Ready(added.map(|(route, _)| route));
@@ -142,8 +201,10 @@ impl TenantRoutes for Tenant {
     }
 
     fn remove_route(&self, route: RouteId, receiver: &ReceiverKey) -> Call<bool> {
-        let journal = self.journal.as_ref().filter(|_| is_key_stored(receiver));
-        let Some(journal) = journal else {
+        if self.leaves_alone(receiver) {
+            return Call::Ready(false);
+        }
+        let Some(journal) = self.journal().filter(|_| is_key_stored(receiver)) else {
             let removed = self.change(|table| table.remove_route(route, receiver));
             return Call::Ready(removed != Removed::Nothing);
         };
@@ -162,11 +223,11 @@ impl TenantRoutes for Tenant {
 
     fn remove_each(&self, receivers: &[(TopicFilter<'_>, ReceiverKey)]) -> usize {
         let has_stored = receivers.iter().any(|(_, key)| is_key_stored(key));
-        let journal = self.journal.as_ref().filter(|_| has_stored);
+        let journal = self.journal().filter(|_| has_stored);
         let _turn = journal.map(|_| self.turn.lock());
         let mut writing = journal.map(|journal| journal.write(self.id.as_str()));
         let mut count = 0;
-        for (filter, key) in receivers {
+        for (filter, key) in receivers.iter().filter(|(_, key)| !self.leaves_alone(key)) {
             let removed = self.change(|table| table.remove(filter, key));
             count += usize::from(removed != Removed::Nothing);
             if let Some(writing) = &mut writing {
@@ -177,6 +238,47 @@ impl TenantRoutes for Tenant {
             writing.finish();
         }
         count
+    }
+
+    fn add_stored(
+        &self,
+        filter: &TopicFilter<'_>,
+        receiver: Receiver,
+        told: RouteTold,
+    ) -> Call<Result<RouteId, AddError>> {
+        match (self.replication(), kept_of(&receiver)) {
+            (Some(replication), (member, Some(kept))) => {
+                self.ask_to_add(replication, filter, &receiver, (member, kept), told)
+            }
+            _ => self.add(filter, receiver),
+        }
+    }
+
+    fn remove_stored(
+        &self,
+        routes: &[(TopicFilter<'_>, StoredKey)],
+        told: RouteTold,
+    ) -> Call<usize> {
+        if let Some(replication) = self.replication() {
+            return self.ask_to_remove(replication, routes, told);
+        }
+        let keys = routes.iter().map(|(filter, key)| (*filter, key.receiver()));
+        Call::Ready(self.remove_each(&keys.collect::<Vec<_>>()))
+    }
+
+    fn is_replicated(&self) -> bool {
+        self.replication().is_some()
+    }
+
+    fn may_answer(&self) -> Option<RouteEpoch> {
+        let Some(replication) = self.replication() else { return Some(self.epoch()) };
+        self.epoch_of(replication)
+    }
+
+    fn when_may_answer(&self, told: Box<dyn FnOnce() + Send>) {
+        if let Some(replication) = self.replication() {
+            replication.when_may_answer(&self.keys(), told);
+        }
     }
 
     fn host_routes(&self, host: HostNumber) -> Vec<RouteId> {
@@ -201,9 +303,12 @@ impl TenantRoutes for Tenant {
 
     fn restore(&self, filter: &TopicFilter<'_>, receiver: Receiver) -> Restored {
         let (member, kept) = kept_of(&receiver);
+        if let (Some(replication), Some(kept)) = (self.replication(), kept) {
+            return self.repair(replication, filter, &receiver, (member, kept));
+        }
         let _turn = self.turn.lock();
         let added = self.change(|table| table.add(filter, receiver));
-        let (Some(journal), Ok((_, added))) = (&self.journal, added) else {
+        let (Some(journal), Ok((_, added))) = (self.journal(), added) else {
             return Restored::Known;
         };
         let mut writing = journal.write(self.id.as_str());
@@ -234,6 +339,30 @@ impl TenantRoutes for Tenant {
     fn len(&self) -> usize {
         self.read().len()
     }
+}
+
+impl Tenant {
+    /// Whether a receiver's routes come and go with those of all nodes.
+    fn leaves_alone(&self, key: &ReceiverKey) -> bool {
+        self.is_replicated() && matches!(key, ReceiverKey::Inbox { .. })
+    }
+}
+
+/// The receiver of a stored route.
+pub(crate) fn receiver_of(
+    member: Option<u64>,
+    kept: Kept,
+    incarnation: u64,
+    state: Arc<MemberState>,
+) -> Receiver {
+    let Kept { inbox, options, subscription_id } = kept;
+    let Some(id) = member else {
+        return Receiver::Inbox(InboxRoute { inbox, incarnation, options, subscription_id });
+    };
+    let target = MemberTarget::Inbox(inbox);
+    let member = Member { id, incarnation, target, options, subscription_id, state };
+    // Whoever was in a group stays in it, also if the tenant has a lower limit now.
+    Receiver::Member { member, members_max: u32::MAX }
 }
 
 /// Whether the journal may have to do with a receiver. One of no other host may stand for a stored one

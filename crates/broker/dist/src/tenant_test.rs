@@ -18,10 +18,13 @@ use ratatosk_contract::{
 };
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
-use crate::{DistService, tenant::Tenant};
+use crate::{
+    DistService,
+    tenant::{Home, Tenant},
+};
 
 fn tenant() -> Tenant {
-    Tenant::new(TenantId::new("t"), 7, Arc::new(AtomicU32::new(0)), None)
+    Tenant::new(TenantId::new("t"), 7, Arc::new(AtomicU32::new(0)), Home::Memory)
 }
 
 fn filter(text: &str) -> TopicFilter<'_> {

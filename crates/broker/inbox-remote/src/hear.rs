@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::dist::RouteId;
 use ratatosk_contract::inbox::{Answer, Attached, Claim, NotServed, SubscribeOutcome};
 use ratatosk_contract::sessions::Delivery;
 
@@ -14,9 +13,6 @@ use crate::partition::{Session, WHOLE};
 use crate::placing::Place;
 use crate::seats::partition_of;
 use crate::tell::{Outcome, Resumed, Taken, Tell};
-
-/// Stands for the route of a subscription at another host: nobody here can do anything with it.
-const ROUTE_ELSEWHERE: RouteId = RouteId { index: u32::MAX, generation: u32::MAX };
 
 impl Shared {
     /// Does what a word is about.
@@ -167,10 +163,9 @@ impl Shared {
         };
         let (reply_to, claim, filter) = (*reply_to, *claim, subscription.filter.clone());
         let outcome = match outcome {
-            Outcome::Done | Outcome::Existed => SubscribeOutcome::Done {
-                route: ROUTE_ELSEWHERE,
-                existed: outcome == Outcome::Existed,
-            },
+            Outcome::Done | Outcome::Existed => {
+                SubscribeOutcome::Done { route: None, existed: outcome == Outcome::Existed }
+            }
             Outcome::TooManyFilters => SubscribeOutcome::TooManyFilters,
             Outcome::GroupFull => SubscribeOutcome::GroupFull,
             Outcome::Busy => SubscribeOutcome::Busy,

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::{Promised, Settlement};
-use ratatosk_contract::dist::RouteId;
 use ratatosk_contract::inbox::{
     Attach, Attached, Claim, Detach, DirectDelivery, DueWill, Entry, FetchBudget, Inbox, InboxId,
     NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
@@ -294,7 +293,7 @@ impl Inbox for Model {
         subscription: &Subscription,
         reply_to: Option<ReplyTo>,
     ) -> Call<Promised<SubscribeOutcome>> {
-        let route = RouteId { index: 1, generation: 1 };
+        let route = None;
         let subscribed = self.claimed(claim, |stored| {
             let before = stored.subscriptions.len();
             stored.subscriptions.retain(|held| held.filter != subscription.filter);

@@ -15,7 +15,7 @@ use ratatosk_contract::{
     call::{Promised, Settlement},
     dist::{
         AddError, Dist, HostRoute, InboxRoute, Receiver, ReceiverKey, Resolution, Restored,
-        RouteEpoch, RouteId, StoredRoute, TenantRoutes,
+        RouteEpoch, RouteId, RouteTold, StoredKey, StoredRoute, TenantRoutes,
     },
     group::{Group, Member, MemberTarget},
     inbox::{
@@ -24,7 +24,7 @@ use ratatosk_contract::{
     },
     sessions::{Delivery, Sessions},
 };
-use ratatosk_topic::{TopicFilter, TopicName};
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 use crate::InboxService;
 
@@ -34,6 +34,14 @@ pub(crate) struct FakeRoutes {
     filters: Mutex<Vec<String>>,
     pub(crate) inboxes: Mutex<Vec<(RouteId, InboxRoute)>>,
     pub(crate) groups: Mutex<Vec<Arc<Group>>>,
+    /// What was asked for, where all nodes have the routes.
+    pub(crate) late: Mutex<Option<Vec<Asked>>>,
+}
+
+/// A change of routes that is on its way.
+pub(crate) struct Asked {
+    what: Vec<(String, Result<Receiver, ReceiverKey>)>,
+    told: RouteTold,
 }
 
 /// One tenant's routes, whoever asks.
@@ -83,9 +91,63 @@ impl FakeRoutes {
         }
         is_changed
     }
+
+    /// Takes note of a change that is to come; false where changes come at once.
+    fn ask(&self, asked: Asked) -> bool {
+        let mut late = self.late.lock();
+        late.as_mut().map(|late| late.push(asked)).is_some()
+    }
+
+    /// Carries out the first change that was asked for, or not, and tells what became of it.
+    pub(crate) fn answer(&self, is_carried_out: bool, is_known: bool) {
+        let Asked { what, told } = self.late.lock().as_mut().unwrap().remove(0);
+        for (filter, change) in what.into_iter().filter(|_| is_carried_out) {
+            let filter = TopicFilter::parse(&filter, &TopicLimits::PROTOCOL).unwrap();
+            match change {
+                Ok(receiver) => drop(self.add(&filter, receiver)),
+                Err(key) => drop(self.remove(&filter, &key)),
+            }
+        }
+        told(is_known);
+    }
+
+    /// How many changes are on their way.
+    pub(crate) fn asked(&self) -> usize {
+        self.late.lock().as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl TenantRoutes for FakeRoutes {
+    fn add_stored(
+        &self,
+        filter: &TopicFilter<'_>,
+        receiver: Receiver,
+        told: RouteTold,
+    ) -> Call<Result<RouteId, AddError>> {
+        let what = vec![(filter.as_str().to_owned(), Ok(receiver.clone()))];
+        if self.ask(Asked { what, told }) {
+            return Call::Pending;
+        }
+        self.add(filter, receiver)
+    }
+
+    fn remove_stored(
+        &self,
+        routes: &[(TopicFilter<'_>, StoredKey)],
+        told: RouteTold,
+    ) -> Call<usize> {
+        let keys: Vec<_> = routes.iter().map(|(filter, key)| (*filter, key.receiver())).collect();
+        let what = keys.iter().map(|(filter, key)| (filter.as_str().to_owned(), Err(*key)));
+        if self.ask(Asked { what: what.collect(), told }) {
+            return Call::Pending;
+        }
+        Call::Ready(self.remove_each(&keys))
+    }
+
+    fn is_replicated(&self) -> bool {
+        self.late.lock().is_some()
+    }
+
     fn epoch(&self) -> RouteEpoch {
         RouteEpoch(0)
     }
@@ -175,6 +237,20 @@ impl TenantRoutes for FakeRoutes {
             found
         };
         let before = stored();
+        if self.is_replicated() {
+            let is_it = |held: &StoredRoute| match &receiver {
+                Receiver::Inbox(route) => held.route == *route && held.member.is_none(),
+                Receiver::Member { member, .. } => held.member == Some(member.id),
+                Receiver::Shard(_) | Receiver::Host(_) => false,
+            };
+            let text = filter.as_str();
+            if before.iter().any(|held| &*held.filter == text && is_it(held)) {
+                return Restored::Known;
+            }
+            let what = vec![(text.to_owned(), Ok(receiver))];
+            self.ask(Asked { what, told: Box::new(drop) });
+            return Restored::Repaired;
+        }
         let added = self.add(filter, receiver);
         assert!(matches!(added, Call::Ready(Ok(_))), "{added:?}");
         let is_known = stored().iter().all(|held| before.contains(held));

@@ -26,6 +26,7 @@ use crate::{
     journal::{Effects, Journal},
     partitions::{PartitionSet, Sequel, partition_number},
     repair::LeftRoutes,
+    routing::Both,
     seats::Seats,
 };
 
@@ -71,15 +72,20 @@ impl InboxService {
     pub(crate) fn remove_later(
         &self,
         left: impl Iterator<Item = LeftRoutes>,
+        both: Option<Arc<Both>>,
     ) -> Option<Arc<Joint>> {
         self.seats()?;
         let left: Vec<_> = left.collect();
         if left.is_empty() {
             return None;
         }
-        let dist = Arc::clone(&self.dist);
+        let (dist, routing) = (Arc::clone(&self.dist), Arc::clone(&self.routing));
         let remove = move |is_done: bool| {
-            left.iter().filter(|_| is_done).for_each(|left| left.remove(&*dist));
+            let removed = left.iter().filter(|_| is_done);
+            removed.for_each(|left| left.remove(&*dist, &routing, both.clone()));
+            if let Some(both) = both.filter(|_| !is_done) {
+                both.add(false);
+            }
         };
         Some(Joint::new(1, Box::new(remove)))
     }

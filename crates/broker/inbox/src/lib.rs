@@ -24,6 +24,7 @@ mod partitions;
 mod queue;
 mod repair;
 mod restore;
+mod routing;
 mod schema;
 mod seating;
 mod seats;
@@ -70,6 +71,8 @@ mod reign_test;
 mod repair_test;
 #[cfg(test)]
 mod restore_test;
+#[cfg(test)]
+mod routing_test;
 #[cfg(test)]
 mod service_test;
 #[cfg(test)]

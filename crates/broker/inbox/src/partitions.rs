@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use crate::{
     joint::Joint,
     partition::{PARTITION_COUNT, Partition},
+    routing::Both,
     session::Waiting,
     stranded::Stranded,
 };
@@ -53,6 +54,8 @@ pub(crate) struct Sequel {
     pub(crate) entries: SmallVec<[(InboxId, u64); 2]>,
     /// Who is told.
     pub(crate) reply_to: Option<ReplyTo>,
+    /// Or once another command is done as well.
+    pub(crate) both: Option<Arc<Both>>,
     /// The partition where a session ended, and its life then.
     pub(crate) ended: Option<(usize, u64)>,
     /// What comes behind it, and perhaps behind others.
@@ -164,6 +167,9 @@ impl Partitions {
         if let Some(ReplyTo { session, ticket }) = sequel.reply_to {
             let settlement = if is_done { Settlement::Done } else { Settlement::Unknown };
             self.sessions.settle(session, ticket, settlement);
+        }
+        if let Some(both) = &sequel.both {
+            both.add(is_done);
         }
     }
 }

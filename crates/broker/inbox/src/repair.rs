@@ -4,9 +4,11 @@
 //! other way round, for they are in two ranges: so what dist took over at the start is compared. What
 //! is as it should be is not written again. DIST-014
 
+use std::sync::Arc;
+
 use ratatosk_contract::{
-    PublisherId, TenantId,
-    dist::{Dist, ReceiverKey, StoredRoute},
+    Call, PublisherId, TenantId,
+    dist::{Dist, StoredKey, StoredRoute},
     inbox::InboxId,
 };
 use ratatosk_topic::{TopicFilter, TopicLimits};
@@ -15,8 +17,8 @@ use crate::{
     InboxService,
     partition::Ended,
     partitions::{PartitionSet, partition_number},
+    routing::{Both, Routing},
     session::Session,
-    subscribing::receiver_key,
 };
 
 /// How many routes were not as the sessions have them.
@@ -42,14 +44,21 @@ impl InboxService {
                 let is_meant =
                     |held: &StoredRoute| partitions.has(partition_number(held.route.inbox.0));
                 found.retain(|held| is_meant(held) && !self.has_subscription(&tenant, held));
-                let stale = found.iter().map(|stored| (&*stored.filter, stored.key()));
-                count += routes.remove_each(&parsed(stale));
+                let stale = found.iter().filter_map(|held| {
+                    let filter = TopicFilter::parse(&held.filter, &TopicLimits::PROTOCOL);
+                    Some((filter.ok()?, held.stored_key()))
+                });
+                let stale: Vec<_> = stale.collect();
+                count += match self.routing.remove(&*self.dist, &tenant, &stale, None) {
+                    Call::Ready(count) => count,
+                    Call::Pending => stale.len(),
+                };
             }
         }
         count
     }
 
-    fn has_subscription(&self, tenant: &TenantId, stored: &StoredRoute) -> bool {
+    pub(crate) fn has_subscription(&self, tenant: &TenantId, stored: &StoredRoute) -> bool {
         let inbox = stored.route.inbox;
         let mut partition = self.partitions.lock_of(inbox);
         let session = partition.sessions.get(&inbox);
@@ -96,23 +105,21 @@ impl LeftRoutes {
         }
     }
 
-    /// Removes them. What is not there any more is as good.
-    pub(crate) fn remove(&self, dist: &dyn Dist) {
+    /// Removes them, and tells whoever waits for that as well. What is not there any more is as good.
+    pub(crate) fn remove(&self, dist: &dyn Dist, routing: &Routing, both: Option<Arc<Both>>) {
         let routes = self.filters.iter().filter_map(|held| {
             let filter = TopicFilter::parse(held, &TopicLimits::PROTOCOL).ok()?;
-            let id = self.publisher.0;
-            Some((filter, receiver_key(&filter, self.inbox, id, self.incarnation)))
+            let member = filter.share().map(|_| self.publisher.0);
+            let (inbox, incarnation) = (self.inbox, self.incarnation);
+            Some((filter, StoredKey { inbox, incarnation, member }))
         });
         let routes: Vec<_> = routes.collect();
-        if !routes.is_empty() {
-            dist.tenant(&self.tenant).remove_each(&routes);
+        let removed = match routes.is_empty() {
+            true => Call::Ready(0),
+            false => routing.remove(dist, &self.tenant, &routes, both.clone()),
+        };
+        if let (Some(both), Call::Ready(_)) = (both, removed) {
+            both.add(true);
         }
     }
-}
-
-fn parsed<'a>(
-    routes: impl Iterator<Item = (&'a str, ReceiverKey)>,
-) -> Vec<(TopicFilter<'a>, ReceiverKey)> {
-    let parse = |text| TopicFilter::parse(text, &TopicLimits::PROTOCOL).ok();
-    routes.filter_map(|(text, key)| Some((parse(text)?, key))).collect()
 }

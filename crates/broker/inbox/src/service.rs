@@ -42,12 +42,12 @@ use crate::{
     InboxStats,
     effect::Effect,
     inactive::Order,
-    joint::Joint,
     journal::{Change, Effects, Journal},
     partition::{DueBudget, Ended, PARTITION_COUNT, Partition},
     partitions::{Partitions, Sequel, number_of, partition_number},
     queue::FetchEnd,
     repair::LeftRoutes,
+    routing::Routing,
     schema::Position,
     seats::Seats,
     session::Waiting,
@@ -68,6 +68,8 @@ pub struct InboxService {
     pub(crate) grace: Duration,
     /// What operators ordered to end, in turns.
     pub(crate) orders: Mutex<VecDeque<Order>>,
+    /// Routes that all nodes have, and may not be as the sessions have them.
+    pub(crate) routing: Arc<Routing>,
 }
 
 impl InboxService {
@@ -83,6 +85,7 @@ impl InboxService {
             turn: AtomicUsize::new(0),
             grace: Duration::ZERO,
             orders: Mutex::default(),
+            routing: Arc::default(),
         }
     }
 
@@ -147,21 +150,21 @@ impl InboxService {
         reply_to: Option<ReplyTo>,
         write: impl FnOnce(&mut Effects),
     ) -> Promised<T> {
-        self.promise_then(answer, (inbox, None), reply_to, write)
+        self.promise_both(answer, inbox, Sequel { reply_to, ..Sequel::default() }, write)
     }
 
-    /// The same, with what comes behind it.
-    pub(crate) fn promise_then<T>(
+    /// As [`promise`](Self::promise), with all that follows.
+    pub(crate) fn promise_both<T>(
         &self,
         answer: T,
-        (inbox, joint): (InboxId, Option<Arc<Joint>>),
-        reply_to: Option<ReplyTo>,
+        inbox: InboxId,
+        sequel: Sequel,
         write: impl FnOnce(&mut Effects),
     ) -> Promised<T> {
         let Some(journal) = &self.journal else { return Promised::kept(answer) };
         let mut effects = Effects::new(journal.epoch);
         write(&mut effects);
-        journal.submit(inbox, effects, Sequel { reply_to, joint, ..Sequel::default() });
+        journal.submit(inbox, effects, sequel);
         Promised::later(answer)
     }
 
@@ -179,7 +182,7 @@ impl InboxService {
         };
         let mut sequel = Sequel { reply_to, ..Sequel::default() };
         let (partition, inbox) = at;
-        sequel.joint = self.remove_later(change.ended.iter().map(LeftRoutes::of));
+        sequel.joint = self.remove_later(change.ended.iter().map(LeftRoutes::of), None);
         if !change.ended.is_empty() {
             partition.ends_under_way += 1;
             sequel.ended = Some((partition_number(inbox.0), partition.life));
@@ -201,7 +204,7 @@ impl InboxService {
         for ended in &change.ended {
             self.partitions.count.fetch_sub(1, Ordering::Relaxed);
             if self.seats().is_none() {
-                LeftRoutes::of(ended).remove(&*self.dist);
+                LeftRoutes::of(ended).remove(&*self.dist, &self.routing, None);
             }
         }
         for Ended { tenant, subscriptions, .. } in std::mem::take(&mut change.ended) {
@@ -404,6 +407,7 @@ impl Inbox for InboxService {
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
         self.make_inactive_due(now);
+        self.mind_routes();
         self.abandon_awaited(now, due_max);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };

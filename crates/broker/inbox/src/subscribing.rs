@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ratatosk_contract::{
     Call, ReplyTo,
     call::Promised,
-    dist::{AddError, InboxRoute, Receiver, ReceiverKey},
+    dist::{AddError, InboxRoute, Receiver, StoredKey},
     group::{Member, MemberTarget},
     inbox::{Claim, InboxId, StaleClaim, SubscribeOutcome, Subscription},
 };
@@ -15,7 +15,9 @@ use crate::{
     InboxService,
     effect::Effect,
     journal::{Change, Journal},
+    partitions::Sequel,
     repair::LeftRoutes,
+    routing::{Both, Unsure},
     session::{Session, Waiting},
 };
 
@@ -51,15 +53,21 @@ impl InboxService {
         // Under the session's lock, so that the route does not outlive the session.
         let members_max = session.limits.members_max;
         let receiver = receiver(session, claim.inbox, &filter, subscription, members_max);
-        let added = self.dist.tenant(&session.identity.tenant).add(&filter, receiver);
-        let route = match added {
-            Call::Ready(Ok(route)) => route,
+        let routes = self.dist.tenant(&session.identity.tenant);
+        let both = routes.is_replicated().then(|| Both::new(reply_to, &self.partitions.sessions));
+        let unsure = both.iter().map(|_| Unsure {
+            tenant: session.identity.tenant.clone(),
+            filter: subscription.filter.clone(),
+            key: stored_key(&filter, claim.inbox, session),
+        });
+        let told = self.routing.watch(unsure.collect(), both.clone());
+        let (route, both) = match routes.add_stored(&filter, receiver, told) {
+            Call::Ready(Ok(route)) => (Some(route), None),
+            Call::Pending => (None, both),
             Call::Ready(Err(AddError::GroupFull { .. })) => {
                 return refused(SubscribeOutcome::GroupFull);
             }
-            Call::Ready(Err(AddError::Busy)) | Call::Pending => {
-                return refused(SubscribeOutcome::Busy);
-            }
+            Call::Ready(Err(AddError::Busy)) => return refused(SubscribeOutcome::Busy),
         };
         let ordinal = session.put_subscription(subscription.clone());
         // Something may wait for the group that has it as a member now.
@@ -67,7 +75,8 @@ impl InboxService {
         let woken = if may_take { session.wake(Waiting::Message) } else { None };
         let outcome = SubscribeOutcome::Done { route, existed };
         // What is there already may not be durable yet: so the answer waits in any case.
-        let promised = self.promise(outcome, claim.inbox, reply_to, |effects| {
+        let sequel = sequel(reply_to, both);
+        let promised = self.promise_both(outcome, claim.inbox, sequel, |effects| {
             if !is_same {
                 effects.subscription(claim.inbox, ordinal, subscription);
             }
@@ -90,22 +99,31 @@ impl InboxService {
             // Perhaps it was removed before, and that is not durable yet.
             return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
         };
+        let routes = self.dist.tenant(&session.identity.tenant);
+        let both = routes.is_replicated().then(|| Both::new(reply_to, &self.partitions.sessions));
         let left = LeftRoutes::of_one(claim.inbox, session, removed.filter.clone());
         if self.seats().is_none() {
-            left.remove(&*self.dist);
+            left.remove(&*self.dist, &self.routing, both.clone());
         }
-        let joint = self.remove_later(std::iter::once(left));
+        let joint = self.remove_later(std::iter::once(left), both.clone());
         let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         let mut change = Change::default();
         let tenant = &session.identity.tenant;
         self.nudge_heirs(tenant, std::iter::once(&*removed.filter), &mut change);
-        let promised = self.promise_then(true, (claim.inbox, joint), reply_to, |effects| {
+        let sequel = Sequel { joint, ..sequel(reply_to, both) };
+        let promised = self.promise_both(true, claim.inbox, sequel, |effects| {
             effects.push(&unsubscribed);
         });
         drop(partition);
         self.finish(change);
         Ok(promised)
     }
+}
+
+/// Who is told: whoever waits, for another command as well if there is one.
+fn sequel(reply_to: Option<ReplyTo>, both: Option<Arc<Both>>) -> Sequel {
+    let reply_to = reply_to.filter(|_| both.is_none());
+    Sequel { reply_to, both, ..Sequel::default() }
 }
 
 /// The session as a receiver of `filter`.
@@ -133,14 +151,7 @@ pub(crate) fn receiver(
 }
 
 /// The same receiver, to be removed.
-pub(crate) fn receiver_key(
-    filter: &TopicFilter<'_>,
-    inbox: InboxId,
-    id: u64,
-    incarnation: u64,
-) -> ReceiverKey {
-    match filter.share() {
-        None => ReceiverKey::Inbox { inbox, incarnation },
-        Some(_) => ReceiverKey::Member { id, incarnation },
-    }
+pub(crate) fn stored_key(filter: &TopicFilter<'_>, inbox: InboxId, session: &Session) -> StoredKey {
+    let member = filter.share().map(|_| session.publisher.0);
+    StoredKey { inbox, incarnation: session.incarnation, member }
 }

@@ -18,6 +18,9 @@ pub struct Config {
     /// How long a client's SUBSCRIBE waits for an inbox that answers later, and how long a session is kept
     /// from its next connection after one ended that waited for it.
     pub inbox_patience: Duration,
+    /// How long a client's PUBLISH waits while it is not known whether the routes of persistent sessions are all
+    /// here. Then it is refused, or dropped if its QoS is 0.
+    pub route_patience: Duration,
     /// Connections accepted in a second; `None`: unlimited. MQTT-011
     pub connections_per_second_max: Option<u32>,
     /// Connections at a time; `None`: what the open files allow.
@@ -48,6 +51,7 @@ impl Default for Config {
             shards: default_shards(),
             connect_timeout: Duration::from_secs(20),
             inbox_patience: Duration::from_secs(10),
+            route_patience: Duration::from_secs(10),
             connections_per_second_max: None,
             connections_max: None,
             disconnects_per_second: 1000,

@@ -75,6 +75,7 @@ pub(crate) struct Node {
     pub(crate) session: SessionConfig,
     pub(crate) connect_timeout: std::time::Duration,
     pub(crate) inbox_patience: std::time::Duration,
+    pub(crate) route_patience: std::time::Duration,
     pub(crate) stats: Arc<NodeStats>,
     /// Connections by shard.
     pub(crate) loads: Box<[AtomicUsize]>,
@@ -118,6 +119,7 @@ impl Node {
             session: config.session.clone(),
             connect_timeout: config.connect_timeout,
             inbox_patience: config.inbox_patience,
+            route_patience: config.route_patience,
             incarnations: AtomicU64::new(0),
             assigned: AtomicU64::new(0),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),

@@ -8,6 +8,7 @@
 //! A tick: tasks of readable sockets read, decode, route and append to outputs; then the flusher
 //! hands the batches for other shards over and writes every dirty connection once.
 
+mod answers;
 mod asked;
 pub(crate) mod away;
 mod claim;
@@ -74,6 +75,8 @@ pub(crate) struct Shard {
     node: Arc<Node>,
     /// The time of the batch that is being handled.
     now: Instant,
+    /// Counts what connections brought at once.
+    batch: u64,
     slots: Vec<Slot>,
     free: Vec<u32>,
     connections: usize,
@@ -122,6 +125,8 @@ struct Slot {
 struct TenantShard {
     id: TenantId,
     routes: Arc<dyn TenantRoutes>,
+    /// Where replicas have the routes.
+    answers: Option<Box<answers::Answers>>,
     retained: Arc<dyn TenantRetained>,
     locals: LocalRoutes,
     cache: TopicCache,
@@ -147,6 +152,7 @@ impl Shard {
         Shard {
             id,
             now,
+            batch: 0,
             slots: Vec::new(),
             free: Vec::new(),
             connections: 0,
@@ -253,8 +259,10 @@ impl Shard {
         if self.tenants[index].is_none() {
             let name = self.node.tenants.name(number);
             let account = self.node.memory.account(name.as_str());
+            let routes = self.node.dist.tenant(&name);
             self.tenants[index] = Some(Box::new(TenantShard {
-                routes: self.node.dist.tenant(&name),
+                answers: routes.is_replicated().then(Box::default),
+                routes,
                 retained: self.node.retain.tenant(&name),
                 locals: LocalRoutes::default(),
                 cache: TopicCache::new(self.now),

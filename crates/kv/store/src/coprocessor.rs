@@ -50,6 +50,11 @@ pub trait Coprocessor: Send + Sync {
         let _ = reign;
     }
 
+    /// The range is not here any more, or others have its keys already: what it has told anybody beside
+    /// the data goes, as far as no other range has it. It is told nothing after that. Nobody is told when
+    /// the store stops. By then the range is not served here any more.
+    fn leave(&mut self) {}
+
     /// A key of the boundary near `key` where the range may be parted; `None` if there is none. It must
     /// follow from the boundary and the data: an order to part the range at a key that is not its own
     /// answer is refused.

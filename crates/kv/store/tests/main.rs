@@ -6,6 +6,7 @@ mod edition;
 mod fixture;
 mod group;
 mod install;
+mod leave;
 mod log;
 mod machine;
 mod merge;

@@ -18,7 +18,7 @@ use ratatosk_contract::{
     inbox::InboxId,
 };
 use ratatosk_engine::{
-    KEY_BYTES_MAX,
+    KEY_BYTES_MAX, KeyRange,
     wire::{Malformed, Parser, put_u64},
 };
 use ratatosk_topic::{ORDERED_SHARE_PREFIX, SHARE_PREFIX, TopicFilter, TopicLimits};
@@ -112,6 +112,11 @@ pub(crate) fn key(tenant: &str, filter: TopicFilter<'_>, number: u64) -> Vec<u8>
     }
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// All keys of a tenant.
+pub(crate) fn keys_of(tenant: &str) -> KeyRange {
+    KeyRange::prefix(&[tenant.as_bytes(), &[END]].concat())
 }
 
 /// What is stored under the key.

@@ -206,15 +206,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use ratatosk_contract::dist::RouteId;
-
     use super::*;
 
     const NOW: Instant = Instant::from_millis(1_000);
     const BY: Instant = Instant::from_millis(2_000);
 
     fn done(existed: bool) -> SubscribeOutcome {
-        SubscribeOutcome::Done { route: RouteId { index: 0, generation: 0 }, existed }
+        SubscribeOutcome::Done { route: None, existed }
     }
 
     /// Questions with tickets from 1 on, for filters of one packet.

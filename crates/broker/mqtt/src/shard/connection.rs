@@ -170,6 +170,7 @@ pub(crate) struct Rare {
     /// Who the exchange is about.
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) verdicts: super::permissions::Verdicts,
+    pub(crate) route_wait: Option<super::answers::RouteWait>,
     pub(crate) ring: Ring,
     /// The QoS 2 message that goes on when its retained copy is durable.
     pub(crate) retaining: Option<Retaining>,

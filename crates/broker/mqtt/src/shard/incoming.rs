@@ -157,6 +157,7 @@ impl Shard {
                 self.node.inbox.will_sent(will.id);
             }
             Note::Deliver { session, delivery } => self.deliver_given_back(session, &delivery),
+            Note::LookAtRoutes(tenant) => self.routes_answer(tenant),
             Note::Resume => self.resume(),
             Note::Drain { per_second } => self.begin_drain(per_second),
         }

@@ -211,6 +211,12 @@ impl Link<'_> {
         let reply_to = waits.then_some(ReplyTo { session, ticket });
         let is_same = self.local.topic.as_ref().is_some_and(|last| &*last.topic == message.topic);
         let is_permitted = is_same && self.has_permit(message);
+        let is_replicated = self.shard.is_replicated(tenant);
+        if is_replicated
+            && let Err(refused) = self.shard.await_routes(tenant, (self.local, session), message)
+        {
+            return refused;
+        }
         let mut outcome = Outcome::default();
         if !is_permitted || message.retain {
             match self.admit(tenant, message, is_permitted, exchange, reply_to) {
@@ -222,8 +228,20 @@ impl Link<'_> {
             }
         }
         let fresh = match self.local.topic.take() {
-            Some(last) if is_same && self.shard.is_fresh(tenant, &last) => last,
+            Some(last)
+                if is_same
+                    && self.shard.is_fresh(tenant, &last)
+                    && (!is_replicated || self.shard.answers_as_of(tenant, last.epoch)) =>
+            {
+                last
+            }
             _ => match TopicName::parse(message.topic, &limits(self.settings)) {
+                Ok(topic) if is_replicated => match self.shard.resolve_answered(tenant, topic) {
+                    Some(resolved) => resolved,
+                    None => {
+                        return self.shard.wait_for_routes(tenant, (self.local, session), message);
+                    }
+                },
                 Ok(topic) => self.shard.resolve(tenant, topic),
                 Err(error) => return Published::InvalidTopic(error),
             },

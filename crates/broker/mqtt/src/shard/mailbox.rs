@@ -24,7 +24,7 @@ use ratatosk_contract::{
 };
 use tokio::sync::Notify;
 
-use crate::acceptor::Accepted;
+use crate::{acceptor::Accepted, tenants::TenantNumber};
 
 /// From how many bytes in a lane on its sender stops reading.
 pub(crate) const LANE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -71,6 +71,8 @@ pub(crate) enum Note {
     Publish(Box<DueWill>),
     /// See [`ratatosk_contract::sessions::Sessions::deliver`].
     Deliver { session: SessionRef, delivery: Box<Delivery> },
+    /// Routes of a tenant that were awaited may be there.
+    LookAtRoutes(TenantNumber),
     /// A lane of this shard has room again.
     Resume,
     /// End all sessions at this many a second, then stop.

@@ -247,6 +247,7 @@ impl Shard {
         bytes: &[u8],
         whole: Option<&Bytes>,
     ) {
+        self.begin_batch();
         let received = self.lend(session, connection, |machine, now, link| {
             machine.receive(now, bytes, whole, link)
         });
@@ -273,6 +274,7 @@ impl Shard {
             Next::Retry => {
                 connection.state = Flow::Retrying;
                 connection.has_leftover = true;
+                self.file_look(session, connection);
             }
             Next::RetryBy(by) => {
                 connection.state = Flow::Retrying;

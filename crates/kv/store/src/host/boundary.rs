@@ -98,12 +98,17 @@ impl<E: Engine> Host<E> {
         let told = stays.then(|| Box::new(right.clone()));
         done.inputs.push(Input::Split { left: Box::new(left), right: told });
         self.show(turn, done);
+        let right_group = right.group;
+        // First: what the coprocessors of both tell others lacks no key in between.
+        if stays {
+            self.open(right)?;
+        }
         if let Some(range) = self.ranges.get_mut(&group) {
             range.reset(&self.overlay)?;
         }
-        let Some(mark) = mark else { return self.open(right) };
+        let Some(mark) = mark else { return Ok(()) };
         self.overlay.checkpoint()?;
-        self.clear(right.group, &mark)
+        self.clear(right_group, &mark)
     }
 
     /// One range takes the place of two. The data stays where it is: the machine has seen to it that the
@@ -118,11 +123,11 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Error> {
         let group = right.group;
         let is_whole = self.ranges.get(&group).is_some_and(|held| held.descriptor == *right);
-        let Some(taken) = self.ranges.remove(&group).filter(|_| is_whole) else {
+        let Some(mut taken) = self.ranges.remove(&group).filter(|_| is_whole) else {
             let what = format!("takes in group {}, which is not here as it froze", group.0);
             return Err(corrupt(entry, whole.group, &what));
         };
-        drop(taken);
+        taken.end_reign();
         turn.touched.remove(&group);
         turn.changes.put(META, Descriptor::key(whole.group), whole.encode());
         turn.changes.remove(META, Descriptor::key(group));
@@ -138,6 +143,8 @@ impl<E: Engine> Host<E> {
         if let Some(range) = self.ranges.get_mut(&whole.group) {
             range.reset(&self.overlay)?;
         }
+        // Behind the left one, which has its keys now.
+        taken.leave();
         self.overlay.checkpoint()?;
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use ratatosk_engine::{Batch, Engine, Error, KeyRange, SpaceId, View};
 
+use super::range::Range;
 use super::{Arrivals, Done, Host, read_tombstone, unknown};
 use crate::log::{GroupId, Truncated};
 use crate::machine::Input;
@@ -142,7 +143,7 @@ impl<E: Engine> Host<E> {
         let mut batch = Batch::new();
         let mut unclean = Vec::new();
         let taken_in = self.take_out(descriptor, &mut batch, &mut unclean)?;
-        let held = self.ranges.remove(&group);
+        let held = self.let_go(group);
         // Of a former attempt there is still how far the data had come before it.
         let former = Installing::read(&self.overlay.engine().view(), group)?;
         let former = former.map_or_else(Applied::default, |mark| mark.applied);
@@ -187,9 +188,16 @@ impl<E: Engine> Host<E> {
             unclean.push(held.boundary.clone());
         }
         for (group, _) in &taken {
-            self.ranges.remove(group);
+            self.let_go(*group);
         }
         Ok(taken)
+    }
+
+    /// Takes a range out whose data goes; its coprocessor hears of it.
+    fn let_go(&mut self, group: GroupId) -> Option<Range> {
+        let mut range = self.ranges.remove(&group)?;
+        range.leave();
+        Some(range)
     }
 
     /// Removes what is there of a group, durably, and leaves the mark that it was here. KV-019
@@ -201,7 +209,8 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Error> {
         let mut changes = Batch::new();
         let mut removing = None;
-        if let Some(range) = self.ranges.remove(&group) {
+        if let Some(mut range) = self.ranges.remove(&group) {
+            range.leave();
             let Descriptor { keyspace, boundary, .. } = range.descriptor.clone();
             let mark = Removing { keyspace, boundary };
             changes.put(META, Removing::key(group), mark.encode());

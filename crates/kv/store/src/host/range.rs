@@ -92,6 +92,14 @@ impl Range {
         }
     }
 
+    /// It is not here any more, or another has its keys. First it is not served: whoever answers by what the
+    /// coprocessor tells may do so until then.
+    pub(super) fn leave(&mut self) {
+        self.lease.end();
+        self.end_reign();
+        self.coprocessor.write().leave();
+    }
+
     /// It is no leader any more, nor about to be.
     pub(super) fn follow(&mut self) {
         (self.leads_from, self.led) = (None, None);

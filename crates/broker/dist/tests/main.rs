@@ -1,0 +1,3 @@
+//! Dist over several stores.
+
+mod replicas;
