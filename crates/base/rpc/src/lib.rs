@@ -24,6 +24,8 @@ mod discovery;
 mod draw;
 mod error;
 mod exposure;
+pub mod frames;
+pub mod hosts;
 mod identity;
 mod landscape;
 mod method;

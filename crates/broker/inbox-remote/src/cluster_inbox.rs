@@ -34,10 +34,10 @@ use crate::peer::carry;
 use crate::placing::Place;
 use crate::proto::{InboxClient, inbox_service};
 use crate::proxies::KeptWills;
-use crate::roll::{GENERATION, others, server_id};
 use crate::seats::{PARTITION_COUNT, Seats};
 use crate::serve::Server;
 use crate::switch::Switch;
+use ratatosk_rpc::hosts::{GENERATION, others, server_id};
 
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);

@@ -19,7 +19,6 @@ mod ask;
 mod calls;
 mod cluster_inbox;
 mod desk;
-mod frames;
 mod hear;
 mod lane;
 mod link;
@@ -31,7 +30,6 @@ mod parts;
 mod peer;
 mod placing;
 mod proxies;
-mod roll;
 mod seats;
 mod serve;
 mod switch;
@@ -44,6 +42,20 @@ pub mod fuzzing;
 mod proto {
     #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
     include!(concat!(env!("OUT_DIR"), "/ratatosk.broker.rs"));
+
+    use ratatosk_rpc::frames::Part;
+
+    impl From<Part> for Frame {
+        fn from(Part { data, goes_on }: Part) -> Self {
+            Self { data, goes_on }
+        }
+    }
+
+    impl From<Frame> for Part {
+        fn from(Frame { data, goes_on }: Frame) -> Self {
+            Self { data, goes_on }
+        }
+    }
 }
 
 pub use cluster_inbox::{ClusterInbox, Config, Parts, Serves, service_name};

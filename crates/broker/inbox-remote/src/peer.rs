@@ -7,10 +7,10 @@ use ratatosk_rpc::{Call, Event, Sender, ServerId, Stream, Target, Tenant};
 use tokio::time::sleep;
 
 use crate::cluster_inbox::Shared;
-use crate::frames::{Joiner, cut};
 use crate::lane::Lane;
 use crate::proto::Frame;
 use crate::tell;
+use ratatosk_rpc::frames::{Joiner, cut};
 
 /// Time before a stream is opened again that was given up for what was said in it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ async fn converse(
                 speech = Some(Box::pin(speak(lane, questions)));
             }
             Event::Message(frame) => {
-                let Ok(joined) = joiner.take(frame) else { return Some("long") };
+                let Ok(joined) = joiner.take(frame.into()) else { return Some("long") };
                 let Some(data) = joined else { continue };
                 let Ok(words) = tell::take_all(&data, shared.clock.now()) else {
                     return Some("malformed");
@@ -87,8 +87,8 @@ async fn converse(
 async fn speak(lane: &Lane, questions: Sender<Frame>) {
     loop {
         let batch = lane.outbox.next().await;
-        for frame in cut(batch) {
-            if questions.send(frame).await.is_err() {
+        for part in cut(batch) {
+            if questions.send(part.into()).await.is_err() {
                 return;
             }
         }

@@ -18,11 +18,11 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use crate::ask::{self, Ask, CallId, Chosen, Credit, Open, Order};
 use crate::cluster_inbox::Shared;
 use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
-use crate::frames::{Joiner, cut};
 use crate::link::{Link, Owed};
 use crate::proto::{Frame, Inbox};
 use crate::seats::partition_of;
 use crate::tell::{Outcome, Resumed, Taken, Tell};
+use ratatosk_rpc::frames::{Joiner, cut};
 
 /// Messages that are handed to a session at a time.
 const FETCH_MESSAGES: u32 = 64;
@@ -57,7 +57,7 @@ impl Inbox for Server {
         let hear = async {
             while let Some(frame) = questions.next().await {
                 let joined =
-                    joiner.take(frame).map_err(|_| refused("more than may go together"))?;
+                    joiner.take(frame.into()).map_err(|_| refused("more than may go together"))?;
                 let Some(data) = joined else { continue };
                 let words = ask::take_all(&data, shared.clock.now());
                 let words = words.map_err(|_| refused("words that make no sense"))?;
@@ -71,8 +71,8 @@ impl Inbox for Server {
         let speak = async {
             loop {
                 let batch = clerk.link.next().await;
-                for frame in cut(batch) {
-                    if answers.send(frame).await.is_err() {
+                for part in cut(batch) {
+                    if answers.send(part.into()).await.is_err() {
                         return Ok(());
                     }
                 }

@@ -30,10 +30,10 @@ use crate::letter;
 use crate::metrics::{Metrics, Reason};
 use crate::peer::Peer;
 use crate::proto::{RelayClient, relay_service};
-use crate::roll::{GENERATION, others, server_id};
 use crate::serve::{Server, Turns};
 use crate::table::Table;
 use crate::visible::Visibility;
+use ratatosk_rpc::hosts::{GENERATION, others, server_id};
 
 /// Entries that are looked at in turn for members whose state has changed.
 const LOOK_ENTRIES: usize = 4_096;

@@ -12,7 +12,6 @@
 //! Not here: who chooses among hosts and members (mqtt, dist), who has the sessions (mqtt), and anything of
 //! persistent sessions. The bytes are in `docs/formats/relay.md`; decision 0022 says why it is as it is.
 
-mod frames;
 mod host_relay;
 mod image;
 mod lane;
@@ -20,7 +19,6 @@ mod letter;
 mod metrics;
 mod peer;
 mod record;
-mod roll;
 mod serve;
 mod table;
 mod visible;
@@ -34,6 +32,20 @@ pub mod fuzzing;
 mod proto {
     #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
     include!(concat!(env!("OUT_DIR"), "/ratatosk.broker.rs"));
+
+    use ratatosk_rpc::frames::Part;
+
+    impl From<Part> for Frame {
+        fn from(Part { data, goes_on }: Part) -> Self {
+            Self { data, goes_on }
+        }
+    }
+
+    impl From<Frame> for Part {
+        fn from(Frame { data, goes_on }: Frame) -> Self {
+            Self { data, goes_on }
+        }
+    }
 }
 
 pub use host_relay::{Config, HostRelay, Serving, service_name};

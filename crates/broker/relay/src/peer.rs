@@ -11,11 +11,11 @@ use ratatosk_rpc::{Call, Event, Sender, ServerId, Stream, Target, Tenant};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::frames::cut;
 use crate::host_relay::Shared;
 use crate::image::{Image, Refused, Work};
 use crate::lane::{Lane, Reports};
 use crate::proto::Frame;
+use ratatosk_rpc::frames::cut;
 
 /// Time before a stream is opened again that was given up for what was said in it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -189,8 +189,8 @@ async fn send(
 async fn speak(lane: &Lane, questions: Sender<Frame>) {
     loop {
         let batch: Bytes = lane.next().await;
-        for frame in cut(batch) {
-            if questions.send(frame).await.is_err() {
+        for part in cut(batch) {
+            if questions.send(part.into()).await.is_err() {
                 return;
             }
         }

@@ -11,12 +11,12 @@ use ratatosk_contract::relay::{Fate, Parcel};
 use ratatosk_engine::wire::{Malformed, Parser};
 use ratatosk_rpc::{Call, Error, HostId, Receiver, Sender};
 
-use crate::frames::Joiner;
 use crate::host_relay::{Home, Shared};
 use crate::letter;
 use crate::metrics::Metrics;
 use crate::proto::{Frame, Relay};
 use crate::record::{Record, put};
+use ratatosk_rpc::frames::Joiner;
 
 /// Bytes of a page of the table: it is locked while it is written, some ten microseconds.
 const PAGE_BYTES: usize = 32 << 10;
@@ -67,7 +67,8 @@ impl Relay for Server {
         let mut joiner = Joiner::new(shared.config.whole_bytes_max);
         let mut inbound = Inbound::new(&shared.metrics);
         while let Some(frame) = questions.next().await {
-            let joined = joiner.take(frame).map_err(|_| refused("more than may go together"));
+            let joined =
+                joiner.take(frame.into()).map_err(|_| refused("more than may go together"));
             let Some(data) = joined.inspect_err(|_| shared.metrics.refuse("long"))? else {
                 continue;
             };

@@ -11,9 +11,9 @@ use ratatosk_store::snapshot::sender::Parcel;
 use ratatosk_store::transport::Packet;
 use tokio::sync::Notify;
 
-use crate::frames::FRAME_BYTES;
 use crate::metrics::LaneMetrics;
 use crate::packet;
+use ratatosk_rpc::frames::FRAME_BYTES;
 
 /// Which way a packet takes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

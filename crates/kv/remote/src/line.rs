@@ -18,11 +18,11 @@ use ratatosk_store::node::Reply;
 use ratatosk_store::range::Version;
 use tokio::sync::Notify;
 
-use crate::frames::FRAME_BYTES;
 use crate::order::{put_refusal, take_refusal};
 use crate::proto::Frame;
 use crate::record::take_key;
 use crate::talk::{Speech, Talk, send};
+use ratatosk_rpc::frames::FRAME_BYTES;
 
 /// Proposals that are sent and not answered.
 pub(crate) const WINDOW: usize = 4_096;

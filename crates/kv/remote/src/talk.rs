@@ -12,9 +12,9 @@ use ratatosk_rpc::{Call, Error, Event, Sender, Stream, Target, Tenant};
 use tokio::time::sleep;
 
 use crate::directory::server_id;
-use crate::frames::Joiner;
 use crate::network::Shared;
 use crate::proto::{Frame, Hello};
+use ratatosk_rpc::frames::Joiner;
 
 /// Time before a stream is opened again that was ended by what was said in it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -161,7 +161,7 @@ async fn open(questions: Sender<Frame>, hello: Hello) {
 }
 
 fn hear(joiner: &mut Joiner, frame: Frame, talk: &dyn Talk) -> Result<(), &'static str> {
-    match joiner.take(frame) {
+    match crate::frames::join(joiner, frame) {
         Ok(Some(data)) => talk.hear(&data).map_err(|Malformed| "it says what makes no sense"),
         Ok(None) => Ok(()),
         Err(_) => Err("it says more than it may"),

@@ -4,12 +4,13 @@ use ratatosk_engine::wire::Malformed;
 use ratatosk_rpc::{Error, Receiver};
 
 use super::Greeted;
-use crate::frames::{Joiner, refused};
+use crate::frames::{join, refused};
 use crate::lane::Lane;
 use crate::network::{Home, Shared};
 use crate::packet::{self, Decoded};
 use crate::proto::Frame;
 use crate::talk::Purpose;
+use ratatosk_rpc::frames::Joiner;
 
 pub(super) async fn carry(
     shared: &Shared,
@@ -26,7 +27,7 @@ pub(super) async fn carry(
     let metrics = shared.metrics.inbound(from, lane);
     let mut joiner = Joiner::new(shared.config.whole_bytes_max);
     while let Some(frame) = questions.next().await {
-        let joined = joiner.take(frame).inspect_err(|_| shared.metrics.refuse("frames"))?;
+        let joined = join(&mut joiner, frame).inspect_err(|_| shared.metrics.refuse("frames"))?;
         let Some(data) = joined else { continue };
         let decoded = packet::decode(&data).map_err(|Malformed| {
             shared.metrics.refuse("malformed");

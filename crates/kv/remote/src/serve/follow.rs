@@ -8,12 +8,13 @@ use ratatosk_engine::wire::{Malformed, Parser};
 use ratatosk_rpc::{Error, Receiver, Sender};
 use tokio::sync::{Mutex, oneshot};
 
-use crate::frames::{Joiner, refused};
+use crate::frames::{join, refused};
 use crate::mirror::Source;
 use crate::network::{Home, Shared};
 use crate::proto::Frame;
 use crate::record::{Room, encode_status};
 use crate::talk::send;
+use ratatosk_rpc::frames::Joiner;
 
 /// What was asked so lately need not be asked again.
 const FRESH: Duration = Duration::from_millis(20);
@@ -60,7 +61,7 @@ pub(super) async fn status(
     let mut joiner = Joiner::new(QUESTION_MAX);
     let mut seen = 0;
     while let Some(frame) = questions.next().await {
-        let Some(question) = joiner.take(frame)? else { continue };
+        let Some(question) = join(&mut joiner, frame)? else { continue };
         let number = Parser::new(&question).take_u64();
         let number = number.map_err(|Malformed| refused("a question that makes no sense"))?;
         statuses.refresh(shared, home).await?;

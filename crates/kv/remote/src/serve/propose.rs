@@ -7,11 +7,12 @@ use tokio::sync::mpsc;
 
 use super::Greeted;
 use super::gate::Gate;
-use crate::frames::{Joiner, refused};
+use crate::frames::{join, refused};
 use crate::line::{Outcome, Request, WINDOW, Wish, put_outcome};
 use crate::network::{Home, Shared};
 use crate::proto::Frame;
 use crate::talk::{Purpose, send};
+use ratatosk_rpc::frames::Joiner;
 
 /// Outcomes that are told together.
 const BATCH: usize = 256;
@@ -50,7 +51,7 @@ pub(super) async fn propose(
             frame = questions.next() => frame,
         };
         let Some(frame) = frame else { return Ok(()) };
-        let joined = joiner.take(frame).inspect_err(|_| shared.metrics.refuse("frames"))?;
+        let joined = join(&mut joiner, frame).inspect_err(|_| shared.metrics.refuse("frames"))?;
         let Some(data) = joined else { continue };
         let requests = Request::take_all(&data).map_err(|Malformed| {
             shared.metrics.refuse("malformed");

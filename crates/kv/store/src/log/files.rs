@@ -1,4 +1,4 @@
-//! The log's files as its library sees them: the system's, but for two things.
+//! The log's files as its library sees them: the system's, but for three things.
 //!
 //! When the library opens a log it cuts the last file off behind the last whole write. That is
 //! right for a write that a power loss has torn, and there is but one, for each is synced before
@@ -7,6 +7,8 @@
 //!
 //! When a sync fails the library panics, and again when it is dropped on the way out. So it is told
 //! that all is well, and whoever has the log asks [`Files::check`] before calling anything durable.
+//!
+//! Room that it wants made in advance is written as zeros where it is for small writes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};

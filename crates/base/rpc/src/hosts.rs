@@ -1,21 +1,22 @@
 //! Which hosts there are, from what processes announce.
 //!
-//! A host is a server of the service `ratatosk.broker.Inbox`, named by its [`HostId`], which is random at
-//! each start, with the generation of its start among its attributes. Of two that are at one address, the
+//! A service that every host has at most once names its servers by the [`HostId`], which is random at
+//! each start, with the generation of that start among the attributes. Of two that are at one address, the
 //! one of the earlier generation is over, whether the cluster has seen that yet or not.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ratatosk_rpc::{HostId, Landscape, ServerId};
+use crate::{HostId, Landscape, ServerId};
 
 /// The attribute with the generation of a host.
-pub(crate) const GENERATION: &str = "generation";
+pub const GENERATION: &str = "generation";
 /// Hosts of a cluster that one speaks with at most.
 const HOSTS_MAX: usize = 1_024;
 
 /// The other hosts that count as alive, with the names of their servers.
-pub(crate) fn others(landscape: &Landscape, own: HostId) -> BTreeMap<HostId, ServerId> {
+#[must_use]
+pub fn others(landscape: &Landscape, own: HostId) -> BTreeMap<HostId, ServerId> {
     let mut latest: BTreeMap<SocketAddr, (u64, HostId)> = BTreeMap::new();
     let known = || {
         landscape.servers.iter().filter_map(|(id, record)| {
@@ -38,7 +39,11 @@ pub(crate) fn others(landscape: &Landscape, own: HostId) -> BTreeMap<HostId, Ser
 }
 
 /// The name of a host's server.
-pub(crate) fn server_id(host: HostId) -> ServerId {
+///
+/// # Panics
+/// Never: a number of a host makes a name.
+#[must_use]
+pub fn server_id(host: HostId) -> ServerId {
     ServerId::new(&host.to_string()).expect("32 digits make a name")
 }
 
@@ -46,7 +51,7 @@ pub(crate) fn server_id(host: HostId) -> ServerId {
 mod tests {
     use std::collections::BTreeSet;
 
-    use ratatosk_rpc::{ServerRecord, ServiceName, Version};
+    use crate::{ServerRecord, ServiceName, Version};
 
     use super::*;
 
@@ -68,7 +73,7 @@ mod tests {
         others(&landscape, HostId(1)).keys().map(|host| host.0).collect()
     }
 
-    /// INBOX-012: whoever started later at an address has taken the place of who was there.
+    /// DIST-014, INBOX-012: whoever started later at an address has taken the place of who was there.
     #[test]
     fn a_later_life_at_an_address_ends_the_earlier_one() {
         let [one, two] = [record(5, Some(80), 7), record(4, Some(80), 8)];
