@@ -85,9 +85,11 @@ mod tests {
     fn answers_are_read_whole_and_in_chunks() {
         let plain = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno";
         assert_eq!(parse(plain).unwrap(), Answer { status: 503, body: "no".to_owned() });
-        let chunks =
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\na\r\n0123456789\r\n0\r\n\r\n";
-        assert_eq!(parse(chunks).unwrap(), Answer { status: 200, body: "abc0123456789".to_owned() });
+        let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\na\r\n0123456789\r\n0\r\n\r\n";
+        assert_eq!(
+            parse(chunks).unwrap(),
+            Answer { status: 200, body: "abc0123456789".to_owned() }
+        );
         assert!(parse("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na").is_err());
         assert!(parse("").is_err());
     }

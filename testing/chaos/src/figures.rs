@@ -36,6 +36,8 @@ pub struct Figures {
     pub turned_away: usize,
     /// Breaches by property.
     pub violations: BTreeMap<Property, usize>,
+    /// Of those who had a message of QoS 2 twice: sessions that end with their connection.
+    pub twice_transient: usize,
     /// Of each publisher: the longest time without any acknowledgement, from the harm on.
     pub outages: Vec<Duration>,
     /// Of each will of a client that was at a node which died: from the death until somebody had it.
@@ -65,7 +67,12 @@ impl Figures {
             wills: wills(history, window, victims),
             ..Figures::default()
         };
+        let is_transient = |client: Option<ClientIndex>| {
+            client.is_some_and(|it| !history.client(it).is_persistent)
+        };
         for violation in violations {
+            let is_twice = violation.property == Property::ExactlyOnce;
+            figures.twice_transient += usize::from(is_twice && is_transient(violation.client));
             *figures.violations.entry(violation.property).or_default() += 1;
         }
         figures

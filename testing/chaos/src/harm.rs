@@ -66,7 +66,13 @@ pub enum Act {
 impl Act {
     /// What a round does. `leading` says how many ranges each node leads, where that is known.
     #[must_use]
-    pub fn draw(plan: &Plan, round: u32, nodes: usize, leading: &[Option<u64>], dice: &mut Dice) -> Act {
+    pub fn draw(
+        plan: &Plan,
+        round: u32,
+        nodes: usize,
+        leading: &[Option<u64>],
+        dice: &mut Dice,
+    ) -> Act {
         // Harm that is over at once, and harm that everybody finds out about.
         let is_short = dice.once_in(3);
         let longest = if is_short { SPAN_MIN * 3 } else { plan.span.max(SPAN_MIN * 3) };
@@ -116,7 +122,9 @@ impl Act {
     pub fn victims(&self) -> Vec<usize> {
         match self {
             Act::Kill { node, .. } | Act::Replace { node, .. } => vec![*node],
-            Act::Partition { .. } | Act::Asymmetric { .. } | Act::Rolling { .. }
+            Act::Partition { .. }
+            | Act::Asymmetric { .. }
+            | Act::Rolling { .. }
             | Act::Grow { .. } => Vec::new(),
         }
     }
@@ -125,7 +133,7 @@ impl Act {
     ///
     /// # Errors
     /// If a node does not do as it is told, or ends by itself.
-    pub(crate) async fn inflict(&self, scene: &mut Scene) -> Result<()> {
+    pub(crate) async fn inflict(&self, scene: &mut Scene<'_>) -> Result<()> {
         scene.stage.record_broker(What::Harmed(self.words()));
         match self {
             Act::Kill { node, away } => revive(scene, *node, *away, false).await?,
@@ -168,7 +176,7 @@ fn between(some: &[usize], count: usize) -> Vec<(usize, usize)> {
     pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect()
 }
 
-async fn revive(scene: &mut Scene, node: usize, away: Duration, is_empty: bool) -> Result<()> {
+async fn revive(scene: &mut Scene<'_>, node: usize, away: Duration, is_empty: bool) -> Result<()> {
     scene.stage.shut(node, Access::Closed);
     scene.cluster.nodes[node].kill()?;
     if is_empty {
@@ -180,7 +188,7 @@ async fn revive(scene: &mut Scene, node: usize, away: Duration, is_empty: bool) 
 }
 
 async fn cut_for(
-    scene: &mut Scene,
+    scene: &mut Scene<'_>,
     nodes: &[usize],
     access: Access,
     (plugs, wires): (&[usize], &[(usize, usize)]),
@@ -200,7 +208,7 @@ async fn cut_for(
     Ok(())
 }
 
-async fn roll(scene: &mut Scene, first: usize) -> Result<()> {
+async fn roll(scene: &mut Scene<'_>, first: usize) -> Result<()> {
     let count = scene.cluster.nodes.len();
     for node in (first..first + count).map(|node| node % count) {
         scene.stage.shut(node, Access::Closed);
@@ -212,7 +220,7 @@ async fn roll(scene: &mut Scene, first: usize) -> Result<()> {
     Ok(())
 }
 
-async fn grow(scene: &mut Scene, lasts: Duration) -> Result<()> {
+async fn grow(scene: &mut Scene<'_>, lasts: Duration) -> Result<()> {
     let node = scene.cluster.add()?;
     let door = scene.stage.add_door(scene.cluster.nodes[node].addresses.mqtt);
     ensure!(door == node, "doors and nodes have the same order");

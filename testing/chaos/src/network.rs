@@ -123,7 +123,8 @@ impl Network {
     /// If the system refuses.
     pub fn cut(&self, from: usize, to: usize) -> Result<()> {
         let (namespace, to) = (&self.hosts[from].namespace, self.hosts[to].address.to_string());
-        let entry = ["neighbour", "replace", &to, "lladdr", NOWHERE, "dev", WIRE, "nud", "permanent"];
+        let entry =
+            ["neighbour", "replace", &to, "lladdr", NOWHERE, "dev", WIRE, "nud", "permanent"];
         ip(&[&["-n", namespace.as_str()], &entry[..]].concat())
     }
 

@@ -131,14 +131,13 @@ impl Node {
     /// If it ends instead, or is not ready within 90 s.
     pub async fn ready(&mut self) -> Result<()> {
         let started = Instant::now();
-        let mut said = "nothing".to_owned();
         loop {
             self.check_alive()?;
-            match api::ask(self.addresses.admin, "GET", "/readyz?verbose").await {
+            let said = match api::ask(self.addresses.admin, "GET", "/readyz?verbose").await {
                 Ok(answer) if answer.status == 200 => break,
-                Ok(answer) => said = answer.body,
-                Err(error) => said = format!("{error:#}"),
-            }
+                Ok(answer) => answer.body,
+                Err(error) => format!("{error:#}"),
+            };
             if started.elapsed() > START_MAX {
                 let (number, log) = (self.number, self.log());
                 bail!("node {number} is not ready within {START_MAX:?}; it says {said:?}:\n{log}");
@@ -146,7 +145,9 @@ impl Node {
             sleep(POLL).await;
         }
         let mqtt = self.addresses.mqtt;
-        TcpStream::connect(mqtt).await.with_context(|| format!("{mqtt} of a node that is ready"))?;
+        TcpStream::connect(mqtt)
+            .await
+            .with_context(|| format!("{mqtt} of a node that is ready"))?;
         Ok(())
     }
 

@@ -82,7 +82,9 @@ impl Plan {
     pub fn problem(&self) -> Option<&'static str> {
         let is_alone = self.ground == Ground::Alone;
         if self.harm.is_of_network() && self.ground != Ground::Namespaces {
-            return Some("packets are lost between network namespaces only: leave --loopback and --alone out");
+            return Some(
+                "packets are lost between network namespaces only: leave --loopback and --alone out",
+            );
         }
         if is_alone && self.harm != Harm::Kill {
             return Some("with --alone there is one process, which can be killed and nothing else");

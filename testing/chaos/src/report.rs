@@ -1,5 +1,6 @@
 //! A run for people: a line for each round, a table of all, and what did not hold with its timeline.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -27,7 +28,15 @@ pub fn line(figures: &Figures) -> String {
         figures.dropped,
         figures.turned_away,
     );
-    let _ = write!(text, "  outage {} max {}", shown(&figures.outages, 50), shown(&figures.outages, 100));
+    let _ = write!(
+        text,
+        "  outage {} max {}",
+        shown(&figures.outages, 50),
+        shown(&figures.outages, 100)
+    );
+    if figures.twice_transient > 0 {
+        let _ = write!(text, "  twice to transient sessions {}", figures.twice_transient);
+    }
     if !figures.wills.is_empty() {
         let _ = write!(text, "  wills {} in {}", figures.wills.len(), shown(&figures.wills, 100));
     }
@@ -58,6 +67,7 @@ pub fn summary(outcome: &Outcome) -> String {
     row("messages sent, acknowledged", format!("{}, {}", sum(|it| it.sent), sum(|it| it.acked)));
     row("acknowledged messages lost", broken(Property::Delivery).to_string());
     row("QoS 2 messages that came twice", broken(Property::ExactlyOnce).to_string());
+    row("of them to transient sessions", sum(|it| it.twice_transient).to_string());
     row("connections to other nodes that ended", sum(|it| it.dropped).to_string());
     row("attempts to be let in that failed", sum(|it| it.turned_away).to_string());
     row("out of order", broken(Property::Order).to_string());
@@ -88,6 +98,7 @@ fn spans(values: &[Duration]) -> String {
 #[must_use]
 pub fn breaches(outcome: &Outcome) -> String {
     let mut text = report::report(&outcome.history, &outcome.violations, outcome.seed);
+    text.push_str(&by_client(outcome));
     let dropped = outcome.history.events.iter().filter_map(|event| match &event.what {
         What::Dropped(why) => Some((event, why)),
         _ => None,
@@ -95,15 +106,31 @@ pub fn breaches(outcome: &Outcome) -> String {
     for (event, why) in dropped.take(SHOWN_MAX) {
         let client = event.client.map(|client| outcome.history.client(client).name.as_str());
         let who = client.unwrap_or("nobody");
-        let _ = writeln!(text, "round {} {:?}: {who} lost its connection: {why}", event.round, event.at);
+        let _ = writeln!(
+            text,
+            "round {} {:?}: {who} lost its connection: {why}",
+            event.round, event.at
+        );
+    }
+    text
+}
+
+/// Who was wronged how often.
+fn by_client(outcome: &Outcome) -> String {
+    let mut counts: BTreeMap<(Property, &str), usize> = BTreeMap::new();
+    for violation in &outcome.violations {
+        let client = violation.client.map(|client| outcome.history.client(client).name.as_str());
+        *counts.entry((violation.property, client.unwrap_or("several"))).or_default() += 1;
+    }
+    let mut text = String::new();
+    for ((property, client), count) in counts {
+        let _ = writeln!(text, "{property:?}, {client}: {count}");
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use ratatosk_crash::history::History;
 
     use super::*;
@@ -123,7 +150,9 @@ mod tests {
             ..Figures::default()
         };
         let line = line(&figures);
-        for part in ["round  3", "lost 2", "twice 1", "dropped 4", "30ms max 900ms", "wills 1 in 2s"] {
+        for part in
+            ["round  3", "lost 2", "twice 1", "dropped 4", "30ms max 900ms", "wills 1 in 2s"]
+        {
             assert!(line.contains(part), "{part} in {line}");
         }
         let (history, violations) = (History::default(), Vec::new());

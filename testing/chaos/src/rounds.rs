@@ -1,12 +1,13 @@
 //! The rounds: load, harm, load, and a pause in which everything is taken, looked at and judged.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ratatosk_crash::connection::Persona;
-use ratatosk_crash::drain::{DRAIN_MAX, QUIET, check_clients, drained};
-use ratatosk_crash::history::{History, What};
+use ratatosk_crash::drain::{DRAIN_MAX, QUIET, check_clients, drained, is_something_missing};
+use ratatosk_crash::history::History;
 use ratatosk_crash::mortal::Survivors;
 use ratatosk_crash::oracle::{Property, Violation, judge};
 use ratatosk_crash::stage::{Access, Mode, Stage};
@@ -53,8 +54,9 @@ impl Outcome {
     }
 }
 
-/// Does what is planned, and tells of each round. Ends with the first one in which something does not
-/// hold. The folders of the nodes are kept then, and if anything else is wrong.
+/// Does what is planned, and tells of each round. Ends early if something is missing that a later round
+/// would wait for in vain. If something does not hold, or anything else is wrong, the folders of the nodes
+/// are kept.
 ///
 /// # Errors
 /// If the plan cannot be done, a node does not start or ends by itself, or a signal ends it.
@@ -101,16 +103,17 @@ async fn rounds(
     let kept = cast::enter(&stage, &mut tasks, plan.seed, plan.rate);
     let probe = probe::persona(&stage);
     let dice = Dice::new(plan.seed, 0);
-    let mut scene = Scene { cluster, stage, tasks, probe, kept, dice };
+    let known = HashSet::new();
+    let mut scene = Scene { cluster, stage, tasks, probe, kept, dice, known };
     scene.begin().await?;
     let (mut all, mut violations) = (Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
         let (figures, found) = scene.round(plan, round).await?;
         tell(&figures);
-        let is_good = figures.is_good() && found.is_empty();
         all.push(figures);
-        violations = found;
-        if !is_good {
+        let is_over = is_something_missing(&found);
+        violations.extend(found);
+        if is_over {
             break;
         }
     }
@@ -127,6 +130,8 @@ pub(crate) struct Scene<'a> {
     /// Topics that are retained.
     kept: Vec<String>,
     dice: Dice,
+    /// What did not hold in earlier rounds.
+    known: HashSet<String>,
 }
 
 impl Scene<'_> {
@@ -184,6 +189,7 @@ impl Scene<'_> {
         violations.extend(judge(&history).into_iter().filter(is_late));
         let panics = self.cluster.panics().into_iter();
         violations.extend(panics.map(|text| Violation::of_broker(&history, text)));
+        violations.retain(|violation| self.known.insert(format!("{violation:?}")));
         Ok(violations)
     }
 
