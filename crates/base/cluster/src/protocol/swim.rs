@@ -276,6 +276,11 @@ impl Swim {
     /// A member says that it leaves.
     pub(crate) fn apply_left(&mut self, now: Instant, host: Host) {
         self.left.lock().insert(host);
+        self.bury(now, host);
+    }
+
+    /// A member counts as dead from now on, and others are told. If it lives, it will say so.
+    pub(crate) fn bury(&mut self, now: Instant, host: Host) {
         let down = Member::down(host);
         // Nothing of it can be malformed: it is a member.
         let _ = self.foca.apply_many([down].into_iter(), true, &mut self.outbox);
