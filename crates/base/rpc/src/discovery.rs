@@ -72,7 +72,7 @@ pub trait Discovery: fmt::Debug + Send + Sync {
         shares: Option<Shares>,
     ) -> Result<(), AnnounceError>;
 
-    /// The port of a host refuses connections: perhaps its process is no more. It is called on a runtime.
+    /// The port of a host refuses connections: perhaps its process is no more.
     fn refused(&self, _host: HostId) {}
 }
 

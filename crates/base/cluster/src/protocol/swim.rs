@@ -279,11 +279,10 @@ impl Swim {
         self.bury(now, host);
     }
 
-    /// A member counts as dead from now on, and others are told. If it lives, it will say so.
+    /// A member counts as dead from now on. If it lives, it will say so.
     pub(crate) fn bury(&mut self, now: Instant, host: Host) {
-        let down = Member::down(host);
         // Nothing of it can be malformed: it is a member.
-        let _ = self.foca.apply_many([down].into_iter(), true, &mut self.outbox);
+        let _ = self.foca.apply_many([Member::down(host)].into_iter(), true, &mut self.outbox);
         self.settle(now);
     }
 

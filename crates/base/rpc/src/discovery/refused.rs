@@ -6,13 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ratatosk_cluster::{Cluster, HostId};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 /// Who refuses does so at once.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,15 +30,21 @@ impl Doubts {
         }
         let (address, doubts, cluster) =
             (member.host.address, self.clone(), Arc::downgrade(cluster));
-        tokio::spawn(async move {
-            let connected = timeout(PATIENCE, TcpStream::connect(address)).await;
-            let is_refused =
-                matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused);
+        let ask = move || {
+            let is_refused = refuses(address);
             doubts.0.lock().remove(&host);
             if let Some(cluster) = cluster.upgrade().filter(|_| is_refused) {
                 tracing::info!(%address, "a host refuses all connections: it counts as dead");
                 cluster.report_dead(host);
             }
-        });
+        };
+        if std::thread::Builder::new().name("cluster-doubt".to_owned()).spawn(ask).is_err() {
+            self.0.lock().remove(&host);
+        }
     }
+}
+
+fn refuses(address: SocketAddr) -> bool {
+    let connected = TcpStream::connect_timeout(&address, PATIENCE);
+    connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
