@@ -312,12 +312,17 @@ fn take_entry(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Entry
     if flags & !(0b11 | RETAIN | RECEIVED) != 0 || qos != Qos::AtMostOnce && sequence.0 == 0 {
         return Err(Malformed);
     }
+    let (is_received, subscription_id) = (flags & RECEIVED != 0, take_some(body)?);
+    let message = match is_received {
+        true => message::take_husk(body, data, now)?,
+        false => message::take(body, data, now)?,
+    };
     Ok(Entry {
         sequence,
         qos,
         retain: flags & RETAIN != 0,
-        is_received: flags & RECEIVED != 0,
-        subscription_id: take_some(body)?,
-        message: Arc::new(message::take(body, data, now)?),
+        is_received,
+        subscription_id,
+        message: Arc::new(message),
     })
 }

@@ -432,6 +432,8 @@ impl Inbox for Model {
         self.claimed(claim, |stored| {
             if let Some(entry) = stored.queue.get_mut(&sequence.0) {
                 entry.is_received = true;
+                // Of what was received an inbox that was read back knows only that.
+                entry.message = Arc::new(crate::support::stored("", "", entry.qos));
             }
         })?;
         Ok(self.promise((), reply_to))
