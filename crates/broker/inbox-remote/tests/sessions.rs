@@ -215,11 +215,14 @@ async fn wills_of_transient_sessions_are_kept_at_another_host() {
     stored_so(&store, || store.wills() == (0, 1, 1)).await;
 }
 
-/// Where nobody serves a session its client is refused.
+/// Where nobody serves a session its client is refused, and so are messages for it, after a while.
 #[tokio::test]
 async fn a_session_that_nobody_serves_is_refused() {
     let (discovery, store) = (MemoryDiscovery::new(), Store::new());
-    let one = Host::start(&discovery, 1, &store).await;
+    let short = |config: &mut ratatosk_inbox_remote::Config| {
+        config.change_patience = std::time::Duration::from_millis(300);
+    };
+    let one = Host::start_with(&discovery, 1, &store, short).await;
     assert_eq!(one.attach("c").await.map(|_| ()), Err(NotServed));
     store.seat_all(Some(9));
     assert_eq!(one.attach("c").await.map(|_| ()), Err(NotServed));
