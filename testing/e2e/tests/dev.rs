@@ -147,6 +147,18 @@ fn a_range_without_a_quorum_goes_on_when_the_loss_is_accepted() {
     assert!(status.stores.iter().all(|store| store.standing == Standing::Member), "{status:?}");
 }
 
+/// Nobody is left behind by a `dev` that was killed; a single node is a cluster, too.
+#[test]
+fn nodes_end_with_their_dev_however_it_ends() {
+    let mut local = local(1);
+    must(local.deliver(1, 1, "to/itself"));
+    let port: u16 = local.node(1).mqtt.parse().expect("a port");
+    assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "the node listens");
+    local.dev().signal("KILL").expect("is killed");
+    let ended = until(PATIENCE, || Ok(TcpListener::bind(("127.0.0.1", port)).ok()));
+    assert!(must(ended).is_some(), "the node has not ended");
+}
+
 /// What stands in the way is said before anything starts.
 #[test]
 fn a_port_in_use_is_named_before_anything_starts() {
