@@ -1,4 +1,5 @@
-//! Who takes part: publishers, subscribers of every habit, a group, heirs, and who never dies.
+//! Who takes part: publishers, subscribers of every habit, a group, heirs, who is forgotten, and who
+//! never dies.
 //!
 //! Topics: `load/PUBLISHER/QOS/NUMBER` for subscribers, `kept/PUBLISHER/NUMBER` to be retained,
 //! `will/NUMBER` for wills. The QoS of a topic is fixed, because order is promised only for
@@ -13,11 +14,11 @@ use ratatosk_testkit::dice::Dice;
 use tokio::task::JoinSet;
 
 use crate::connection::Persona;
-use crate::mortal;
 use crate::publisher::Publisher;
 use crate::stage::Stage;
 use crate::subscriber::Habit::{self, Churning, Online, Visiting};
 use crate::subscriber::Subscriber;
+use crate::{mortal, transient};
 
 const PUBLISHERS: [ProtocolVersion; 4] = [V5, V311, V5, V311];
 const KEEPERS: [ProtocolVersion; 2] = [V5, V311];
@@ -39,15 +40,15 @@ const SUBSCRIBERS: [(&str, ProtocolVersion, Habit, &str, Qos); 12] = [
     ("heir-5", V5, Online, "will/#", ExactlyOnce),
     ("heir-3", V311, Visiting, "will/#", AtLeastOnce),
 ];
+const TRANSIENTS: [(&str, ProtocolVersion, &str, Qos); 3] = [
+    ("transient-5", V5, "load/#", ExactlyOnce),
+    ("transient-3", V311, "load/#", AtLeastOnce),
+    ("transient-half", V5, "load/+/2/#", ExactlyOnce),
+];
 const CHURNERS: [(&str, ProtocolVersion); 2] = [("churner-5", V5), ("churner-3", V311)];
 
 /// Sends everybody on stage who is there all the time; gives the topics that are retained.
-pub(crate) fn enter(
-    stage: &Rc<Stage>,
-    tasks: &mut JoinSet<()>,
-    seed: u64,
-    rate: u32,
-) -> Vec<String> {
+pub fn enter(stage: &Rc<Stage>, tasks: &mut JoinSet<()>, seed: u64, rate: u32) -> Vec<String> {
     let mut purpose = 0;
     let mut dice = || {
         purpose += 1;
@@ -59,6 +60,10 @@ pub(crate) fn enter(
         let filter = stage.history.borrow_mut().add_filter(persona.client, filter, qos);
         let subscriber = Subscriber::new(stage, persona, dice(), habit, &[filter]);
         tasks.spawn_local(subscriber.run());
+    }
+    for (name, version, filter, qos) in TRANSIENTS {
+        let life = transient::run(Rc::clone(stage), (name, version), (filter, qos), dice());
+        tasks.spawn_local(life);
     }
     for (name, version) in CHURNERS {
         let persona = persona(stage, name, version);

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use ratatosk_codec::{
@@ -11,34 +12,48 @@ use ratatosk_codec::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::history::{ClientIndex, What};
-use crate::stage::{Gate, PATIENCE, Stage};
+use crate::stage::{Access, Gate, PATIENCE, Seat, Stage};
 
 /// Who connects.
 #[derive(Clone, Debug)]
-pub(crate) struct Persona {
-    pub(crate) client: ClientIndex,
-    pub(crate) name: String,
-    pub(crate) version: ProtocolVersion,
+pub struct Persona {
+    /// Its place in the history.
+    pub client: ClientIndex,
+    /// Its client identifier.
+    pub name: String,
+    /// What it speaks.
+    pub version: ProtocolVersion,
     /// Takes up its session and leaves one behind; otherwise it starts clean and leaves nothing.
-    pub(crate) is_persistent: bool,
-    pub(crate) will: Option<Testament>,
+    pub is_persistent: bool,
+    /// What is to be sent if it goes without a word.
+    pub will: Option<Testament>,
 }
 
 /// A will to be.
 #[derive(Clone, Debug)]
-pub(crate) struct Testament {
-    pub(crate) topic: String,
-    pub(crate) qos: Qos,
-    pub(crate) delay_s: Option<u32>,
+pub struct Testament {
+    /// Its topic, which is its payload too.
+    pub topic: String,
+    /// Its QoS.
+    pub qos: Qos,
+    /// How many seconds after its client went it is sent; at once if not given.
+    pub delay_s: Option<u32>,
 }
 
 /// Seconds that a session outlives its connection in MQTT 5: longer than any run.
 const EXPIRY_S: u32 = 7 * 24 * 3600;
 /// What the broker may have open towards an MQTT 5 client.
 const RECEIVE_MAX: NonZeroU16 = NonZeroU16::new(12).unwrap();
+
+/// How long one of several brokers may take for CONNACK before another one is asked.
+const CONNACK_MAX: Duration = Duration::from_secs(5);
+/// Between two attempts to be let in.
+const ENTRY_PAUSE: Duration = Duration::from_millis(100);
+/// When a client that hears nothing any more finds out.
+const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// A packet from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,32 +113,41 @@ impl Incoming {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The broker that it is to.
-    pub(crate) epoch: u32,
+    /// Where it is to.
+    pub(crate) seat: Seat,
     /// CONNACK said that the session was there.
     pub(crate) is_present: bool,
     version: ProtocolVersion,
     stream: TcpStream,
     gate: watch::Receiver<Gate>,
+    /// Since when no packet comes through.
+    dark_since: Option<Instant>,
     decoder: Decoder,
     read: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects as soon as there is a broker that lets the client in, and writes both down.
+    /// Connects as soon as there is a broker that lets the client in, and writes down what became of
+    /// all attempts.
     pub(crate) async fn enter(stage: &Rc<Stage>, persona: &Persona) -> Connection {
-        let mut gate = stage.follow();
+        let mut since = Instant::now();
         loop {
-            // The sender lives as long as the stage.
-            let _ = gate.wait_for(|gate| gate.mode.is_open()).await;
-            let epoch = stage.gate().epoch;
-            match timeout(PATIENCE, Connection::open(stage, persona, epoch)).await {
+            let door = stage.admission(persona.client).await;
+            let seat = Seat { door, epoch: stage.door(door).epoch };
+            let opened = Connection::open(stage, persona, door);
+            let span = if stage.is_one_of_several() { CONNACK_MAX } else { PATIENCE };
+            let why = match timeout(span, opened).await {
                 Ok(Ok(connection)) => return connection,
-                Ok(Err(error)) => stage.ended(persona.client, epoch, format!("{error:#}")),
-                Err(_) => stage.record(persona.client, What::Stalled("CONNACK".to_owned())),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => format!("no CONNACK within {span:?}"),
+            };
+            if stage.is_one_of_several() && since.elapsed() < PATIENCE {
+                stage.record(persona.client, What::TurnedAway(why));
+            } else {
+                stage.ended(persona.client, seat, why);
+                since = Instant::now();
             }
-            // Who is not let in tries the next broker, and does not besiege this one.
-            let _ = gate.wait_for(|gate| gate.epoch != epoch).await;
+            stage.turned_away(seat, ENTRY_PAUSE).await;
         }
     }
 
@@ -131,16 +155,23 @@ impl Connection {
     pub(crate) async fn open(
         stage: &Rc<Stage>,
         persona: &Persona,
-        epoch: u32,
+        door: usize,
     ) -> Result<Connection> {
-        let stream = TcpStream::connect(stage.address).await?;
+        let seat = Seat { door, epoch: stage.door(door).epoch };
+        let stream = TcpStream::connect(stage.door(door).address).await?;
         stream.set_nodelay(true)?;
         let version = persona.version;
-        let decoder = Decoder::client(version, u32::MAX);
-        let (gate, read) = (stage.follow(), Vec::new());
-        let mut connection =
-            Connection { epoch, is_present: false, version, stream, gate, decoder, read };
-        stage.record(persona.client, What::ConnectSent);
+        let mut connection = Connection {
+            seat,
+            is_present: false,
+            version,
+            stream,
+            gate: stage.follow(),
+            dark_since: None,
+            decoder: Decoder::client(version, u32::MAX),
+            read: Vec::new(),
+        };
+        stage.record(persona.client, What::ConnectSent { door });
         connection.send_connect(persona).await?;
         match connection.next().await? {
             Incoming::Connack { is_present, reason: ReasonCode::Success } => {
@@ -220,9 +251,42 @@ impl Connection {
                 count = self.stream.read_buf(&mut self.read) => {
                     ensure!(count? > 0, "the broker closed");
                 }
-                _ = self.gate.wait_for(|gate| gate.epoch != self.epoch) => {
-                    bail!("the network failed");
+                why = lost(&mut self.gate, self.seat, &mut self.dark_since) => bail!(why),
+            }
+        }
+    }
+}
+
+/// Waits until a client has to give its connection up, and says why. May be given up and asked again.
+async fn lost(
+    gate: &mut watch::Receiver<Gate>,
+    seat: Seat,
+    dark_since: &mut Option<Instant>,
+) -> &'static str {
+    loop {
+        let (is_cut, access) = {
+            let gate = gate.borrow_and_update();
+            (gate.is_cut(seat), gate.door(seat).access)
+        };
+        if is_cut {
+            return "the network failed";
+        }
+        let silent_at = match access {
+            Access::Dark => Some(*dark_since.get_or_insert_with(Instant::now) + KEEPALIVE),
+            Access::Open | Access::Harmed | Access::Closed => None,
+        };
+        if silent_at.is_none() {
+            *dark_since = None;
+        }
+        tokio::select! {
+            changed = gate.changed() => {
+                if changed.is_err() {
+                    // The stage is gone, and its clients are about to be.
+                    std::future::pending::<()>().await;
                 }
+            }
+            () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
+                return "nothing comes any more";
             }
         }
     }

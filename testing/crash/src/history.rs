@@ -3,6 +3,7 @@
 //! Everything runs on one thread, so the index of an event is a clock: what has a lower one was
 //! over before the other began. The tables say who and what the events are about.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use ratatosk_codec::Qos;
@@ -111,10 +112,17 @@ pub enum What {
     Killed,
     /// All connections failed.
     NetworkFailed,
+    /// Something is done to a broker of several.
+    Harmed(String),
+    /// What was done is over.
+    Healed(String),
     /// Everything was taken and acknowledged by everybody, and nothing is sent from here on.
     Drained,
     /// CONNECT was sent.
-    ConnectSent,
+    ConnectSent {
+        /// To which of several brokers, from 0.
+        door: usize,
+    },
     /// CONNACK came.
     Connected {
         /// The broker says that it had the session.
@@ -124,6 +132,8 @@ pub enum What {
     Left,
     /// The connection ended because the broker was killed, or the network failed.
     Cut,
+    /// One of several brokers did not let the client in, which goes to another one.
+    TurnedAway(String),
     /// The broker closed although it lives.
     Dropped(String),
     /// An answer did not come in time.
@@ -248,7 +258,7 @@ impl History {
     /// Writes down what happened.
     pub fn record(&mut self, at: Duration, client: Option<ClientIndex>, what: What) {
         match &what {
-            What::Killed | What::NetworkFailed => self.round += 1,
+            What::Killed | What::NetworkFailed | What::Harmed(_) => self.round += 1,
             What::Sent { is_again: false, .. } => self.open += 1,
             What::Refused(..) | What::Abandoned(_) | What::Completed(_) => self.open -= 1,
             What::Acked(message) if self.message(*message).qos == Qos::AtLeastOnce => {
@@ -276,6 +286,17 @@ impl History {
         let all = (0..end.0).map(ClientIndex);
         all.filter(|client| self.client(*client).is_persistent && !is_connected[client.0 as usize])
             .collect()
+    }
+
+    /// How many wills came to somebody more than once: allowed, but to be looked at.
+    #[must_use]
+    pub fn wills_again(&self) -> usize {
+        let mut seen = HashSet::new();
+        let mut is_again = |event: &&Event| match event.what {
+            What::WillDelivered(will) => !seen.insert((event.client, will)),
+            _ => false,
+        };
+        self.events.iter().filter(|event| is_again(event)).count()
     }
 
     /// A client.

@@ -1,5 +1,7 @@
 //! The real binary under load, killed again and again: nothing that it acknowledged may be lost.
 //!
+//! `testing/chaos` has the same clients, history and oracles for several brokers of one cluster.
+//!
 //! `torture` runs the rounds: load, kill -9, restart on the same folder, and at the end a drain.
 //! The clients outlive the broker and keep their side of a session as the specification asks
 //! (`publisher`, `subscriber`, `mortal`); `cast` says who they are. All that they do and see goes
@@ -14,15 +16,17 @@
 
 pub mod broker;
 pub mod cast;
-mod connection;
+pub mod connection;
+pub mod drain;
 pub mod history;
-mod mortal;
+pub mod mortal;
 pub mod oracle;
-mod probe;
+pub mod probe;
 mod publisher;
 pub mod report;
-mod stage;
+pub mod stage;
 mod subscriber;
 pub mod torture;
+mod transient;
 
 pub use torture::{Blow, Outcome, Plan};

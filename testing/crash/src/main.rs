@@ -1,12 +1,11 @@
 //! The rounds at full size: `cargo run --release -p ratatosk-crash -- --help`.
 
-use std::collections::HashSet;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Parser;
-use ratatosk_crash::history::{Event, History, What};
+use ratatosk_crash::history::What;
 use ratatosk_crash::oracle::Property;
 use ratatosk_crash::{Blow, Outcome, Plan, torture};
 
@@ -39,16 +38,6 @@ fn any_seed() -> u64 {
     u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20)
 }
 
-/// Wills that came to somebody more than once: allowed, but to be looked at.
-fn wills_again(history: &History) -> usize {
-    let mut seen = HashSet::new();
-    let mut is_again = |event: &&Event| match event.what {
-        What::WillDelivered(will) => !seen.insert((event.client, will)),
-        _ => false,
-    };
-    history.events.iter().filter(|event| is_again(event)).count()
-}
-
 fn show(outcome: &Outcome) {
     let history = &outcome.history;
     let count = |is_meant: fn(&What) -> bool| {
@@ -74,7 +63,7 @@ fn show(outcome: &Outcome) {
         count(|what| matches!(what, What::Unsubscribed(_))),
         count(|what| matches!(what, What::Retained { .. })),
         count(|what| matches!(what, What::WillDelivered(_))),
-        wills_again(history),
+        history.wills_again(),
         outcome.drained_in,
     );
 }

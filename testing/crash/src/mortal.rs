@@ -69,17 +69,31 @@ const FAITHFUL: Kind = Kind {
     is_leaving: false,
 };
 
+/// What becomes of clients that were not connected to the broker that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survivors {
+    /// There are none: there is one broker.
+    None,
+    /// They go without a word after so long.
+    Go(Duration),
+}
+
 /// One of each kind that does not come back; each is a task.
-pub(crate) fn generation(
+pub fn generation(
     stage: &Rc<Stage>,
     dice: &mut Dice,
     round: u32,
     span: Duration,
+    survivors: Survivors,
 ) -> Vec<impl Future<Output = ()> + use<>> {
     let new = |(index, kind): (usize, &Kind)| {
         let name = format!("mortal-{round}-{index}");
         let (persona, will) = persona(stage, &name, kind, Promise::Sent);
-        let leave = kind.is_leaving.then(|| dice.span(Duration::ZERO, span));
+        let leave = match survivors {
+            _ if kind.is_leaving => Some(dice.span(Duration::ZERO, span)),
+            Survivors::None => None,
+            Survivors::Go(after) => Some(after),
+        };
         live(Rc::clone(stage), persona, will, leave)
     };
     MORTAL.iter().enumerate().map(new).collect()
@@ -117,7 +131,7 @@ async fn live(stage: Rc<Stage>, persona: Persona, will: WillIndex, leave: Option
         None => Ok(end.await),
     };
     match ended {
-        Ok(error) => stage.ended(persona.client, connection.epoch, format!("{error:#}")),
+        Ok(error) => stage.ended(persona.client, connection.seat, format!("{error:#}")),
         Err(_) => stage.record(persona.client, What::Left),
     }
 }

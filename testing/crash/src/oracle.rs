@@ -86,7 +86,8 @@ pub struct Violation {
 
 impl Violation {
     /// Misconduct that was seen at the end, by nobody in particular.
-    pub(crate) fn of_broker(history: &History, text: String) -> Violation {
+    #[must_use]
+    pub fn of_broker(history: &History, text: String) -> Violation {
         Violation {
             property: Property::Conduct,
             round: history.events.last().map_or(0, |event| event.round),

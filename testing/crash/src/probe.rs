@@ -23,9 +23,16 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(50);
 
 /// Writes down what is retained for each of the topics.
-pub(crate) async fn look(stage: &Rc<Stage>, persona: &Persona, topics: &[String]) -> Result<()> {
-    let mut connection =
-        timeout(PATIENCE, Connection::open(stage, persona, stage.gate().epoch)).await??;
+///
+/// # Errors
+/// If the broker does not let it in, or sends what nobody sent.
+pub async fn look(
+    stage: &Rc<Stage>,
+    persona: &Persona,
+    door: usize,
+    topics: &[String],
+) -> Result<()> {
+    let mut connection = timeout(PATIENCE, Connection::open(stage, persona, door)).await??;
     let mut filters = SubscribeFiltersBuilder::new();
     filters.push("kept/#", SubscriptionOptions::new(Qos::AtMostOnce))?;
     let id = PacketId::new(1).context("1 is a packet identifier")?;
@@ -78,7 +85,7 @@ fn is_missing(stage: &Stage, seen: &HashMap<String, MessageIndex>) -> bool {
 }
 
 /// Who looks.
-pub(crate) fn persona(stage: &Stage) -> Persona {
+pub fn persona(stage: &Stage) -> Persona {
     let name = "probe".to_owned();
     let client = stage.history.borrow_mut().add_client(&name, false);
     let version = ProtocolVersion::V5;

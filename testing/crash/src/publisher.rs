@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Incoming, Persona};
 use crate::history::{Message, MessageIndex, Retention, What};
-use crate::stage::{Gate, Mode, PATIENCE, Stage};
+use crate::stage::{Mode, PATIENCE, Stage};
 
 /// Messages that wait for an acknowledgement.
 const WINDOW: usize = 12;
@@ -64,9 +64,9 @@ impl Publisher {
     pub(crate) async fn run(mut self) {
         loop {
             let mut connection = Connection::enter(&self.stage, &self.persona).await;
-            let epoch = connection.epoch;
+            let seat = connection.seat;
             if let Err(error) = self.live(&mut connection).await {
-                self.stage.ended(self.persona.client, epoch, format!("{error:#}"));
+                self.stage.ended(self.persona.client, seat, format!("{error:#}"));
             }
         }
     }
@@ -80,10 +80,11 @@ impl Publisher {
         let mut gate = self.stage.follow();
         let mut next = self.next_turn();
         loop {
-            let Gate { mode, .. } = *gate.borrow_and_update();
+            let mode = gate.borrow_and_update().mode;
+            let patience = self.stage.patience(connection.seat);
             let has_room = mode == Mode::Load && self.open.len() < WINDOW;
             let oldest = self.open.iter().map(|open| open.since).min();
-            let overdue = oldest.unwrap_or(next) + PATIENCE;
+            let overdue = oldest.unwrap_or(next) + patience.unwrap_or(PATIENCE);
             // All are cancel-safe: next() keeps what it has read.
             tokio::select! {
                 incoming = connection.next() => self.receive(incoming?, connection).await?,
@@ -99,8 +100,9 @@ impl Publisher {
                     }
                     next = self.next_turn();
                 }
-                () = sleep_until(overdue), if oldest.is_some() && mode != Mode::Closed => {
-                    self.record(What::Stalled(format!("acknowledgements: {:?}", self.open)));
+                () = sleep_until(overdue), if oldest.is_some() && patience.is_some() => {
+                    let what = format!("acknowledgements: {:?}", self.open);
+                    self.stage.stalled(self.persona.client, connection.seat, what);
                     return Ok(());
                 }
             }

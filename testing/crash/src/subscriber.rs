@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::connection::{Connection, Incoming, Persona, Publication};
 use crate::history::{FilterIndex, MessageIndex, What, Will, WillIndex};
 use crate::publisher::message_of;
-use crate::stage::{Gate, Mode, PATIENCE, Stage};
+use crate::stage::{Mode, PATIENCE, Stage};
 
 /// Acknowledgements that are held back at most; fewer than the broker may have open.
 const HELD_BACK_MAX: usize = 6;
@@ -92,15 +92,19 @@ impl Subscriber {
     /// Subscribes until it is dropped.
     pub(crate) async fn run(mut self) {
         loop {
-            let mut connection = Connection::enter(&self.stage, &self.persona).await;
-            let epoch = connection.epoch;
-            if let Err(error) = self.live(&mut connection).await {
-                self.stage.ended(self.persona.client, epoch, format!("{error:#}"));
-            }
-            drop(connection);
+            self.run_once().await;
             if self.habit == Habit::Visiting {
                 self.stay_away().await;
             }
+        }
+    }
+
+    /// One connection.
+    pub(crate) async fn run_once(&mut self) {
+        let mut connection = Connection::enter(&self.stage, &self.persona).await;
+        let seat = connection.seat;
+        if let Err(error) = self.live(&mut connection).await {
+            self.stage.ended(self.persona.client, seat, format!("{error:#}"));
         }
     }
 
@@ -124,9 +128,11 @@ impl Subscriber {
         let leave = Instant::now() + stay;
         let mut change = self.next_change();
         loop {
-            let Gate { mode, .. } = *gate.borrow_and_update();
+            let mode = gate.borrow_and_update().mode;
+            let patience = self.stage.patience(connection.seat);
             let is_load = mode == Mode::Load;
-            let overdue = self.pending.map_or(leave, |pending| pending.since) + PATIENCE;
+            let overdue =
+                self.pending.map_or(leave, |pending| pending.since) + patience.unwrap_or(PATIENCE);
             let is_settled = self.pending.is_none();
             // All are cancel-safe: next() keeps what it has read.
             tokio::select! {
@@ -146,8 +152,9 @@ impl Subscriber {
                     self.change(connection).await?;
                     change = self.next_change();
                 }
-                () = sleep_until(overdue), if !is_settled && mode != Mode::Closed => {
-                    self.record(What::Stalled("SUBACK or UNSUBACK".to_owned()));
+                () = sleep_until(overdue), if !is_settled && patience.is_some() => {
+                    let what = "SUBACK or UNSUBACK".to_owned();
+                    self.stage.stalled(self.persona.client, connection.seat, what);
                     return Ok(());
                 }
             }

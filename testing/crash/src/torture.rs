@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
 use crate::connection::Persona;
+use crate::drain::{DRAIN_MAX, QUIET, check_clients, drained, is_something_missing};
 use crate::history::{History, What};
-use crate::oracle::{Property, Violation, judge};
-use crate::stage::{Mode, Stage};
+use crate::mortal::Survivors;
+use crate::oracle::{Property, Violation};
+use crate::stage::{Access, Mode, Stage};
 use crate::{cast, mortal, probe, report};
 
 /// What is to be done.
@@ -73,18 +75,15 @@ impl Outcome {
     }
 }
 
+/// The one broker.
+const DOOR: usize = 0;
 /// A round without this is no load.
 const SPAN_MIN: Duration = Duration::from_millis(100);
 const SHORT: Duration = Duration::from_millis(400);
 /// In so long nearly every process has begun, and many have not finished to begin.
 const STARTING_MAX: Duration = Duration::from_millis(300);
-const QUIET: Duration = Duration::from_millis(400);
 /// The longest that a subscriber's acknowledgement may be on its way to the disk.
 const SETTLE: Duration = Duration::from_secs(1);
-/// What did not come after so long without any event is lost.
-const LOST_AFTER: Duration = Duration::from_secs(10);
-/// What waits for those who were away takes its time on a slow disk; it comes to an end, though.
-const DRAIN_MAX: Duration = Duration::from_secs(900);
 
 /// Does what is planned. The folder of the broker is kept if something is wrong.
 ///
@@ -126,7 +125,7 @@ struct Run<'a> {
 }
 
 async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
-    let stage = Rc::new(Stage::new(History::default(), broker.address()));
+    let stage = Rc::new(Stage::new(History::default(), &[broker.address()]));
     // Dropped at the end, and its clients with it.
     let mut tasks = JoinSet::new();
     let kept = cast::enter(&stage, &mut tasks, plan.seed, plan.rate);
@@ -145,7 +144,7 @@ async fn torture(broker: &mut Broker, plan: Plan) -> Result<Outcome> {
         // Some kills meet everybody on the way back.
         let longest = if run.dice.once_in(3) { SHORT } else { plan.span };
         let span = run.dice.span(SPAN_MIN, longest);
-        for mortal in mortal::generation(&run.stage, &mut run.dice, round, span) {
+        for mortal in mortal::generation(&run.stage, &mut run.dice, round, span, Survivors::None) {
             tasks.spawn_local(mortal);
         }
         sleep(span).await;
@@ -180,15 +179,16 @@ impl Run<'_> {
     async fn begin(&mut self, mode: Mode) -> Result<()> {
         self.broker.ready().await?;
         self.stage.record_broker(What::Started);
-        self.stage.inspect();
-        probe::look(&self.stage, &self.probe, &self.kept).await.context("the probe")?;
+        self.stage.turn(Mode::Inspect);
+        self.stage.reopen(DOOR);
+        probe::look(&self.stage, &self.probe, DOOR, &self.kept).await.context("the probe")?;
         self.stage.turn(mode);
         Ok(())
     }
 
     /// Ends the round; afterwards a broker is there or begins.
     fn strike(&mut self) -> Result<()> {
-        self.stage.close();
+        self.stage.shut(DOOR, Access::Closed);
         if self.blow == Blow::Cut {
             self.stage.record_broker(What::NetworkFailed);
             return self.broker.check_alive();
@@ -206,42 +206,8 @@ impl Run<'_> {
 
     /// Waits until nothing is missing, or what is missing does not come any more.
     async fn drained(&mut self) -> Result<Vec<Violation>> {
-        let started = Instant::now();
-        let mut events = usize::MAX;
-        let mut changed = started;
-        loop {
-            self.stage.quiet(QUIET, DRAIN_MAX).await;
-            self.broker.check_alive()?;
-            let history = self.stage.history.borrow();
-            if history.events.len() != events {
-                (events, changed) = (history.events.len(), Instant::now());
-            }
-            let is_late = changed.elapsed() > LOST_AFTER || started.elapsed() > DRAIN_MAX;
-            let mut violations = judge(&history);
-            // All who are there from the beginning; mortals come after the probe.
-            let absent = history.absent(self.probe.client);
-            let is_over = history.open == 0 && absent.is_empty();
-            if is_late || (is_over && !is_something_missing(&violations)) {
-                for client in absent {
-                    let text = format!("{} did not come back", history.client(client).name);
-                    violations.push(Violation::of_broker(&history, text));
-                }
-                return Ok(violations);
-            }
-        }
+        // All who are there from the beginning; mortals come after the probe.
+        let (stage, end) = (Rc::clone(&self.stage), self.probe.client);
+        drained(&stage, end, &mut || self.broker.check_alive()).await
     }
-}
-
-/// Whether waiting may help.
-fn is_something_missing(violations: &[Violation]) -> bool {
-    let may_come = [Property::Delivery, Property::Will];
-    violations.iter().any(|violation| may_come.contains(&violation.property))
-}
-
-/// Clients never end by themselves, but for mortals.
-fn check_clients(tasks: &mut JoinSet<()>) -> Result<()> {
-    while let Some(ended) = tasks.try_join_next() {
-        ended.context("a client came to grief")?;
-    }
-    Ok(())
 }

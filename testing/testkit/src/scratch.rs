@@ -18,10 +18,19 @@ impl Scratch {
     /// If the system gives none.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::within(&std::env::temp_dir(), name)
+    }
+
+    /// Makes one below another folder.
+    ///
+    /// # Panics
+    /// If that cannot be written to.
+    #[must_use]
+    pub fn within(parent: &Path, name: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let unique = format!("ratatosk-{name}-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(unique);
+        let path = parent.join(unique);
         // One of an earlier process with the same number.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a folder for temporary files");

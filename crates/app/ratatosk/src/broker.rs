@@ -1,7 +1,4 @@
-//! The broker within the node: services wired to each other and to the data plane.
-//!
-//! The one place that names services. They know each other by the contract only; what is made
-//! here decides which implementation stands behind it.
+//! The broker within the node: the services joined with the data plane and with what clients are judged by.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +6,9 @@ use anyhow::Context as _;
 use ratatosk_admin::Expiry;
 use ratatosk_clock::SystemClock;
 use ratatosk_contract::{
-    TenantId,
-    inbox::Inbox as _,
-    retain::{Retain as _, RetainLimits},
-    sessions::Sessions as _,
+    TenantId, inbox::Inbox as _, retain::Retain as _, sessions::Sessions as _,
 };
-use ratatosk_dist::DistService;
-use ratatosk_inbox::{InboxService, Repaired};
+use ratatosk_inbox::InboxService;
 use ratatosk_mqtt::{ListenerConfig, Mqtt, Running, Services};
 use ratatosk_plugin::{
     answer::BoxFuture,
@@ -24,12 +17,11 @@ use ratatosk_plugin::{
     host::{Host, Timer},
 };
 use ratatosk_retain::RetainService;
-use ratatosk_session_dict::DictService;
 use ratatosk_telemetry::{memory::Accountant, metric::Registry};
 use tokio::sync::oneshot;
 
+use crate::ground::{Base, Ground, Made};
 use crate::metrics;
-use crate::store::{Space, Store};
 use crate::{cause, configuration::Configuration};
 
 /// How often what has expired is looked for.
@@ -41,10 +33,6 @@ const ORDERED_MAX: usize = 500;
 /// Retained messages are looked through for expired ones this often. RET-004
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What to do when a part of the store opens and cannot be read.
-const UNREADABLE: &str =
-    "restore the data from a backup, or have `ratatosk recover` set aside what is damaged";
-
 /// Orders that something of a tenant ends: how much that is, or why it is not ordered.
 type Expire = dyn Fn(&str, Expiry) -> Result<usize, String> + Send + Sync;
 
@@ -53,15 +41,16 @@ pub(crate) struct Broker {
     running: Running,
     plugins: Host,
     housekeeping: tokio::task::JoinSet<()>,
-    store: Store,
+    ground: Ground,
     expiry: Arc<Expire>,
     /// Told when the store can go on no more.
     failure: Option<oneshot::Receiver<String>>,
 }
 
 impl Broker {
-    /// Builds and starts everything. Nothing is left running if it fails.
-    pub(crate) fn start(
+    /// Builds and starts everything. Nothing is left running if it fails. A node that joins others waits for
+    /// them; who does not want to wait any longer drops this, and lets the process end.
+    pub(crate) async fn start(
         configuration: &Configuration,
         registry: &Registry,
         accountant: &Accountant,
@@ -71,36 +60,21 @@ impl Broker {
         plugins.start()?;
         let mqtt = Mqtt::new(mqtt_config(configuration));
         let post = mqtt.post();
-        let (store, failure) =
-            Store::open(&configuration.data_dir, configuration.memory_limit, clock)?;
-        let dist = Arc::new(DistService::new().kept_in(store.keyspace(Space::Dist)));
-        let sessions = Arc::new(post.clone());
-        let inbox = InboxService::new(dist.clone(), sessions.clone())
-            .charged_to(accountant)
-            .kept_in(store.keyspace(Space::Inbox), clock.epoch());
-        let retain = RetainService::new(RetainLimits::default()).charged_to(accountant).kept_in(
-            store.keyspace(Space::Retain),
-            sessions,
-            clock.epoch(),
-        );
-        // Before anybody is let in. Routes first: the sessions correct them.
-        dist.restore().context(format!("routes cannot be read: {UNREADABLE}"))?;
-        let repaired = inbox
-            .restore(clock.now())
-            .context(format!("persistent sessions cannot be read: {UNREADABLE}"))?;
-        if repaired != Repaired::default() {
-            let Repaired { added, removed } = repaired;
-            tracing::info!(added, removed, "routes were not as the sessions have them: corrected");
-        }
-        retain.restore().context(format!("retained messages cannot be read: {UNREADABLE}"))?;
-        let (inbox, retain) = (Arc::new(inbox), Arc::new(retain));
-        let session_dict = Arc::new(DictService::new());
+        let base = Base {
+            configuration: configuration.clone(),
+            registry: registry.clone(),
+            accountant: accountant.clone(),
+            clock,
+            post: post.clone(),
+        };
+        let made = Made::new(&base).await?;
+        let Made { dist, inbox, sessions, retain, directory, relay, mut ground, failure } = made;
         let services = Services {
             dist: dist.clone(),
-            inbox: inbox.clone(),
+            inbox: sessions,
             retain: retain.clone(),
-            session_dict: session_dict.clone(),
-            relay: None,
+            session_dict: directory,
+            relay,
             plugins: plugins.clone(),
             events: EventCollectors::default(),
             name: "ratatosk".into(),
@@ -109,17 +83,20 @@ impl Broker {
         };
         let seed = random().context("the system gives no random numbers")?;
         let running = mqtt.start(services, seed)?;
+        if let Ground::Among(member) = &mut ground {
+            member.deliver(running.deliverer(), Arc::new(post.clone()))?;
+        }
         for (name, address) in running.addresses() {
             tracing::info!(listener = name, %address, "listening");
         }
-        metrics::register(registry, &running, &dist, &inbox, &retain, &session_dict, &plugins);
-        metrics::register_store(registry, &store.handle());
+        metrics::register(registry, &running, &dist, &inbox, &retain, &plugins);
+        metrics::register_store(registry, &ground.store());
         let mut housekeeping = tokio::task::JoinSet::new();
         let expiry = Arc::new(expiry(&inbox, &retain, clock));
         housekeeping.spawn(expire(inbox, post, clock));
         housekeeping.spawn(expire_retained(Arc::clone(&retain)));
         housekeeping.spawn(collect(retain, clock));
-        Ok(Broker { running, plugins, housekeeping, store, expiry, failure: Some(failure) })
+        Ok(Broker { running, plugins, housekeeping, ground, expiry, failure: Some(failure) })
     }
 
     /// Takes over what a reload may change.
@@ -151,7 +128,7 @@ impl Broker {
 
     /// Memory of the store: what was applied and not handed down to the engine, and the engine's own.
     pub(crate) fn store_bytes(&self) -> usize {
-        let store = self.store.handle();
+        let store = self.ground.store();
         store.overlay_bytes() + usize::try_from(store.engine_bytes()).unwrap_or(usize::MAX)
     }
 
@@ -166,7 +143,7 @@ impl Broker {
         self.housekeeping.shutdown().await;
         self.plugins.stop();
         // Last: what the others left is carried out.
-        self.store.close();
+        self.ground.close(deadline).await;
     }
 }
 
@@ -183,7 +160,9 @@ fn plugins(configuration: &Configuration, clock: SystemClock) -> anyhow::Result<
 }
 
 fn mqtt_config(configuration: &Configuration) -> ratatosk_mqtt::Config {
-    let listeners = configuration.listeners.iter().map(|listener| ListenerConfig {
+    // A node without clients still sends what it has for those of others: wills that are due here.
+    let listeners = if configuration.roles.mqtt { &configuration.listeners[..] } else { &[] };
+    let listeners = listeners.iter().map(|listener| ListenerConfig {
         name: name_of(listener),
         address: listener.address,
         layers: listener.transport.clone(),

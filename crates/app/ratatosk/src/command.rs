@@ -65,6 +65,9 @@ pub(crate) struct ConfigurationArgs {
     /// Where the data is kept; the same as --set data_dir=DIR
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// A node of the cluster to join; can be repeated; the same as --set cluster.join=HOST:PORT
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Vec<String>,
     /// Lets clients in without credentials, also from the network
     #[arg(long)]
     allow_anonymous: bool,
@@ -108,6 +111,11 @@ fn sources(arguments: &[ConfigurationArgs]) -> Sources {
             args.allow_anonymous.then_some(("--allow-anonymous", "auth.anonymous", "true"));
         for (flag, path, value) in data_dir.chain(anonymous) {
             let (flag, path, value) = (flag.to_owned(), path.to_owned(), value.to_owned());
+            sources.overrides.push(Override { flag, path, value });
+        }
+        if !args.join.is_empty() {
+            let (flag, path, value) =
+                ("--join".to_owned(), "cluster.join".to_owned(), args.join.join(","));
             sources.overrides.push(Override { flag, path, value });
         }
         let set = args.set.iter().map(|(path, value)| Override {

@@ -20,10 +20,13 @@ mod tree;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ratatosk_cluster::KeyRing;
 use ratatosk_contract::settings::TenantSettings;
 use ratatosk_mqtt::transport;
+use ratatosk_rpc::Tls;
 use ratatosk_telemetry::{ByteCount, log};
 
 use self::build::Builder;
@@ -47,6 +50,8 @@ pub(crate) struct Configuration {
     pub(crate) auth: ratatosk_plugin::config::Config,
     pub(crate) admin: ratatosk_admin::Config,
     pub(crate) mqtt: Mqtt,
+    /// `None`: the node stands alone.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) limits: Limits,
     /// What the process may use.
     pub(crate) memory_limit: ByteCount,
@@ -99,6 +104,33 @@ pub(crate) struct Listener {
 pub(crate) struct Mqtt {
     /// Threads that own connections, at least one.
     pub(crate) shards: usize,
+}
+
+/// How a node is one of several.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    /// Nodes with another one are not heard.
+    pub(crate) name: String,
+    /// Where nodes find each other.
+    pub(crate) address: SocketAddr,
+    /// Where they call each other.
+    pub(crate) calls: SocketAddr,
+    /// Where others reach these two, if that is elsewhere.
+    pub(crate) advertise: Option<SocketAddr>,
+    pub(crate) calls_advertise: Option<SocketAddr>,
+    /// Nodes to join, each `host:port`.
+    pub(crate) join: Vec<String>,
+    /// How many are started at once and find out who makes the cluster.
+    pub(crate) expect: Option<usize>,
+    /// How long to look for a cluster.
+    pub(crate) join_timeout: Duration,
+    pub(crate) keys: Option<KeyRing>,
+    /// Both addresses may be reached by others without protection.
+    pub(crate) is_exposed: bool,
+    /// What fails together; empty if unknown.
+    pub(crate) zone: String,
+    /// Certificates of calls.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Limits of the node.
@@ -198,6 +230,8 @@ impl Protocol {
     }
 }
 
+#[cfg(test)]
+mod cluster_test;
 #[cfg(test)]
 #[path = "configuration_test.rs"]
 mod tests;

@@ -11,13 +11,13 @@ use super::{Configuration, Origins, Override, Protocol, Refused, Scope, Sources}
 static FILES: AtomicU32 = AtomicU32::new(0);
 
 /// A directory with a configuration file, removed at the end.
-struct Place {
+pub(super) struct Place {
     directory: PathBuf,
     sources: Sources,
 }
 
 impl Place {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let number = FILES.fetch_add(1, Ordering::Relaxed);
         let name = format!("ratatosk-configuration-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
@@ -27,7 +27,7 @@ impl Place {
         Self { sources: Sources { file: Some(file), ..Sources::default() }, directory }
     }
 
-    fn with_file(self, name: &str, text: &str) -> Self {
+    pub(super) fn with_file(self, name: &str, text: &str) -> Self {
         std::fs::write(self.directory.join(name), text).unwrap();
         self
     }
@@ -38,7 +38,7 @@ impl Place {
         self
     }
 
-    fn with_flag(mut self, path: &str, value: &str) -> Self {
+    pub(super) fn with_flag(mut self, path: &str, value: &str) -> Self {
         let flag = format!("--set {path}");
         let (path, value) = (path.to_owned(), value.to_owned());
         self.sources.overrides.push(Override { flag, path, value });
@@ -49,12 +49,12 @@ impl Place {
         Configuration::load(&self.sources)
     }
 
-    fn valid(&self) -> Configuration {
+    pub(super) fn valid(&self) -> Configuration {
         self.load().unwrap_or_else(|refused| panic!("{refused}"))
     }
 
     /// The problems, with the directory's name left out.
-    fn problems(&self) -> String {
+    pub(super) fn problems(&self) -> String {
         let refused = self.load().expect_err("it should be refused").to_string();
         refused.replace(&format!("{}/", self.directory.display()), "")
     }
@@ -71,7 +71,7 @@ fn valid(text: &str) -> Configuration {
 }
 
 /// What is refused, and with which words.
-fn check_refused(text: &str, expected: &str) {
+pub(super) fn check_refused(text: &str, expected: &str) {
     assert_eq!(Place::new(text).problems(), expected, "{text}");
 }
 
@@ -206,10 +206,6 @@ fn unknown_keys_are_refused_with_place_and_suggestion() {
         ("admin = 5", "r.toml:1:1: admin: is a section, not a value"),
         ("[log.level]\nx = 1", "r.toml:1:6: log.level: is a value, not a section"),
         ("\"admin.address\" = 1", "r.toml:1:1: \"admin\\u002eaddress\": unknown key"),
-        (
-            "[cluster]\nname = \"prod\"",
-            "r.toml:1:2: cluster: this version runs as a single node: remove the section",
-        ),
     ] {
         let found = Place::new(text).problems();
         let mut found: Vec<_> = found.lines().collect();
@@ -257,7 +253,7 @@ fn invalid_values_are_refused_with_what_is_allowed() {
         ),
         (
             "roles = [\"mqtt\"]",
-            "r.toml:1:1: roles: this version runs as a single node, which cannot do without dist, inbox, retain, session-dict",
+            "r.toml:1:1: roles: a node that stands alone cannot do without dist, inbox, retain, session-dict: add it, or a [cluster]",
         ),
         (
             "tenant.maximum_qos = 3",

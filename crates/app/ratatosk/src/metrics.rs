@@ -18,11 +18,10 @@ pub(crate) fn register(
     dist: &Arc<DistService>,
     inbox: &Arc<InboxService>,
     retain: &Arc<RetainService>,
-    session_dict: &Arc<DictService>,
     plugins: &Host,
 ) {
     register_mqtt(registry, running);
-    register_services(registry, dist, inbox, retain, session_dict);
+    register_services(registry, dist, inbox, retain);
     register_plugins(registry, plugins);
 }
 
@@ -161,7 +160,6 @@ fn register_services(
     dist: &Arc<DistService>,
     inbox: &Arc<InboxService>,
     retain: &Arc<RetainService>,
-    session_dict: &Arc<DictService>,
 ) {
     let dist = Arc::clone(dist);
     each::<DistStats>(
@@ -218,12 +216,16 @@ fn register_services(
         ],
         move || retain.stats(),
     );
-    let session_dict = Arc::clone(session_dict);
+}
+
+/// What the directory of a node that stands alone counts; among others it says more itself.
+pub(crate) fn register_directory(registry: &Registry, directory: &Arc<DictService>) {
+    let directory = Arc::clone(directory);
     each::<DictStats>(
         registry,
         Kind::Counter,
         &[("ratatosk_session_dict_replaced_total", "Sessions taken over.", |s| s.replaced)],
-        move || session_dict.stats(),
+        move || directory.stats(),
     );
 }
 

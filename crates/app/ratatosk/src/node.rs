@@ -54,16 +54,19 @@ async fn serve(
     surroundings: &Surroundings,
 ) -> anyhow::Result<ExitCode> {
     // Before anything else, so that an early signal is not lost.
-    let signals = Signals::listen().context("cannot listen for signals")?;
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
     let registry = Registry::new(configuration.metrics_tenants_max);
     let accountant = Accountant::new(configuration.memory_limit);
     memory::register(&accountant, &registry);
     register_log(&surroundings.log, &registry);
-    let mut broker = match configuration.roles.mqtt {
-        true => Some(Broker::start(&configuration, &registry, &accountant)?),
-        false => None,
+    let mut broker = tokio::select! {
+        started = Broker::start(&configuration, &registry, &accountant) => started?,
+        () = told_to_stop(&mut signals) => {
+            tracing::info!("stopped before the start was done");
+            return Ok(Code::Clean.into());
+        }
     };
-    let admin = admin(&configuration, &registry, broker.as_ref()).await?;
+    let admin = admin(&configuration, &registry, &broker).await?;
     // What the process takes before anybody comes is nobody's but its own.
     // But what services read back from the store is charged already.
     let before = machine::resident().map_or(0, ByteCount::bytes);
@@ -78,21 +81,18 @@ async fn serve(
         let Some(service) = admin else { return anyhow::Ok(()) };
         Ok(service.run(async { drop(stopped.await) }).await?)
     };
-    let failure = broker.as_mut().and_then(Broker::failure);
+    let failure = broker.failure();
     let supervised = async {
         let deadline = configuration.limits.shutdown_timeout;
-        let supervised =
-            supervise(configuration, surroundings, signals, &accountant, broker.as_ref());
+        let supervised = supervise(configuration, surroundings, signals, &accountant, &broker);
         tokio::select! {
             () = supervised => {}
             // What is in memory may be ahead of the disk now: nobody is told anything any more.
-            reason = failed(failure) => anyhow::bail!("the store cannot go on: {reason}"),
+            reason = failed(failure) => anyhow::bail!("{reason}"),
         }
         surroundings.manager.tell(State::Stopping);
         tracing::info!("stopping");
-        if let Some(broker) = broker {
-            broker.stop(deadline).await;
-        }
+        broker.stop(deadline).await;
         // Without a service nobody waits for it.
         let _ = stop.send(());
         anyhow::Ok(())
@@ -102,7 +102,12 @@ async fn serve(
     Ok(Code::Clean.into())
 }
 
-/// Why the store can go on no more, once it cannot.
+/// Waits for the order to stop; there is nothing yet to take a new configuration over.
+async fn told_to_stop(signals: &mut Signals) {
+    while !matches!(signals.next().await, Order::Stop) {}
+}
+
+/// Why the node can go on no more, once it cannot.
 async fn failed(failure: Option<oneshot::Receiver<String>>) -> String {
     match failure {
         Some(failure) => match failure.await {
@@ -117,19 +122,18 @@ async fn failed(failure: Option<oneshot::Receiver<String>>) -> String {
 async fn admin(
     configuration: &Configuration,
     registry: &Registry,
-    broker: Option<&Broker>,
+    broker: &Broker,
 ) -> anyhow::Result<Option<Service>> {
     if !configuration.roles.admin {
         return Ok(None);
     }
     let registry = registry.clone();
-    let mut sources = AdminSources::new()
+    let expiry = broker.expiry();
+    let sources = AdminSources::new()
         .with_metrics(metric::CONTENT_TYPE, move || registry.render())
         .with_checks(|| vec![Check { name: "mqtt".to_owned(), state: Ok(()) }])
-        .with_status(|| serde_json::json!({"version": env!("CARGO_PKG_VERSION")}));
-    if let Some(expiry) = broker.map(Broker::expiry) {
-        sources = sources.with_expiry(move |tenant, what| expiry(tenant, what));
-    }
+        .with_status(|| serde_json::json!({"version": env!("CARGO_PKG_VERSION")}))
+        .with_expiry(move |tenant, what| expiry(tenant, what));
     let service = Service::bind(&configuration.admin, sources).await?;
     tracing::info!(address = %service.address(), "management api listening");
     Ok(Some(service))
@@ -152,11 +156,11 @@ async fn supervise(
     surroundings: &Surroundings,
     mut signals: Signals,
     accountant: &Accountant,
-    broker: Option<&Broker>,
+    broker: &Broker,
 ) {
     let (changed, mut changes) = tokio::sync::mpsc::channel(1);
     // Kept while the node runs: dropping it ends the watch.
-    let _watch = broker.and_then(|broker| watch(broker, changed));
+    let _watch = watch(broker, changed);
     let mut store = accountant.account(NODE_TENANT).hold(Share::Overlay, 0);
     let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -166,24 +170,18 @@ async fn supervise(
         // All are cancel-safe: a tick or a signal that is not taken comes again.
         tokio::select! {
             _ = ticks.tick() => {
-                store.resize(broker.map_or(0, Broker::store_bytes));
+                store.resize(broker.store_bytes());
                 observe_memory(accountant);
             }
             _ = calm.tick() => allocator::give_back(Free::Old),
-            Some(()) = changes.recv() => {
-                if let Some(broker) = broker {
-                    broker.reload_certificates();
-                }
-            }
+            Some(()) = changes.recv() => broker.reload_certificates(),
             order = signals.next() => match order {
                 Order::Stop => return,
                 Order::Reload => {
                     let monotonic_us = monotonic_us();
                     surroundings.manager.tell(State::Reloading { monotonic_us });
                     configuration = reload(configuration, surroundings);
-                    if let Some(broker) = broker {
-                        broker.reload(&configuration);
-                    }
+                    broker.reload(&configuration);
                     surroundings.manager.tell(State::Ready("serving"));
                 }
             },

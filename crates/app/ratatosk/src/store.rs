@@ -1,16 +1,17 @@
 //! The node's store: one for all services that keep something.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use ratatosk_client::{Keyspace, Pipe};
+use ratatosk_client::{Keyspace, Pipe, Reigns};
 use ratatosk_clock::SystemClock;
-use ratatosk_dist::{DistCoprocessor, RouteDivision};
+use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
 use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
+use ratatosk_remote::node as remote;
 use ratatosk_retain::RetainCoprocessor;
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
@@ -19,6 +20,8 @@ use ratatosk_store::recover::{self, Recovered};
 use ratatosk_store::transport::Nobody;
 use ratatosk_telemetry::ByteCount;
 use tokio::sync::oneshot;
+
+use crate::configuration::Configuration;
 
 /// The folder below the data directory.
 const FOLDER: &str = "store";
@@ -30,6 +33,9 @@ const CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
 /// The engine's blocks in memory: a sixteenth of it, within bounds.
 const CACHE_BYTES_MIN: u64 = 4 << 20;
 const CACHE_BYTES_MAX: u64 = 256 << 20;
+
+/// Told why the node can go on no more.
+pub(crate) type OnFailure = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// An open store.
 pub(crate) struct Store {
@@ -46,9 +52,9 @@ pub(crate) enum Space {
 }
 
 impl Space {
-    const ALL: [Self; 3] = [Self::Dist, Self::Inbox, Self::Retain];
+    pub(crate) const ALL: [Self; 3] = [Self::Dist, Self::Inbox, Self::Retain];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Dist => "dist.route",
             Self::Inbox => "inbox.session",
@@ -56,6 +62,7 @@ impl Space {
         }
     }
 
+    /// Where the node stands alone.
     fn coprocessor(self) -> Box<dyn Coprocessor> {
         match self {
             Self::Dist => Box::<DistCoprocessor>::default(),
@@ -63,32 +70,63 @@ impl Space {
             Self::Retain => Box::<RetainCoprocessor>::default(),
         }
     }
+
+    /// With what carries its commands out. Every node matches by the routes that it has.
+    fn keyspaces(coprocessors: Vec<(Self, Factory)>) -> Keyspaces {
+        let named = |(space, factory): (Self, Factory)| (space.name().to_owned(), factory);
+        Keyspaces::new(coprocessors.into_iter().map(named).collect())
+            .served_by_replicas(Self::Dist.name())
+    }
 }
 
-/// A keyspace's name, with what carries its commands out.
-fn keyspace(space: Space) -> (String, Factory) {
-    (space.name().to_owned(), Box::new(move || space.coprocessor()))
+/// What a store is like, wherever it is one of.
+struct Shape {
+    folder: PathBuf,
+    cache_bytes: u64,
+    checkpoint_bytes: usize,
+}
+
+impl Shape {
+    fn new(data_dir: &Path, memory_limit: ByteCount) -> Self {
+        let share = memory_limit.bytes() / 16;
+        let checkpoint_bytes = share.min(CHECKPOINT_BYTES_MAX);
+        Self {
+            folder: data_dir.join(FOLDER),
+            cache_bytes: share.clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
+            checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// A way to tell why the node can go on no more, and where it is told: the process has to end then. The first
+/// reason counts.
+pub(crate) fn failure() -> (OnFailure, oneshot::Receiver<String>) {
+    let (told, failure) = oneshot::channel();
+    let told = Mutex::new(Some(told));
+    let on_failure = move |reason: &str| {
+        if let Some(told) = told.lock().take() {
+            // Nobody listens any more: the process ends already.
+            let _ = told.send(reason.to_owned());
+        }
+    };
+    (Arc::new(on_failure), failure)
+}
+
+/// The same for a store.
+fn of_store(on_failure: OnFailure) -> Box<dyn Fn(&str) + Send + Sync> {
+    Box::new(move |reason| on_failure(&format!("the store cannot go on: {reason}")))
 }
 
 impl Store {
-    /// Opens the store below a data directory, or makes one. The receiver is told when it can go on
-    /// no more: the process has to end then.
+    /// Opens the store below a data directory, or makes one, of a node that stands alone. The receiver is
+    /// told when it can go on no more.
     pub(crate) fn open(
         data_dir: &Path,
         memory_limit: ByteCount,
         clock: SystemClock,
     ) -> anyhow::Result<(Self, oneshot::Receiver<String>)> {
-        let (told, failure) = oneshot::channel();
-        let told = Mutex::new(Some(told));
-        let on_failure = move |reason: &str| {
-            if let Some(told) = told.lock().take() {
-                // Nobody listens any more: the process ends already.
-                let _ = told.send(reason.to_owned());
-            }
-        };
-        let random = || super::broker::random().context("the system gives no random numbers");
-        let random = [random()?, random()?];
-        let node = Node::open(config(data_dir, memory_limit, random, Box::new(on_failure)))?;
+        let (on_failure, failure) = failure();
+        let node = Node::open(alone(data_dir, memory_limit, random()?, of_store(on_failure)))?;
         Ok((Self { node, clock }, failure))
     }
 
@@ -112,30 +150,71 @@ impl Store {
     }
 }
 
+/// Whom the ranges of a store feed that is one of several.
+pub(crate) struct Among<'a> {
+    pub(crate) dist: &'a Arc<DistService>,
+    pub(crate) reigns: &'a Reigns,
+}
+
+impl Among<'_> {
+    /// The store of a node among others. It has the keyspaces of the node's roles, and the routes in any
+    /// case.
+    pub(crate) fn config(
+        &self,
+        configuration: &Configuration,
+        on_failure: OnFailure,
+    ) -> remote::Store {
+        let (roles, shape) =
+            (configuration.roles, Shape::new(&configuration.data_dir, configuration.memory_limit));
+        let (dist, hook) = (Arc::downgrade(self.dist), self.reigns.hook());
+        let routes: Factory = Box::new(move || Box::new(DistCoprocessor::feeding(&dist)));
+        let mut coprocessors = vec![(Space::Dist, routes)];
+        if roles.inbox {
+            let sessions: Factory =
+                Box::new(move || Box::new(InboxCoprocessor::reigning(hook.clone())));
+            coprocessors.push((Space::Inbox, sessions));
+        }
+        if roles.retain {
+            coprocessors.push((Space::Retain, Box::new(|| Space::Retain.coprocessor())));
+        }
+        remote::Store {
+            folder: shape.folder,
+            keyspaces: Space::keyspaces(coprocessors),
+            cache_bytes: shape.cache_bytes,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+            checkpoint_bytes: shape.checkpoint_bytes,
+            on_failure: of_store(on_failure),
+        }
+    }
+}
+
 /// Sees that the store below a data directory opens, and sets aside what keeps it from that.
 pub(crate) fn recover(data_dir: &Path, memory_limit: ByteCount) -> anyhow::Result<Recovered> {
-    let random = || super::broker::random().context("the system gives no random numbers");
-    let random = [random()?, random()?];
-    let make = || config(data_dir, memory_limit, random, Box::new(|_| {}));
+    let random = random()?;
+    let make = || alone(data_dir, memory_limit, random, Box::new(|_| {}));
     Ok(recover::recover(&make)?)
 }
 
-fn config(
+fn random() -> anyhow::Result<[u64; 2]> {
+    let random = || super::broker::random().context("the system gives no random numbers");
+    Ok([random()?, random()?])
+}
+
+fn alone(
     data_dir: &Path,
     memory_limit: ByteCount,
     random: [u64; 2],
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
 ) -> Config {
-    let share = memory_limit.bytes() / 16;
-    let checkpoint_bytes = share.min(CHECKPOINT_BYTES_MAX);
+    let shape = Shape::new(data_dir, memory_limit);
+    let factory =
+        |space: Space| -> (Space, Factory) { (space, Box::new(move || space.coprocessor())) };
     Config {
-        folder: data_dir.join(FOLDER),
-        // Every node matches by the routes that it has.
-        keyspaces: Keyspaces::new(Space::ALL.map(keyspace).into())
-            .served_by_replicas(Space::Dist.name()),
-        cache_bytes: share.clamp(CACHE_BYTES_MIN, CACHE_BYTES_MAX),
+        folder: shape.folder,
+        keyspaces: Space::keyspaces(Space::ALL.map(factory).into()),
+        cache_bytes: shape.cache_bytes,
         checkpoint_interval: CHECKPOINT_INTERVAL,
-        checkpoint_bytes: usize::try_from(checkpoint_bytes).unwrap_or(usize::MAX),
+        checkpoint_bytes: shape.checkpoint_bytes,
         random,
         join: None,
         transport: Arc::new(Nobody),

@@ -261,6 +261,14 @@ impl Cluster {
         Ok(Agent { shared: self.shared.clone(), name, messages })
     }
 
+    /// Says that a host is dead, for its ports refuse connections: nobody listens there any more. It counts as
+    /// dead at once, in the whole cluster; if it lives, it refutes that. Nothing happens if it counts as dead
+    /// already.
+    pub fn report_dead(&self, host: HostId) {
+        let now = self.shared.clock.now();
+        self.shared.order(|state, effects| state.machine.report_dead(now, host, effects));
+    }
+
     /// What was counted.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters

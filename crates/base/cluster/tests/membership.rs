@@ -30,6 +30,40 @@ fn a_dead_host_is_noticed_by_all_within_a_bound() {
     }
 }
 
+/// CLU-004: of a dead host that somebody found to refuse connections all know within a second.
+#[test]
+fn a_host_that_is_found_dead_is_dead_for_all_at_once() {
+    for count in [2, 3, 5, 30] {
+        for seed in 0..10 {
+            let mut world = World::new(seed, count);
+            world.form();
+            let dead = world.machine(count - 1).host().id;
+            world.crash(count - 1);
+            world.order(0, |machine, now, effects| machine.report_dead(now, dead, effects));
+            let bound = if count < 30 { SECOND } else { 2 * SECOND };
+            let time = world.run_while(bound, |world| !world.agrees());
+            assert!(time.is_some(), "n = {count}, seed {seed}: {:?}", world.disagreement());
+        }
+    }
+}
+
+/// CLU-005: a host that lives and was reported dead, by mistake or out of malice, refutes that.
+#[test]
+fn a_host_that_is_reported_dead_and_lives_comes_back() {
+    for count in [2, 3, 5, 30] {
+        for seed in 0..10 {
+            let mut world = World::new(seed, count);
+            world.form();
+            let living = world.machine(count - 1).host().id;
+            world.order(0, |machine, now, effects| machine.report_dead(now, living, effects));
+            assert!(!world.agrees(), "it is gone for the one who reports");
+            let time = world.run_while(30 * SECOND, |world| !world.agrees());
+            assert!(time.is_some(), "n = {count}, seed {seed}: {:?}", world.disagreement());
+            assert_eq!(world.machine(count - 1).host().id, living, "it is the same process");
+        }
+    }
+}
+
 /// CLU-004: two hosts that do not reach each other are kept by the probes of the others.
 #[test]
 fn a_broken_link_between_two_takes_neither_for_dead() {

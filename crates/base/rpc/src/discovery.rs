@@ -5,6 +5,7 @@
 //! tests and for a node that stands alone, [`ClusterDiscovery`] one for the hosts of a cluster.
 
 mod cluster;
+mod refused;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -70,6 +71,9 @@ pub trait Discovery: fmt::Debug + Send + Sync {
         scope: Scope,
         shares: Option<Shares>,
     ) -> Result<(), AnnounceError>;
+
+    /// The port of a host refuses connections: perhaps its process is no more.
+    fn refused(&self, _host: HostId) {}
 }
 
 /// Discovery within one process. Cheap to clone; clones are the same.

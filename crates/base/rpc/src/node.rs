@@ -138,7 +138,13 @@ impl Node {
         let metrics = Metrics::new(registry);
         let draws = Draws::new(seed);
         let of_links = Draws::new(draws.next());
-        let links = Links::new(Arc::clone(&config), scope.clone(), metrics.clone(), of_links);
+        let links = Links::new(
+            Arc::clone(&config),
+            scope.clone(),
+            metrics.clone(),
+            of_links,
+            Arc::clone(&discovery),
+        );
         let end = Arc::new(scope.guard());
         let shared = Shared {
             strangers: metrics.method(STRANGER, STRANGER, Side::Server),

@@ -24,17 +24,22 @@ const LASTING: &str = "test.Lasting";
 const PASSING: &str = "test.Passing";
 
 fn host(seeds: &[&Host]) -> Host {
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let mut config = Config::new(SystemClock::new(), "test", any);
-    config.cluster = ClusterId::from_number(7);
-    config.seeds = seeds.iter().map(|host| host.cluster.address().to_string()).collect();
-    config.tuning = Tuning {
+    let fast = Tuning {
         probe_interval: Duration::from_millis(500),
         probe_timeout: Duration::from_millis(200),
         suspicion: Duration::from_millis(800),
         announce_alone: Duration::from_millis(200),
         ..Tuning::default()
     };
+    host_with(seeds, fast)
+}
+
+fn host_with(seeds: &[&Host], tuning: Tuning) -> Host {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let mut config = Config::new(SystemClock::new(), "test", any);
+    config.cluster = ClusterId::from_number(7);
+    config.seeds = seeds.iter().map(|host| host.cluster.address().to_string()).collect();
+    config.tuning = tuning;
     let cluster = Arc::new(Cluster::start(config).expect("it starts"));
     let discovery = ClusterDiscovery::new(Arc::clone(&cluster), [service(LASTING)]);
     Host { cluster, discovery }
@@ -106,6 +111,32 @@ async fn servers_are_seen_by_other_hosts_until_they_are_gone() {
     until(&mut seen, |seen| seen.servers.len() == 1).await;
     one.cluster.halt();
     until(&mut seen, |seen| seen.servers.is_empty()).await;
+}
+
+/// RPC-002: whose ports refuse connections is dead at once: its servers are gone long before anybody misses its
+/// words.
+#[tokio::test]
+async fn the_servers_of_a_host_that_refuses_connections_are_gone_at_once() {
+    let hour = Duration::from_secs(3_600);
+    let slow = || Tuning { probe_interval: hour, suspicion: hour, ..Tuning::default() };
+    let one = host_with(&[], slow());
+    let two = host_with(&[&one], slow());
+    let mut seen = two.watch(PASSING);
+    one.discovery.announce(one.record("a", PASSING)).expect("room");
+    until(&mut seen, |seen| seen.servers.len() == 1).await;
+    let dead = one.id();
+    one.cluster.halt();
+    // Its thread may close its sockets a little later.
+    let asking = async {
+        loop {
+            two.discovery.refused(dead);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        _ = until(&mut seen, |seen| seen.servers.is_empty()) => {}
+        () = asking => {}
+    }
 }
 
 /// A server of a lasting service outlasts the word that its host is dead, and not that it took it back.

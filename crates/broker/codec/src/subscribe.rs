@@ -99,6 +99,15 @@ impl SubscriptionOptions {
     }
 }
 
+/// From the options byte of 5.0, as [`SubscriptionOptions::to_byte`] makes it.
+impl TryFrom<u8> for SubscriptionOptions {
+    type Error = ErrorKind;
+
+    fn try_from(byte: u8) -> Result<Self, ErrorKind> {
+        Self::from_byte(byte, ProtocolVersion::V5)
+    }
+}
+
 const SUBSCRIBE_PROPERTIES: PropertyMask =
     PropertyMask::new(&[PropertyId::SubscriptionId, PropertyId::UserProperty]);
 

@@ -2,10 +2,12 @@
 //! [`Inbox`], by whoever knows which host serves what.
 
 use crate::{
-    SessionRef,
+    Call, ReplyTo, SessionRef,
+    call::Settlement,
     inbox::{Claim, Inbox, NotServed, WillId},
 };
 use ratatosk_clock::Instant;
+use ratatosk_codec::PacketId;
 
 /// Why a session does not go on, or a will.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,16 @@ pub trait Serving: Inbox {
     /// # Errors
     /// [`Refusal`].
     fn resume(&self, claim: Claim, owner: SessionRef) -> Result<(), Refusal>;
+
+    /// Whether the message of an exchange was accepted, for whoever brings it again as it is not known: if it
+    /// was, it settles as [`Inbox::append`] does once that is durable; `None`: it was not, or the claim is
+    /// stale.
+    fn accepted(
+        &self,
+        claim: Claim,
+        packet_id: PacketId,
+        reply_to: Option<ReplyTo>,
+    ) -> Option<Call<Settlement>>;
 
     /// The host of a session's owner is over: the session is left as by a connection that broke, and the will
     /// that it came with is due by its delay. INBOX-012

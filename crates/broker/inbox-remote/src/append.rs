@@ -3,99 +3,47 @@
 //! A message is cut by the places of its targets; each host gets it once. It is settled once, with the worst
 //! of its parts. That the message of an exchange was accepted is noted behind all other parts: were it noted
 //! before them and they were lost, its publisher would not send it again.
+//!
+//! Its publisher waits while sessions are served by nobody, or move: parts that were not taken are sent where
+//! their sessions are served next, and so are those of which it is not known, as far as that does no harm.
+//! What is held for one partition keeps its order: nothing for it overtakes.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use ratatosk_codec::PacketId;
+use ratatosk_clock::Instant;
+use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::dist::InboxRoute;
 use ratatosk_contract::inbox::{Claim, DirectDelivery, SharedRoute, Targets};
+use ratatosk_contract::serving::Serving;
 use ratatosk_contract::{
     Call, Message, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
 };
 
-use crate::ask::{CallId, Chosen, encode_message, put_append};
+use crate::ask::{CallId, Chosen, Intent, encode_message, put_append};
 use crate::cluster_inbox::Shared;
 use crate::desk::PROXY_SHARD;
-use crate::lane::{Lane, Question, Reply, Waiting};
+use crate::jobs::{Group, JobId, PartId, Step};
+use crate::lane::{Lane, Question, Waiting};
 use crate::placing::Place;
 use crate::seats::partition_of;
 
-/// The shard number of messages with several parts, as those who are told when a part is durable. No data
-/// plane has it.
+/// The shard number of parts that this host serves itself, as those who are told when they are durable. No
+/// data plane has it.
 pub(crate) const JOIN_SHARD: ShardId = ShardId(u8::MAX - 2);
 
 const _: () = assert!(JOIN_SHARD.0 as usize >= ShardId::COUNT_MAX, "no data plane has it");
 
-/// Messages whose parts are under way.
-#[derive(Default)]
-pub(crate) struct Joins {
-    last: u64,
-    by_number: HashMap<u64, Join>,
-}
+/// Parts of messages that wait for a place, in their order.
+pub(crate) type Held = VecDeque<PartId>;
 
-struct Join {
-    reply_to: ReplyTo,
-    left: usize,
-    worst: Settlement,
-    /// What follows when all of them are done.
-    last: Option<Last>,
-}
-
-/// The part with the exchange.
-struct Last {
-    tenant: TenantId,
-    part: Part,
-    exchange: (Claim, PacketId),
-    message: StoredMessage,
-}
-
-/// A part of a message: whom it is for at one place.
-#[derive(Default)]
-struct Part {
-    /// `None`: this host.
-    lane: Option<Arc<Lane>>,
-    routes: Vec<InboxRoute>,
-    shared: Vec<SharedRoute>,
-}
-
-/// A message, cut.
+/// Whom a message is for at one place.
 struct Cut {
-    here: Part,
-    there: Vec<Part>,
-    /// Whether somebody's place is not known.
-    is_incomplete: bool,
-}
-
-impl Part {
-    fn is_empty(&self) -> bool {
-        self.routes.is_empty() && self.shared.is_empty()
-    }
-
-    fn is_at(&self, lane: &Arc<Lane>) -> bool {
-        self.lane.as_ref().is_some_and(|at| Arc::ptr_eq(at, lane))
-    }
-}
-
-impl Cut {
-    fn part(&mut self, place: &Place) -> Option<&mut Part> {
-        match place {
-            Place::Here(_) => Some(&mut self.here),
-            Place::There { lane, .. } => {
-                let at = self.there.iter().position(|part| part.is_at(lane));
-                let at = at.unwrap_or_else(|| {
-                    self.there.push(Part { lane: Some(Arc::clone(lane)), ..Part::default() });
-                    self.there.len() - 1
-                });
-                Some(&mut self.there[at])
-            }
-            Place::Nobody => {
-                self.is_incomplete = true;
-                None
-            }
-        }
-    }
+    place: Place,
+    group: Group,
 }
 
 impl Shared {
@@ -108,138 +56,242 @@ impl Shared {
         reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
-        if self.is_all_here(&targets, exchange) {
-            let call = self.local.append(targets, message, exchange, reply_to, direct);
-            self.send_proxies(targets.tenant, message, direct);
-            return call;
+        let Some(reply_to) = reply_to else {
+            debug_assert!(exchange.is_none(), "whoever has an exchange waits for the outcome");
+            return self.append_unasked(&targets, message, direct);
+        };
+        let whole = Group::of(&targets, exchange);
+        if let Some(refusal) = self.refusal(&whole, message) {
+            return Call::Ready(refusal);
         }
-        let (mut cut, last) = self.cut(&targets, exchange);
-        let is_asked_for = reply_to.is_some();
-        if cut.is_incomplete && (is_asked_for || cut.here.is_empty() && cut.there.is_empty()) {
+        let account = self.accountant.account(targets.tenant.as_str());
+        let due = self.clock.now() + self.config.change_patience;
+        let job = self.jobs.lock().begin(reply_to, (targets.tenant, account), message, due);
+        if whole.set() & self.held_for.load(Ordering::Acquire) == 0 {
+            self.dispatch(job, whole, false, direct);
+        } else {
+            let parts = self.jobs.lock().add(job, vec![whole], None, false);
+            parts.into_iter().for_each(|part| self.hold(part));
+        }
+        self.send_proxies(targets.tenant, message, direct);
+        self.jobs.lock().conclude(job)
+    }
+
+    /// Sends what nobody waits for to whoever can be reached.
+    fn append_unasked(
+        &self,
+        targets: &Targets<'_>,
+        message: &Message<'_>,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement> {
+        let (cuts, _) = self.cut(Group::of(targets, None));
+        if cuts.is_empty() && !(targets.routes.is_empty() && targets.shared.is_empty()) {
             self.metrics.refuse("nobody");
             return Call::Ready(Settlement::Busy);
         }
-        let bytes = encode_message(message, self.clock.now());
-        if let Some(refusal) = self.refusal(&cut, last.as_ref(), bytes.len()) {
-            return Call::Ready(refusal);
-        }
-        let here = std::mem::take(&mut cut.here);
-        let Some(reply_to) = reply_to else {
-            debug_assert!(last.is_none(), "whoever has an exchange waits for the outcome");
-            for part in &cut.there {
-                self.send(part, targets.tenant, (None, &bytes), None);
-            }
-            return self.append_here(&here, targets.tenant, message, None, direct);
-        };
-        let parts = cut.there.len() + usize::from(!here.is_empty());
-        if let ([part], true, None) = (&cut.there[..], here.is_empty(), &last) {
-            self.send(part, targets.tenant, (None, &bytes), Some(Reply::Session(reply_to)));
-            return Call::Pending;
-        }
-        let last = last.zip(exchange).map(|(part, exchange)| Last {
-            tenant: targets.tenant.clone(),
-            part,
-            exchange,
-            message: message.to_stored(),
-        });
-        if parts == 0 {
-            return match last {
-                Some(last) => self.finish(last, reply_to),
-                None => Call::Ready(Settlement::Done),
-            };
-        }
-        let number = self.joins.lock().begin(reply_to, parts, last);
-        if !here.is_empty() {
-            let part = Some(part_of(number));
-            match self.append_here(&here, targets.tenant, message, part, direct) {
-                Call::Pending => {}
-                Call::Ready(Settlement::Done) => self.settle_part(number, Settlement::Done),
-                Call::Ready(refused) => {
-                    // Nothing went to anybody else yet.
-                    self.joins.lock().by_number.remove(&number);
-                    return Call::Ready(refused);
-                }
-            }
-        }
-        for part in &cut.there {
-            self.send(part, targets.tenant, (None, &bytes), Some(Reply::Join(number)));
-        }
-        Call::Pending
-    }
-
-    fn is_all_here(&self, targets: &Targets<'_>, exchange: Option<(Claim, PacketId)>) -> bool {
-        let places = self.places.read();
-        let is_here = |number: u64| matches!(places[partition_of(number)], Place::Here(_));
-        targets.routes.iter().all(|route| is_here(route.inbox.0))
-            && targets.shared.iter().all(|shared| is_here(shared.route.inbox.0))
-            && exchange.is_none_or(|(claim, _)| is_here(claim.inbox.0))
-    }
-
-    /// Cuts a message by the places of its targets. The part at the place of the exchange comes second.
-    fn cut(
-        &self,
-        targets: &Targets<'_>,
-        exchange: Option<(Claim, PacketId)>,
-    ) -> (Cut, Option<Part>) {
-        let places = self.places.read();
-        let mut cut = Cut { here: Part::default(), there: Vec::new(), is_incomplete: false };
-        for route in targets.routes {
-            if let Some(part) = cut.part(&places[partition_of(route.inbox.0)]) {
-                part.routes.push(*route);
-            }
-        }
-        for shared in targets.shared {
-            if let Some(part) = cut.part(&places[partition_of(shared.route.inbox.0)]) {
-                part.shared.push(shared.clone());
-            }
-        }
-        let home = exchange.map(|(claim, _)| &places[partition_of(claim.inbox.0)]);
-        let last = home.and_then(|place| {
-            let part = std::mem::take(cut.part(place)?);
+        let (mut call, mut bytes) = (Call::Ready(Settlement::Done), None);
+        for Cut { place, group } in cuts {
             match place {
                 Place::There { lane, .. } => {
-                    cut.there.retain(|part| part.lane.is_some());
-                    Some(Part { lane: Some(Arc::clone(lane)), ..part })
+                    let now = self.clock.now();
+                    let bytes = bytes.get_or_insert_with(|| encode_message(message, now));
+                    if self.is_full(&lane, bytes.len()) {
+                        self.metrics.refuse("full");
+                        continue;
+                    }
+                    let shared = self.all_chosen(targets.tenant, &group.shared);
+                    let intent = Intent { exchange: None, is_again: false };
+                    lane.outbox.put(|into| {
+                        let to = (&group.routes[..], &shared[..]);
+                        put_append(into, CallId(0), targets.tenant, to, intent, bytes);
+                    });
                 }
-                Place::Here(_) | Place::Nobody => Some(part),
+                Place::Here(_) => {
+                    let here = Targets {
+                        tenant: targets.tenant,
+                        routes: &group.routes,
+                        shared: &group.shared,
+                    };
+                    call = self.local.append(here, message, None, None, direct);
+                    self.send_proxies(targets.tenant, message, direct);
+                }
+                Place::Nobody => {}
             }
-        });
-        (cut, last)
+        }
+        call
     }
 
     /// Why a message is not taken at all.
-    fn refusal(&self, cut: &Cut, last: Option<&Part>, bytes: usize) -> Option<Settlement> {
+    fn refusal(&self, whole: &Group, message: &Message<'_>) -> Option<Settlement> {
+        let bytes = message.payload.len() + message.topic.len() + message.properties.len();
         if bytes > self.config.whole_bytes_max / 2 {
             self.metrics.refuse("long");
             return Some(Settlement::QuotaExceeded);
         }
-        let lanes = cut.there.iter().chain(last).filter_map(|part| part.lane.as_ref());
-        let is_full = |lane: &Arc<Lane>| {
-            let held = lane.bytes();
-            held > 0 && held + bytes > self.config.lane_bytes_max
+        let is_full = if whole.set() & self.held_for.load(Ordering::Acquire) == 0 {
+            let places = self.places.read();
+            whole.partitions().any(|number| match &places[number] {
+                Place::There { lane, .. } => self.is_full(lane, bytes),
+                Place::Here(_) | Place::Nobody => false,
+            })
+        } else {
+            self.jobs.lock().bytes() + bytes > self.config.lane_bytes_max
         };
-        if lanes.into_iter().any(is_full) {
+        is_full.then(|| {
             self.metrics.refuse("full");
-            return Some(Settlement::Busy);
+            Settlement::Busy
+        })
+    }
+
+    fn is_full(&self, lane: &Lane, bytes: usize) -> bool {
+        let held = lane.bytes();
+        held > 0 && held + bytes > self.config.lane_bytes_max
+    }
+
+    /// Cuts a group by the places of its targets, and says whether all have one.
+    fn cut(&self, group: Group) -> (Vec<Cut>, bool) {
+        let places = self.places.read();
+        let (mut cuts, mut is_whole): (Vec<Cut>, bool) = (Vec::new(), true);
+        let mut at = |number: u64| {
+            let place = &places[partition_of(number)];
+            if *place == Place::Nobody {
+                is_whole = false;
+                return None;
+            }
+            let known = cuts.iter().position(|cut| cut.place.is_with(place));
+            Some(known.unwrap_or_else(|| {
+                cuts.push(Cut { place: place.clone(), group: Group::default() });
+                cuts.len() - 1
+            }))
+        };
+        let routes: Vec<_> = group.routes.iter().map(|route| at(route.inbox.0)).collect();
+        let shared: Vec<_> = group.shared.iter().map(|it| at(it.route.inbox.0)).collect();
+        let exchange = group.exchange.and_then(|(claim, _)| at(claim.inbox.0));
+        for (route, at) in group.routes.into_iter().zip(routes) {
+            at.into_iter().for_each(|at| cuts[at].group.routes.push(route));
         }
-        None
+        for (member, at) in group.shared.into_iter().zip(shared) {
+            at.into_iter().for_each(|at| cuts[at].group.shared.push(member.clone()));
+        }
+        exchange.into_iter().for_each(|at| cuts[at].group.exchange = group.exchange);
+        (cuts, is_whole)
+    }
+
+    /// What tells whether the sessions of a group are served as they were: none while some are by nobody.
+    fn mark(&self, group: &Group) -> Option<u64> {
+        let places = self.places.read();
+        let mut mark = DefaultHasher::new();
+        for number in group.partitions() {
+            match &places[number] {
+                Place::Nobody => return None,
+                Place::Here(term) => (0, 0_usize, term).hash(&mut mark),
+                Place::There { lane, turn, term } => {
+                    (turn, Arc::as_ptr(lane).addr(), term).hash(&mut mark);
+                }
+            }
+        }
+        Some(mark.finish())
+    }
+
+    /// Sends a group of a message to whoever serves it, or holds it.
+    fn dispatch(
+        &self,
+        job: JobId,
+        group: Group,
+        is_in_doubt: bool,
+        direct: &mut Vec<DirectDelivery>,
+    ) {
+        let (cuts, is_whole) = self.cut(group.clone());
+        if !is_whole {
+            let parts = self.jobs.lock().add(job, vec![group], None, is_in_doubt);
+            parts.into_iter().for_each(|part| self.hold(part));
+            return;
+        }
+        let (mut groups, mut places) = (Vec::new(), Vec::new());
+        let (mut last, count) = (None, cuts.len());
+        for Cut { place, group } in cuts {
+            if group.exchange.is_some() && count > 1 {
+                last = Some(group);
+            } else {
+                groups.push(group);
+                places.push(place);
+            }
+        }
+        let parts = self.jobs.lock().add(job, groups, last, is_in_doubt);
+        let mut bytes = None;
+        for (part, place) in parts.into_iter().zip(places) {
+            self.send(part, &place, &mut bytes, direct);
+        }
+    }
+
+    /// Sends a part to a place.
+    fn send(
+        &self,
+        part: PartId,
+        place: &Place,
+        bytes: &mut Option<Vec<u8>>,
+        direct: &mut Vec<DirectDelivery>,
+    ) {
+        let mut jobs = self.jobs.lock();
+        let Some((known, job)) = jobs.both(part) else { return };
+        let (group, is_again) = (known.group.clone(), known.is_in_doubt);
+        let (tenant, message, due) = (job.tenant.clone(), Arc::clone(&job.message), job.due);
+        let mark = self.mark(&group);
+        if let Some(known) = jobs.part(part) {
+            known.sent = mark;
+        }
+        drop(jobs);
+        match place {
+            Place::Here(_) => {
+                self.append_here(part, (&tenant, &group), &message, is_again, direct);
+            }
+            Place::There { lane, .. } => {
+                let now = self.clock.now();
+                let bytes = bytes.get_or_insert_with(|| encode_message(&message.as_message(), now));
+                let shared = self.all_chosen(&tenant, &group.shared);
+                let call = self.next_call();
+                let account = self.accountant.account(tenant.as_str());
+                let waiting = Waiting::Append { part, bytes: bytes.len(), account };
+                let intent = Intent { exchange: group.exchange, is_again };
+                lane.ask(Question { call, due, waiting }, |into| {
+                    put_append(into, call, &tenant, (&group.routes, &shared), intent, bytes);
+                });
+                if !lane.is_open() && lane.answer(call).is_some() {
+                    // It broke meanwhile, before anything of this was said.
+                    self.hold(part);
+                }
+            }
+            Place::Nobody => self.hold(part),
+        }
     }
 
     fn append_here(
         &self,
-        part: &Part,
-        tenant: &TenantId,
-        message: &Message<'_>,
-        reply_to: Option<ReplyTo>,
+        part: PartId,
+        (tenant, group): (&TenantId, &Group),
+        message: &StoredMessage,
+        is_again: bool,
         direct: &mut Vec<DirectDelivery>,
-    ) -> Call<Settlement> {
-        if part.is_empty() {
-            return Call::Ready(Settlement::Done);
+    ) {
+        let reply_to = Some(part_of(part));
+        let noted = group
+            .exchange
+            .filter(|_| is_again)
+            .and_then(|(claim, packet_id)| self.local.accepted(claim, packet_id, reply_to));
+        let call = noted.unwrap_or_else(|| {
+            let targets = Targets { tenant, routes: &group.routes, shared: &group.shared };
+            let message = message.as_message();
+            self.local.append(targets, &message, group.exchange, reply_to, direct)
+        });
+        match call {
+            Call::Pending => {}
+            Call::Ready(Settlement::Busy | Settlement::Unknown)
+                if !is_served(&*self.local, group) =>
+            {
+                self.hold(part);
+            }
+            Call::Ready(settlement) => self.finish_part(part, settlement),
         }
-        let targets = Targets { tenant, routes: &part.routes, shared: &part.shared };
-        let call = self.local.append(targets, message, None, reply_to, direct);
-        self.send_proxies(tenant, message, direct);
-        call
     }
 
     /// Sends what is for sessions of other hosts to them; what is for those of this host stays.
@@ -254,36 +306,11 @@ impl Shared {
         self.hand_direct(tenant, &proxies, message);
     }
 
-    fn send(
-        &self,
-        part: &Part,
-        tenant: &TenantId,
-        (exchange, message): (Option<(Claim, PacketId)>, &[u8]),
-        reply: Option<Reply>,
-    ) {
-        let Some(lane) = &part.lane else { return };
-        let shared: Vec<Chosen> =
-            part.shared.iter().filter_map(|shared| self.chosen(tenant, shared)).collect();
-        let targets = (&part.routes[..], &shared[..]);
-        let Some(reply) = reply else {
-            lane.outbox.put(|into| {
-                put_append(into, CallId(0), tenant, targets, exchange, message);
-            });
-            return;
-        };
-        let call = self.next_call();
-        let account = self.accountant.account(tenant.as_str());
-        let waiting = Waiting::Append { reply, bytes: message.len(), account };
-        let due = self.clock.now() + self.config.change_patience;
-        let question = Question { call, due, waiting };
-        lane.ask(question, |into| put_append(into, call, tenant, targets, exchange, message));
-        if !lane.is_open() {
-            // It broke meanwhile, and what was asked of it is answered already, or is now.
-            lane.answer(call).into_iter().for_each(|question| self.give_up(&question));
-        }
+    /// Members of groups, by names that mean the same on every host.
+    fn all_chosen(&self, tenant: &TenantId, shared: &[SharedRoute]) -> Vec<Chosen> {
+        shared.iter().filter_map(|shared| self.chosen(tenant, shared)).collect()
     }
 
-    /// A member of a group, by names that mean the same on every host.
     fn chosen(&self, tenant: &TenantId, shared: &SharedRoute) -> Option<Chosen> {
         let mut filter = String::new();
         let group = &shared.group;
@@ -296,75 +323,150 @@ impl Shared {
         })
     }
 
-    /// A part of a message has its outcome.
-    pub(crate) fn settle_part(&self, number: u64, settlement: Settlement) {
-        let Some((reply_to, worst, last)) = self.joins.lock().settle(number, settlement) else {
+    /// A part of a message has its outcome, or it is in doubt.
+    pub(crate) fn settle_part(&self, part: PartId, settlement: Settlement) {
+        if settlement != Settlement::Unknown || !self.doubt(part) {
+            self.finish_part(part, settlement);
             return;
-        };
-        let settlement = match last.filter(|_| worst == Settlement::Done) {
-            Some(last) => self.finish(last, reply_to).ready(),
-            None => Some(worst),
-        };
-        if let Some(settlement) = settlement {
-            self.home.settle(reply_to.session, reply_to.ticket, settlement);
         }
+        let mut held = self.held.lock();
+        self.note_held(&mut held, part);
+        drop(held);
+        self.stir.notify_one();
     }
 
-    pub(crate) fn settle_reply(&self, reply: Reply, settlement: Settlement) {
-        match reply {
-            Reply::Session(reply_to) => {
-                self.home.settle(reply_to.session, reply_to.ticket, settlement);
+    /// A part is in doubt; false if it must not be sent again.
+    pub(crate) fn doubt(&self, part: PartId) -> bool {
+        let mut jobs = self.jobs.lock();
+        let may = jobs.may_repeat(part, self.clock.now());
+        if let Some(part) = jobs.part(part).filter(|_| may) {
+            part.is_in_doubt = true;
+        }
+        may
+    }
+
+    fn finish_part(&self, part: PartId, settlement: Settlement) {
+        let step = self.jobs.lock().settle(part, settlement);
+        match step {
+            Step::Wait => {}
+            Step::Tell(ReplyTo { session, ticket }, settlement) => {
+                self.home.settle(session, ticket, settlement);
             }
-            Reply::Join(number) => self.settle_part(number, settlement),
+            Step::Last(job, group) => self.dispatch_later(job, group, false),
         }
     }
 
-    /// All others have the message: now for the part with the exchange.
-    fn finish(&self, last: Last, reply_to: ReplyTo) -> Call<Settlement> {
-        let Last { tenant, part, exchange, message } = last;
-        let message = message.as_message();
-        if part.lane.is_some() {
-            let bytes = encode_message(&message, self.clock.now());
-            let reply = Some(Reply::Session(reply_to));
-            self.send(&part, &tenant, (Some(exchange), &bytes), reply);
-            return Call::Pending;
+    /// Sends a group of a message when nobody is there any more who hands out what goes past the queues.
+    fn dispatch_later(&self, job: JobId, group: Group, is_in_doubt: bool) {
+        let (mut direct, known) = (Vec::new(), {
+            let jobs = self.jobs.lock();
+            jobs.job(job).map(|job| (job.tenant.clone(), Arc::clone(&job.message)))
+        });
+        self.dispatch(job, group, is_in_doubt, &mut direct);
+        if let Some((tenant, message)) = known {
+            self.hand_direct(&tenant, &direct, &message.as_message());
         }
-        let targets = Targets { tenant: &tenant, routes: &part.routes, shared: &part.shared };
-        let mut direct = Vec::new();
-        let call =
-            self.local.append(targets, &message, Some(exchange), Some(reply_to), &mut direct);
-        self.hand_direct(&tenant, &direct, &message);
-        call
     }
+
+    /// Holds a part that was not taken.
+    pub(crate) fn hold(&self, part: PartId) {
+        let mut held = self.held.lock();
+        self.note_held(&mut held, part);
+        drop(held);
+        self.metrics.held.increment();
+    }
+
+    /// The same for whoever has the lock.
+    pub(crate) fn note_held(&self, held: &mut Held, part: PartId) {
+        let set = self.jobs.lock().part(part).map_or(0, |part| part.group.set());
+        held.push_back(part);
+        self.held_for.fetch_or(set, Ordering::AcqRel);
+    }
+
+    /// Sends what is held to where it is served now, and ends what is late. By one at a time, whenever places
+    /// have changed, and from time to time.
+    pub(crate) fn drain(&self) {
+        let parts = std::mem::take(&mut *self.held.lock());
+        if parts.is_empty() {
+            return;
+        }
+        let (now, mut kept, mut blocked) = (self.clock.now(), Held::new(), 0);
+        let parts = self.jobs.lock().in_order(parts);
+        for part in parts {
+            let Some((set, look)) = self.look_at(part, now) else { continue };
+            match look {
+                Look::Late(settlement) => {
+                    self.metrics.late.increment();
+                    self.finish_part(part, settlement);
+                }
+                Look::Ready if set & blocked == 0 => self.resend(part),
+                Look::Ready | Look::Nowhere => {
+                    blocked |= set;
+                    kept.push_back(part);
+                }
+                // It waits for another place, and keeps nobody waiting.
+                Look::SamePlace => kept.push_back(part),
+            }
+        }
+        let mut held = self.held.lock();
+        let sets = held.iter().filter_map(|part| Some(self.jobs.lock().part(*part)?.group.set()));
+        let came = sets.fold(0, |all, set| all | set);
+        kept.append(&mut held);
+        *held = kept;
+        self.held_for.store(blocked | came, Ordering::Release);
+    }
+
+    /// The partitions of a part that is held, and whether it may go.
+    fn look_at(&self, part: PartId, now: Instant) -> Option<(u64, Look)> {
+        let jobs = self.jobs.lock();
+        let (part, job) = jobs.both(part)?;
+        let look = match self.mark(&part.group) {
+            _ if job.due <= now && part.is_in_doubt => Look::Late(Settlement::Unknown),
+            _ if job.due <= now => Look::Late(Settlement::Busy),
+            None => Look::Nowhere,
+            Some(mark) if part.is_in_doubt && part.sent == Some(mark) => Look::SamePlace,
+            Some(_) => Look::Ready,
+        };
+        Some((part.group.set(), look))
+    }
+
+    /// Sends a part that was held.
+    fn resend(&self, part: PartId) {
+        let mut jobs = self.jobs.lock();
+        let Some((known, job)) = jobs.both(part) else { return };
+        let is_once = job.message.qos == Qos::ExactlyOnce;
+        // Of several parts only one is known by the exchange.
+        let is_lost = known.is_in_doubt && is_once && self.cut(known.group.clone()).0.len() > 1;
+        if is_lost {
+            drop(jobs);
+            self.finish_part(part, Settlement::Unknown);
+        } else if let Some(part) = jobs.replace(part) {
+            drop(jobs);
+            self.metrics.repeated.increment();
+            self.dispatch_later(part.job, part.group, part.is_in_doubt);
+        }
+    }
+}
+
+/// What is to be done with a part that is held.
+enum Look {
+    /// Its time is over.
+    Late(Settlement),
+    /// Somebody serves none of its sessions.
+    Nowhere,
+    /// Whoever left it in doubt still serves them.
+    SamePlace,
+    /// It can be sent.
+    Ready,
+}
+
+/// Whether an inbox serves all of a group.
+pub(crate) fn is_served(inbox: &dyn Serving, group: &Group) -> bool {
+    group.partitions().all(|number| inbox.serves(number).is_some())
 }
 
 /// Who is told what became of a part at this host.
-fn part_of(number: u64) -> ReplyTo {
+fn part_of(PartId(number): PartId) -> ReplyTo {
     let session = SessionRef { shard: JOIN_SHARD, slot: 0, generation: 0 };
     ReplyTo { session, ticket: Ticket(number) }
-}
-
-impl Joins {
-    fn begin(&mut self, reply_to: ReplyTo, left: usize, last: Option<Last>) -> u64 {
-        self.last += 1;
-        let join = Join { reply_to, left, worst: Settlement::Done, last };
-        self.by_number.insert(self.last, join);
-        self.last
-    }
-
-    /// Notes the outcome of a part; answers once all are there.
-    fn settle(
-        &mut self,
-        number: u64,
-        settlement: Settlement,
-    ) -> Option<(ReplyTo, Settlement, Option<Last>)> {
-        let join = self.by_number.get_mut(&number)?;
-        join.worst = join.worst.max(settlement);
-        join.left -= 1;
-        if join.left > 0 {
-            return None;
-        }
-        let join = self.by_number.remove(&number)?;
-        Some((join.reply_to, join.worst, join.last))
-    }
 }

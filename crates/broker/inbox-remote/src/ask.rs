@@ -127,8 +127,15 @@ pub(crate) struct Order {
     pub(crate) tenant: TenantId,
     pub(crate) routes: Vec<InboxRoute>,
     pub(crate) shared: Vec<Chosen>,
-    pub(crate) exchange: Option<(Claim, PacketId)>,
+    pub(crate) intent: Intent,
     pub(crate) message: StoredMessage,
+}
+
+/// What is noted with a message, and whether it may have been taken before.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Intent {
+    pub(crate) exchange: Option<(Claim, PacketId)>,
+    pub(crate) is_again: bool,
 }
 
 /// A member of a shared group that was chosen.
@@ -181,7 +188,7 @@ pub(crate) fn put_append(
     call: CallId,
     tenant: &TenantId,
     (routes, shared): (&[InboxRoute], &[Chosen]),
-    exchange: Option<(Claim, PacketId)>,
+    Intent { exchange, is_again }: Intent,
     message: &[u8],
 ) {
     put_word(into, APPEND, |into| {
@@ -201,6 +208,7 @@ pub(crate) fn put_append(
             put_claim(into, claim);
             put_packet_id(into, packet_id);
         }
+        put_flag(into, is_again);
         into.extend_from_slice(message);
     });
 }
@@ -277,9 +285,9 @@ impl Ask {
                 put_text(into, filter);
             }),
             Ask::Append { call, order } => {
-                let Order { tenant, routes, shared, exchange, message } = &**order;
+                let Order { tenant, routes, shared, intent, message } = &**order;
                 let message = encode_message(&message.as_message(), now);
-                put_append(into, *call, tenant, (routes, shared), *exchange, &message);
+                put_append(into, *call, tenant, (routes, shared), *intent, &message);
             }
             Ask::KeepWill { call, identity, message, delay_s } => {
                 put_word(into, KEEP_WILL, |into| {
@@ -453,5 +461,6 @@ fn take_order(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Order
         true => Some((take_claim(body)?, take_packet_id(body)?)),
         false => None,
     };
-    Ok(Order { tenant, routes, shared, exchange, message: message::take(body, data, now)? })
+    let intent = Intent { exchange, is_again: take_flag(body)? };
+    Ok(Order { tenant, routes, shared, intent, message: message::take(body, data, now)? })
 }

@@ -19,14 +19,15 @@ use ratatosk_rpc::{
 };
 use ratatosk_telemetry::memory::Accountant;
 use ratatosk_telemetry::metric::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::append::Joins;
+use crate::append::Held;
 use crate::ask::CallId;
 use crate::calls::KeptWill;
 use crate::desk::Desk;
+use crate::jobs::Jobs;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
@@ -117,7 +118,14 @@ pub(crate) struct Shared {
     /// Hosts that were there and are over.
     pub(crate) over: Mutex<BTreeSet<HostId>>,
     pub(crate) lanes: ArcSwap<BTreeMap<HostId, Arc<Lane>>>,
-    pub(crate) joins: Mutex<Joins>,
+    /// Locked before `places`.
+    pub(crate) jobs: Mutex<Jobs>,
+    /// Locked before all others.
+    pub(crate) held: Mutex<Held>,
+    /// The partitions for which something is held: a bit for each.
+    pub(crate) held_for: AtomicU64,
+    /// Places have changed, or something is held that may be sent elsewhere.
+    pub(crate) stir: Notify,
     /// The wills of transient sessions of this host, by the names that they have here.
     pub(crate) wills: Mutex<HashMap<WillId, KeptWill>>,
     /// Stands for the group of what is delivered to persistent sessions, which have none.
@@ -177,7 +185,10 @@ impl ClusterInbox {
             places: RwLock::new(vec![Place::Nobody; PARTITION_COUNT]),
             over: Mutex::default(),
             lanes: ArcSwap::default(),
-            joins: Mutex::default(),
+            jobs: Mutex::default(),
+            held: Mutex::default(),
+            held_for: AtomicU64::new(0),
+            stir: Notify::new(),
             wills: Mutex::default(),
             no_group: Arc::new(no_group()),
             calls: AtomicU64::new(0),
@@ -300,12 +311,14 @@ impl Shared {
     async fn look(self: Arc<Self>, mut changes: watch::Receiver<u64>) {
         let mut is_followed = true;
         for turn in 1_u64.. {
-            // Both are cancel-safe.
+            // All are cancel-safe.
             tokio::select! {
                 changed = changes.changed(), if is_followed => is_followed = changed.is_ok(),
+                () = self.stir.notified() => {}
                 () = sleep(TICK) => {}
             }
             self.place_all();
+            self.drain();
             self.expire();
             if turn.is_multiple_of(SWEEP) {
                 // What attached while its host went.

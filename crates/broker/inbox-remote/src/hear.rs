@@ -28,6 +28,7 @@ impl Shared {
                 }
             }
             Tell::Subscribed { call, outcome } => self.hear_subscribed(lane, call, outcome),
+            Tell::NotServed { call } => self.hear_not_served(lane, call),
             Tell::Settled { call, settlement } => self.hear_settled(lane, call, settlement),
             Tell::WillKept { call, will } => {
                 if let Some(Question { waiting: Waiting::Will { reply_to, alias }, .. }) =
@@ -179,6 +180,23 @@ impl Shared {
         self.subscribed(&mut partition, claim, &filter, outcome, reply_to);
     }
 
+    /// Nobody has the message: it goes where its sessions are served.
+    fn hear_not_served(&self, lane: &Arc<Lane>, call: CallId) {
+        let Some(question) = lane.answer(call) else { return };
+        let Waiting::Append { part, .. } = question.waiting else {
+            self.give_up(&question);
+            return;
+        };
+        let numbers: Vec<usize> = self
+            .jobs
+            .lock()
+            .part(part)
+            .map(|part| part.group.partitions().collect())
+            .unwrap_or_default();
+        numbers.into_iter().for_each(|number| self.unplace(number, lane));
+        self.hold(part);
+    }
+
     fn hear_settled(&self, lane: &Arc<Lane>, call: CallId, settlement: Settlement) {
         let Some(question) = lane.answer(call) else { return };
         match &question.waiting {
@@ -193,7 +211,7 @@ impl Shared {
                     self.settle(*reply_to, settlement);
                 }
             }
-            Waiting::Append { reply, .. } => self.settle_reply(*reply, settlement),
+            Waiting::Append { part, .. } => self.settle_part(*part, settlement),
             Waiting::Will { .. } => self.give_up(&question),
             // Questions of other kinds have answers of their own.
             Waiting::Attach { .. } | Waiting::Discard { .. } | Waiting::Subscribe { .. } => {

@@ -13,6 +13,7 @@ use ratatosk_contract::inbox::{Claim, WillId};
 use ratatosk_telemetry::memory::{Account, Share};
 
 use crate::ask::{Ask, CallId};
+use crate::jobs::PartId;
 use crate::outbox::Outbox;
 
 /// See the module.
@@ -60,7 +61,7 @@ pub(crate) enum Waiting {
         ask: Ask,
     },
     Append {
-        reply: Reply,
+        part: PartId,
         bytes: usize,
         account: Account,
     },
@@ -68,14 +69,6 @@ pub(crate) enum Waiting {
         reply_to: Option<ReplyTo>,
         alias: WillId,
     },
-}
-
-/// Who is told what became of a message, or of a part of it.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Session(ReplyTo),
-    /// A message that went to several.
-    Join(u64),
 }
 
 impl Lane {
@@ -171,15 +164,13 @@ impl Drop for Lane {
 
 #[cfg(test)]
 mod tests {
-    use ratatosk_contract::{SessionRef, ShardId, Ticket};
     use ratatosk_telemetry::memory::Accountant;
 
     use super::*;
 
     fn question(number: u64, due_ms: u64, account: &Account) -> Question {
-        let session = SessionRef { shard: ShardId(0), slot: 0, generation: 0 };
-        let reply = Reply::Session(ReplyTo { session, ticket: Ticket(number) });
-        let waiting = Waiting::Append { reply, bytes: 100, account: account.clone() };
+        let waiting =
+            Waiting::Append { part: PartId(number), bytes: 100, account: account.clone() };
         Question { call: CallId(number), due: Instant::from_millis(due_ms), waiting }
     }
 

@@ -20,6 +20,7 @@ mod calls;
 mod cluster_inbox;
 mod desk;
 mod hear;
+mod jobs;
 mod lane;
 mod link;
 mod message;

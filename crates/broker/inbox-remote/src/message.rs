@@ -49,6 +49,33 @@ pub(crate) fn take(
     data: &Bytes,
     now: Instant,
 ) -> Result<StoredMessage, Malformed> {
+    let message = take_or_husk(parser, data, now)?;
+    TopicName::parse(&message.topic, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
+    Ok(message)
+}
+
+/// Reads a message that may be none any more: of one that was received, only that it was is kept, and it
+/// has no topic then.
+///
+/// # Errors
+/// [`Malformed`], also if it is neither.
+pub(crate) fn take_husk(
+    parser: &mut Parser<'_>,
+    data: &Bytes,
+    now: Instant,
+) -> Result<StoredMessage, Malformed> {
+    let message = take_or_husk(parser, data, now)?;
+    if !message.topic.is_empty() {
+        TopicName::parse(&message.topic, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
+    }
+    Ok(message)
+}
+
+fn take_or_husk(
+    parser: &mut Parser<'_>,
+    data: &Bytes,
+    now: Instant,
+) -> Result<StoredMessage, Malformed> {
     let flags = parser.take_u8()?;
     if flags & !(QOS | RETAIN | EXPIRES) != 0 {
         return Err(Malformed);
@@ -56,7 +83,6 @@ pub(crate) fn take(
     let remaining = if flags & EXPIRES == 0 { None } else { Some(parser.take_u64()?) };
     let publisher = take_fixed(parser)?;
     let topic = parser.take_str()?;
-    TopicName::parse(topic, &TopicLimits::PROTOCOL).map_err(|_| Malformed)?;
     let properties = parser.take_bytes()?;
     if !properties.is_empty() {
         PublishProperties::of_forwarded(properties).ok_or(Malformed)?;

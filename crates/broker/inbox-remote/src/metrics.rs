@@ -26,6 +26,14 @@ const REFUSED: Descriptor = Descriptor {
     name: "ratatosk_inbox_remote_refused_messages_total",
     help: "Messages that were refused before anybody got them, by reason.",
 };
+const HELD: Descriptor = Descriptor {
+    name: "ratatosk_inbox_remote_held_messages_total",
+    help: "Messages that waited until somebody served their sessions.",
+};
+const REPEATED: Descriptor = Descriptor {
+    name: "ratatosk_inbox_remote_repeated_messages_total",
+    help: "Messages that were held and sent on, those included that may have been taken before.",
+};
 const LATE: Descriptor = Descriptor {
     name: "ratatosk_inbox_remote_late_answers_total",
     help: "Questions that were not answered in time.",
@@ -47,6 +55,8 @@ pub(crate) struct Metrics {
     pub(crate) resumed: Counter,
     pub(crate) abandoned: Counter,
     refused: Family<Counter>,
+    pub(crate) held: Counter,
+    pub(crate) repeated: Counter,
     pub(crate) late: Counter,
     pub(crate) dropped_direct: Counter,
     pub(crate) broken: Counter,
@@ -61,6 +71,8 @@ impl Metrics {
             resumed: registry.counter(RESUMED),
             abandoned: registry.counter(ABANDONED),
             refused: registry.counters(REFUSED, &["reason"]),
+            held: registry.counter(HELD),
+            repeated: registry.counter(REPEATED),
             late: registry.counter(LATE),
             dropped_direct: registry.counter(DROPPED_DIRECT),
             broken: registry.counter(BROKEN),

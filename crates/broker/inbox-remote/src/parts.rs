@@ -1,6 +1,6 @@
 //! What several words have in them: claims, identities, subscriptions, routes.
 
-use ratatosk_codec::{PacketId, Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_codec::{PacketId, SubscriptionOptions};
 use ratatosk_contract::inbox::{Claim, InboxId, QueueLimits, Subscription};
 use ratatosk_contract::{ClientId, SessionIdentity, TenantId};
 use ratatosk_engine::wire::{Malformed, Parser, put_bytes, put_u64};
@@ -77,23 +77,8 @@ pub(crate) fn put_options(
 pub(crate) fn take_options(
     parser: &mut Parser<'_>,
 ) -> Result<(SubscriptionOptions, Option<u32>), Malformed> {
-    let options = options_of(parser.take_u8()?).ok_or(Malformed)?;
+    let options = parser.take_u8()?.try_into().map_err(|_| Malformed)?;
     Ok((options, take_some(parser)?))
-}
-
-/// The options in a byte of MQTT 5.0.
-fn options_of(byte: u8) -> Option<SubscriptionOptions> {
-    Some(SubscriptionOptions {
-        qos: Qos::try_from(byte & 0x03).ok()?,
-        no_local: byte & 0x04 != 0,
-        retain_as_published: byte & 0x08 != 0,
-        retain_handling: match byte >> 4 {
-            0 => RetainHandling::Send,
-            1 => RetainHandling::SendIfNew,
-            2 => RetainHandling::DoNotSend,
-            _ => return None,
-        },
-    })
 }
 
 pub(crate) fn put_subscription(into: &mut Vec<u8>, subscription: &Subscription) {

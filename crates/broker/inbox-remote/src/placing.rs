@@ -43,6 +43,19 @@ impl PartialEq for Place {
     }
 }
 
+impl Place {
+    /// Whether it is the same host, by whatever stream and in whatever term.
+    pub(crate) fn is_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Place::Here(_), Place::Here(_)) | (Place::Nobody, Place::Nobody) => true,
+            (Place::There { lane, .. }, Place::There { lane: other, .. }) => {
+                Arc::ptr_eq(lane, other)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Shared {
     /// Where a partition is served.
     pub(crate) fn place(&self, partition: usize) -> Place {
@@ -68,6 +81,7 @@ impl Shared {
             return;
         }
         self.places.write()[number] = place.clone();
+        self.stir.notify_one();
         if place != Place::Nobody {
             self.go_on(&mut partition, &place);
             self.resume_wills(number, &place);
@@ -99,12 +113,24 @@ impl Shared {
 
     /// The stream to a host broke: what it was asked is answered, or asked again when it can be.
     pub(crate) fn lose(&self, lane: &Arc<Lane>) {
+        // Nothing for its sessions is sent or held by others before what it had is.
+        let mut held = self.held.lock();
         for number in 0..PARTITION_COUNT {
             self.unplace(number, lane);
         }
+        let (mut others, mut ends) = (Vec::new(), Vec::new());
         for question in lane.lose() {
-            self.ask_again(question);
+            match question.waiting {
+                Waiting::Append { part, .. } if self.doubt(part) => {
+                    self.note_held(&mut held, part);
+                }
+                Waiting::Append { part, .. } => ends.push(part),
+                _ => others.push(question),
+            }
         }
+        drop(held);
+        others.into_iter().for_each(|question| self.ask_again(question));
+        ends.into_iter().for_each(|part| self.settle_part(part, Settlement::Unknown));
     }
 
     /// What is asked of the sessions of a partition goes on at another place.
@@ -285,7 +311,7 @@ impl Shared {
                 self.home.answered(*reply_to, Answer::Subscribed(SubscribeOutcome::Busy));
             }
             Waiting::Change { reply_to, .. } => self.settle(*reply_to, Settlement::Unknown),
-            Waiting::Append { reply, .. } => self.settle_reply(*reply, Settlement::Unknown),
+            Waiting::Append { part, .. } => self.settle_part(*part, Settlement::Unknown),
             Waiting::Will { reply_to, alias } => {
                 self.wills.lock().remove(alias);
                 self.settle(*reply_to, Settlement::Unknown);

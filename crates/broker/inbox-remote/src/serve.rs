@@ -15,9 +15,11 @@ use ratatosk_contract::{Call as Answer, SessionIdentity, SessionRef, StoredMessa
 use ratatosk_rpc::{Call, Error, HostId, Receiver, Sender};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
+use crate::append::is_served;
 use crate::ask::{self, Ask, CallId, Chosen, Credit, Open, Order};
 use crate::cluster_inbox::Shared;
 use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
+use crate::jobs::Group;
 use crate::link::{Link, Owed};
 use crate::proto::{Frame, Inbox};
 use crate::seats::partition_of;
@@ -313,18 +315,30 @@ impl<'a> Clerk<'a> {
     }
 
     fn append(&self, call: CallId, order: &Order) {
-        let Order { tenant, routes, shared, exchange, message } = order;
+        let Order { tenant, routes, shared, intent, message } = order;
         let shared: Vec<SharedRoute> = shared
             .iter()
             .filter_map(|chosen| find_group(&*self.shared.dist, tenant, chosen))
             .collect();
-        let targets = Targets { tenant, routes, shared: &shared };
+        let group = Group { routes: routes.clone(), shared, exchange: intent.exchange };
+        let targets = Targets { tenant, routes, shared: &group.shared };
         let mut direct = Vec::new();
         let message = message.as_message();
         let reply_to = self.link.reply_to(call);
-        let call_of = self.inbox().append(targets, &message, *exchange, reply_to, &mut direct);
+        let noted = group
+            .exchange
+            .filter(|_| intent.is_again)
+            .and_then(|(claim, packet_id)| self.inbox().accepted(claim, packet_id, reply_to));
+        let call_of = noted.unwrap_or_else(|| {
+            self.inbox().append(targets, &message, intent.exchange, reply_to, &mut direct)
+        });
         self.shared.hand_direct(tenant, &direct, &message);
         match call_of {
+            Answer::Ready(Settlement::Busy | Settlement::Unknown)
+                if call != CallId(0) && !is_served(self.inbox(), &group) =>
+            {
+                self.tell(&Tell::NotServed { call });
+            }
             Answer::Ready(settlement) => self.settle(call, settlement),
             Answer::Pending => self.answer(call, Owed::Nothing, false),
         }

@@ -13,6 +13,7 @@ use ratatosk_contract::{ReplyTo, SessionRef, Ticket};
 use crate::append::JOIN_SHARD;
 use crate::cluster_inbox::Shared;
 use crate::desk::PROXY_SHARD;
+use crate::jobs::PartId;
 use crate::link::LINK_SHARD;
 use crate::tell::Direct;
 
@@ -75,7 +76,7 @@ impl Sessions for Switch {
             }
             JOIN_SHARD => {
                 let Some(shared) = self.shared() else { return };
-                shared.settle_part(ticket.0, settlement);
+                shared.settle_part(PartId(ticket.0), settlement);
             }
             _ => self.home.settle(session, ticket, settlement),
         }

@@ -37,6 +37,10 @@ pub(crate) enum Tell {
         call: CallId,
         outcome: Outcome,
     },
+    /// Some of a message's sessions are not served here; nobody has it.
+    NotServed {
+        call: CallId,
+    },
     Settled {
         call: CallId,
         settlement: Settlement,
@@ -112,6 +116,7 @@ const RESUMED: u8 = 6;
 const ENTRIES: u8 = 7;
 const DIRECT: u8 = 8;
 const STALE: u8 = 9;
+const NOT_SERVED: u8 = 10;
 
 const RETAIN: u8 = 0b0000_0100;
 const RECEIVED: u8 = 0b0000_1000;
@@ -135,6 +140,7 @@ impl Tell {
                 put_u64(into, call.0);
                 into.push(*outcome as u8);
             }),
+            Tell::NotServed { call } => put_word(into, NOT_SERVED, |into| put_u64(into, call.0)),
             Tell::Settled { call, settlement } => put_word(into, SETTLED, |into| {
                 put_u64(into, call.0);
                 into.push(match settlement {
@@ -207,6 +213,7 @@ fn take(
             Tell::Discarded { call, existed }
         }
         SUBSCRIBED => Tell::Subscribed { call: call(body)?, outcome: take_outcome(body)? },
+        NOT_SERVED => Tell::NotServed { call: call(body)? },
         SETTLED => Tell::Settled { call: call(body)?, settlement: take_settlement(body)? },
         WILL_KEPT => Tell::WillKept { call: call(body)?, will: WillId(body.take_u64()?) },
         RESUMED => {
@@ -305,12 +312,17 @@ fn take_entry(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Entry
     if flags & !(0b11 | RETAIN | RECEIVED) != 0 || qos != Qos::AtMostOnce && sequence.0 == 0 {
         return Err(Malformed);
     }
+    let (is_received, subscription_id) = (flags & RECEIVED != 0, take_some(body)?);
+    let message = match is_received {
+        true => message::take_husk(body, data, now)?,
+        false => message::take(body, data, now)?,
+    };
     Ok(Entry {
         sequence,
         qos,
         retain: flags & RETAIN != 0,
-        is_received: flags & RECEIVED != 0,
-        subscription_id: take_some(body)?,
-        message: Arc::new(message::take(body, data, now)?),
+        is_received,
+        subscription_id,
+        message: Arc::new(message),
     })
 }

@@ -1,9 +1,12 @@
 //! Messages for sessions of several hosts.
 
+use std::time::Duration;
+
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::Call;
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{InboxId, Sequence};
+use ratatosk_inbox_remote::Config;
 use ratatosk_rpc::MemoryDiscovery;
 
 use crate::model::Store;
@@ -18,7 +21,8 @@ async fn stage() -> (std::sync::Arc<Store>, Vec<Host>, [&'static str; 2]) {
     store.set_seat(partition(far), Some(2));
     let mut hosts = Vec::new();
     for id in 1..=3 {
-        hosts.push(Host::start(&discovery, id, &store).await);
+        let short = |config: &mut Config| config.change_patience = Duration::from_secs(2);
+        hosts.push(Host::start_with(&discovery, id, &store, short).await);
     }
     for host in &hosts {
         host.reaches(2).await;
@@ -49,7 +53,7 @@ async fn a_message_for_sessions_of_several_hosts_is_settled_once() {
         }
         assert_eq!(seen, ["0", "1", "2"]);
     }
-    // One of them is nowhere: nobody gets it.
+    // One of them is nowhere for too long: nobody gets it.
     store.set_seat(partition(clients[1]), None);
     hosts[0].reaches(1).await;
     let refused = hosts[0].append(&inboxes, "3", Qos::AtLeastOnce, None).await;
@@ -103,7 +107,7 @@ async fn a_message_that_does_not_fit_is_refused_as_busy() {
     let (discovery, store) = (MemoryDiscovery::new(), Store::new());
     store.seat_all(Some(1));
     let _one = Host::start(&discovery, 1, &store).await;
-    let bound = |config: &mut ratatosk_inbox_remote::Config| {
+    let bound = |config: &mut Config| {
         (config.lane_bytes_max, config.whole_bytes_max) = (10_000, 100_000);
     };
     let two = Host::start_with(&discovery, 2, &store, bound).await;
@@ -131,4 +135,78 @@ async fn a_message_that_does_not_fit_is_refused_as_busy() {
     }
     let is_there = || store.stored(claim.inbox).is_some_and(|it| it.queue.len() == count);
     stored_so(&store, is_there).await;
+}
+
+/// DUR-001, OPS-001: a message whose sessions nobody serves waits until somebody does, and those for one session
+/// keep their order.
+#[tokio::test]
+async fn messages_wait_for_whoever_serves_next_and_keep_their_order() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let mut hosts = Vec::new();
+    for id in 1..=3 {
+        hosts.push(Host::start(&discovery, id, &store).await);
+    }
+    for host in &hosts {
+        host.reaches(64).await;
+    }
+    let claim = hosts[2].attach("c").await.expect("it is served").0.claim;
+    let mut sent = Vec::new();
+    for seat in [Some(2), Some(3), Some(1)] {
+        store.seat_all(None);
+        hosts[2].reaches(0).await;
+        let mut tickets = Vec::new();
+        for _ in 0..50 {
+            let (payload, reply_to) = (sent.len().to_string(), hosts[2].ticket());
+            let reply = Some(reply_to);
+            let begun =
+                hosts[2].begin_append(&[claim.inbox], &payload, Qos::AtLeastOnce, None, reply);
+            assert_eq!(begun, Call::Pending, "it waits");
+            tickets.push(reply_to.ticket);
+            sent.push(payload);
+        }
+        store.seat_all(seat);
+        for ticket in tickets {
+            assert_eq!(hosts[2].settled(ticket).await, Settlement::Done);
+        }
+    }
+    let queue = store.stored(claim.inbox).expect("it is there").queue;
+    assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), sent);
+}
+
+/// DUR-010: what became of a message is not known when its host is over. It is brought to whoever serves its
+/// sessions next, where it may be twice if its QoS is 1, and is once if it is 2.
+#[tokio::test]
+async fn a_message_in_doubt_is_brought_again_where_its_exchange_is_known() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let one = Host::start(&discovery, 1, &store).await;
+    let two = Host::start(&discovery, 2, &store).await;
+    two.reaches(64).await;
+    let claim = two.attach("c").await.expect("it is served").0.claim;
+    // The first host takes everything and answers nothing any more.
+    store.keep_silent(Some(1));
+    let id = |number| PacketId::new(number).expect("not zero");
+    let kinds = [
+        (Qos::AtLeastOnce, None, Settlement::Done),
+        (Qos::ExactlyOnce, Some((claim, id(1))), Settlement::Done),
+        (Qos::ExactlyOnce, None, Settlement::Unknown),
+    ];
+    let mut waiting = Vec::new();
+    for (number, (qos, exchange, expected)) in kinds.into_iter().enumerate() {
+        let (payload, reply_to) = (number.to_string(), two.ticket());
+        let begun = two.begin_append(&[claim.inbox], &payload, qos, exchange, Some(reply_to));
+        assert_eq!(begun, Call::Pending);
+        waiting.push((reply_to.ticket, expected));
+    }
+    let has_all = || store.stored(claim.inbox).is_some_and(|it| it.queue.len() == kinds.len());
+    stored_so(&store, has_all).await;
+    drop(one);
+    store.keep_silent(None);
+    store.seat_all(Some(2));
+    for (ticket, expected) in waiting {
+        assert_eq!(two.settled(ticket).await, expected);
+    }
+    let queue = store.stored(claim.inbox).expect("it is there").queue;
+    assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), ["0", "1", "2", "0"]);
 }

@@ -40,6 +40,8 @@ struct State {
     resumed_wills: usize,
     due_wills: usize,
     last: u64,
+    /// A host that says nothing of what it made durable.
+    silent: Option<HostId>,
 }
 
 #[derive(Clone)]
@@ -84,6 +86,11 @@ impl Store {
         }
         drop(state);
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A host does what it is asked, and does not say so. Nobody if there is none.
+    pub(crate) fn keep_silent(&self, host: Option<u128>) {
+        self.state.lock().silent = host.map(HostId);
     }
 
     pub(crate) fn stored(&self, inbox: InboxId) -> Option<Stored> {
@@ -149,6 +156,7 @@ impl Model {
 
     fn promise<T>(&self, answer: T, reply_to: Option<ReplyTo>) -> Promised<T> {
         match reply_to {
+            Some(_) if self.store.state.lock().silent == Some(self.host) => Promised::later(answer),
             Some(ReplyTo { session, ticket }) => {
                 self.sessions.settle(session, ticket, Settlement::Done);
                 Promised::later(answer)
@@ -168,6 +176,18 @@ fn topic_of(will: Option<&(Arc<StoredMessage>, u32)>) -> Option<String> {
 }
 
 impl Serving for Model {
+    fn accepted(
+        &self,
+        claim: Claim,
+        packet_id: PacketId,
+        reply_to: Option<ReplyTo>,
+    ) -> Option<Call<Settlement>> {
+        let is_noted = self.claimed(claim, |stored| stored.inbound.contains(&packet_id));
+        is_noted.ok().filter(|is_noted| *is_noted)?;
+        let promised = self.promise((), reply_to);
+        Some(if promised.is_durable { Call::Ready(Settlement::Done) } else { Call::Pending })
+    }
+
     fn serves(&self, partition: usize) -> Option<u64> {
         let seat = self.store.seat(partition)?;
         (seat.host == self.host).then_some(seat.term)
@@ -374,8 +394,8 @@ impl Inbox for Model {
         }
         ready.into_iter().for_each(|owner| self.sessions.inbox_ready(owner));
         match reply_to {
-            Some(ReplyTo { session, ticket }) if message.qos != Qos::AtMostOnce => {
-                self.sessions.settle(session, ticket, Settlement::Done);
+            Some(reply_to) if message.qos != Qos::AtMostOnce => {
+                let _ = self.promise((), Some(reply_to));
                 Call::Pending
             }
             _ => Call::Ready(Settlement::Done),
@@ -412,6 +432,8 @@ impl Inbox for Model {
         self.claimed(claim, |stored| {
             if let Some(entry) = stored.queue.get_mut(&sequence.0) {
                 entry.is_received = true;
+                // Of what was received an inbox that was read back knows only that.
+                entry.message = Arc::new(crate::support::stored("", "", entry.qos));
             }
         })?;
         Ok(self.promise((), reply_to))

@@ -6,7 +6,7 @@ use ratatosk_contract::inbox::{Detach, Inbox as _, NotServed, Sequence, Subscrib
 use ratatosk_rpc::MemoryDiscovery;
 
 use crate::model::Store;
-use crate::support::{Host, identity, stored, stored_so, texts};
+use crate::support::{Host, identity, stored, stored_so, text, texts};
 
 /// INBOX-001, INBOX-006: a session is taken over at the host that serves it, and handed what is there in its
 /// order, as much as it wants at a time; what it confirms is gone there.
@@ -158,6 +158,34 @@ async fn exchanges_are_noted_at_another_host() {
     assert!(held.queue[&sequence.0].is_received);
 }
 
+/// MQTT-045, INBOX-007: of a message whose PUBREC came its next owner at another host is told that, although
+/// nothing else is left of it.
+#[tokio::test]
+async fn a_message_that_was_received_is_told_of_without_its_content() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let _one = Host::start(&discovery, 1, &store).await;
+    let two = Host::start(&discovery, 2, &store).await;
+    two.reaches(64).await;
+    let claim = two.attach("c").await.expect("it is served").0.claim;
+    for payload in ["1", "2"] {
+        let appended = two.append(&[claim.inbox], payload, Qos::ExactlyOnce, None).await;
+        assert_eq!(appended, Settlement::Done);
+    }
+    let sequence = two.fetch(claim, Sequence(0), 10).await[0].sequence;
+    let reply_to = two.ticket();
+    let _ = two.inbox.received(claim, sequence, Some(reply_to)).expect("it owns it");
+    assert_eq!(two.settled(reply_to.ticket).await, Settlement::Done);
+    let claim = two.attach("c").await.expect("it is served").0.claim;
+    let mut entries = two.fetch(claim, Sequence(0), 10).await;
+    while entries.len() < 2 {
+        let after = entries.last().map_or(Sequence(0), |entry| entry.sequence);
+        entries.extend(two.fetch(claim, after, 10).await);
+    }
+    assert!(entries[0].is_received && !entries[1].is_received);
+    assert_eq!(text(&entries[1].message), "2");
+}
+
 /// INBOX-012: the will of a transient session is kept at another host, and forgotten by the name that it has
 /// there; if its host is over it is due.
 #[tokio::test]
@@ -187,11 +215,14 @@ async fn wills_of_transient_sessions_are_kept_at_another_host() {
     stored_so(&store, || store.wills() == (0, 1, 1)).await;
 }
 
-/// Where nobody serves a session its client is refused.
+/// Where nobody serves a session its client is refused, and so are messages for it, after a while.
 #[tokio::test]
 async fn a_session_that_nobody_serves_is_refused() {
     let (discovery, store) = (MemoryDiscovery::new(), Store::new());
-    let one = Host::start(&discovery, 1, &store).await;
+    let short = |config: &mut ratatosk_inbox_remote::Config| {
+        config.change_patience = std::time::Duration::from_millis(300);
+    };
+    let one = Host::start_with(&discovery, 1, &store, short).await;
     assert_eq!(one.attach("c").await.map(|_| ()), Err(NotServed));
     store.seat_all(Some(9));
     assert_eq!(one.attach("c").await.map(|_| ()), Err(NotServed));

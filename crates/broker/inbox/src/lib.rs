@@ -83,6 +83,7 @@ mod takeover_test;
 pub use coprocessor::InboxCoprocessor;
 pub use owners::ResumeError;
 pub use repair::Repaired;
+pub use schema::partition_keys;
 pub use seating::{Seating, Step};
 pub use seats::SeatWatch;
 pub use service::InboxService;

@@ -9,10 +9,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_clock::Instant;
+use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    ReplyTo, SessionIdentity, SessionRef, StoredMessage,
-    call::Promised,
-    inbox::{Attached, Claim, Detach, DueWill, InboxId, NotServed, WillId},
+    Call, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    call::{Promised, Settlement},
+    inbox::{Attached, Claim, Detach, DueWill, Inbox as _, InboxId, NotServed, WillId},
     serving::{Refusal, Serving},
 };
 use ratatosk_engine::wire::Malformed;
@@ -230,6 +231,21 @@ impl Serving for InboxService {
 
     fn resume(&self, claim: Claim, owner: SessionRef) -> Result<(), Refusal> {
         Ok(InboxService::resume(self, claim, owner).map(drop)?)
+    }
+
+    fn accepted(
+        &self,
+        claim: Claim,
+        packet_id: PacketId,
+        reply_to: Option<ReplyTo>,
+    ) -> Option<Call<Settlement>> {
+        let is_noted = {
+            let mut partition = self.partitions.lock_of(claim.inbox);
+            partition.claimed(claim).ok()?.inbound().contains(&packet_id)
+        };
+        // Noted again, as what did it before may not be durable yet.
+        let noted = is_noted.then(|| self.inbound(claim, packet_id, false, reply_to))?.ok()?;
+        Some(if noted.is_durable { Call::Ready(Settlement::Done) } else { Call::Pending })
     }
 
     fn abandon(&self, claim: Claim, now: Instant) -> Result<(), Refusal> {

@@ -11,7 +11,8 @@ mod session;
 mod will;
 
 pub(crate) use entry::{EntryRecord, Head, Position};
-pub(crate) use key::{Key, Place, partition_keys};
+pub use key::partition_keys;
+pub(crate) use key::{Key, Place};
 pub(crate) use message::MessageRecord;
 pub(crate) use session::{SessionRecord, SubscriptionRecord};
 pub(crate) use will::WillRecord;

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use ratatosk_codec::{Qos, RetainHandling, SubscriptionOptions};
 use ratatosk_contract::dist::{Dist, HostRoute, Receiver, ReceiverKey, RouteId, TenantRoutes};
 use ratatosk_contract::group::{Group, Member, MemberState, MemberTarget};
 use ratatosk_contract::{HostNumber, TenantId};
@@ -240,7 +239,7 @@ impl Image {
     /// The member of a record, with the state that it has here already if it is known.
     fn member(&mut self, tenant: &TenantId, record: &MemberRecord<'_>) -> Result<Member, Refused> {
         let MemberRecord { filter, id, incarnation, options, subscription_id, flags } = *record;
-        let options = options_of(options).ok_or(Malformed)?;
+        let options = options.try_into().map_err(|_| Malformed)?;
         let members = self.tenants.entry(tenant.clone()).or_default();
         let of_filter = match members.get_mut(filter) {
             Some(of_filter) => of_filter,
@@ -299,22 +298,4 @@ impl Drop for Image {
 fn parse(text: &str, is_shared: bool) -> Result<TopicFilter<'_>, Refused> {
     let filter = TopicFilter::parse(text, &TopicLimits::PROTOCOL);
     filter.ok().filter(|filter| filter.share().is_some() == is_shared).ok_or(Refused::Malformed)
-}
-
-/// The options in a byte of MQTT 5.0.
-fn options_of(byte: u8) -> Option<SubscriptionOptions> {
-    if byte & 0xC0 != 0 {
-        return None;
-    }
-    Some(SubscriptionOptions {
-        qos: Qos::try_from(byte & 0x03).ok()?,
-        no_local: byte & 0x04 != 0,
-        retain_as_published: byte & 0x08 != 0,
-        retain_handling: match byte >> 4 {
-            0 => RetainHandling::Send,
-            1 => RetainHandling::SendIfNew,
-            2 => RetainHandling::DoNotSend,
-            _ => return None,
-        },
-    })
 }

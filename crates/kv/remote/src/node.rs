@@ -364,11 +364,17 @@ impl Node {
         self.network.clash_now()
     }
 
+    /// Has its ranges led by others, as far as that is possible in so much time, and says whether all that can
+    /// be are. Nobody looks after its store any more: it is to be stopped next.
+    pub fn hand_over(&mut self, patience: Duration) -> bool {
+        drop(self.keeper.take());
+        hand_over(&self.handle(), patience)
+    }
+
     /// Stops: hands its ranges over to others, as far as that is possible in so much time, then ends
     /// everything, and says goodbye. False if some of it could not be done in time.
     pub fn stop(mut self, patience: Duration) -> bool {
-        drop(self.keeper.take());
-        let is_handed_over = hand_over(&self.handle(), patience);
+        let is_handed_over = self.hand_over(patience);
         if let Some(store) = self.store.take() {
             // What it says last is still carried.
             store.stop();

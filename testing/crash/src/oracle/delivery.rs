@@ -2,7 +2,8 @@
 //!
 //! A message must reach a subscription that was in force from its first PUBLISH to its
 //! acknowledgement. It must not reach a client none of whose matching subscriptions was in force
-//! at any time from its first PUBLISH to its acknowledgement. A group is one subscriber.
+//! at any time from its first PUBLISH to its acknowledgement. A group is one subscriber. A session that
+//! ends with its connection is owed nothing, as that may be over before the message comes.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +49,10 @@ fn judge_one(
     let (all, exactly_once) = counts.fold((0, 0), |(all, exactly_once), count| {
         (all + count.all, exactly_once + count.exactly_once)
     });
-    let is_owed = fate.acked.is_some() && matching.iter().any(|filter| facts.is_in(*filter, fate));
+    let is_lasting = |client: &ClientIndex| history.client(*client).is_persistent;
+    let is_owed = fate.acked.is_some()
+        && receiver.members.iter().any(is_lasting)
+        && matching.iter().any(|filter| facts.is_in(*filter, fate));
     let is_unwanted = matching.iter().all(|filter| facts.is_out(*filter, fate));
     let name = &receiver.name;
     let publisher = &history.client(message.publisher).name;

@@ -37,7 +37,7 @@ impl Tale {
     }
 
     fn enters(&mut self, client: ClientIndex, is_present: bool) {
-        self.tell(client, What::ConnectSent);
+        self.tell(client, What::ConnectSent { door: 0 });
         self.tell(client, What::Connected { is_present });
     }
 
@@ -256,6 +256,20 @@ fn a_group_is_sent_each_message_and_qos_2_once() {
 }
 
 #[test]
+fn a_session_that_ends_with_its_connection_is_owed_nothing_but_qos_2_once() {
+    for (deliveries, expected) in [(0, vec![]), (1, vec![]), (2, vec![Property::ExactlyOnce])] {
+        let mut tale = Tale::new();
+        let transient = tale.history.add_client("transient, life 1", false);
+        let filter = tale.history.add_filter(transient, "load/#", ExactlyOnce);
+        tale.subscribes(filter);
+        let message = tale.publishes(ExactlyOnce);
+        tale.comes(message);
+        (0..deliveries).for_each(|_| tale.comes_to(transient, message));
+        tale.check(&expected);
+    }
+}
+
+#[test]
 fn a_swapped_order_is_caught() {
     for qos in [AtLeastOnce, ExactlyOnce] {
         let mut tale = Tale::new();
@@ -380,7 +394,7 @@ fn a_session_whose_connack_was_lost_may_be_there_or_not() {
     for is_present in [false, true] {
         let mut tale = Tale::new();
         let late = tale.history.add_client("late", true);
-        tale.tell(late, What::ConnectSent);
+        tale.tell(late, What::ConnectSent { door: 0 });
         tale.is_killed();
         tale.enters(late, is_present);
         tale.check(&[]);

@@ -20,7 +20,7 @@ pub(super) fn judge(history: &History, violations: &mut Vec<Violation>) {
         };
         let known = &mut known[client.0 as usize];
         match event.what {
-            What::ConnectSent => known.unanswered += 1,
+            What::ConnectSent { .. } => known.unanswered += 1,
             What::Connected { is_present } => {
                 let name = &history.client(client).name;
                 let text = match is_present {

@@ -1,6 +1,8 @@
 //! From single values to the configuration as a whole: what keys say together, and who may reach
 //! what.
 
+mod cluster;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,13 +39,15 @@ impl Builder {
         let auth = self.auth();
         let listeners = self.listeners(&tenant, &auth);
         self.try_auth(&auth, &listeners);
-        let roles = self.roles();
+        let cluster = self.cluster();
+        let roles = self.roles(cluster.is_some());
         let admin = self.admin();
         let configuration = Configuration {
             data_dir: self.path("data_dir").unwrap_or_default(),
             roles,
             auth,
             admin,
+            cluster,
             mqtt: Mqtt { shards: self.shards() },
             limits: self.limits(),
             memory_limit: self.memory_limit(),
@@ -122,7 +126,7 @@ impl Builder {
         })
     }
 
-    fn roles(&mut self) -> Roles {
+    fn roles(&mut self, has_others: bool) -> Roles {
         let words = match self.fields.value("roles") {
             Some(Value::Choices(words)) => words.clone(),
             None => Vec::new(),
@@ -146,11 +150,13 @@ impl Builder {
         ];
         let missing: Vec<_> =
             needed.iter().filter(|(_, present)| !present).map(|(role, _)| *role).collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && !has_others {
             let missing = missing.join(", ");
             self.complain(
                 "roles",
-                format!("this version runs as a single node, which cannot do without {missing}"),
+                format!(
+                    "a node that stands alone cannot do without {missing}: add it, or a [cluster]"
+                ),
             );
         }
         roles

@@ -50,7 +50,7 @@ impl Effective {
         let rows = paths
             .iter()
             .filter_map(|path| fields.by_path.get(*path))
-            .filter(|field| has_meaning(field, listeners))
+            .filter(|field| has_meaning(field, fields, listeners))
             .map(|field| Row {
                 path: field.path.clone(),
                 value: field.value.as_ref().map(ToString::to_string),
@@ -184,8 +184,14 @@ fn heading(path: &str) -> (String, &str) {
     }
 }
 
-/// Defaults for layers that a listener does not have say nothing.
-fn has_meaning(field: &Field, listeners: &[Listener]) -> bool {
+/// Defaults for a cluster, or for layers of a listener, that are not there say nothing.
+fn has_meaning(field: &Field, fields: &Fields, listeners: &[Listener]) -> bool {
+    // Written down, they would make a cluster.
+    if field.path.starts_with("cluster.") {
+        let section =
+            if field.path.starts_with("cluster.tls.") { "cluster.tls" } else { "cluster" };
+        return fields.has_section(section);
+    }
     let Some(rest) = field.path.strip_prefix("listener.") else { return true };
     if field.origin != Origin::Default {
         return true;

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Secret,
     /// Any text that is not empty.
     Text,
+    /// Texts that are not empty, one at least.
+    Texts,
     WebPath,
     /// A path that need not exist yet, or is opened by somebody who reports better.
     Path,
@@ -49,6 +51,7 @@ pub(crate) enum Value {
     Bytes(Option<ByteCount>),
     Secret(Token),
     Text(String),
+    Texts(Vec<String>),
     Path(PathBuf),
     Address(SocketAddr),
     Choice(&'static str),
@@ -86,6 +89,7 @@ impl Kind {
             Self::Text => {
                 text(raw).filter(|text| !text.is_empty()).map(Value::Text).ok_or_else(refused)
             }
+            Self::Texts => texts(raw)?.map(Value::Texts).ok_or_else(refused),
             Self::Path => text(raw)
                 .filter(|path| !path.is_empty())
                 .map(|path| Value::Path(path.into()))
@@ -139,6 +143,7 @@ impl Kind {
             Self::Secret => "a text of 16 to 1024 printable characters".to_owned(),
             Self::WebPath => "a path that begins with / and has no space, ? or #".to_owned(),
             Self::Text => "a text".to_owned(),
+            Self::Texts => "a list of texts".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::File => "a readable file".to_owned(),
             Self::Address => {
@@ -200,6 +205,12 @@ fn text(raw: &Raw) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Texts that are not empty, one at least.
+fn texts(raw: &Raw) -> Result<Option<Vec<String>>, String> {
+    let texts = list(raw)?.and_then(|words| words.iter().map(text).collect::<Option<Vec<_>>>());
+    Ok(texts.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty())))
 }
 
 /// A list; a single text stands for a list of one.
@@ -277,6 +288,7 @@ impl fmt::Display for Value {
             Self::Bytes(Some(count)) => quoted(formatter, count),
             Self::Secret(_) => quoted(formatter, "<secret>"),
             Self::Text(text) => quoted(formatter, text),
+            Self::Texts(texts) => quoted_list(formatter, texts),
             Self::Path(path) => quoted(formatter, path.display()),
             Self::Address(address) => quoted(formatter, address),
             Self::Choice(word) => quoted(formatter, word),

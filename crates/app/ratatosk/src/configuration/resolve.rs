@@ -169,10 +169,6 @@ fn complaint(path: &str, is_value: bool, keys: &[Key]) -> Option<(String, String
     let heads = path.match_indices('.').map(|(dot, _)| &path[..dot]).chain([path]);
     for head in heads {
         let whole = head == path;
-        let supported = schema::UNSUPPORTED.iter().find(|(section, _)| *section == head);
-        if let Some((_, why)) = supported {
-            return Some((head.to_owned(), (*why).to_owned()));
-        }
         if is_key(head) {
             let fits = whole && is_value;
             return (!fits).then(|| (head.to_owned(), "is a value, not a section".to_owned()));

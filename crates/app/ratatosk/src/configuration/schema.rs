@@ -5,6 +5,8 @@
 //! `docs/configuration.md`. The tenant settings are appended from their own table. In a path `[]`
 //! stands for an element's number.
 
+mod cluster;
+
 use ratatosk_contract::settings::TenantSettings;
 
 use crate::configuration::kind::Kind;
@@ -299,13 +301,14 @@ const ROWS: &[(&str, Kind, Row, Reload, &str)] = &[
     ),
 ];
 
-/// Sections that have their place in the file's shape and nothing behind them yet.
-pub(crate) const UNSUPPORTED: &[(&str, &str)] =
-    &[("cluster", "this version runs as a single node: remove the section")];
+/// The rows of the file, and those of a cluster behind them.
+fn rows() -> impl Iterator<Item = &'static (&'static str, Kind, Row, Reload, &'static str)> {
+    ROWS.iter().chain(cluster::ROWS)
+}
 
 /// All keys, in the order of the documentation.
 pub(crate) fn keys() -> Vec<Key> {
-    let rows = ROWS.iter().map(|(path, kind, default, reload, about)| Key {
+    let rows = rows().map(|(path, kind, default, reload, about)| Key {
         path: (*path).to_owned(),
         kind: kind.clone(),
         default: match default {
@@ -348,9 +351,7 @@ pub(crate) fn pattern(path: &str) -> String {
 /// Whether keys lie below the path: a table, or a list of tables.
 pub(crate) fn is_section(path: &str) -> bool {
     let pattern = pattern(path);
-    is_list_of_sections(path)
-        || sections().any(|section| section == pattern)
-        || UNSUPPORTED.iter().any(|(section, _)| *section == pattern)
+    is_list_of_sections(path) || sections().any(|section| section == pattern)
 }
 
 /// Whether the path is written `[[…]]`.
@@ -361,6 +362,6 @@ pub(crate) fn is_list_of_sections(path: &str) -> bool {
 /// The patterns of all tables.
 pub(crate) fn sections() -> impl Iterator<Item = &'static str> {
     let from_rows =
-        ROWS.iter().flat_map(|(path, ..)| path.match_indices('.').map(|(dot, _)| &path[..dot]));
+        rows().flat_map(|(path, ..)| path.match_indices('.').map(|(dot, _)| &path[..dot]));
     from_rows.chain(["tenant"])
 }

@@ -276,9 +276,13 @@ impl Swim {
     /// A member says that it leaves.
     pub(crate) fn apply_left(&mut self, now: Instant, host: Host) {
         self.left.lock().insert(host);
-        let down = Member::down(host);
+        self.bury(now, host);
+    }
+
+    /// A member counts as dead from now on. If it lives, it will say so.
+    pub(crate) fn bury(&mut self, now: Instant, host: Host) {
         // Nothing of it can be malformed: it is a member.
-        let _ = self.foca.apply_many([down].into_iter(), true, &mut self.outbox);
+        let _ = self.foca.apply_many([Member::down(host)].into_iter(), true, &mut self.outbox);
         self.settle(now);
     }
 

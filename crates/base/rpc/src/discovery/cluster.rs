@@ -21,6 +21,7 @@ use ratatosk_cluster::{
 };
 use tokio::sync::watch;
 
+use crate::discovery::refused::Doubts;
 use crate::discovery::{AnnounceError, Discovery};
 use crate::identity::{Group, HostId, ServerId, ServiceName, Tenant, Version};
 use crate::landscape::{Landscape, ServerRecord};
@@ -43,6 +44,7 @@ struct Inner {
     lasting: BTreeSet<ServiceName>,
     rules: Watch<Space>,
     state: Mutex<State>,
+    doubts: Doubts,
 }
 
 #[derive(Default)]
@@ -103,6 +105,7 @@ impl ClusterDiscovery {
             lasting: lasting.into_iter().collect(),
             state: Mutex::default(),
             rules: rules.clone(),
+            doubts: Doubts::default(),
             cluster,
         });
         let weak = Arc::downgrade(&inner);
@@ -213,6 +216,11 @@ impl Discovery for ClusterDiscovery {
             SharesRecord { weights: weights.collect() }.encode_to_vec().into()
         };
         self.inner.cluster.write(&key, shares.map(weights)).map_err(|error| full(&error))
+    }
+
+    fn refused(&self, host: HostId) {
+        let bytes = host.0.to_be_bytes();
+        self.inner.doubts.raise(&self.inner.cluster, ratatosk_cluster::HostId::from_bytes(bytes));
     }
 }
 

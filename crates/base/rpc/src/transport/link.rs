@@ -10,6 +10,7 @@
 //! and is drawn, so that a host that restarts is not met by all at the same time.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,6 +28,7 @@ use tracing::{debug, warn};
 
 use crate::backoff::Backoff;
 use crate::config::{Config, HEADER_BYTES_MAX};
+use crate::discovery::Discovery;
 use crate::draw::Draws;
 use crate::error::{Delivery, Error};
 use crate::identity::HostId;
@@ -58,6 +60,7 @@ struct Common {
     scope: TaskScope,
     metrics: Metrics,
     draws: Draws,
+    discovery: Arc<dyn Discovery>,
 }
 
 #[derive(Clone)]
@@ -101,8 +104,9 @@ impl Links {
         scope: TaskScope,
         metrics: Metrics,
         draws: Draws,
+        discovery: Arc<dyn Discovery>,
     ) -> Self {
-        let common = Arc::new(Common { config, scope, metrics, draws });
+        let common = Arc::new(Common { config, scope, metrics, draws, discovery });
         Self { common, links: Mutex::default() }
     }
 
@@ -281,7 +285,12 @@ impl Core {
     ) -> Result<(SendRequest<Bytes>, Connection<Box<dyn Io>, Bytes>), Error> {
         let config = &self.common.config;
         let own = &config.identity;
-        let socket = TcpStream::connect(self.place.address).await.map_err(Error::not_sent)?;
+        let socket = TcpStream::connect(self.place.address).await.map_err(|error| {
+            if error.kind() == ErrorKind::ConnectionRefused {
+                self.common.discovery.refused(self.place.host);
+            }
+            Error::not_sent(error)
+        })?;
         socket.set_nodelay(true).map_err(Error::not_sent)?;
         let mut io: Box<dyn Io> = match &config.tls {
             Some(tls) => {

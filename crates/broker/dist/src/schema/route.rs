@@ -11,7 +11,7 @@
 //!
 //! Everything has one form: what decodes is what would be encoded.
 
-use ratatosk_codec::{Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_codec::SubscriptionOptions;
 use ratatosk_contract::{
     dist::InboxRoute,
     group::{Member, MemberTarget},
@@ -144,7 +144,7 @@ pub(crate) fn take_kept(
     is_shared: bool,
     number: u64,
 ) -> Result<Kept, Malformed> {
-    let options = options(parser.take_u8()?)?;
+    let options = parser.take_u8()?.try_into().map_err(|_| Malformed)?;
     let subscription_id = Some(parser.take()?).filter(|number| *number != 0);
     let inbox = InboxId(if is_shared { parser.take_u64()? } else { number });
     Ok(Kept { inbox, options, subscription_id })
@@ -215,22 +215,4 @@ fn is_long(filter: TopicFilter<'_>) -> bool {
 
 fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(bytes).map_err(|_| Malformed)
-}
-
-/// Options from the byte of MQTT 5.0.
-fn options(byte: u8) -> Result<SubscriptionOptions, Malformed> {
-    if byte & 0xC0 != 0 {
-        return Err(Malformed);
-    }
-    Ok(SubscriptionOptions {
-        qos: Qos::try_from(byte & 0x03).map_err(|_| Malformed)?,
-        no_local: byte & 0x04 != 0,
-        retain_as_published: byte & 0x08 != 0,
-        retain_handling: match byte >> 4 {
-            0 => RetainHandling::Send,
-            1 => RetainHandling::SendIfNew,
-            2 => RetainHandling::DoNotSend,
-            _ => return Err(Malformed),
-        },
-    })
 }

@@ -120,8 +120,10 @@ impl Key {
     }
 }
 
-/// The keys of a partition.
-pub(crate) fn partition_keys(number: usize) -> KeyRange {
+/// The keys of a partition, of which there are 64. A session is in the one that its number gives when it is
+/// divided by that.
+#[must_use]
+pub fn partition_keys(number: usize) -> KeyRange {
     let start = |number: usize| Bytes::copy_from_slice(&Key::front(InboxId(number as u64)));
     let end = (number + 1 < PARTITION_COUNT).then(|| start(number + 1));
     KeyRange { start: start(number), end }

@@ -1,7 +1,7 @@
 //! A session's record, and those of its subscriptions.
 
 use ratatosk_clock::Timestamp;
-use ratatosk_codec::{Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_codec::SubscriptionOptions;
 use ratatosk_contract::{
     SessionIdentity,
     inbox::{QueueLimits, Subscription},
@@ -108,25 +108,9 @@ impl<'a> SubscriptionRecord<'a> {
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut parser = Parser::new(bytes);
-        let options = options(parser.take_u8()?)?;
+        let options = parser.take_u8()?.try_into().map_err(|_| Malformed)?;
         let subscription_id = Some(parser.take()?).filter(|number| *number != 0);
         let filter = std::str::from_utf8(parser.rest()).map_err(|_| Malformed)?;
         Ok(SubscriptionRecord { filter, options, subscription_id })
     }
-}
-
-/// Options from the byte of MQTT 5.0.
-fn options(byte: u8) -> Result<SubscriptionOptions, Malformed> {
-    let byte = flags(byte, 0x3F)?;
-    Ok(SubscriptionOptions {
-        qos: Qos::try_from(byte & 0x03).map_err(|_| Malformed)?,
-        no_local: byte & 0x04 != 0,
-        retain_as_published: byte & 0x08 != 0,
-        retain_handling: match byte >> 4 {
-            0 => RetainHandling::Send,
-            1 => RetainHandling::SendIfNew,
-            2 => RetainHandling::DoNotSend,
-            _ => return Err(Malformed),
-        },
-    })
 }

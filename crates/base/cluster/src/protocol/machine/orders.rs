@@ -152,6 +152,15 @@ impl Machine {
         Ok(())
     }
 
+    /// Somebody found that a member is no more: it counts as dead at once, without being suspected first. One
+    /// that lives refutes that as any false news of its death.
+    pub fn report_dead(&mut self, now: Instant, id: HostId, effects: &mut Effects) {
+        if let Some(host) = self.swim.member(id) {
+            self.swim.bury(now, host);
+            self.settle(now, effects);
+        }
+    }
+
     /// Says in which cluster this host is, if it did not know. Whoever makes a cluster calls this.
     ///
     /// # Errors

@@ -1,0 +1,111 @@
+//! The keys of `[cluster]`. Without one of them, a node stands alone.
+
+use super::{Kind, Reload, Row, row};
+
+pub(super) const ROWS: &[(&str, Kind, Row, Reload, &str)] = &[
+    row(
+        "cluster.name",
+        Kind::Text,
+        Row::Value("ratatosk"),
+        Reload::No,
+        "Nodes with another name are not heard, even at the same addresses.",
+    ),
+    row(
+        "cluster.address",
+        Kind::Address,
+        Row::Value("127.0.0.1:7883"),
+        Reload::No,
+        "Where nodes find each other, by UDP and TCP. An address that others can reach needs `cluster.key_file` and `cluster.tls`, or `cluster.exposed`.",
+    ),
+    row(
+        "cluster.calls_address",
+        Kind::Address,
+        Row::Unset,
+        Reload::No,
+        "Where nodes call each other, by TCP. Unset: `cluster.address` with the next port.",
+    ),
+    row(
+        "cluster.advertise",
+        Kind::Address,
+        Row::Unset,
+        Reload::No,
+        "Where others reach `cluster.address`, if that is elsewhere: behind address translation, in a container, or if the node listens everywhere.",
+    ),
+    row(
+        "cluster.calls_advertise",
+        Kind::Address,
+        Row::Unset,
+        Reload::No,
+        "The same of `cluster.calls_address`. Unset: the address of `cluster.advertise`.",
+    ),
+    row(
+        "cluster.join",
+        Kind::Texts,
+        Row::Unset,
+        Reload::No,
+        "Nodes to join, each `host:port`; all addresses of a name are asked. `--join` sets it. A node without it makes a cluster, unless its data is of one already.",
+    ),
+    row(
+        "cluster.expect",
+        Kind::Count { min: 1, max: 100 },
+        Row::Value("1"),
+        Reload::No,
+        "So many nodes are started at once, with each other's addresses in `cluster.join`; they find out which one makes the cluster.",
+    ),
+    row(
+        "cluster.join_timeout_seconds",
+        Kind::Count { min: 1, max: 86_400 },
+        Row::Value("60"),
+        Reload::No,
+        "How long to look for a cluster before the start is given up.",
+    ),
+    row(
+        "cluster.key_file",
+        Kind::File,
+        Row::Unset,
+        Reload::No,
+        "Keys with which nodes find each other, a line each of 64 hexadecimal digits (`openssl rand -hex 32`). The first seals, all open.",
+    ),
+    row(
+        "cluster.exposed",
+        Kind::Flag,
+        Row::Value("false"),
+        Reload::No,
+        "The cluster's addresses may be reached by others without key and certificates: whoever can, reads and changes everything.",
+    ),
+    row(
+        "cluster.zone",
+        Kind::Text,
+        Row::Unset,
+        Reload::No,
+        "What fails together with this node, as a rack or a site; copies of data are spread over zones.",
+    ),
+    row(
+        "cluster.tls.certificate",
+        Kind::Path,
+        Row::Unset,
+        Reload::No,
+        "The node's certificate and the intermediate ones, PEM. It is shown to nodes that are called, too.",
+    ),
+    row(
+        "cluster.tls.key",
+        Kind::Path,
+        Row::Unset,
+        Reload::No,
+        "The private key of the certificate, PEM.",
+    ),
+    row(
+        "cluster.tls.ca",
+        Kind::Path,
+        Row::Unset,
+        Reload::No,
+        "The authorities whose certificates nodes may have, PEM.",
+    ),
+    row(
+        "cluster.tls.peer_name",
+        Kind::Text,
+        Row::Value("ratatosk"),
+        Reload::No,
+        "What the certificate of every node names.",
+    ),
+];

@@ -1,0 +1,246 @@
+//! Messages whose publishers wait for their outcome: which parts are under way, which wait for a place.
+//!
+//! A message goes in parts, each to one host, and is settled once, with the worst of them. A part whose
+//! outcome is in doubt, since its host or its inbox is over, or that nobody serves at the moment, is held
+//! until its sessions are served, and sent again: see [`append`](crate::append).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ratatosk_clock::Instant;
+use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::call::Settlement;
+use ratatosk_contract::dist::InboxRoute;
+use ratatosk_contract::inbox::{Claim, SharedRoute, Targets};
+use ratatosk_contract::{Call, Message, ReplyTo, StoredMessage, TenantId};
+use ratatosk_telemetry::memory::{Account, Share};
+
+use crate::seats::{PARTITION_COUNT, partition_of};
+
+const _: () = assert!(PARTITION_COUNT == u64::BITS as usize, "a set of partitions is a number");
+
+/// Names a part of a message.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PartId(pub(crate) u64);
+
+/// Names a message.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct JobId(u64);
+
+/// Whom a message is for, and the exchange that is noted with it.
+#[derive(Clone, Default)]
+pub(crate) struct Group {
+    pub(crate) routes: Vec<InboxRoute>,
+    pub(crate) shared: Vec<SharedRoute>,
+    pub(crate) exchange: Option<(Claim, PacketId)>,
+}
+
+impl Group {
+    pub(crate) fn of(targets: &Targets<'_>, exchange: Option<(Claim, PacketId)>) -> Self {
+        Self { routes: targets.routes.to_vec(), shared: targets.shared.to_vec(), exchange }
+    }
+
+    /// The partitions of all of them.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = usize> {
+        let routes = self.routes.iter().map(|route| route.inbox);
+        let shared = self.shared.iter().map(|shared| shared.route.inbox);
+        let exchange = self.exchange.iter().map(|(claim, _)| claim.inbox);
+        routes.chain(shared).chain(exchange).map(|inbox| partition_of(inbox.0))
+    }
+
+    /// The same as a set: a bit for each.
+    pub(crate) fn set(&self) -> u64 {
+        self.partitions().fold(0, |set, number| set | 1 << number)
+    }
+}
+
+/// A message.
+pub(crate) struct Job {
+    reply_to: ReplyTo,
+    pub(crate) tenant: TenantId,
+    pub(crate) message: Arc<StoredMessage>,
+    /// Until when its parts are sent.
+    pub(crate) due: Instant,
+    /// Parts without an outcome.
+    open: usize,
+    worst: Settlement,
+    /// What follows when all others are done: the part with the exchange.
+    last: Option<Group>,
+    /// Whoever brought it was told that its outcome comes later.
+    is_promised: bool,
+    account: Account,
+    bytes: usize,
+}
+
+/// A part of a message.
+pub(crate) struct Part {
+    pub(crate) job: JobId,
+    pub(crate) group: Group,
+    /// Names where it was sent last.
+    pub(crate) sent: Option<u64>,
+    /// Perhaps it was taken.
+    pub(crate) is_in_doubt: bool,
+}
+
+/// What follows when a part has its outcome.
+pub(crate) enum Step {
+    /// Nothing yet.
+    Wait,
+    /// The last part.
+    Last(JobId, Group),
+    /// Whoever waits is told.
+    Tell(ReplyTo, Settlement),
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    last: u64,
+    by_id: HashMap<JobId, Job>,
+    parts: HashMap<PartId, Part>,
+    bytes: usize,
+}
+
+impl Jobs {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Bytes of all messages.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A message without parts. [`Jobs::conclude`] follows.
+    pub(crate) fn begin(
+        &mut self,
+        reply_to: ReplyTo,
+        (tenant, account): (&TenantId, Account),
+        message: &Message<'_>,
+        due: Instant,
+    ) -> JobId {
+        let message = Arc::new(message.to_stored());
+        let bytes = message.size_bytes();
+        account.charge(Share::Queues, bytes);
+        self.bytes += bytes;
+        let job = Job {
+            reply_to,
+            tenant: tenant.clone(),
+            message,
+            due,
+            open: 0,
+            worst: Settlement::Done,
+            last: None,
+            is_promised: false,
+            account,
+            bytes,
+        };
+        let id = JobId(self.next());
+        self.by_id.insert(id, job);
+        id
+    }
+
+    /// All parts that are known now were sent or are held: the outcome, if it is known.
+    pub(crate) fn conclude(&mut self, id: JobId) -> Call<Settlement> {
+        let Some(job) = self.by_id.get_mut(&id) else { return Call::Ready(Settlement::Unknown) };
+        if job.open > 0 || job.last.is_some() {
+            job.is_promised = true;
+            return Call::Pending;
+        }
+        let worst = job.worst;
+        self.end(id);
+        Call::Ready(worst)
+    }
+
+    fn end(&mut self, id: JobId) {
+        if let Some(job) = self.by_id.remove(&id) {
+            job.account.release(Share::Queues, job.bytes);
+            self.bytes -= job.bytes;
+        }
+    }
+
+    /// More parts of a message; those behind the exchange's are to come first.
+    pub(crate) fn add(
+        &mut self,
+        id: JobId,
+        groups: Vec<Group>,
+        last: Option<Group>,
+        is_in_doubt: bool,
+    ) -> Vec<PartId> {
+        let Some(job) = self.by_id.get_mut(&id) else { return Vec::new() };
+        job.open += groups.len();
+        job.last = last.or(job.last.take());
+        let part = |group| Part { job: id, group, sent: None, is_in_doubt };
+        let parts: Vec<Part> = groups.into_iter().map(part).collect();
+        parts
+            .into_iter()
+            .map(|part| {
+                let id = PartId(self.next());
+                self.parts.insert(id, part);
+                id
+            })
+            .collect()
+    }
+
+    pub(crate) fn job(&self, id: JobId) -> Option<&Job> {
+        self.by_id.get(&id)
+    }
+
+    pub(crate) fn part(&mut self, id: PartId) -> Option<&mut Part> {
+        self.parts.get_mut(&id)
+    }
+
+    /// A part, and what it is of.
+    pub(crate) fn both(&self, id: PartId) -> Option<(&Part, &Job)> {
+        let part = self.parts.get(&id)?;
+        Some((part, self.by_id.get(&part.job)?))
+    }
+
+    /// Parts that are there, in the order in which their messages came.
+    pub(crate) fn in_order(&self, parts: impl IntoIterator<Item = PartId>) -> Vec<PartId> {
+        let known = |id: PartId| Some((self.parts.get(&id)?.job.0, id));
+        let mut known: Vec<(u64, PartId)> = parts.into_iter().filter_map(known).collect();
+        known.sort_by_key(|(job, _)| *job);
+        known.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// A part is cut anew: its parts take its place.
+    pub(crate) fn replace(&mut self, id: PartId) -> Option<Part> {
+        let part = self.parts.remove(&id)?;
+        if let Some(job) = self.by_id.get_mut(&part.job) {
+            job.open -= 1;
+        }
+        Some(part)
+    }
+
+    /// A part has its outcome. One that has it already has no other.
+    pub(crate) fn settle(&mut self, id: PartId, settlement: Settlement) -> Step {
+        let Some(part) = self.parts.remove(&id) else { return Step::Wait };
+        let Some(job) = self.by_id.get_mut(&part.job) else { return Step::Wait };
+        job.worst = job.worst.max(settlement);
+        job.open -= 1;
+        if job.open > 0 {
+            return Step::Wait;
+        }
+        let last = job.last.take().filter(|_| job.worst == Settlement::Done);
+        if let Some(last) = last {
+            return Step::Last(part.job, last);
+        }
+        if !job.is_promised {
+            return Step::Wait;
+        }
+        let (reply_to, worst) = (job.reply_to, job.worst);
+        self.end(part.job);
+        Step::Tell(reply_to, worst)
+    }
+
+    /// Whether a part that may have been taken may be sent again: a message of QoS 1 may come twice, and one of
+    /// QoS 2 is known by the exchange that is noted with it.
+    pub(crate) fn may_repeat(&self, id: PartId, now: Instant) -> bool {
+        self.both(id).is_some_and(|(part, job)| {
+            let is_known = part.group.exchange.is_some() || job.message.qos != Qos::ExactlyOnce;
+            is_known && job.due > now
+        })
+    }
+}

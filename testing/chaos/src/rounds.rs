@@ -1,0 +1,235 @@
+//! The rounds: load, harm, load, and a pause in which everything is taken, looked at and judged.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ratatosk_crash::connection::Persona;
+use ratatosk_crash::drain::{DRAIN_MAX, QUIET, check_clients, drained, is_something_missing};
+use ratatosk_crash::history::History;
+use ratatosk_crash::mortal::Survivors;
+use ratatosk_crash::oracle::{Property, Violation, judge};
+use ratatosk_crash::stage::{Access, Mode, Stage};
+use ratatosk_crash::{cast, mortal, probe};
+use ratatosk_testkit::dice::Dice;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep};
+
+use crate::api;
+use crate::cluster::Cluster;
+use crate::figures::{Figures, Window};
+use crate::harm::Act;
+use crate::plan::Plan;
+
+/// Load before the harm, so that there is something to harm.
+const BEFORE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// Load after it: clients have come back long before.
+const AFTER: Duration = Duration::from_secs(3);
+/// Clients that do not come back and were not at a victim go at the latest so long after.
+const MORTALS_LAST: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(100);
+/// The longest that a node may take to give away all that it keeps.
+const DRAINED_MAX: Duration = Duration::from_secs(120);
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All that happened.
+    pub history: History,
+    /// What must not have happened.
+    pub violations: Vec<Violation>,
+    /// Of each round.
+    pub rounds: Vec<Figures>,
+    /// What decided.
+    pub seed: u64,
+}
+
+impl Outcome {
+    /// Whether all holds that must hold.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.violations.is_empty() && self.rounds.iter().all(Figures::is_good)
+    }
+}
+
+/// Does what is planned, and tells of each round. Ends early if something is missing that a later round
+/// would wait for in vain. If something does not hold, or anything else is wrong, the folders of the nodes
+/// are kept.
+///
+/// # Errors
+/// If the plan cannot be done, a node does not start or ends by itself, or a signal ends it.
+pub fn run(plan: &Plan, tell: &mut (dyn FnMut(&Figures) + Send)) -> Result<Outcome> {
+    if let Some(problem) = plan.problem() {
+        bail!(problem);
+    }
+    let mut cluster = Cluster::new(plan)?;
+    // A thread of its own enters the clients' namespace.
+    let outcome = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            cluster.enter()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            LocalSet::new().block_on(&runtime, until_told(&mut cluster, plan, tell))
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    if !outcome.as_ref().is_ok_and(Outcome::is_good) {
+        cluster.keep();
+    }
+    outcome.with_context(|| format!("seed {}", plan.seed))
+}
+
+async fn until_told(
+    cluster: &mut Cluster,
+    plan: &Plan,
+    tell: &mut (dyn FnMut(&Figures) + Send),
+) -> Result<Outcome> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = rounds(cluster, plan, tell) => outcome,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("told to end"),
+    }
+}
+
+async fn rounds(
+    cluster: &mut Cluster,
+    plan: &Plan,
+    tell: &mut (dyn FnMut(&Figures) + Send),
+) -> Result<Outcome> {
+    let stage = Rc::new(Stage::new(History::default(), &cluster.addresses()));
+    let mut tasks = JoinSet::new();
+    let kept = cast::enter(&stage, &mut tasks, plan.seed, plan.rate);
+    let probe = probe::persona(&stage);
+    let dice = Dice::new(plan.seed, 0);
+    let known = HashSet::new();
+    let mut scene = Scene { cluster, stage, tasks, probe, kept, dice, known };
+    scene.begin().await?;
+    let (mut all, mut violations) = (Vec::new(), Vec::new());
+    for round in 1..=plan.rounds {
+        let (figures, found) = scene.round(plan, round).await?;
+        tell(&figures);
+        all.push(figures);
+        let is_over = is_something_missing(&found);
+        violations.extend(found);
+        if is_over {
+            break;
+        }
+    }
+    let history = scene.stage.history.borrow().clone();
+    Ok(Outcome { history, violations, rounds: all, seed: plan.seed })
+}
+
+/// A run that is under way.
+pub(crate) struct Scene<'a> {
+    pub(crate) cluster: &'a mut Cluster,
+    pub(crate) stage: Rc<Stage>,
+    tasks: JoinSet<()>,
+    probe: Persona,
+    /// Topics that are retained.
+    kept: Vec<String>,
+    dice: Dice,
+    /// What did not hold in earlier rounds.
+    known: HashSet<String>,
+}
+
+impl Scene<'_> {
+    /// Founds the cluster, and has everybody subscribe before the first message.
+    async fn begin(&mut self) -> Result<()> {
+        self.cluster.found().await?;
+        (0..self.cluster.nodes.len()).for_each(|door| self.stage.open(door));
+        self.stage.turn(Mode::Drain);
+        self.stage.quiet(QUIET, DRAIN_MAX).await;
+        self.cluster.check_alive()
+    }
+
+    async fn round(&mut self, plan: &Plan, round: u32) -> Result<(Figures, Vec<Violation>)> {
+        let begin = self.events();
+        self.stage.turn(Mode::Load);
+        let leading = self.cluster.leading().await;
+        let nodes = self.cluster.nodes.iter().filter(|node| node.is_started()).count();
+        let act = Act::draw(plan, round, nodes, &leading, &mut self.dice);
+        let before = self.dice.span(BEFORE[0], BEFORE[1]);
+        let survivors = Survivors::Go(before + MORTALS_LAST);
+        for mortal in mortal::generation(&self.stage, &mut self.dice, round, before, survivors) {
+            self.tasks.spawn_local(mortal);
+        }
+        self.pause(before).await?;
+        let harm = self.events();
+        act.inflict(self).await.with_context(|| act.words())?;
+        let evened = self.cluster.evened().await?;
+        self.pause(AFTER).await?;
+        let calm = self.events();
+        let violations = self.calm_down().await?;
+        check_clients(&mut self.tasks)?;
+        let history = self.stage.history.borrow();
+        let window = Window { begin, harm, calm, end: history.events.len() };
+        let figures = Figures::of(&history, window, &act.victims(), &violations);
+        let words = act.words();
+        Ok((Figures { round, act: words, evened, ..figures }, violations))
+    }
+
+    /// Has everything taken, looks at what is retained at each node, and judges.
+    async fn calm_down(&mut self) -> Result<Vec<Violation>> {
+        self.stage.turn(Mode::Drain);
+        // All who are there from the beginning; mortals come after the probe.
+        let (stage, end) = (Rc::clone(&self.stage), self.probe.client);
+        let cluster = &mut *self.cluster;
+        let mut violations = drained(&stage, end, &mut || cluster.check_alive()).await?;
+        for door in 0..self.cluster.nodes.len() {
+            if self.stage.door(door).access == Access::Open {
+                let look = probe::look(&self.stage, &self.probe, door, &self.kept);
+                look.await.with_context(|| format!("the probe at node {}", door + 1))?;
+            }
+        }
+        let history = self.stage.history.borrow();
+        let is_late = |it: &Violation| it.property == Property::Retained;
+        violations.retain(|violation| !is_late(violation));
+        violations.extend(judge(&history).into_iter().filter(is_late));
+        let panics = self.cluster.panics().into_iter();
+        violations.extend(panics.map(|text| Violation::of_broker(&history, text)));
+        violations.retain(|violation| self.known.insert(format!("{violation:?}")));
+        Ok(violations)
+    }
+
+    fn events(&self) -> usize {
+        self.stage.history.borrow().events.len()
+    }
+
+    /// Lets clients work, and sees meanwhile that no node ends and no client comes to grief.
+    pub(crate) async fn pause(&mut self, span: Duration) -> Result<()> {
+        let end = Instant::now() + span;
+        while Instant::now() < end {
+            sleep(LOOK.min(end - Instant::now())).await;
+            self.cluster.check_alive()?;
+            check_clients(&mut self.tasks)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a node, and sends clients there.
+    pub(crate) async fn ready(&mut self, node: usize) -> Result<()> {
+        self.cluster.ready(node).await?;
+        self.stage.open(node);
+        Ok(())
+    }
+
+    /// Waits until a node that gives away what it keeps has nothing more.
+    pub(crate) async fn drained(&mut self, node: usize) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            self.cluster.check_alive()?;
+            let metrics = self.cluster.nodes[node].get("/metrics").await?;
+            let kept = api::metric(&metrics, KEPT).with_context(|| format!("no metric {KEPT}"))?;
+            if kept < 1.0 {
+                return Ok(());
+            }
+            ensure!(started.elapsed() < DRAINED_MAX, "it still keeps {kept} ranges");
+            self.pause(LOOK).await?;
+        }
+    }
+}
+
+/// How many ranges a node's store keeps a replica of.
+const KEPT: &str = "ratatosk_store_ranges";
