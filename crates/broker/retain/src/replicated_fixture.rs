@@ -417,6 +417,11 @@ pub(crate) fn at(after_ms: u64) -> Instant {
     Instant::from_millis(after_ms)
 }
 
+/// The same by the wall clock.
+pub(crate) fn stamp(after_ms: u64) -> Timestamp {
+    Timestamp::from_millis(BEGINNING_MS + after_ms)
+}
+
 /// When a deadline of a record is, after the beginning.
 pub(crate) fn after(deadline: Timestamp) -> u64 {
     deadline.as_millis() - BEGINNING_MS

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use ratatosk_client::Fate;
+use ratatosk_client::{Fate, Keyspace};
 use ratatosk_clock::{Epoch, Instant};
+use ratatosk_codec::Qos;
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::retain::{Cursor, Page, Retain, RetainLimits, StoreOutcome};
-use ratatosk_contract::{Call, Message, TenantId};
+use ratatosk_contract::{Call, Message, PublisherId, TenantId};
 use ratatosk_telemetry::memory::{Share, post_changes};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::RetainService;
 use crate::durable_fixture::{message, pairs, reply_to};
-use crate::replicated_fixture::{Node, World, at};
-use crate::schema::message::{TopicHash, key};
+use crate::effect::Draft;
+use crate::replicated_fixture::{Node, World, at, stamp};
+use crate::schema::message::{Record, TopicHash, key};
 
 const DONE: &[u8] = &[0];
 
@@ -282,6 +284,39 @@ fn messages_come_and_go_with_their_keys() {
     world.restart(1);
     assert_eq!(world.shown(1), world.shown(0));
     world.nodes[1].service.check_invariants();
+}
+
+/// RET-004, RET-006: a store that a single node began is gone on with.
+#[test]
+fn what_a_single_node_wrote_is_followed() {
+    let mut world = World::new(2);
+    let write = |world: &mut World, draft: Draft| {
+        world.nodes[0].way.submit(&[], draft.finish(), Box::new(|_| {}));
+        world.settle();
+    };
+    let record = |topic, deadline: Option<u64>| Record {
+        stamp: None,
+        topic,
+        payload: b"1",
+        properties: b"",
+        qos: Qos::AtMostOnce,
+        publisher: PublisherId(1),
+        accepted: stamp(0),
+        deadline: deadline.map(stamp),
+    };
+    let draft = Draft::of("t").put(&record("a", None)).put(&record("b", Some(1_000)));
+    write(&mut world, draft);
+    assert!((0..2).all(|node| world.shown(node) == pairs(&[("a", "1"), ("b", "1")])));
+    let topic = TopicHash::of("a");
+    write(&mut world, Draft::of("t").removed(topic));
+    assert!((0..2).all(|node| world.shown(node) == pairs(&[("b", "1")])));
+    write(&mut world, Draft::of("t").removed(topic));
+    let _ = world.store(1, "a", "2", 0);
+    world.settle();
+    assert_eq!(world.nodes[0].service.collect(at(1_000), 9), 1);
+    world.settle();
+    assert!((0..2).all(|node| world.shown(node) == pairs(&[("a", "2")])));
+    assert_eq!(world.nodes[0].data().len(), 1);
 }
 
 /// RET-005: clocks of nodes do not compare, so a message of another node is older than any subscription.
