@@ -78,6 +78,13 @@ fn voters_that_wake_one_after_the_other_agree_in_time() {
     }
 }
 
+/// KV-004: of two voters the leader's store started anew, and the last word of its former life put the other one
+/// to sleep, which gave it no vote then: the range had no leader for ever.
+#[test]
+fn a_leader_that_starts_anew_gets_the_votes_of_those_that_sleep_behind_it() {
+    outcome(900_995, 3);
+}
+
 /// KV-008: the last voter of before was the only one that knew that it votes no more, and had an entry that the
 /// others lacked: they needed its vote and could not get it.
 #[test]

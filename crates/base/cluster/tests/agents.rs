@@ -66,7 +66,7 @@ fn agents_and_their_changes_are_seen_by_all() {
     }
 }
 
-/// CLU-010: what is lost on the way is repaired by comparing.
+/// CLU-010, REPL-001: what is lost on the way is repaired by comparing.
 #[test]
 fn lost_news_are_repaired() {
     for seed in 0..5 {
@@ -102,6 +102,41 @@ fn agents_go_with_their_host() {
     let gone =
         world.run_while(30 * SECOND, |world| !world.machine(0).landscape("service").is_empty());
     assert!(gone.is_some());
+}
+
+/// REPL-006: agents of a host that is wrongly taken for dead are hidden at once, and there again as soon as it says that
+/// it lives, without being told anew.
+#[test]
+fn a_false_death_hides_agents_and_its_refutation_shows_them() {
+    for seed in 0..10 {
+        let mut world = formed(seed, 5);
+        register(&mut world, 3, "a", b"told once".to_vec());
+        world.run_while(10 * SECOND, |world| !world.agrees()).expect("all know it");
+        let seen = |world: &World| world.machine(0).landscape("service").clone();
+        let (before, host) = (seen(&world), world.machine(3).host());
+        world.order(0, |machine, now, effects| machine.report_dead(now, host.id, effects));
+        assert!(seen(&world).is_empty(), "seed {seed}: hidden at once");
+        let is_down =
+            |world: &World| !world.machine(0).members().iter().any(|it| it.host.id == host.id);
+        world.run_while(30 * SECOND, is_down).expect("it comes back");
+        // Nothing more was said between the two: it is what was known.
+        assert_eq!(seen(&world), before, "seed {seed}");
+    }
+}
+
+/// REPL-005: what a host told is forgotten some time after it is gone.
+#[test]
+fn records_of_hosts_that_are_gone_are_forgotten() {
+    let mut world = formed(3, 3);
+    register(&mut world, 2, "a", vec![1; 4_000]);
+    world.run_while(10 * SECOND, |world| !world.agrees()).expect("all know it");
+    assert_eq!(world.machine(0).records_count(), 3);
+    world.crash(2);
+    let grace = world.slots[0].setup.tuning.record_grace;
+    world.run(grace / 2);
+    assert_eq!(world.machine(0).records_count(), 3, "it may only seem dead");
+    world.run(grace);
+    assert_eq!(world.machine(0).records_count(), 2);
 }
 
 /// CLU-010: a message reaches one agent, all of a name, or all of a service; never its sender.
@@ -158,7 +193,7 @@ fn a_message_to_nobody_is_refused() {
     assert_eq!(send(Audience::Named(name("a")), length), Err(SendError::Length { length }));
 }
 
-/// CLU-007: what is more than a frame takes goes over in several, both ways, and none is too long.
+/// CLU-007, REPL-001: what is more than a frame takes goes over in several, both ways, and none is too long.
 #[test]
 fn full_maps_and_full_records_are_told_frame_by_frame() {
     let mut world = World::new(5, 2);

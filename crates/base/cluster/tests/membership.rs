@@ -202,7 +202,7 @@ fn a_restarted_host_clears_its_old_identity() {
     }
 }
 
-/// CLU-008: also if its clock has gone back meanwhile.
+/// CLU-008, REPL-002: also if its clock has gone back meanwhile.
 #[test]
 fn a_restarted_host_whose_clock_went_back_clears_its_old_identity() {
     for seed in 0..10 {

@@ -56,10 +56,10 @@ impl Shared {
         reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
-        let Some(reply_to) = reply_to else {
+        if reply_to.is_none() && message.qos == Qos::AtMostOnce {
             debug_assert!(exchange.is_none(), "whoever has an exchange waits for the outcome");
             return self.append_unasked(&targets, message, direct);
-        };
+        }
         let whole = Group::of(&targets, exchange);
         if let Some(refusal) = self.refusal(&whole, message) {
             return Call::Ready(refusal);

@@ -52,6 +52,28 @@ impl Shared {
         Promised { answer: (), is_durable: reply_to.is_none() }
     }
 
+    /// Has the inbox of this host carry out a change of a session that it serves. If what becomes of it is in
+    /// doubt it is asked again, wherever the session is served next.
+    fn change_here<T>(
+        &self,
+        (claim, place): (Claim, &Place),
+        reply_to: Option<ReplyTo>,
+        make: impl FnOnce(CallId) -> Ask,
+        change: impl FnOnce(Option<ReplyTo>) -> Result<Promised<T>, StaleClaim>,
+    ) -> Result<Promised<T>, StaleClaim> {
+        if reply_to.is_none() {
+            return change(None);
+        }
+        let call = self.next_call();
+        let waiting = Waiting::Change { reply_to, claim, ask: make(call) };
+        let question = self.question(self.config.change_patience, waiting, call);
+        let changed = change(Some(self.keep(question, place)));
+        if changed.as_ref().map_or(true, |promised| promised.is_durable) {
+            self.kept.lock().remove(&call);
+        }
+        changed
+    }
+
     /// Whether a claim that the inbox of this host refused is stale, or its partition has just gone.
     fn refused(&self, claim: Claim, term: u64) -> Result<(), StaleClaim> {
         match self.local.serves(partition_of(claim.inbox.0)) {
@@ -173,14 +195,16 @@ impl Inbox for ClusterInbox {
             }
             shared.place(number)
         };
+        let Detach { expiry_s, will, .. } = detach.clone();
+        let make = |call| Ask::Detach { call, claim, expiry_s, will };
         if let Place::Here(term) = place {
-            match shared.local.detach(claim, detach.clone(), reply_to) {
+            let change = |reply_to| shared.local.detach(claim, detach, reply_to);
+            match shared.change_here((claim, &place), reply_to, make.clone(), change) {
                 Err(StaleClaim) if shared.refused(claim, term).is_ok() => {}
                 detached => return detached,
             }
         }
-        let Detach { expiry_s, will, .. } = detach;
-        Ok(shared.change(claim, reply_to, |call| Ask::Detach { call, claim, expiry_s, will }))
+        Ok(shared.change(claim, reply_to, make))
     }
 
     fn discard(
@@ -259,14 +283,16 @@ impl Inbox for ClusterInbox {
             let session = partition.claimed(claim).ok_or(StaleClaim)?;
             session.filters.remove(filter)
         };
-        if let Place::Here(term) = shared.place(number) {
-            match shared.local.unsubscribe(claim, filter, reply_to) {
+        let make = |call| Ask::Unsubscribe { call, claim, filter: filter.into() };
+        let place = shared.place(number);
+        if let Place::Here(term) = place {
+            let change = |reply_to| shared.local.unsubscribe(claim, filter, reply_to);
+            match shared.change_here((claim, &place), reply_to, make, change) {
                 Err(StaleClaim) => shared.refused(claim, term)?,
                 removed => return removed,
             }
         }
-        let filter = filter.into();
-        let asked = shared.change(claim, reply_to, |call| Ask::Unsubscribe { call, claim, filter });
+        let asked = shared.change(claim, reply_to, make);
         Ok(Promised { answer: existed, is_durable: asked.is_durable })
     }
 
@@ -343,13 +369,16 @@ impl Inbox for ClusterInbox {
             let mut partition = shared.partitions[number].lock();
             partition.claimed(claim).ok_or(StaleClaim)?.receive(sequence);
         }
-        if let Place::Here(term) = shared.place(number) {
-            match shared.local.received(claim, sequence, reply_to) {
+        let make = |call| Ask::Received { call, claim, sequence };
+        let place = shared.place(number);
+        if let Place::Here(term) = place {
+            let change = |reply_to| shared.local.received(claim, sequence, reply_to);
+            match shared.change_here((claim, &place), reply_to, make, change) {
                 Err(StaleClaim) => shared.refused(claim, term)?,
                 noted => return noted,
             }
         }
-        Ok(shared.change(claim, reply_to, |call| Ask::Received { call, claim, sequence }))
+        Ok(shared.change(claim, reply_to, make))
     }
 
     fn inbound(
@@ -362,13 +391,15 @@ impl Inbox for ClusterInbox {
         let shared = &*self.shared;
         let number = partition_of(claim.inbox.0);
         shared.partitions[number].lock().claimed(claim).ok_or(StaleClaim)?;
-        if let Place::Here(term) = shared.place(number) {
-            match shared.local.inbound(claim, packet_id, is_released, reply_to) {
+        let make = |call| Ask::Inbound { call, claim, packet_id, is_released };
+        let place = shared.place(number);
+        if let Place::Here(term) = place {
+            let change = |reply_to| shared.local.inbound(claim, packet_id, is_released, reply_to);
+            match shared.change_here((claim, &place), reply_to, make, change) {
                 Err(StaleClaim) => shared.refused(claim, term)?,
                 noted => return noted,
             }
         }
-        let make = |call| Ask::Inbound { call, claim, packet_id, is_released };
         Ok(shared.change(claim, reply_to, make))
     }
 

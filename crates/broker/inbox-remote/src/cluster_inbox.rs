@@ -28,6 +28,7 @@ use crate::ask::CallId;
 use crate::calls::KeptWill;
 use crate::desk::Desk;
 use crate::jobs::Jobs;
+use crate::kept::{AllKept, Kept};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
@@ -124,6 +125,10 @@ pub(crate) struct Shared {
     pub(crate) held: Mutex<Held>,
     /// The partitions for which something is held: a bit for each.
     pub(crate) held_for: AtomicU64,
+    /// Changes that this host's inbox was asked for.
+    pub(crate) kept: Mutex<AllKept>,
+    /// Those of which nobody knows what became.
+    pub(crate) doubtful: Mutex<Vec<Kept>>,
     /// Places have changed, or something is held that may be sent elsewhere.
     pub(crate) stir: Notify,
     /// The wills of transient sessions of this host, by the names that they have here.
@@ -188,6 +193,8 @@ impl ClusterInbox {
             jobs: Mutex::default(),
             held: Mutex::default(),
             held_for: AtomicU64::new(0),
+            kept: Mutex::default(),
+            doubtful: Mutex::default(),
             stir: Notify::new(),
             wills: Mutex::default(),
             no_group: Arc::new(no_group()),
@@ -318,6 +325,7 @@ impl Shared {
                 () = sleep(TICK) => {}
             }
             self.place_all();
+            self.ask_doubtful();
             self.drain();
             self.expire();
             if turn.is_multiple_of(SWEEP) {

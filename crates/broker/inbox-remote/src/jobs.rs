@@ -1,4 +1,4 @@
-//! Messages whose publishers wait for their outcome: which parts are under way, which wait for a place.
+//! Messages of QoS 1 and 2 without an outcome: which parts are under way, which wait for a place.
 //!
 //! A message goes in parts, each to one host, and is settled once, with the worst of them. A part whose
 //! outcome is in doubt, since its host or its inbox is over, or that nobody serves at the moment, is held
@@ -56,7 +56,8 @@ impl Group {
 
 /// A message.
 pub(crate) struct Job {
-    reply_to: ReplyTo,
+    /// Nobody waits for a will, say; it is brought to its sessions all the same.
+    reply_to: Option<ReplyTo>,
     pub(crate) tenant: TenantId,
     pub(crate) message: Arc<StoredMessage>,
     /// Until when its parts are sent.
@@ -115,7 +116,7 @@ impl Jobs {
     /// A message without parts. [`Jobs::conclude`] follows.
     pub(crate) fn begin(
         &mut self,
-        reply_to: ReplyTo,
+        reply_to: Option<ReplyTo>,
         (tenant, account): (&TenantId, Account),
         message: &Message<'_>,
         due: Instant,
@@ -146,7 +147,10 @@ impl Jobs {
         let Some(job) = self.by_id.get_mut(&id) else { return Call::Ready(Settlement::Unknown) };
         if job.open > 0 || job.last.is_some() {
             job.is_promised = true;
-            return Call::Pending;
+            return match job.reply_to {
+                Some(_) => Call::Pending,
+                None => Call::Ready(Settlement::Done),
+            };
         }
         let worst = job.worst;
         self.end(id);
@@ -232,7 +236,7 @@ impl Jobs {
         }
         let (reply_to, worst) = (job.reply_to, job.worst);
         self.end(part.job);
-        Step::Tell(reply_to, worst)
+        reply_to.map_or(Step::Wait, |reply_to| Step::Tell(reply_to, worst))
     }
 
     /// Whether a part that may have been taken may be sent again: a message of QoS 1 may come twice, and one of

@@ -21,6 +21,7 @@ mod cluster_inbox;
 mod desk;
 mod hear;
 mod jobs;
+mod kept;
 mod lane;
 mod link;
 mod message;

@@ -246,9 +246,13 @@ impl Shared {
                 let outcome = asked.ready().map_or(SubscribeOutcome::Busy, |asked| asked.answer);
                 self.subscribed(partition, claim, &subscription.filter, outcome, reply_to);
             }
-            Waiting::Change { reply_to, claim: _, ask } => {
-                let is_durable = self.change_here(ask, reply_to);
+            Waiting::Change { reply_to, claim, ref ask } => {
+                let (call, ask) = (question.call, ask.clone());
+                let place = self.place(partition_of(claim.inbox.0));
+                let kept = reply_to.map(|_| self.keep(question, &place));
+                let is_durable = self.change_asked(ask, kept);
                 if is_durable != Some(false) {
+                    self.kept.lock().remove(&call);
                     let done = is_durable.map_or(Settlement::Unknown, |_| Settlement::Done);
                     self.settle(reply_to, done);
                 }
@@ -258,7 +262,7 @@ impl Shared {
     }
 
     /// Carries a change out; whether it is durable, or none if it was refused.
-    fn change_here(&self, ask: Ask, reply_to: Option<ReplyTo>) -> Option<bool> {
+    fn change_asked(&self, ask: Ask, reply_to: Option<ReplyTo>) -> Option<bool> {
         let done = match ask {
             Ask::Detach { claim, expiry_s, will, .. } => {
                 let now = self.clock.now();

@@ -14,6 +14,7 @@ use crate::append::JOIN_SHARD;
 use crate::cluster_inbox::Shared;
 use crate::desk::PROXY_SHARD;
 use crate::jobs::PartId;
+use crate::kept::CHANGE_SLOT;
 use crate::link::LINK_SHARD;
 use crate::tell::Direct;
 
@@ -76,7 +77,10 @@ impl Sessions for Switch {
             }
             JOIN_SHARD => {
                 let Some(shared) = self.shared() else { return };
-                shared.settle_part(PartId(ticket.0), settlement);
+                match session.slot {
+                    CHANGE_SLOT => shared.settle_kept(ticket, settlement),
+                    _ => shared.settle_part(PartId(ticket.0), settlement),
+                }
             }
             _ => self.home.settle(session, ticket, settlement),
         }

@@ -40,8 +40,9 @@ struct State {
     resumed_wills: usize,
     due_wills: usize,
     last: u64,
-    /// A host that says nothing of what it made durable.
+    /// A host that says nothing of what it made durable, and of what it did not.
     silent: Option<HostId>,
+    unsaid: Vec<(Arc<dyn Sessions>, ReplyTo)>,
 }
 
 #[derive(Clone)]
@@ -91,6 +92,14 @@ impl Store {
     /// A host does what it is asked, and does not say so. Nobody if there is none.
     pub(crate) fn keep_silent(&self, host: Option<u128>) {
         self.state.lock().silent = host.map(HostId);
+    }
+
+    /// What was not said is in doubt: whoever was to say it serves nothing any more.
+    pub(crate) fn doubt_the_unsaid(&self) {
+        let unsaid = std::mem::take(&mut self.state.lock().unsaid);
+        for (sessions, ReplyTo { session, ticket }) in unsaid {
+            sessions.settle(session, ticket, Settlement::Unknown);
+        }
     }
 
     pub(crate) fn stored(&self, inbox: InboxId) -> Option<Stored> {
@@ -156,7 +165,11 @@ impl Model {
 
     fn promise<T>(&self, answer: T, reply_to: Option<ReplyTo>) -> Promised<T> {
         match reply_to {
-            Some(_) if self.store.state.lock().silent == Some(self.host) => Promised::later(answer),
+            Some(reply_to) if self.store.state.lock().silent == Some(self.host) => {
+                let unsaid = (Arc::clone(&self.sessions), reply_to);
+                self.store.state.lock().unsaid.push(unsaid);
+                Promised::later(answer)
+            }
             Some(ReplyTo { session, ticket }) => {
                 self.sessions.settle(session, ticket, Settlement::Done);
                 Promised::later(answer)

@@ -1,6 +1,7 @@
 //! Sessions whose partition is served by another host than before, and hosts that come and go.
 
 use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::Call;
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{Inbox as _, Sequence};
 use ratatosk_rpc::MemoryDiscovery;
@@ -101,6 +102,55 @@ async fn changes_of_a_session_wait_until_somebody_serves_it() {
         let inbound = store.stored(claim.inbox).expect("it is there").inbound;
         assert_eq!(inbound.into_iter().collect::<Vec<_>>(), ids[1..]);
     }
+}
+
+/// OPS-001: of what a host had on its way for its own sessions when it lost their partition nobody knows what became:
+/// it is done by whoever serves them next, and their clients notice nothing.
+#[tokio::test]
+async fn what_is_in_doubt_where_a_session_was_served_is_done_where_it_is_served_next() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let one = Host::start(&discovery, 1, &store).await;
+    let two = Host::start(&discovery, 2, &store).await;
+    one.reaches(64).await;
+    two.reaches(64).await;
+    let claim = one.attach("c").await.expect("it is served").0.claim;
+    store.keep_silent(Some(1));
+    let id = PacketId::new(7).expect("not zero");
+    let (noted, appended) = (one.ticket(), one.ticket());
+    let asked = one.inbox.inbound(claim, id, false, Some(noted)).expect("it owns it");
+    assert!(!asked.is_durable);
+    let inboxes = [claim.inbox];
+    let begun = one.begin_append(&inboxes, "1", Qos::AtLeastOnce, None, Some(appended));
+    assert_eq!(begun, Call::Pending);
+    store.seat_all(None);
+    one.reaches(0).await;
+    store.keep_silent(None);
+    store.doubt_the_unsaid();
+    store.seat_all(Some(2));
+    for ticket in [noted.ticket, appended.ticket] {
+        assert_eq!(one.settled(ticket).await, Settlement::Done);
+    }
+    let stored = store.stored(claim.inbox).expect("it is there");
+    assert!(stored.inbound.contains(&id));
+    assert_eq!(texts(&stored.queue.into_values().collect::<Vec<_>>()), ["1", "1"]);
+}
+
+/// MQTT-051: a message for which nobody waits, as a will, still waits for whoever serves its sessions next.
+#[tokio::test]
+async fn a_will_reaches_sessions_that_nobody_served_when_it_was_due() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let one = Host::start(&discovery, 1, &store).await;
+    one.reaches(64).await;
+    let claim = one.attach("c").await.expect("it is served").0.claim;
+    store.seat_all(None);
+    one.reaches(0).await;
+    let begun = one.begin_append(&[claim.inbox], "will", Qos::AtLeastOnce, None, None);
+    assert_eq!(begun, Call::Ready(Settlement::Done));
+    store.seat_all(Some(1));
+    let is_there = || store.stored(claim.inbox).is_some_and(|it| it.queue.len() == 1);
+    stored_so(&store, is_there).await;
 }
 
 /// A change that nobody can answer any more settles as unknown, within the bound.

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::{
     Message, PublisherId, ReplyTo, SessionRef, StoredMessage, TenantId,
@@ -156,6 +157,15 @@ pub(crate) fn keep(message: &Message<'_>, account: &Account) -> StoredMessage {
             account.keep(Share::Queues, message.payload.to_vec(), held)
         }
     })
+}
+
+/// The same of a message whose payload is a part of what was read from the store: a long one stays there.
+pub(crate) fn keep_found(message: &Message<'_>, read: &Bytes, account: &Account) -> StoredMessage {
+    if message.payload.len() < StoredMessage::SHARED_FROM_BYTES {
+        return keep(message, account);
+    }
+    let held = BOXES_BYTES + message.stored_bytes() + message.payload.len();
+    message.to_stored_as(account.keep(Share::Queues, read.slice_ref(message.payload), held))
 }
 
 impl InboxService {

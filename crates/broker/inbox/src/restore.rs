@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use ratatosk_client::ReignPipe;
+use ratatosk_client::{Keyspace, ReignPipe};
 use ratatosk_clock::{Instant, Timestamp};
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
@@ -34,10 +34,14 @@ use crate::{
     effect::Effect,
     handover::keep,
     journal::{Effects, Journal, WillOrder},
+    partition::PARTITION_COUNT,
     partitions::{PartitionSet, Sequel, number_of, partition_number, partition_of},
     queue::Queue,
     repair::Repaired,
-    schema::{Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord, WillRecord},
+    schema::{
+        Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord, WillRecord,
+        partition_keys,
+    },
     session::{PendingWill, Session},
     subscribing::receiver,
 };
@@ -56,6 +60,9 @@ pub(crate) struct Origin<'a> {
     /// Where what nobody has is removed.
     pub(crate) sweep_at: u64,
 }
+
+/// Threads that read what is stored.
+const READERS_MAX: usize = 8;
 
 /// Sessions that were found.
 pub(crate) type Sessions = BTreeMap<InboxId, FoundSession>;
@@ -94,8 +101,7 @@ impl InboxService {
     pub fn restore(&self, now: Instant) -> Result<Repaired, Error> {
         let Some(journal) = &self.journal else { return Ok(Repaired::default()) };
         let Some(keyspace) = journal.whole() else { return Ok(Repaired::default()) };
-        let mut found = Found::default();
-        keyspace.read(&mut |reader| self.find(reader, &mut found))?;
+        let mut found = self.find_all(&**keyspace)?;
         self.incarnation.fetch_max(RESTORED_LIFE, Ordering::Relaxed);
         let origin = Origin { journal, reign: None, now, sweep_at: 0 };
         let (sessions, added) = self.take_in_sessions(&origin, &mut found)?;
@@ -105,9 +111,44 @@ impl InboxService {
         Ok(Repaired { added, removed })
     }
 
-    /// Notes what is there.
-    pub(crate) fn find(&self, reader: &dyn Reader, found: &mut Found) -> Result<(), Error> {
-        scan_all(reader, &KeyRange::all(), |key, value| {
+    /// Reads all there is: several partitions at a time, as what takes time is to copy.
+    fn find_all(&self, keyspace: &dyn Keyspace) -> Result<Found, Error> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let step = PARTITION_COUNT.div_ceil(threads.min(READERS_MAX));
+        let firsts: Vec<usize> = (0..PARTITION_COUNT).step_by(step).collect();
+        let read = |first: usize| {
+            let behind = first + step;
+            let end = (behind < PARTITION_COUNT).then(|| partition_keys(behind).start);
+            let start = if first == 0 { Bytes::new() } else { partition_keys(first).start };
+            let keys = KeyRange { start, end };
+            let mut found = Found::default();
+            keyspace.read(&mut |reader| self.find(reader, &keys, &mut found))?;
+            Ok(found)
+        };
+        let parts: Vec<Result<Found, Error>> = std::thread::scope(|scope| {
+            let others = firsts[1..].iter().map(|first| scope.spawn(|| read(*first)));
+            let others: Vec<_> = others.collect();
+            let own = read(firsts[0]);
+            let others = others.into_iter().map(|other| match other.join() {
+                Ok(found) => found,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            [own].into_iter().chain(others).collect()
+        });
+        parts.into_iter().try_fold(Found::default(), |mut all, part| {
+            all.append(part?);
+            Ok(all)
+        })
+    }
+
+    /// Notes what is there of some keys.
+    pub(crate) fn find(
+        &self,
+        reader: &dyn Reader,
+        keys: &KeyRange,
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        scan_all(reader, keys, |key, value| {
             let parsed = Key::parse(key).map_err(|malformed| corrupt(key, malformed))?;
             let number = parsed.inbox.0;
             self.partitions.lock_of(parsed.inbox).note_number(number);
@@ -335,6 +376,14 @@ impl Origin<'_> {
 }
 
 impl Found {
+    /// What was found of other partitions.
+    fn append(&mut self, mut other: Found) {
+        self.sessions.append(&mut other.sessions);
+        self.wills.append(&mut other.wills);
+        self.bodies.extend(other.bodies);
+        self.loose.append(&mut other.loose);
+    }
+
     fn add(&mut self, key: Key, value: &Bytes) -> Result<(), Malformed> {
         match key.place {
             Place::Session => {

@@ -169,7 +169,7 @@ impl InboxService {
         let keys = partition_keys(number);
         let is_shown = reign.read_keys(&keys, &mut |reader| {
             found = Found::default();
-            self.find(reader, &mut found)
+            self.find(reader, &keys, &mut found)
         })?;
         if !is_shown {
             return Ok(if reign.is_over() { Step::Done } else { Step::NotYet });

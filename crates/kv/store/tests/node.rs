@@ -128,6 +128,7 @@ fn a_store_that_lost_a_part_says_so_and_does_not_start() {
     assert!(lose("identity").contains("identity file is missing"));
 }
 
+/// OPS-005: the format of a store is checked before anything in it is read.
 #[test]
 fn another_format_is_refused_by_name() {
     for (format, advice) in [("99", "use a newer version"), ("3", "before the first release")] {

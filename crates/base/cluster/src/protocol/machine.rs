@@ -364,6 +364,11 @@ impl Machine {
         self.map.space(space)
     }
 
+    /// How many hosts' records are kept, those of this host and of hosts that only seem dead included.
+    pub fn records_count(&self) -> usize {
+        self.records.len() + 1
+    }
+
     /// Fails if what must always hold does not. For tests.
     pub fn check_invariants(&self) {
         if self.departure.is_none() && !self.swim.is_changed {

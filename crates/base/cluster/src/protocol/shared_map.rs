@@ -301,6 +301,7 @@ mod tests {
     }
 
     proptest! {
+        /// REPL-003, REPL-004: what is heard twice, and in whatever order, comes to the same.
         #[test]
         fn hosts_agree_whatever_the_order_in_which_they_hear(
             entries in prop::collection::vec(entry(), 0..40), seed in any::<prop::sample::Index>(),
@@ -333,6 +334,7 @@ mod tests {
         }
     }
 
+    /// REPL-004: what was removed does not come back.
     #[test]
     fn a_write_is_later_than_what_was_seen_and_a_removal_is_forgotten_after_its_time() {
         let (me, other) = (HostId::from_bytes([1; 16]), HostId::from_bytes([2; 16]));

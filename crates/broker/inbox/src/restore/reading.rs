@@ -6,14 +6,14 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_codec::Qos;
-use ratatosk_contract::{Message, StoredMessage, dist::TenantRoutes, inbox::InboxId};
+use ratatosk_contract::{StoredMessage, dist::TenantRoutes, inbox::InboxId};
 use ratatosk_engine::wire::Malformed;
 use ratatosk_telemetry::memory::Account;
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use super::Body;
 use crate::{
-    handover::keep,
+    handover::{keep, keep_found},
     queue::{Item, Origin as GroupOrigin},
     schema::{EntryRecord, Head, MessageRecord},
 };
@@ -31,7 +31,7 @@ impl Reading<'_> {
     pub(super) fn item(&mut self, record: &Bytes) -> Result<(Item, bool), Malformed> {
         Ok(match EntryRecord::decode(record)? {
             EntryRecord::Here { head, message } => {
-                let message = self.message(message)?;
+                let message = self.message(record, message)?;
                 (self.item_of(&head, message)?, false)
             }
             EntryRecord::Elsewhere { head, inbox, sequence } => {
@@ -49,7 +49,8 @@ impl Reading<'_> {
                     deadline_ms: None,
                     publisher: None,
                 };
-                let message = self.keep(&nothing.to_message(self.epoch, Instant::ZERO));
+                let message = nothing.to_message(self.epoch, Instant::ZERO);
+                let message = Arc::new(keep(&message, &self.account));
                 let head =
                     Head { is_qos2: true, retain: false, subscription_id: None, origin: None };
                 (self.item_of(&head, message)?, true)
@@ -81,19 +82,16 @@ impl Reading<'_> {
         if let Some(message) = &body.message {
             return Ok(Arc::clone(message));
         }
-        let message = self.message(&body.record)?;
+        let message = self.message(&body.record, &body.record)?;
         if let Some(body) = self.bodies.get_mut(&at) {
             body.message = Some(Arc::clone(&message));
         }
         Ok(message)
     }
 
-    fn message(&self, record: &[u8]) -> Result<Arc<StoredMessage>, Malformed> {
-        let record = MessageRecord::decode(record)?;
-        Ok(self.keep(&record.to_message(self.epoch, Instant::ZERO)))
-    }
-
-    fn keep(&self, message: &Message<'_>) -> Arc<StoredMessage> {
-        Arc::new(keep(message, &self.account))
+    /// A message whose record is a part of what was read.
+    fn message(&self, read: &Bytes, record: &[u8]) -> Result<Arc<StoredMessage>, Malformed> {
+        let message = MessageRecord::decode(record)?.to_message(self.epoch, Instant::ZERO);
+        Ok(Arc::new(keep_found(&message, read, &self.account)))
     }
 }

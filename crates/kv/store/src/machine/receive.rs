@@ -40,8 +40,9 @@ impl<L: RaftLog, T> Machine<L, T> {
         if is_snapshot && (!self.fits(group, &message) || self.fill(group, &message, output)) {
             return Ok(());
         }
-        // It would not be given; and whoever woke for it would not notice that its leader is lost.
-        if asks_for_vote(&message) && self.sleeps_well(group) {
+        // It would not be given; and whoever woke for it would not notice that its leader is lost. But a leader
+        // that asks leads no more: the word to sleep was one of its former life, and long on its way.
+        if asks_for_vote(&message) && self.sleeps_well(group, from) {
             return Ok(());
         }
         // Answers to the last word before it went to sleep do not wake a leader.
@@ -54,11 +55,11 @@ impl<L: RaftLog, T> Machine<L, T> {
         Ok(())
     }
 
-    /// Whether a group sleeps behind a leader whose store lives, as far as is known.
-    fn sleeps_well(&self, group: GroupId) -> bool {
+    /// Whether a group sleeps behind a leader other than this store, whose store lives, as far as is known.
+    fn sleeps_well(&self, group: GroupId, other: u64) -> bool {
         let sleeps = |held: &&Group<L, T>| held.is_asleep && !held.leads();
         let leader = self.groups.get(&group).filter(sleeps).and_then(Group::leader);
-        leader.is_some_and(|store| !self.peers.is_lost(store))
+        leader.is_some_and(|store| store != other && !self.peers.is_lost(store))
     }
 
     /// Takes note of a group that others have this store in.

@@ -416,6 +416,24 @@ mod tests {
         assert_eq!(step(&mut machine, 2_700, vec![asks_for_vote()]), []);
     }
 
+    /// KV-004: a leader whose store starts anew needs the votes of those whom its last word puts to sleep late.
+    #[test]
+    fn a_leader_that_asks_for_votes_wakes_whom_an_old_word_of_it_put_to_sleep() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        step(&mut machine, 2_500, vec![lives(1)]);
+        step(&mut machine, 2_600, vec![lives(2)]);
+        step(&mut machine, 2_610, vec![sleep()]);
+        assert_eq!(machine.awake().count(), 0);
+        let asks = || from(2, MessageType::MsgRequestPreVote, TERM + 1);
+        let said = (3_000..=9_000).step_by(100).flat_map(|millis| {
+            let inputs = if millis % 1_000 == 0 { vec![lives(2), asks()] } else { vec![lives(2)] };
+            step(&mut machine, millis, inputs)
+        });
+        let said: Vec<MessageType> = said.collect();
+        assert!(said.contains(&MessageType::MsgRequestPreVoteResponse), "{said:?}");
+    }
+
     /// KV-009: a group that is opened again, for its range has come, does not know what it promised.
     #[test]
     fn a_group_whose_range_has_come_votes_for_nobody_at_first() {
