@@ -19,7 +19,8 @@ pub struct Config {
     /// from its next connection after one ended that waited for it.
     pub inbox_patience: Duration,
     /// How long a client's PUBLISH waits while it is not known whether the routes of persistent sessions are all
-    /// here. Then it is refused, or dropped if its QoS is 0.
+    /// here. Then it is refused, or dropped if its QoS is 0. As long waits a subscription for retained messages
+    /// while these may not all be here; then it gets those that are.
     pub route_patience: Duration,
     /// Connections accepted in a second; `None`: unlimited. MQTT-011
     pub connections_per_second_max: Option<u32>,
