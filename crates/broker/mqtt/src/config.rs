@@ -15,6 +15,8 @@ pub struct Config {
     pub shards: usize,
     /// How long a connection may take to send its CONNECT. MQTT-012
     pub connect_timeout: Duration,
+    /// How long a client's CONNECT waits while nobody serves its session.
+    pub claim_patience: Duration,
     /// How long a client's SUBSCRIBE waits for an inbox that answers later, and how long a session is kept
     /// from its next connection after one ended that waited for it.
     pub inbox_patience: Duration,
@@ -51,6 +53,7 @@ impl Default for Config {
             listeners: Vec::new(),
             shards: default_shards(),
             connect_timeout: Duration::from_secs(20),
+            claim_patience: Duration::from_secs(5),
             inbox_patience: Duration::from_secs(10),
             route_patience: Duration::from_secs(10),
             connections_per_second_max: None,

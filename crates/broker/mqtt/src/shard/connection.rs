@@ -180,6 +180,8 @@ pub(crate) struct Rare {
     pub(crate) will: Option<WillId>,
     /// The claim that waits for the predecessor's end, or for the inbox.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
+    /// Since when it waits for somebody who serves its session.
+    pub(crate) claimed_at: Option<Instant>,
     /// Its inbox answers; otherwise a predecessor has not ended.
     pub(crate) is_claim_with_inbox: bool,
     /// Subscriptions that the inbox answers later.
