@@ -2,7 +2,7 @@
 //!
 //! `broker` runs the binary on free ports and ends it whatever happens, `scripts` runs the clients
 //! of `clients/` against it, `mosquitto` those of mosquitto; `raw` says bytes that no client says,
-//! `relay` is a proxy in front of it.
+//! `relay` is a proxy in front of it. `local` is a cluster of several, as `ratatosk dev` runs it.
 //! Nothing here is skipped: a missing client or binary is a failure that says what to do.
 #![allow(
     clippy::disallowed_methods,
@@ -10,6 +10,7 @@
 )]
 
 mod broker;
+mod local;
 mod mosquitto;
 mod place;
 mod process;
@@ -18,6 +19,7 @@ mod relay;
 mod scripts;
 
 pub use broker::{Broker, Transport};
+pub use local::{Local, Node};
 pub use mosquitto::{Exchange, Sleeper, mosquitto, publish, retained, round_trip};
 pub use place::Place;
 pub use process::{Outcome, Process, until};

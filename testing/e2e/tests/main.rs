@@ -8,6 +8,7 @@
 mod access;
 mod certificates;
 mod commands;
+mod dev;
 mod disk;
 mod garbage;
 mod lifecycle;

@@ -1,4 +1,4 @@
-//! What README.md tells a new user to type, typed.
+//! What README.md and the guide to clusters tell a new user to type, typed.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use ratatosk_e2e::{Broker, Outcome, Place, Process, Transport, until};
 use ratatosk_testkit::binary::ratatosk;
 
 const README: &str = include_str!("../../../README.md");
+const CLUSTER: &str = include_str!("../../../docs/cluster.md");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The shell block that holds a text.
@@ -63,4 +64,32 @@ fn a_broker_with_users_is_configured_as_the_readme_says() {
     assert_eq!(added.code, Some(0), "{}", added.output);
     let checked = run(&place, &start.replace("ratatosk ", "ratatosk config check "), "");
     assert_eq!(checked.code, Some(0), "{start}: {}", checked.output);
+}
+
+#[test]
+fn a_local_cluster_is_started_as_the_readme_says() {
+    let place = Place::new().expect("makes");
+    // Its usual ports may be somebody else's.
+    let line = format!("{} --free-ports", block("ratatosk dev"));
+    let mut command = shell(&line);
+    command.current_dir(place.path(""));
+    let dev = Process::start(command, &place.path("dev.log")).expect("starts");
+    dev.wait_for_output("3 nodes are ready after ", PATIENCE).expect("they are");
+}
+
+#[test]
+fn a_node_of_a_cluster_is_configured_as_the_guide_says() {
+    let place = Place::new().expect("makes");
+    let example = CLUSTER.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    place.write("ratatosk.toml", example.expect("the guide has an example")).expect("writes");
+    place.write("cluster.key", &"0123456789abcdef".repeat(4)).expect("writes");
+    let added = run(&place, "ratatosk passwd users.txt alice", "wonder\n");
+    assert_eq!(added.code, Some(0), "{}", added.output);
+    for (from, to) in
+        [("server.pem", "node.pem"), ("server.key", "node.key"), ("authority.pem", "ca.pem")]
+    {
+        std::fs::copy(place.path(from), place.path(to)).expect("copies");
+    }
+    let checked = run(&place, "ratatosk config check", "");
+    assert_eq!(checked.code, Some(0), "{}", checked.output);
 }

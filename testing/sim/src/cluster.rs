@@ -126,6 +126,7 @@ const INBOXES: u64 = 18;
 const SHIFTS: u64 = 21;
 const BUILDS: u64 = 22;
 const PLANNERS: u64 = 23;
+const OPERATORS: u64 = 24;
 
 /// See the module.
 struct Cluster {
@@ -230,7 +231,10 @@ impl Cluster {
             callers: Callers::new(Dice::new(plan.seed, CALLERS)),
             serving: Serving::new(Dice::new(plan.seed, READERS)),
             inboxes: Inboxes::new(Dice::new(plan.seed, INBOXES)),
-            planners: Planners::new(Dice::new(plan.seed, PLANNERS)),
+            planners: Planners::new(
+                Dice::new(plan.seed, PLANNERS),
+                Dice::new(plan.seed, OPERATORS),
+            ),
             ranges: Vec::new(),
             agreement: Agreement::default(),
             schedule: Dice::new(plan.seed, SCHEDULE),

@@ -85,6 +85,13 @@ fn a_leader_that_starts_anew_gets_the_votes_of_those_that_sleep_behind_it() {
     outcome(900_995, 3);
 }
 
+/// KV-011: a store had been made a member of a range anew before it applied the split that makes the range, and
+/// a checkpoint of the split's data was taken for one of the new replica's, which has none.
+#[test]
+fn a_checkpoint_is_of_the_replica_whose_data_it_has() {
+    outcome(920_994, 3);
+}
+
 /// KV-008: the last voter of before was the only one that knew that it votes no more, and had an entry that the
 /// others lacked: they needed its vote and could not get it.
 #[test]

@@ -46,7 +46,9 @@ impl Config {
         self.address
     }
 
-    pub(crate) fn token(&self) -> Option<&Token> {
+    /// The token to ask for, if there is one.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
 }

@@ -1,4 +1,5 @@
-//! Management over HTTP: metrics, health and status of a node, and orders to end what a tenant has.
+//! Management over HTTP: metrics, health and status of a node, orders to end what a tenant has, and what
+//! operators see and order of a cluster.
 //!
 //! Guarantees: an address that others can reach has a token, or there is no configuration for it;
 //! the number of connections, the size of a request and the time that an idle connection stays are
@@ -6,6 +7,7 @@
 //! no other service.
 
 mod access;
+pub mod cluster;
 mod config;
 mod connection;
 mod expiry;

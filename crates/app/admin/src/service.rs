@@ -14,12 +14,13 @@ use axum::routing::{delete, get};
 use tokio::net::TcpListener;
 
 use crate::access::require_token;
+use crate::cluster;
 use crate::config::Config;
 use crate::connection::BoundedListener;
 use crate::expiry;
 use crate::sources::Sources;
 
-/// A request's body; nothing here takes one yet.
+/// A request's body: an order is short.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long open requests may take once the service stops.
@@ -116,6 +117,7 @@ fn router(config: &Config, sources: Sources) -> Router {
         .route("/status", get(status))
         .route("/tenants/{tenant}/sessions/inactive", delete(expiry::sessions))
         .route("/tenants/{tenant}/retained", delete(expiry::retained))
+        .merge(cluster::http::router())
         .layer(middleware::from_fn_with_state(token, require_token));
     Router::new()
         .route("/livez", get(livez))
@@ -140,7 +142,10 @@ async fn livez() -> &'static str {
 
 /// 200 when every check is met, otherwise 503 with what is awaited. `?verbose` lists all.
 async fn readyz(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
-    let checks = (sources.checks)();
+    let mut checks = (sources.checks)();
+    if let Some(cluster) = &sources.cluster {
+        checks.extend(cluster.checks().await);
+    }
     let ready = checks.iter().all(|check| check.state.is_ok());
     let is_verbose = |part: &str| part.split('=').next() == Some("verbose");
     let verbose = query.is_some_and(|query| query.split('&').any(is_verbose));
@@ -163,4 +168,4 @@ fn axum_json(value: &serde_json::Value) -> Response {
 
 #[cfg(test)]
 #[path = "service_test.rs"]
-mod tests;
+pub(crate) mod tests;

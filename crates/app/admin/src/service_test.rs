@@ -16,7 +16,7 @@ use crate::{Check, Config, Expiry, Sources, Token};
 
 const TOKEN: &str = "0123456789abcdef";
 
-struct Running {
+pub(crate) struct Running {
     address: SocketAddr,
     ready: Arc<AtomicBool>,
     stop: oneshot::Sender<()>,
@@ -27,6 +27,20 @@ impl Running {
     fn start(token: Option<Token>, bounds: Option<(usize, Duration)>) -> Self {
         let ready = Arc::new(AtomicBool::new(false));
         let sources = sources(&ready);
+        Self::start_with(token, bounds, ready, sources)
+    }
+
+    /// A service that says what these sources say.
+    pub(crate) fn saying(token: Option<Token>, sources: Sources) -> Self {
+        Self::start_with(token, None, Arc::new(AtomicBool::new(false)), sources)
+    }
+
+    fn start_with(
+        token: Option<Token>,
+        bounds: Option<(usize, Duration)>,
+        ready: Arc<AtomicBool>,
+        sources: Sources,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (report, address) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
@@ -45,26 +59,31 @@ impl Running {
         Self { address: address.recv().unwrap(), ready, stop, thread }
     }
 
-    fn ask(&self, target: &str, header: &str) -> String {
+    pub(crate) fn ask(&self, target: &str, header: &str) -> String {
         self.say("GET", target, header)
     }
 
     fn say(&self, method: &str, target: &str, header: &str) -> String {
+        self.send(method, target, header, "")
+    }
+
+    /// A request with a body; whoever sends one says in the header how long it is.
+    pub(crate) fn send(&self, method: &str, target: &str, header: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-        write!(stream, "{head}{header}\r\n").unwrap();
+        write!(stream, "{head}{header}\r\n{body}").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     }
 
-    fn check(&self, target: &str, header: &str, status: u16, body: &str) {
+    pub(crate) fn check(&self, target: &str, header: &str, status: u16, body: &str) {
         let answer = self.ask(target, header);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
         assert!(answer.ends_with(body), "{target}: {answer}");
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stop.send(()).unwrap();
         self.thread.join().unwrap().unwrap();
     }

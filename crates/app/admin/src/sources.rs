@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::cluster::Operations;
 use crate::expiry::Expiry;
 
 /// One condition of readiness.
@@ -25,6 +26,7 @@ pub struct Sources {
     pub(crate) checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
     pub(crate) status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub(crate) expire: Option<Arc<Expire>>,
+    pub(crate) cluster: Option<Arc<dyn Operations>>,
 }
 
 impl Sources {
@@ -37,6 +39,7 @@ impl Sources {
             checks: Arc::new(Vec::new),
             status: Arc::new(|| serde_json::Value::Object(serde_json::Map::new())),
             expire: None,
+            cluster: None,
         }
     }
 
@@ -76,6 +79,13 @@ impl Sources {
         expire: impl Fn(&str, Expiry) -> Result<usize, String> + Send + Sync + 'static,
     ) -> Self {
         self.expire = Some(Arc::new(expire));
+        self
+    }
+
+    /// The cluster that the node is in. Its checks come with the others.
+    #[must_use]
+    pub fn with_cluster(mut self, cluster: Arc<dyn Operations>) -> Self {
+        self.cluster = Some(cluster);
         self
     }
 }

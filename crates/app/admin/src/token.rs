@@ -40,6 +40,12 @@ impl Token {
         Ok(Self { text: text.into() })
     }
 
+    /// Its text, for whoever presents it to an API.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+
     /// Compares without telling by its time where the difference is. The length is no secret.
     #[must_use]
     pub fn admits(&self, presented: &[u8]) -> bool {

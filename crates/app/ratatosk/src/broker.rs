@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::ground::{Base, Ground, Made};
 use crate::metrics;
+use crate::operations::Operations;
 use crate::{cause, configuration::Configuration};
 
 /// How often what has expired is looked for.
@@ -43,6 +44,7 @@ pub(crate) struct Broker {
     housekeeping: tokio::task::JoinSet<()>,
     ground: Ground,
     expiry: Arc<Expire>,
+    operations: Option<Operations>,
     /// Told when the store can go on no more.
     failure: Option<oneshot::Receiver<String>>,
 }
@@ -96,7 +98,14 @@ impl Broker {
         housekeeping.spawn(expire(inbox, post, clock));
         housekeeping.spawn(expire_retained(Arc::clone(&retain)));
         housekeeping.spawn(collect(retain, clock));
-        Ok(Broker { running, plugins, housekeeping, ground, expiry, failure: Some(failure) })
+        let operations = match (&ground, &configuration.cluster) {
+            (Ground::Among(member), Some(cluster)) => {
+                Some(Operations::new(member.node(), cluster, clock))
+            }
+            _ => None,
+        };
+        let failure = Some(failure);
+        Ok(Broker { running, plugins, housekeeping, ground, expiry, operations, failure })
     }
 
     /// Takes over what a reload may change.
@@ -124,6 +133,11 @@ impl Broker {
     /// Orders that something of a tenant ends, for the management API.
     pub(crate) fn expiry(&self) -> Arc<Expire> {
         Arc::clone(&self.expiry)
+    }
+
+    /// What the management API says and does of the cluster that this node is in, if it is in one.
+    pub(crate) fn operations(&self) -> Option<Operations> {
+        self.operations.clone()
     }
 
     /// Memory of the store: what was applied and not handed down to the engine, and the engine's own.

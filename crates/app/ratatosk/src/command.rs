@@ -3,14 +3,19 @@
 //! Without a command the node is started. In `pub`, `sub` and `bench`, `-h` is the host, as
 //! everywhere in this field.
 
+mod api;
+mod cluster;
 mod completions;
 mod config;
+mod dev;
 mod health;
 mod passwd;
 mod publish;
+mod ranges;
 mod recover;
 mod start;
 mod subscribe;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +49,18 @@ enum Command {
     },
     /// Asks a running node whether it is ready; exit code 4 when it is not.
     Health(health::HealthArgs),
+    /// Shows and orders what concerns the cluster that a node is in.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::Command,
+    },
+    /// Shows the ranges of the cluster that a node is in; exit code 4 when one has no leader.
+    Ranges(ranges::RangesArgs),
+    /// Runs a cluster on this machine, for trying out and for tests.
+    Dev(dev::DevArgs),
+    /// A node of `dev`, which ends with it.
+    #[command(name = dev::NODE_COMMAND, hide = true)]
+    DevNode(ConfigurationArgs),
     /// Writes the file of users and passwords
     Passwd(passwd::PasswdArgs),
     /// Sends messages to a broker
@@ -85,6 +102,10 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Recover(args)) => recover::run(&sources(&[cli.configuration, args])),
         Some(Command::Config { command }) => config::run(&command, &cli.configuration),
         Some(Command::Health(args)) => health::run(&args, &cli.configuration),
+        Some(Command::Cluster { command }) => cluster::run(&command, &cli.configuration),
+        Some(Command::Ranges(args)) => ranges::run(&args, &cli.configuration),
+        Some(Command::Dev(args)) => dev::run(&args),
+        Some(Command::DevNode(args)) => dev::run_node(&sources(&[cli.configuration, args])),
         Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Pub(args)) => publish::run(&args),
         Some(Command::Sub(args)) => subscribe::run(&args),

@@ -15,6 +15,7 @@ mod exit;
 mod ground;
 mod metrics;
 mod node;
+mod operations;
 mod rlimit;
 mod signals;
 mod store;

@@ -4,6 +4,7 @@
 //! phases.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -129,11 +130,14 @@ async fn admin(
     }
     let registry = registry.clone();
     let expiry = broker.expiry();
-    let sources = AdminSources::new()
+    let mut sources = AdminSources::new()
         .with_metrics(metric::CONTENT_TYPE, move || registry.render())
         .with_checks(|| vec![Check { name: "mqtt".to_owned(), state: Ok(()) }])
         .with_status(|| serde_json::json!({"version": env!("CARGO_PKG_VERSION")}))
         .with_expiry(move |tenant, what| expiry(tenant, what));
+    if let Some(operations) = broker.operations() {
+        sources = sources.with_cluster(Arc::new(operations));
+    }
     let service = Service::bind(&configuration.admin, sources).await?;
     tracing::info!(address = %service.address(), "management api listening");
     Ok(Some(service))

@@ -9,8 +9,6 @@
 //! What is held for one partition keeps its order: nothing for it overtakes.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -67,8 +65,10 @@ impl Shared {
         let account = self.accountant.account(targets.tenant.as_str());
         let due = self.clock.now() + self.config.change_patience;
         let job = self.jobs.lock().begin(reply_to, (targets.tenant, account), message, due);
-        if whole.set() & self.held_for.load(Ordering::Acquire) == 0 {
-            self.dispatch(job, whole, false, direct);
+        let may_go = whole.set() & self.held_for.load(Ordering::Acquire) == 0
+            && self.jobs.lock().may_go(&whole, |number| self.places.read()[number].name());
+        if may_go {
+            self.dispatch(job, whole, Past::None, direct);
         } else {
             let parts = self.jobs.lock().add(job, vec![whole], None, false);
             parts.into_iter().for_each(|part| self.hold(part));
@@ -100,7 +100,7 @@ impl Shared {
                         continue;
                     }
                     let shared = self.all_chosen(targets.tenant, &group.shared);
-                    let intent = Intent { exchange: None, is_again: false };
+                    let intent = Intent { exchange: None, is_again: false, goes_on: false };
                     lane.outbox.put(|into| {
                         let to = (&group.routes[..], &shared[..]);
                         put_append(into, CallId(0), targets.tenant, to, intent, bytes);
@@ -177,30 +177,9 @@ impl Shared {
         (cuts, is_whole)
     }
 
-    /// What tells whether the sessions of a group are served as they were: none while some are by nobody.
-    fn mark(&self, group: &Group) -> Option<u64> {
-        let places = self.places.read();
-        let mut mark = DefaultHasher::new();
-        for number in group.partitions() {
-            match &places[number] {
-                Place::Nobody => return None,
-                Place::Here(term) => (0, 0_usize, term).hash(&mut mark),
-                Place::There { lane, turn, term } => {
-                    (turn, Arc::as_ptr(lane).addr(), term).hash(&mut mark);
-                }
-            }
-        }
-        Some(mark.finish())
-    }
-
     /// Sends a group of a message to whoever serves it, or holds it.
-    fn dispatch(
-        &self,
-        job: JobId,
-        group: Group,
-        is_in_doubt: bool,
-        direct: &mut Vec<DirectDelivery>,
-    ) {
+    fn dispatch(&self, job: JobId, group: Group, past: Past, direct: &mut Vec<DirectDelivery>) {
+        let is_in_doubt = past == Past::InDoubt;
         let (cuts, is_whole) = self.cut(group.clone());
         if !is_whole {
             let parts = self.jobs.lock().add(job, vec![group], None, is_in_doubt);
@@ -220,7 +199,7 @@ impl Shared {
         let parts = self.jobs.lock().add(job, groups, last, is_in_doubt);
         let mut bytes = None;
         for (part, place) in parts.into_iter().zip(places) {
-            self.send(part, &place, &mut bytes, direct);
+            self.send(part, (&place, past), &mut bytes, direct);
         }
     }
 
@@ -228,7 +207,7 @@ impl Shared {
     fn send(
         &self,
         part: PartId,
-        place: &Place,
+        (place, past): (&Place, Past),
         bytes: &mut Option<Vec<u8>>,
         direct: &mut Vec<DirectDelivery>,
     ) {
@@ -236,10 +215,8 @@ impl Shared {
         let Some((known, job)) = jobs.both(part) else { return };
         let (group, is_again) = (known.group.clone(), known.is_in_doubt);
         let (tenant, message, due) = (job.tenant.clone(), Arc::clone(&job.message), job.due);
-        let mark = self.mark(&group);
-        if let Some(known) = jobs.part(part) {
-            known.sent = mark;
-        }
+        let name = place.name();
+        jobs.open(part, |_| name);
         drop(jobs);
         match place {
             Place::Here(_) => {
@@ -252,7 +229,8 @@ impl Shared {
                 let call = self.next_call();
                 let account = self.accountant.account(tenant.as_str());
                 let waiting = Waiting::Append { part, bytes: bytes.len(), account };
-                let intent = Intent { exchange: group.exchange, is_again };
+                let goes_on = past != Past::None;
+                let intent = Intent { exchange: group.exchange, is_again, goes_on };
                 lane.ask(Question { call, due, waiting }, |into| {
                     put_append(into, call, &tenant, (&group.routes, &shared), intent, bytes);
                 });
@@ -345,24 +323,24 @@ impl Shared {
         may
     }
 
-    fn finish_part(&self, part: PartId, settlement: Settlement) {
+    pub(crate) fn finish_part(&self, part: PartId, settlement: Settlement) {
         let step = self.jobs.lock().settle(part, settlement);
         match step {
             Step::Wait => {}
             Step::Tell(ReplyTo { session, ticket }, settlement) => {
                 self.home.settle(session, ticket, settlement);
             }
-            Step::Last(job, group) => self.dispatch_later(job, group, false),
+            Step::Last(job, group) => self.dispatch_later(job, group, Past::None),
         }
     }
 
     /// Sends a group of a message when nobody is there any more who hands out what goes past the queues.
-    fn dispatch_later(&self, job: JobId, group: Group, is_in_doubt: bool) {
+    fn dispatch_later(&self, job: JobId, group: Group, past: Past) {
         let (mut direct, known) = (Vec::new(), {
             let jobs = self.jobs.lock();
             jobs.job(job).map(|job| (job.tenant.clone(), Arc::clone(&job.message)))
         });
-        self.dispatch(job, group, is_in_doubt, &mut direct);
+        self.dispatch(job, group, past, &mut direct);
         if let Some((tenant, message)) = known {
             self.hand_direct(&tenant, &direct, &message.as_message());
         }
@@ -378,7 +356,7 @@ impl Shared {
 
     /// The same for whoever has the lock.
     pub(crate) fn note_held(&self, held: &mut Held, part: PartId) {
-        let set = self.jobs.lock().part(part).map_or(0, |part| part.group.set());
+        let set = self.jobs.lock().hold(part, self.clock.now());
         held.push_back(part);
         self.held_for.fetch_or(set, Ordering::AcqRel);
     }
@@ -400,12 +378,10 @@ impl Shared {
                     self.finish_part(part, settlement);
                 }
                 Look::Ready if set & blocked == 0 => self.resend(part),
-                Look::Ready | Look::Nowhere => {
+                Look::Ready | Look::NotYet => {
                     blocked |= set;
                     kept.push_back(part);
                 }
-                // It waits for another place, and keeps nobody waiting.
-                Look::SamePlace => kept.push_back(part),
             }
         }
         let mut held = self.held.lock();
@@ -420,12 +396,17 @@ impl Shared {
     fn look_at(&self, part: PartId, now: Instant) -> Option<(u64, Look)> {
         let jobs = self.jobs.lock();
         let (part, job) = jobs.both(part)?;
-        let look = match self.mark(&part.group) {
-            _ if job.due <= now && part.is_in_doubt => Look::Late(Settlement::Unknown),
-            _ if job.due <= now => Look::Late(Settlement::Busy),
-            None => Look::Nowhere,
-            Some(mark) if part.is_in_doubt && part.sent == Some(mark) => Look::SamePlace,
-            Some(_) => Look::Ready,
+        let may_go = {
+            let places = self.places.read();
+            let is_placed = part.group.partitions().all(|number| places[number] != Place::Nobody);
+            is_placed && jobs.may_go(&part.group, |number| places[number].name())
+        };
+        let look = match job.due <= now {
+            true if part.is_in_doubt => Look::Late(Settlement::Unknown),
+            true => Look::Late(Settlement::Busy),
+            // What was sent before may be refused yet, and goes first then.
+            false if may_go && part.rests_until <= now => Look::Ready,
+            false => Look::NotYet,
         };
         Some((part.group.set(), look))
     }
@@ -443,19 +424,29 @@ impl Shared {
         } else if let Some(part) = jobs.replace(part) {
             drop(jobs);
             self.metrics.repeated.increment();
-            self.dispatch_later(part.job, part.group, part.is_in_doubt);
+            let past = if part.is_in_doubt { Past::InDoubt } else { Past::Held };
+            self.dispatch_later(part.job, part.group, past);
         }
     }
+}
+
+/// What became of a part before.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Past {
+    /// It is new.
+    None,
+    /// It was held.
+    Held,
+    /// It was held, and perhaps taken.
+    InDoubt,
 }
 
 /// What is to be done with a part that is held.
 enum Look {
     /// Its time is over.
     Late(Settlement),
-    /// Somebody serves none of its sessions.
-    Nowhere,
-    /// Whoever left it in doubt still serves them.
-    SamePlace,
+    /// Some of its sessions are served by nobody, or something for them is under way.
+    NotYet,
     /// It can be sent.
     Ready,
 }

@@ -136,6 +136,8 @@ pub(crate) struct Order {
 pub(crate) struct Intent {
     pub(crate) exchange: Option<(Claim, PacketId)>,
     pub(crate) is_again: bool,
+    /// Others for its sessions were refused, and are behind it.
+    pub(crate) goes_on: bool,
 }
 
 /// A member of a shared group that was chosen.
@@ -188,7 +190,7 @@ pub(crate) fn put_append(
     call: CallId,
     tenant: &TenantId,
     (routes, shared): (&[InboxRoute], &[Chosen]),
-    Intent { exchange, is_again }: Intent,
+    Intent { exchange, is_again, goes_on }: Intent,
     message: &[u8],
 ) {
     put_word(into, APPEND, |into| {
@@ -209,6 +211,7 @@ pub(crate) fn put_append(
             put_packet_id(into, packet_id);
         }
         put_flag(into, is_again);
+        put_flag(into, goes_on);
         into.extend_from_slice(message);
     });
 }
@@ -461,6 +464,6 @@ fn take_order(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Order
         true => Some((take_claim(body)?, take_packet_id(body)?)),
         false => None,
     };
-    let intent = Intent { exchange, is_again: take_flag(body)? };
+    let intent = Intent { exchange, is_again: take_flag(body)?, goes_on: take_flag(body)? };
     Ok(Order { tenant, routes, shared, intent, message: message::take(body, data, now)? })
 }

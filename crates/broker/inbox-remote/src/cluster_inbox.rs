@@ -44,6 +44,9 @@ use ratatosk_rpc::hosts::{GENERATION, others, server_id};
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
 
+/// The same while messages wait for a place.
+const HELD_TICK: Duration = Duration::from_millis(20);
+
 /// Of so many looks one is at the sessions of other hosts.
 const SWEEP: u64 = 10;
 
@@ -318,11 +321,12 @@ impl Shared {
     async fn look(self: Arc<Self>, mut changes: watch::Receiver<u64>) {
         let mut is_followed = true;
         for turn in 1_u64.. {
+            let tick = if self.held.lock().is_empty() { TICK } else { HELD_TICK };
             // All are cancel-safe.
             tokio::select! {
                 changed = changes.changed(), if is_followed => is_followed = changed.is_ok(),
                 () = self.stir.notified() => {}
-                () = sleep(TICK) => {}
+                () = sleep(tick) => {}
             }
             self.place_all();
             self.ask_doubtful();

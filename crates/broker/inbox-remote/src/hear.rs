@@ -29,6 +29,13 @@ impl Shared {
             }
             Tell::Subscribed { call, outcome } => self.hear_subscribed(lane, call, outcome),
             Tell::NotServed { call } => self.hear_not_served(lane, call),
+            Tell::NotTaken { call } => {
+                if let Some(Question { waiting: Waiting::Append { part, .. }, .. }) =
+                    lane.answer(call)
+                {
+                    self.finish_part(part, Settlement::Unknown);
+                }
+            }
             Tell::Settled { call, settlement } => self.hear_settled(lane, call, settlement),
             Tell::WillKept { call, will } => {
                 if let Some(Question { waiting: Waiting::Will { reply_to, alias }, .. }) =

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos};
@@ -18,6 +19,9 @@ use ratatosk_telemetry::memory::{Account, Share};
 use crate::seats::{PARTITION_COUNT, partition_of};
 
 const _: () = assert!(PARTITION_COUNT == u64::BITS as usize, "a set of partitions is a number");
+
+/// How long what was refused rests.
+const REST: Duration = Duration::from_millis(20);
 
 /// Names a part of a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,10 +81,22 @@ pub(crate) struct Job {
 pub(crate) struct Part {
     pub(crate) job: JobId,
     pub(crate) group: Group,
-    /// Names where it was sent last.
-    pub(crate) sent: Option<u64>,
+    /// It is under way.
+    is_open: bool,
     /// Perhaps it was taken.
     pub(crate) is_in_doubt: bool,
+    /// It is not sent again before: whoever refused it may take a moment to know who serves its sessions.
+    pub(crate) rests_until: Instant,
+}
+
+/// What is under way for sessions of one partition.
+#[derive(Copy, Clone, Default)]
+struct Open {
+    parts: u32,
+    /// Names where to, while there are some.
+    place: u64,
+    /// One of them was held: the others may be, too, and go before what comes.
+    is_troubled: bool,
 }
 
 /// What follows when a part has its outcome.
@@ -99,6 +115,7 @@ pub(crate) struct Jobs {
     last: u64,
     by_id: HashMap<JobId, Job>,
     parts: HashMap<PartId, Part>,
+    open: Vec<Open>,
     bytes: usize,
 }
 
@@ -175,7 +192,13 @@ impl Jobs {
         let Some(job) = self.by_id.get_mut(&id) else { return Vec::new() };
         job.open += groups.len();
         job.last = last.or(job.last.take());
-        let part = |group| Part { job: id, group, sent: None, is_in_doubt };
+        let part = |group| Part {
+            job: id,
+            group,
+            is_open: false,
+            is_in_doubt,
+            rests_until: Instant::ZERO,
+        };
         let parts: Vec<Part> = groups.into_iter().map(part).collect();
         parts
             .into_iter()
@@ -185,6 +208,48 @@ impl Jobs {
                 id
             })
             .collect()
+    }
+
+    /// Whether a group may go to where it is served without overtaking anything: what is under way for its sessions
+    /// goes to the same place, and none of it was held. `place` names the place of a partition.
+    pub(crate) fn may_go(&self, group: &Group, place: impl Fn(usize) -> u64) -> bool {
+        group.partitions().all(|number| match self.open.get(number) {
+            Some(open) => open.parts == 0 || (!open.is_troubled && open.place == place(number)),
+            None => true,
+        })
+    }
+
+    /// A part is under way from now on.
+    pub(crate) fn open(&mut self, id: PartId, place: impl Fn(usize) -> u64) {
+        let Some(part) = self.parts.get_mut(&id).filter(|part| !part.is_open) else { return };
+        part.is_open = true;
+        self.open.resize(PARTITION_COUNT, Open::default());
+        for number in part.group.partitions() {
+            let open = &mut self.open[number];
+            (open.parts, open.place) = (open.parts + 1, place(number));
+        }
+    }
+
+    /// It is no longer.
+    fn close(&mut self, id: PartId, is_held: bool) {
+        let Some(part) = self.parts.get_mut(&id).filter(|part| part.is_open) else { return };
+        part.is_open = false;
+        for number in part.group.partitions() {
+            let open = &mut self.open[number];
+            open.parts -= 1;
+            open.is_troubled = open.parts > 0 && (open.is_troubled || is_held);
+        }
+    }
+
+    /// A part is held from now on: the set of its partitions.
+    pub(crate) fn hold(&mut self, id: PartId, now: Instant) -> u64 {
+        let was_open = self.parts.get(&id).is_some_and(|part| part.is_open);
+        self.close(id, true);
+        let Some(part) = self.parts.get_mut(&id) else { return 0 };
+        if was_open {
+            part.rests_until = now + REST;
+        }
+        part.group.set()
     }
 
     pub(crate) fn job(&self, id: JobId) -> Option<&Job> {
@@ -211,6 +276,7 @@ impl Jobs {
 
     /// A part is cut anew: its parts take its place.
     pub(crate) fn replace(&mut self, id: PartId) -> Option<Part> {
+        self.close(id, false);
         let part = self.parts.remove(&id)?;
         if let Some(job) = self.by_id.get_mut(&part.job) {
             job.open -= 1;
@@ -220,6 +286,7 @@ impl Jobs {
 
     /// A part has its outcome. One that has it already has no other.
     pub(crate) fn settle(&mut self, id: PartId, settlement: Settlement) -> Step {
+        self.close(id, false);
         let Some(part) = self.parts.remove(&id) else { return Step::Wait };
         let Some(job) = self.by_id.get_mut(&part.job) else { return Step::Wait };
         job.worst = job.worst.max(settlement);

@@ -2,6 +2,7 @@
 //! are not durable yet.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use ratatosk_clock::Instant;
@@ -33,6 +34,9 @@ pub(crate) struct Link {
     /// Sessions whose inbox has more.
     ready: Mutex<Vec<u32>>,
     stirred: Notify,
+    /// Partitions for which messages are refused until their host says that it goes on, a bit for each: one
+    /// for them was refused or is in doubt, and nothing overtakes it.
+    closed: AtomicU64,
 }
 
 /// What is known of an answer that waits for the other half.
@@ -46,6 +50,8 @@ enum Half {
 /// An answer.
 pub(crate) enum Owed {
     Nothing,
+    /// Of a message for sessions of these partitions.
+    Appended(u64),
     Attached(Box<Taken>),
     Discarded(bool),
     Subscribed(Outcome),
@@ -56,7 +62,7 @@ impl Owed {
     fn told(self, call: CallId, settlement: Settlement) -> Tell {
         let is_done = settlement == Settlement::Done;
         match self {
-            Owed::Nothing => Tell::Settled { call, settlement },
+            Owed::Nothing | Owed::Appended(_) => Tell::Settled { call, settlement },
             Owed::Attached(taken) => {
                 Tell::Attached { call, attached: Some(taken).filter(|_| is_done) }
             }
@@ -82,6 +88,7 @@ impl Link {
             answers: Mutex::default(),
             ready: Mutex::default(),
             stirred: Notify::new(),
+            closed: AtomicU64::new(0),
         }
     }
 
@@ -94,6 +101,30 @@ impl Link {
     pub(crate) fn reply_to(&self, call: CallId) -> Option<ReplyTo> {
         let session = SessionRef { shard: LINK_SHARD, slot: self.number, generation: 0 };
         (call != CallId(0)).then_some(ReplyTo { session, ticket: Ticket(call.0) })
+    }
+
+    /// Whether a message for these partitions is refused; its host says whether it goes on with it.
+    pub(crate) fn refuses(&self, set: u64, goes_on: bool) -> bool {
+        if goes_on {
+            self.closed.fetch_and(!set, Ordering::AcqRel);
+        }
+        let is_closed = self.closed.load(Ordering::Acquire) & set != 0;
+        if is_closed {
+            self.close(set);
+        }
+        is_closed
+    }
+
+    /// Refuses messages for these partitions from now on.
+    pub(crate) fn close(&self, set: u64) {
+        self.closed.fetch_or(set, Ordering::AcqRel);
+    }
+
+    fn say(&self, owed: Owed, call: CallId, settlement: Settlement, now: Instant) {
+        if let (Owed::Appended(set), Settlement::Unknown) = (&owed, settlement) {
+            self.close(*set);
+        }
+        self.tell(&owed.told(call, settlement), now);
     }
 
     /// Says something.
@@ -117,7 +148,7 @@ impl Link {
             return;
         }
         if is_durable {
-            self.tell(&owed.told(call, Settlement::Done), now);
+            self.say(owed, call, Settlement::Done, now);
             return;
         }
         let mut answers = self.answers.lock();
@@ -125,7 +156,7 @@ impl Link {
         match answers.remove(&call.0) {
             Some(Half::Settled(settlement)) => {
                 drop(answers);
-                self.tell(&owed.told(call, settlement), now);
+                self.say(owed, call, settlement, now);
             }
             _ => {
                 answers.insert(call.0, Half::Owed(owed));
@@ -139,7 +170,7 @@ impl Link {
         match answers.remove(&ticket.0) {
             Some(Half::Owed(owed)) => {
                 drop(answers);
-                self.tell(&owed.told(CallId(ticket.0), settlement), now);
+                self.say(owed, CallId(ticket.0), settlement, now);
             }
             _ => {
                 answers.insert(ticket.0, Half::Settled(settlement));
@@ -200,5 +231,27 @@ mod tests {
         link.answer(CallId(3), Owed::Nothing, true, NOW);
         assert!(matches!(told(&link)[..], [Tell::Settled { settlement: Settlement::Done, .. }]));
         assert!(link.answers.lock().is_empty());
+    }
+
+    /// MQTT-054: behind a message that is refused or in doubt none for the same partitions is taken, nor for those
+    /// of what was refused for it, until its host says that it goes on.
+    #[test]
+    fn behind_what_is_refused_nothing_is_taken_until_its_host_goes_on() {
+        let memory = ratatosk_telemetry::memory::Accountant::default();
+        let link = Link::new(HostId(1), 3, NOW, &memory.account(""));
+        assert!(!link.refuses(0b001, false));
+        link.close(0b001);
+        assert!(link.refuses(0b011, false), "it shares a partition");
+        assert!(link.refuses(0b010, false), "it would overtake the one before");
+        assert!(!link.refuses(0b100, false));
+        assert!(!link.refuses(0b001, true));
+        assert!(!link.refuses(0b001, false));
+        assert!(link.refuses(0b010, false));
+        link.answer(CallId(1), Owed::Appended(0b100), false, NOW);
+        link.settle(Ticket(1), Settlement::Unknown, NOW);
+        assert!(link.refuses(0b100, false), "what became of the one before is not known");
+        link.answer(CallId(2), Owed::Appended(0b1000), false, NOW);
+        link.settle(Ticket(2), Settlement::Done, NOW);
+        assert!(!link.refuses(0b1000, false));
     }
 }

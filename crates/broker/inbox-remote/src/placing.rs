@@ -4,6 +4,8 @@
 //! stream it is reached. If any of it has changed the sessions go on anew: each is resumed, then what was
 //! held back meanwhile is asked, in its order.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use ratatosk_contract::ReplyTo;
@@ -44,6 +46,20 @@ impl PartialEq for Place {
 }
 
 impl Place {
+    /// What tells it from others, and from itself after a change.
+    pub(crate) fn name(&self) -> u64 {
+        let mut name = DefaultHasher::new();
+        match self {
+            Place::Nobody => return 0,
+            Place::Here(term) => (0, 0_usize, *term).hash(&mut name),
+            // Messages of one stream keep their order whatever the terms of their partitions.
+            Place::There { lane, turn, .. } => {
+                (1, Arc::as_ptr(lane).addr(), *turn).hash(&mut name);
+            }
+        }
+        name.finish()
+    }
+
     /// Whether it is the same host, by whatever stream and in whatever term.
     pub(crate) fn is_with(&self, other: &Self) -> bool {
         match (self, other) {

@@ -321,6 +321,11 @@ impl<'a> Clerk<'a> {
             .filter_map(|chosen| find_group(&*self.shared.dist, tenant, chosen))
             .collect();
         let group = Group { routes: routes.clone(), shared, exchange: intent.exchange };
+        let set = group.set();
+        if self.link.refuses(set, intent.goes_on) {
+            self.tell(&Tell::NotServed { call });
+            return;
+        }
         let targets = Targets { tenant, routes, shared: &group.shared };
         let mut direct = Vec::new();
         let message = message.as_message();
@@ -334,13 +339,17 @@ impl<'a> Clerk<'a> {
         });
         self.shared.hand_direct(tenant, &direct, &message);
         match call_of {
+            Answer::Pending => self.answer(call, Owed::Appended(set), false),
+            Answer::Ready(_) if call == CallId(0) => {}
             Answer::Ready(Settlement::Busy | Settlement::Unknown)
-                if call != CallId(0) && !is_served(self.inbox(), &group) =>
+                if !is_served(self.inbox(), &group) =>
             {
+                self.link.close(set);
                 self.tell(&Tell::NotServed { call });
             }
+            // The claim of its exchange is stale.
+            Answer::Ready(Settlement::Unknown) => self.tell(&Tell::NotTaken { call }),
             Answer::Ready(settlement) => self.settle(call, settlement),
-            Answer::Pending => self.answer(call, Owed::Nothing, false),
         }
     }
 

@@ -41,6 +41,10 @@ pub(crate) enum Tell {
     NotServed {
         call: CallId,
     },
+    /// The session that a message of an exchange comes from has another owner; nobody has it.
+    NotTaken {
+        call: CallId,
+    },
     Settled {
         call: CallId,
         settlement: Settlement,
@@ -117,6 +121,7 @@ const ENTRIES: u8 = 7;
 const DIRECT: u8 = 8;
 const STALE: u8 = 9;
 const NOT_SERVED: u8 = 10;
+const NOT_TAKEN: u8 = 11;
 
 const RETAIN: u8 = 0b0000_0100;
 const RECEIVED: u8 = 0b0000_1000;
@@ -141,6 +146,7 @@ impl Tell {
                 into.push(*outcome as u8);
             }),
             Tell::NotServed { call } => put_word(into, NOT_SERVED, |into| put_u64(into, call.0)),
+            Tell::NotTaken { call } => put_word(into, NOT_TAKEN, |into| put_u64(into, call.0)),
             Tell::Settled { call, settlement } => put_word(into, SETTLED, |into| {
                 put_u64(into, call.0);
                 into.push(match settlement {
@@ -214,6 +220,7 @@ fn take(
         }
         SUBSCRIBED => Tell::Subscribed { call: call(body)?, outcome: take_outcome(body)? },
         NOT_SERVED => Tell::NotServed { call: call(body)? },
+        NOT_TAKEN => Tell::NotTaken { call: call(body)? },
         SETTLED => Tell::Settled { call: call(body)?, settlement: take_settlement(body)? },
         WILL_KEPT => Tell::WillKept { call: call(body)?, will: WillId(body.take_u64()?) },
         RESUMED => {

@@ -210,3 +210,59 @@ async fn a_message_in_doubt_is_brought_again_where_its_exchange_is_known() {
     let queue = store.stored(claim.inbox).expect("it is there").queue;
     assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), ["0", "1", "2", "0"]);
 }
+
+/// MQTT-054, OPS-001: whatever moves while messages are under way, one that comes later does not overtake.
+/// [MQTT-4.6.0-6]
+#[tokio::test]
+async fn no_message_overtakes_another_while_partitions_move() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let mut hosts = Vec::new();
+    for id in 1..=3 {
+        hosts.push(Host::start(&discovery, id, &store).await);
+    }
+    for host in &hosts {
+        host.reaches(64).await;
+    }
+    let clients = ["a", "b", "c", "d"];
+    let mut inboxes = Vec::new();
+    for client in clients {
+        inboxes.push(hosts[2].attach(client).await.expect("it is served").0.claim.inbox);
+    }
+    let (mut tickets, mut draw) = (Vec::new(), 7_u64);
+    for number in 0..2_000_u32 {
+        let reply_to = hosts[1].ticket();
+        let payload = number.to_string();
+        let begun =
+            hosts[1].begin_append(&inboxes, &payload, Qos::AtLeastOnce, None, Some(reply_to));
+        assert_eq!(begun, Call::Pending);
+        tickets.push(reply_to.ticket);
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (what, which) = (draw >> 60, usize::try_from(draw >> 40).expect("it fits"));
+        if number % 20 == 0 {
+            let seat = [Some(1), Some(2), Some(3), None][usize::try_from(what % 4).expect("small")];
+            store.set_seat(partition(clients[which % 4]), seat);
+        }
+        if what == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+    store.seat_all(Some(3));
+    for ticket in tickets {
+        assert_eq!(hosts[1].settled(ticket).await, Settlement::Done);
+    }
+    for inbox in inboxes {
+        let queue = store.stored(inbox).expect("it is there").queue;
+        let mut first = Vec::new();
+        for text in texts(&queue.into_values().collect::<Vec<_>>()) {
+            let number: u32 = text.parse().expect("a number");
+            if first.last().is_none_or(|last| *last < number) {
+                first.push(number);
+            }
+        }
+        let all: Vec<u32> = (0..2_000).collect();
+        assert_eq!(first, all, "each came, none before one that was sent earlier");
+    }
+}

@@ -78,7 +78,7 @@ impl Drain {
 
 fn stuck(scene: &Scene<'_>, range: &Range<'_>, store: StoreId) -> Option<Stuck> {
     let held = scene.landscape.stores.get(&store);
-    if held.is_none_or(|held| held.standing != Standing::Draining) {
+    if held.is_none_or(|held| held.standing == Standing::Member) {
         return Some(Stuck::NotDraining);
     }
     if range.leader.is_none() {

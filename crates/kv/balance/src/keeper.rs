@@ -59,6 +59,7 @@ pub struct Config {
 /// Keeps a store on a thread of its own. Ends when it is dropped.
 pub struct Keeper {
     shared: Arc<Shared>,
+    rules: Arc<RwLock<RuleBook>>,
     stopping: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -94,7 +95,7 @@ impl Keeper {
     pub fn start(config: Config, clock: SystemClock) -> std::io::Result<Self> {
         let (stopping, stops) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared { standing: RwLock::default(), alarms: RwLock::default() });
-        let interval = config.interval;
+        let (interval, rules) = (config.interval, Arc::clone(&config.rules));
         let mut work = Work { config, shared: Arc::clone(&shared), clock, before: BTreeMap::new() };
         let thread = std::thread::Builder::new().name("store-keeper".to_owned()).spawn(move || {
             while stops.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
@@ -103,12 +104,18 @@ impl Keeper {
                 }
             }
         });
-        Ok(Self { shared, stopping: Some(stopping), thread: Some(thread?) })
+        Ok(Self { shared, rules, stopping: Some(stopping), thread: Some(thread?) })
     }
 
     /// Whether the store is to have anything from now on.
     pub fn stand(&self, standing: Standing) {
         *self.shared.standing.write() = standing;
+    }
+
+    /// The rules that it goes by.
+    #[must_use]
+    pub fn rules(&self) -> Arc<RwLock<RuleBook>> {
+        Arc::clone(&self.rules)
     }
 
     /// What an operator has to look at, by the last round. KV-018

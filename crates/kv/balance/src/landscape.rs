@@ -57,14 +57,17 @@ pub enum Reach {
     },
 }
 
-/// Whether a store is to have anything.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+/// Whether a store is to have anything. What is said later outweighs what is said before.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// It is.
     #[default]
     Member,
     /// It is to become empty.
     Draining,
+    /// An operator has given it up: while it is out of reach it is taken for lost at once, and if it comes
+    /// back it is to become empty.
+    GivenUp,
 }
 
 /// A replica, as its store knows it.

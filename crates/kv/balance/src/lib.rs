@@ -20,6 +20,7 @@ mod placement;
 mod scene;
 
 pub mod drain;
+pub mod overview;
 pub mod recover;
 
 pub use landscape::{Landscape, StoreId};

@@ -113,16 +113,18 @@ impl<'a> Scene<'a> {
     pub(crate) fn is_unwanted(&self, keyspace: &str, store: StoreId) -> bool {
         self.landscape.stores.get(&store).is_some_and(|store| match store.reach {
             Reach::Up => !is_wanted(store, keyspace),
-            Reach::Away { .. } => store.standing == Standing::Draining,
+            Reach::Away { .. } => store.standing != Standing::Member,
         })
     }
 
-    /// Whether a store is taken for lost. KV-020
+    /// Whether a store is taken for lost: after a time, or because an operator says so. KV-020
     pub(crate) fn is_lost(&self, keyspace: &str, store: StoreId) -> bool {
         let after = self.rules.of(keyspace).unreachable_after;
         self.landscape.stores.get(&store).is_some_and(|store| match store.reach {
             Reach::Up => false,
-            Reach::Away { since } => self.now.since(since) >= after,
+            Reach::Away { since } => {
+                store.standing == Standing::GivenUp || self.now.since(since) >= after
+            }
         })
     }
 
@@ -180,7 +182,7 @@ fn is_wanted(store: &Store, keyspace: &str) -> bool {
     store.standing == Standing::Member && store.keyspaces.contains(keyspace)
 }
 
-fn newest(landscape: &Landscape) -> BTreeMap<GroupId, Range<'_>> {
+pub(crate) fn newest(landscape: &Landscape) -> BTreeMap<GroupId, Range<'_>> {
     let mut ranges: BTreeMap<GroupId, Range<'_>> = BTreeMap::new();
     for (_, group, report) in landscape.reports() {
         let (descriptor, lineage) = (&report.descriptor, &report.lineage);

@@ -24,6 +24,7 @@ enum Event {
     Lose(u64),
     Find(u64),
     Drain(u64),
+    GiveUp(u64),
     Undrain(u64),
     Join(usize),
     Heat(usize),
@@ -38,6 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => store.clone().prop_map(Event::Lose),
         3 => store.clone().prop_map(Event::Find),
         1 => store.clone().prop_map(Event::Drain),
+        1 => store.clone().prop_map(Event::GiveUp),
         1 => store.prop_map(Event::Undrain),
         1 => (0..4_usize).prop_map(Event::Join),
         2 => (0..9_usize).prop_map(Event::Heat),
@@ -121,6 +123,7 @@ fn happen(cluster: &mut Cluster, event: &Event) {
         Event::Find(id) if is_known(cluster, id) => cluster.find(*id),
         Event::Lose(_) | Event::Find(_) => {}
         Event::Drain(id) => stand(cluster, *id, Standing::Draining),
+        Event::GiveUp(id) => stand(cluster, *id, Standing::GivenUp),
         Event::Undrain(id) => stand(cluster, *id, Standing::Member),
         Event::Join(zone) => {
             let id = cluster.stores.len() as u64 + 1;
@@ -165,7 +168,7 @@ fn heal(cluster: &mut Cluster, dead: u64) {
     let all_drain = cluster
         .stores
         .values()
-        .all(|held| held.standing == Standing::Draining || held.reach != Reach::Up);
+        .all(|held| held.standing != Standing::Member || held.reach != Reach::Up);
     if all_drain && let Some(held) = cluster.stores.values_mut().find(|it| it.reach == Reach::Up) {
         held.standing = Standing::Member;
     }

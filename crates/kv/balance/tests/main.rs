@@ -6,5 +6,6 @@ mod keeper;
 mod load;
 mod nonsense;
 mod overlap;
+mod overview;
 mod recover;
 mod replicas;

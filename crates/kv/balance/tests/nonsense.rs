@@ -111,7 +111,11 @@ fn landscape() -> impl Strategy<Value = Landscape> {
         3 => Just(Reach::Up),
         1 => (0..10_000_000_u64).prop_map(|at| Reach::Away { since: Instant::from_millis(at) }),
     ];
-    let standing = prop_oneof![3 => Just(Standing::Member), 1 => Just(Standing::Draining)];
+    let standing = prop_oneof![
+        3 => Just(Standing::Member),
+        1 => Just(Standing::Draining),
+        1 => Just(Standing::GivenUp),
+    ];
     let replicas = prop::collection::vec(report(), 0..4).prop_map(|all| all.into_iter().collect());
     let store =
         (reach, standing, replicas, 0..3_usize).prop_map(|(reach, standing, replicas, zone)| {

@@ -96,6 +96,33 @@ fn a_restart_is_waited_for_and_a_loss_is_replaced() {
     assert!(cluster.leftovers.is_empty());
 }
 
+/// OPS-003, KV-020: a store that an operator has given up is replaced at once, and gets nothing back when it
+/// returns; one that is up keeps its word until it has been emptied.
+#[test]
+fn a_store_that_was_given_up_is_replaced_at_once() {
+    let mut cluster = one_range(4, &target(&[1, 2, 3], &[]));
+    let stand = |cluster: &mut Cluster, standing| {
+        cluster.stores.get_mut(&3).expect("it is there").standing = standing;
+    };
+    stand(&mut cluster, Standing::GivenUp);
+    cluster.rest(10);
+    assert_eq!(cluster.range(1).target(), target(&[1, 2, 4], &[]), "it was up, and is emptied");
+    stand(&mut cluster, Standing::Member);
+    cluster.lose(4);
+    assert_eq!(cluster.rest(5), 0, "it may only restart");
+    cluster.stores.get_mut(&4).expect("it is there").standing = Standing::GivenUp;
+    cluster.rest(10);
+    assert_eq!(cluster.range(1).target(), target(&[1, 2, 3], &[]));
+    cluster.find(4);
+    cluster.rest(10);
+    assert!(cluster.leftovers.is_empty(), "what is left of it quits");
+    cluster.lose(1);
+    cluster.rest(5);
+    assert_eq!(cluster.range(1).target(), target(&[1, 2, 3], &[]), "it takes nobody's place");
+    let left = Drain::of(&cluster.rules, &cluster.landscape(), cluster.now, 4);
+    assert!(left.is_over());
+}
+
 /// KV-020: without a quorum nothing is removed, and with nobody to take the place the range goes
 /// on as one of two stores does, unless the rules keep the voters.
 #[test]

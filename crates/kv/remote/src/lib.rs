@@ -30,6 +30,7 @@ pub mod packet;
 mod peer;
 mod record;
 mod serve;
+mod standings;
 mod talk;
 mod words;
 
@@ -46,3 +47,4 @@ pub use directory::{Clash, Roll, Seat};
 pub use network::{Config, Network, ServeError, Serving, service_name};
 pub use node::Node;
 pub use order::{OrderError, Orders};
+pub use standings::StandError;

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use ratatosk_balance::keeper::Words;
+use ratatosk_balance::landscape::Standing;
 use ratatosk_client::Router;
 use ratatosk_clock::SystemClock;
+use ratatosk_cluster::Cluster;
 use ratatosk_rpc::{AnnounceError, Hosting, Node, Registration, ServiceName, TaskScope};
-use ratatosk_store::node::Handle;
+use ratatosk_store::node::{Handle, Told};
 use ratatosk_store::transport::{Packet, Receive, Transport};
 use ratatosk_telemetry::metric::Registry;
 use tokio::sync::watch;
@@ -25,6 +27,7 @@ use crate::order::Orders;
 use crate::peer::Peer;
 use crate::proto::{Hello, StoresClient, stores_service};
 use crate::serve::Server;
+use crate::standings::{StandError, Standings};
 use crate::talk::Purpose;
 use crate::words::{NetworkWords, Own};
 
@@ -99,6 +102,8 @@ pub(crate) struct Shared {
     /// What the store of this process tells.
     pub(crate) word: Source,
     pub(crate) own: Own,
+    /// What operators want of stores, once there is a cluster that says it.
+    pub(crate) standings: OnceLock<Standings>,
     turns: AtomicU64,
 }
 
@@ -152,6 +157,7 @@ impl Network {
             peers: RwLock::default(),
             word: Source::default(),
             own: Own::default(),
+            standings: OnceLock::new(),
             turns: AtomicU64::new(0),
             clock,
             config,
@@ -184,6 +190,35 @@ impl Network {
     #[must_use]
     pub fn words(&self) -> Arc<dyn Words> {
         Arc::new(NetworkWords { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Has words say what operators of this cluster want of stores, from now on. The first cluster stays.
+    pub fn heed(&self, cluster: &Arc<Cluster>) {
+        self.shared.standings.get_or_init(|| Standings::new(cluster));
+    }
+
+    /// Marks a store for all nodes of the cluster: as one that is to become empty, or that is given up; or
+    /// takes its mark away. OPS-003
+    ///
+    /// # Errors
+    /// This node is in no cluster, or the cluster's map is full. Nothing was changed.
+    pub fn stand(&self, store: u64, standing: Standing) -> Result<(), StandError> {
+        self.shared.standings.get().ok_or(StandError::Alone)?.set(store, standing)
+    }
+
+    /// How a store is marked, as far as this node has heard.
+    #[must_use]
+    pub fn standing(&self, store: u64) -> Standing {
+        self.shared.standings.get().map_or(Standing::Member, |marks| marks.of(store))
+    }
+
+    /// Has somebody told what the store of this process knows of its groups. Dropped untold if it is not
+    /// served.
+    pub fn ask_status(&self, told: Told) {
+        let home = self.shared.home.borrow().clone();
+        if let Some(home) = home {
+            home.handle.ask_status(told);
+        }
     }
 
     /// Orders for stores.

@@ -207,6 +207,7 @@ impl Node {
         let node = ratatosk_rpc::Node::new(limits, discovery, &registry, random[2]);
         let network = Network::new(node.clone(), &registry, clock, bounds);
         drop(entered);
+        network.heed(&host);
         let mut started = Self {
             keeper: None,
             serving: None,

@@ -50,6 +50,7 @@ impl Head {
         into.push(match self.standing {
             Standing::Member => 0,
             Standing::Draining => 1,
+            Standing::GivenUp => 2,
         });
         wire::put_u64(&mut into, self.labels.len() as u64);
         for (name, value) in &self.labels {
@@ -68,6 +69,7 @@ impl Head {
         head.standing = match body.take_u8()? {
             0 => Standing::Member,
             1 => Standing::Draining,
+            2 => Standing::GivenUp,
             _ => return Err(Malformed),
         };
         for _ in 0..body.take_u64()? {

@@ -60,6 +60,10 @@ impl Words for NetworkWords {
             peers.iter().map(|peer| (peer.store, peer.word.store(now, silence_max))).collect();
         stores.extend(self.shared.own.word.lock().clone());
         self.add_missed(now, &mut stores);
-        Landscape { stores }
+        let mut landscape = Landscape { stores };
+        if let Some(standings) = self.shared.standings.get() {
+            standings.apply(&mut landscape);
+        }
+        landscape
     }
 }

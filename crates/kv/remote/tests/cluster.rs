@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ratatosk_balance::landscape::Standing;
 use ratatosk_balance::{Rules, Settings};
 use ratatosk_client::{Outcome, Ranges as _};
 use ratatosk_store::coprocessor::Keyspaces;
@@ -89,6 +90,26 @@ fn a_node_that_is_lost_is_replaced_by_a_new_one() {
     assert!(last >= 100, "{last}");
     let data = world.member(4).metric(&["remote_packets_total", "\"data\"", "\"in\""]);
     assert!(data > 0, "its data came with snapshots");
+}
+
+/// OPS-003, KV-022: what an operator says of a store at any node, all heed: one that drains is emptied while
+/// it serves, and may come back; one that is dead and given up is replaced at once.
+#[test]
+fn stores_are_drained_and_given_up_by_order_of_any_node() {
+    let mut world = three("remote-standings");
+    let last = world.member(1).count("a", 0, 20);
+    world.start(4);
+    let network = |world: &World, number| world.member(number).node.network().clone();
+    network(&world, 1).stand(2, Standing::Draining).expect("it is in the cluster");
+    world.spread(&[1, 3, 4]);
+    assert_eq!(network(&world, 4).standing(2), Standing::Draining);
+    let last = world.member(2).count("a", last, 20);
+    network(&world, 2).stand(2, Standing::Member).expect("it is in the cluster");
+    world.kill(3);
+    network(&world, 4).stand(3, Standing::GivenUp).expect("it is in the cluster");
+    // Five minutes of patience would be longer than the test has.
+    world.spread(&[1, 2, 4]);
+    assert_eq!(world.member(2).count("a", last, 20), 60);
 }
 
 /// KV-002: while leaders go down in the middle of it, and come back, what one node writes is carried out

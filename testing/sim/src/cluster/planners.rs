@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ratatosk_balance::keeper::report;
-use ratatosk_balance::landscape::{self, Landscape, Load, Reach};
+use ratatosk_balance::landscape::{self, Landscape, Load, Reach, Standing};
 use ratatosk_balance::rules::{Learners, Switch};
 use ratatosk_balance::{Action, Balancer, Plan, RuleBook, Rules, Settings, plan_all};
 use ratatosk_clock::Instant;
@@ -38,12 +38,28 @@ pub(super) struct Planners {
     books: BTreeMap<u64, RuleBook>,
     /// The rules of those that hear of them next.
     latest: RuleBook,
+    /// Operators: another stream, so that what they want leaves the rest as it was.
+    operators: Dice,
+    /// What operators want of stores.
+    standings: BTreeMap<u64, Standing>,
 }
 
 impl Planners {
-    pub(super) fn new(dice: Dice) -> Self {
-        let (seen, books) = (BTreeMap::new(), BTreeMap::new());
-        Self { dice, seen, books, latest: RuleBook::default() }
+    pub(super) fn new(dice: Dice, operators: Dice) -> Self {
+        let (seen, books, standings) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { dice, seen, books, latest: RuleBook::default(), operators, standings }
+    }
+
+    /// Now and then an operator has a store emptied, gives one up, or takes that back; whoever plans next
+    /// hears of it with the store's word. OPS-003
+    fn change_standings(&mut self, stores: &[u64]) {
+        let dice = &mut self.operators;
+        if !dice.once_in(6) {
+            return;
+        }
+        let Some(store) = dice.pick(stores).copied() else { return };
+        let all = [Standing::Member, Standing::Member, Standing::Draining, Standing::GivenUp];
+        self.standings.insert(store, all[dice.below(all.len())]);
     }
 
     /// Other rules for a keyspace.
@@ -120,6 +136,10 @@ impl Planners {
                 (false, away @ Reach::Away { .. }) => away,
                 (false, Reach::Up) => Reach::Away { since: now },
             };
+            // Which may be news of a store that says nothing itself.
+            if self.operators.once_in(2) {
+                held.standing = self.standings.get(number).copied().unwrap_or_default();
+            }
         }
         seen.clone()
     }
@@ -143,6 +163,8 @@ impl Cluster {
             }
         }
         let live: Vec<u64> = words.keys().copied().collect();
+        let all: Vec<u64> = self.stores.keys().copied().collect();
+        self.planners.change_standings(&all);
         if let Some(me) = self.planners.dice.pick(&live).copied() {
             let landscape = self.planners.landscape(me, &words, now);
             if self.planners.dice.once_in(2) || !self.planners.books.contains_key(&me) {

@@ -1,20 +1,17 @@
 //! `ratatosk health`: asks a node's management API whether it is ready. Needs no credentials and no
 //! other program.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
 use crate::cause;
+use crate::command::api::{Answer, Api};
 use crate::command::{ConfigurationArgs, load};
 use crate::exit::Code;
-
-/// Larger answers are cut.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
@@ -33,7 +30,7 @@ pub(crate) fn run(args: &HealthArgs, before: &ConfigurationArgs) -> anyhow::Resu
         Some(address) => address,
         None => load(&[before.clone(), args.configuration.clone()])?.admin.address(),
     };
-    match ask(reachable(address), Duration::from_secs(args.timeout)) {
+    match ask(&Api::at(address, Duration::from_secs(args.timeout))) {
         Ok((true, body)) => {
             print!("{body}");
             Ok(Code::Clean.into())
@@ -49,35 +46,12 @@ pub(crate) fn run(args: &HealthArgs, before: &ConfigurationArgs) -> anyhow::Resu
     }
 }
 
-/// One cannot connect to "every address".
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        other => other,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-fn ask(address: SocketAddr, timeout: Duration) -> anyhow::Result<(bool, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)
-        .with_context(|| format!("nobody answers at {address}"))?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream
-        .take(ANSWER_BYTES_MAX)
-        .read_to_end(&mut answer)
-        .with_context(|| format!("no answer from {address}"))?;
-    let answer = String::from_utf8_lossy(&answer);
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        bail!("what answers at {address} is no http server");
-    };
-    let status = head.split(' ').nth(1).unwrap_or_default();
+/// Whether the node is ready, and what it says.
+fn ask(api: &Api) -> anyhow::Result<(bool, String)> {
+    let Answer { status, body } = api.ask("GET", "/readyz", None)?;
     match status {
-        "200" => Ok((true, body.to_owned())),
-        "503" => Ok((false, body.to_owned())),
-        _ => bail!("{address} answers with status {status:?}"),
+        200 => Ok((true, body)),
+        503 => Ok((false, body)),
+        _ => bail!("{} answers with status {status}", api.origin),
     }
 }

@@ -86,6 +86,10 @@ impl<L: RaftLog, T> Machine<L, T> {
     ) -> Result<(), Error> {
         let kept = self.kept_entries;
         let Some(held) = self.at_work(group) else { return Ok(()) };
+        // It is of a replica that this store had before, whose data a split has just made and nobody wants.
+        if held.descriptor.is_none() {
+            return Ok(());
+        }
         // A checkpoint of what did not change says nothing new.
         if held.raft.mut_store().note_durable(index) {
             batch.push(group, LogChange::DurableApplied(index));
