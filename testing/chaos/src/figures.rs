@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use ratatosk_crash::history::{ClientIndex, Event, History, What, WillIndex};
-use ratatosk_crash::oracle::{Property, Violation};
+use ratatosk_crash::oracle::{Property, Subject, Violation};
 
 /// A stretch of the history, by the indices of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Figures {
     pub dropped: usize,
     /// Attempts to be let in that came to nothing, which is not forbidden.
     pub turned_away: usize,
+    /// Messages that were refused, which a publisher is told and may try again.
+    pub refused: usize,
     /// Breaches by property.
     pub violations: BTreeMap<Property, usize>,
     /// Of those who had a message of QoS 2 twice: sessions that end with their connection.
@@ -63,6 +65,7 @@ impl Figures {
             acked: count(|what| matches!(what, What::Acked(_))),
             dropped: count(|what| matches!(what, What::Dropped(_))),
             turned_away: count(|what| matches!(what, What::TurnedAway(_))),
+            refused: count(|what| matches!(what, What::Refused(..))),
             outages: outages(history, window),
             wills: wills(history, window, victims),
             ..Figures::default()
@@ -89,6 +92,14 @@ impl Figures {
     pub fn count(&self, property: Property) -> usize {
         self.violations.get(&property).copied().unwrap_or(0)
     }
+}
+
+/// Whether a violation is no more than a message that was refused: what one broker has no reason for,
+/// several may have while nobody leads.
+#[must_use]
+pub fn is_refusal(history: &History, violation: &Violation) -> bool {
+    let Subject::Event(event) = violation.subject else { return false };
+    matches!(history.events.get(event), Some(Event { what: What::Refused(..), .. }))
 }
 
 /// Of each publisher, the longest time from the harm, or one of its acknowledgements, to the next, or
@@ -173,6 +184,7 @@ pub fn percentile(values: &[Duration], percent: usize) -> Duration {
 mod tests {
     use ratatosk_codec::Qos;
     use ratatosk_crash::history::{Message, MessageIndex, Promise, Retention};
+    use ratatosk_crash::oracle::judge;
 
     use super::*;
 
@@ -241,6 +253,25 @@ mod tests {
         let window = Window { begin: 0, harm: 0, calm: 3, end: 3 };
         let figures = Figures::of(&history, window, &[], &[]);
         assert_eq!((figures.dropped, figures.turned_away, figures.is_good()), (1, 1, false));
+    }
+
+    #[test]
+    fn a_refusal_is_counted_and_is_no_breach() {
+        let mut history = History::default();
+        let client = history.add_client("somebody", true);
+        publishes(&mut history, client, 1, 2);
+        history.record(
+            ms(3),
+            Some(client),
+            What::Sent { message: MessageIndex(0), is_again: false },
+        );
+        history.record(ms(4), Some(client), What::Refused(MessageIndex(0), 0x83));
+        history.record(ms(5), Some(client), What::Stalled("PUBACK".to_owned()));
+        let judged = judge(&history);
+        let refusals = judged.iter().filter(|it| is_refusal(&history, it));
+        assert_eq!((refusals.count(), judged.len()), (1, 2), "{judged:?}");
+        let window = Window { begin: 0, harm: 0, calm: 5, end: 5 };
+        assert_eq!(Figures::of(&history, window, &[], &[]).refused, 1);
     }
 
     #[test]

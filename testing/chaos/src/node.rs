@@ -263,12 +263,14 @@ impl Drop for Node {
 /// The configuration of a node, as it stands in its file.
 fn configuration(addresses: &Addresses, membership: &Membership) -> String {
     let Addresses { mqtt, admin, gossip, calls } = addresses;
-    // Visitors stay away for long, and nothing is to be dropped because their queue is full.
+    // Visitors stay away for long, and nothing is to be dropped because their queue is full. Wills of
+    // clients that do not come back are sent however their node ended.
     let own = format!(
         "[[listener]]\nprotocol = \"mqtt\"\naddress = \"{mqtt}\"\n\
          [auth]\nanonymous = true\n\
          [admin]\naddress = \"{admin}\"\ntoken = \"{}\"\n\
-         [tenant]\nsession_inbox_size = 10000000\n",
+         [tenant]\nsession_inbox_size = 10000000\n\
+         no_lwt_when_server_shutting_down = false\n",
         api::TOKEN
     );
     let (expect, seeds) = match membership {

@@ -20,12 +20,13 @@ pub fn line(figures: &Figures) -> String {
     let mut text = format!("round {:>2}  {:<44}", figures.round, figures.act);
     let _ = write!(
         text,
-        " sent {:>5}  acked {:>5}  lost {}  twice {}  dropped {}  turned away {:>3}",
+        " sent {:>5}  acked {:>5}  lost {}  twice {}  dropped {}  refused {:>2}  turned away {:>3}",
         figures.sent,
         figures.acked,
         figures.count(Property::Delivery),
         figures.count(Property::ExactlyOnce),
         figures.dropped,
+        figures.refused,
         figures.turned_away,
     );
     let _ = write!(
@@ -69,6 +70,7 @@ pub fn summary(outcome: &Outcome) -> String {
     row("QoS 2 messages that came twice", broken(Property::ExactlyOnce).to_string());
     row("of them to transient sessions", sum(|it| it.twice_transient).to_string());
     row("connections to other nodes that ended", sum(|it| it.dropped).to_string());
+    row("messages refused, which may be", sum(|it| it.refused).to_string());
     row("attempts to be let in that failed", sum(|it| it.turned_away).to_string());
     row("out of order", broken(Property::Order).to_string());
     row("sessions lost, retained wrong, wills wrong", {
@@ -111,6 +113,25 @@ pub fn breaches(outcome: &Outcome) -> String {
             "round {} {:?}: {who} lost its connection: {why}",
             event.round, event.at
         );
+    }
+    text
+}
+
+/// All that happened, a line each, and all that did not hold.
+#[must_use]
+pub fn history(outcome: &Outcome) -> String {
+    let history = &outcome.history;
+    let mut text = String::new();
+    for event in &history.events {
+        let who = event.client.map_or("nodes", |client| &history.client(client).name);
+        let (round, at, what) = (event.round, event.at.as_secs_f64(), &event.what);
+        let _ = writeln!(text, "{round} {at:.4} {who}: {what:?}");
+    }
+    for (index, message) in history.messages.iter().enumerate() {
+        let _ = writeln!(text, "message {index}: {message:?}");
+    }
+    for violation in &outcome.violations {
+        let _ = writeln!(text, "{violation:?}");
     }
     text
 }

@@ -19,9 +19,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::api;
 use crate::cluster::Cluster;
-use crate::figures::{Figures, Window};
+use crate::figures::{Figures, Window, is_refusal};
 use crate::harm::Act;
 use crate::plan::Plan;
+use crate::report;
 
 /// Load before the harm, so that there is something to harm.
 const BEFORE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
@@ -30,6 +31,8 @@ const AFTER: Duration = Duration::from_secs(3);
 /// Clients that do not come back and were not at a victim go at the latest so long after.
 const MORTALS_LAST: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
+/// A node lets new clients in within this, when all is quiet.
+const ENTRY_MAX: Duration = Duration::from_secs(15);
 /// The longest that a node may take to give away all that it keeps.
 const DRAINED_MAX: Duration = Duration::from_secs(120);
 
@@ -76,6 +79,13 @@ pub fn run(plan: &Plan, tell: &mut (dyn FnMut(&Figures) + Send)) -> Result<Outco
     });
     if !outcome.as_ref().is_ok_and(Outcome::is_good) {
         cluster.keep();
+    }
+    if let Ok(outcome) = &outcome
+        && !outcome.is_good()
+    {
+        let path = cluster.folder().join("history");
+        std::fs::write(&path, report::history(outcome))
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     outcome.with_context(|| format!("seed {}", plan.seed))
 }
@@ -177,20 +187,39 @@ impl Scene<'_> {
         let (stage, end) = (Rc::clone(&self.stage), self.probe.client);
         let cluster = &mut *self.cluster;
         let mut violations = drained(&stage, end, &mut || cluster.check_alive()).await?;
+        let mut shut_out = Vec::new();
         for door in 0..self.cluster.nodes.len() {
             if self.stage.door(door).access == Access::Open {
-                let look = probe::look(&self.stage, &self.probe, door, &self.kept);
-                look.await.with_context(|| format!("the probe at node {}", door + 1))?;
+                shut_out.extend(self.look(door).await.err());
             }
         }
         let history = self.stage.history.borrow();
+        violations.extend(shut_out.into_iter().map(|text| Violation::of_broker(&history, text)));
         let is_late = |it: &Violation| it.property == Property::Retained;
         violations.retain(|violation| !is_late(violation));
         violations.extend(judge(&history).into_iter().filter(is_late));
         let panics = self.cluster.panics().into_iter();
         violations.extend(panics.map(|text| Violation::of_broker(&history, text)));
+        violations.retain(|violation| !is_refusal(&history, violation));
         violations.retain(|violation| self.known.insert(format!("{violation:?}")));
         Ok(violations)
+    }
+
+    /// Looks at what is retained at a node.
+    ///
+    /// # Errors
+    /// Says why a new client is not let in there, long after the harm.
+    async fn look(&self, door: usize) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            match probe::look(&self.stage, &self.probe, door, &self.kept).await {
+                Ok(()) => return Ok(()),
+                Err(error) if started.elapsed() > ENTRY_MAX => {
+                    return Err(format!("a new client at node {}: {error:#}", door + 1));
+                }
+                Err(_) => sleep(LOOK).await,
+            }
+        }
     }
 
     fn events(&self) -> usize {

@@ -3,24 +3,33 @@
 
 use std::time::Duration;
 
-use ratatosk_chaos::{Ground, Harm, Plan, report, rounds};
+use ratatosk_chaos::{Ground, Harm, Outcome, Plan, report, rounds};
+use ratatosk_crash::oracle::Property;
+
+fn run(ground: Ground, nodes: usize, rounds: u32) -> Outcome {
+    let (harm, keep) = (Harm::Kill, std::env::temp_dir());
+    let span = Duration::from_secs(1);
+    let plan = Plan { seed: 1, rounds, harm, ground, nodes, rate: 20, span, keep };
+    rounds::run(&plan, &mut |_| {}).expect("it runs")
+}
 
 /// DUR-002, DUR-003: a broker that is killed under the load of this program loses nothing and sends
 /// nothing twice, so that what a cluster loses is not the program's doing.
 #[test]
 fn one_process_that_is_killed_loses_nothing() {
-    let plan = Plan {
-        seed: 1,
-        rounds: 2,
-        harm: Harm::Kill,
-        ground: Ground::Alone,
-        nodes: 1,
-        rate: 20,
-        span: Duration::from_secs(1),
-        keep: std::env::temp_dir(),
-    };
-    let outcome = rounds::run(&plan, &mut |_| {}).expect("it runs");
+    let outcome = run(Ground::Alone, 1, 2);
     assert!(outcome.is_good(), "{}{}", report::summary(&outcome), report::breaches(&outcome));
     assert_eq!(outcome.rounds.len(), 2);
+    assert!(outcome.rounds.iter().all(|round| round.acked > 100), "that was no load");
+}
+
+/// OPS-002, KV-005, DUR-001: three nodes of which one is killed and comes back lose nothing that was
+/// acknowledged, and clients find their sessions at another node.
+#[test]
+fn a_cluster_that_loses_a_node_loses_nothing_acknowledged() {
+    let mut outcome = run(Ground::Loopback, 3, 1);
+    let promised = [Property::Delivery, Property::Session];
+    outcome.violations.retain(|violation| promised.contains(&violation.property));
+    assert!(outcome.violations.is_empty(), "{}", report::breaches(&outcome));
     assert!(outcome.rounds.iter().all(|round| round.acked > 100), "that was no load");
 }
