@@ -26,9 +26,18 @@ pub struct Answer {
 /// # Errors
 /// If nobody answers within 5 s, or what comes is no answer.
 pub async fn ask(address: SocketAddr, method: &str, path: &str) -> Result<Answer> {
+    send(address, method, path, "").await
+}
+
+/// Asks for a path, with a body in JSON if it is not empty.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Answer> {
     let text = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n"
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     );
     let bytes = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -66,17 +75,6 @@ fn joined(mut text: &str) -> Result<String> {
     }
 }
 
-/// The value of a metric without labels, or the sum over all its labels.
-#[must_use]
-pub fn metric(text: &str, name: &str) -> Option<f64> {
-    let values = text.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        (rest.starts_with(' ') || rest.starts_with('{')).then(|| rest.rsplit(' ').next())?
-    });
-    let values: Vec<f64> = values.filter_map(|value| value.parse().ok()).collect();
-    (!values.is_empty()).then(|| values.iter().sum())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,13 +90,5 @@ mod tests {
         );
         assert!(parse("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na").is_err());
         assert!(parse("").is_err());
-    }
-
-    #[test]
-    fn a_metric_is_the_sum_over_its_labels() {
-        let text = "# HELP a_b x\na_b{k=\"1\"} 2\na_b{k=\"2\"} 3\na_bc 9\nplain 4\n";
-        assert_eq!(metric(text, "a_b"), Some(5.0));
-        assert_eq!(metric(text, "plain"), Some(4.0));
-        assert_eq!(metric(text, "none"), None);
     }
 }

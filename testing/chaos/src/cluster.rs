@@ -4,23 +4,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use ratatosk_admin::cluster::{
+    Following, Host, HostState, Range, RangeState, Reach, Standing, Store,
+};
 use ratatosk_testkit::scratch::Scratch;
 use ratatosk_testkit::{binary, ports};
 use tokio::time::{Instant, sleep};
 
-use crate::api;
 use crate::network::Network;
 use crate::node::{Addresses, Membership, Node};
 use crate::plan::{Ground, Plan};
 
 /// Ports in a namespace, where nobody else is.
 const PORTS: [u16; 4] = [1883, 18083, 7883, 7884];
-/// How many ranges a node's store leads.
-const LEADING: &str = "ratatosk_store_leading_ranges";
-/// Leadership is handed over one range after the other.
-const EVEN_MAX: Duration = Duration::from_secs(60);
-const EVEN_POLL: Duration = Duration::from_millis(250);
+/// Voters of a range, where there are as many stores.
+const VOTERS: usize = 3;
+/// Replicas are made and leadership is handed over one range after the other.
+const SETTLED_MAX: Duration = Duration::from_secs(120);
+const SETTLED_POLL: Duration = Duration::from_millis(250);
 
 /// All nodes. Their processes end when it is dropped, then their network goes, then their folders.
 #[derive(Debug)]
@@ -153,35 +155,62 @@ impl Cluster {
         self.nodes.iter_mut().try_for_each(Node::check_alive)
     }
 
-    /// How many ranges each node leads that is there; `None` for one that does not say.
-    pub async fn leading(&self) -> Vec<Option<u64>> {
-        let mut counts = Vec::new();
-        for node in self.nodes.iter().filter(|node| node.is_started()) {
-            let metrics = node.get("/metrics").await.unwrap_or_default();
-            let count = api::metric(&metrics, LEADING);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-            counts.push(count.map(|count| count.max(0.0) as u64));
+    /// What the first node that answers says of the cluster; `None` if it is alone, or none answers.
+    async fn view(&self) -> Option<View> {
+        if self.ground == Ground::Alone {
+            return None;
         }
-        counts
+        for node in self.nodes.iter().filter(|node| node.is_started()) {
+            let (Ok(cluster), Ok(ranges)) = (node.get("/cluster").await, node.get("/ranges").await)
+            else {
+                continue;
+            };
+            let cluster = serde_json::from_str(&cluster).ok();
+            let ranges = serde_json::from_str(&ranges).ok();
+            if let (Some(cluster), Some(ranges)) = (cluster, ranges) {
+                return Some(View { cluster, ranges });
+            }
+        }
+        None
     }
 
-    /// Waits until no node leads more than one range more than another one, and says how long that took;
-    /// `None` if nobody says what it leads, or it does not come about within a minute.
+    /// How many ranges each node leads; `None` where that is not known.
+    pub async fn leading(&self) -> Vec<Option<u64>> {
+        let view = self.view().await;
+        let leads = |node: &Node| {
+            let store = view.as_ref()?.store(node)?;
+            u64::try_from(store.leads).ok()
+        };
+        self.nodes.iter().map(leads).collect()
+    }
+
+    /// The store of a node, as the cluster has it.
+    pub async fn store(&self, index: usize) -> Option<String> {
+        let view = self.view().await?;
+        view.store(&self.nodes[index]).map(|store| store.id.clone())
+    }
+
+    /// Waits until every range has all its replicas, and no store leads more than one range more than
+    /// another one, and says how long that took; `None` if there is one node alone.
     ///
     /// # Errors
-    /// If a node ends.
-    pub async fn evened(&mut self) -> Result<Option<Duration>> {
+    /// If a node ends, or it does not come about within two minutes; says what is missing.
+    pub async fn settled(&mut self) -> Result<Option<Duration>> {
         let started = Instant::now();
+        if self.ground == Ground::Alone {
+            return Ok(None);
+        }
         loop {
             self.check_alive()?;
-            let counts = self.leading().await;
-            if counts.contains(&None) || started.elapsed() > EVEN_MAX {
-                return Ok(None);
-            }
-            if is_even(&counts) {
+            let view = self.view().await;
+            let Some(missing) = view.map_or(Some("nobody says".to_owned()), |view| view.missing())
+            else {
                 return Ok(Some(started.elapsed()));
+            };
+            if started.elapsed() > SETTLED_MAX {
+                bail!("not all is as it should be {SETTLED_MAX:?} later: {missing}");
             }
-            sleep(EVEN_POLL).await;
+            sleep(SETTLED_POLL).await;
         }
     }
 
@@ -214,19 +243,86 @@ impl Drop for Cluster {
     }
 }
 
-fn is_even(counts: &[Option<u64>]) -> bool {
-    let known = || counts.iter().copied().flatten();
-    known().max().unwrap_or(0) - known().min().unwrap_or(0) <= 1
+/// The cluster and its ranges, as a node sees them.
+#[derive(Clone, Debug)]
+struct View {
+    cluster: ratatosk_admin::cluster::Cluster,
+    ranges: Vec<Range>,
+}
+
+impl View {
+    /// The store of a node that lives.
+    fn store(&self, node: &Node) -> Option<&Store> {
+        let is_it =
+            |host: &&Host| host.address == node.addresses.gossip && host.state == HostState::Alive;
+        let host = self.cluster.hosts.iter().find(is_it)?;
+        self.members().find(|store| host.stores.contains(&store.id))
+    }
+
+    /// The stores that are to have something.
+    fn members(&self) -> impl Iterator<Item = &Store> {
+        let is_member =
+            |store: &&Store| store.reach == Reach::Up && store.standing == Standing::Member;
+        self.cluster.stores.iter().filter(is_member)
+    }
+
+    /// What is not as it should be when all is quiet.
+    fn missing(&self) -> Option<String> {
+        let members: Vec<&Store> = self.members().collect();
+        let voters = VOTERS.min(members.len());
+        for range in &self.ranges {
+            let name = || format!("range {} of {}", range.id, range.keyspace);
+            if range.state != RangeState::Led {
+                return Some(format!("{} is {:?}", name(), range.state));
+            }
+            let is_up = |id: &String| members.iter().any(|store| store.id == *id);
+            let count = range.keepers.voters.iter().filter(|id| is_up(id)).count();
+            if count < voters || count < range.keepers.voters.len() {
+                return Some(format!("{} has {count} voters that are up", name()));
+            }
+            let is_behind =
+                |(_, following): &(&String, &Following)| **following != Following::CaughtUp;
+            if let Some((store, following)) = range.following.iter().find(is_behind) {
+                return Some(format!("{} is {following:?} at {store}", name()));
+            }
+        }
+        let leads = || members.iter().map(|store| store.leads);
+        let (most, least) = (leads().max().unwrap_or(0), leads().min().unwrap_or(0));
+        (most > least + 1).then(|| format!("one store leads {most} ranges, another one {least}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CLUSTER: &str = r#"{"cluster":"01","name":"chaos","node":{"host":"h1","store":"a","leaving":false},
+        "quorum":true,"without_leader":[],"overlapping":[],"clash":null,"hosts":[],"stores":[
+        {"id":"a","host":"h1","reach":"up","standing":"member","labels":{},"leads":1,"votes":1,"learns":0},
+        {"id":"b","host":"h2","reach":"up","standing":"member","labels":{},"leads":LEADS,"votes":1,"learns":0},
+        {"id":"c","host":null,"reach":"away","standing":"member","labels":{},"leads":0,"votes":0,"learns":0}]}"#;
+    const RANGES: &str = r#"[{"id":"0c","keyspace":"inbox","keys":{"from":"","to":null},
+        "version":{"boundary":1,"config":7},"edition":1,"state":"led",
+        "leader":{"store":"a","host":null,"term":9},"keepers":{"voters":[VOTERS],"learners":[]},
+        "goal":null,"following":{"b":"caught_up"},"size_bytes":77,"entries_per_second":0}]"#;
+
+    fn missing(leads: &str, voters: &str) -> Option<String> {
+        let cluster = serde_json::from_str(&CLUSTER.replace("LEADS", leads)).expect("it is one");
+        let ranges =
+            serde_json::from_str(&RANGES.replace("VOTERS", voters)).expect("they are some");
+        View { cluster, ranges }.missing()
+    }
+
     #[test]
-    fn leaders_are_even_if_no_node_has_two_more_than_another() {
-        assert!(is_even(&[Some(2), Some(3), Some(2)]));
-        assert!(!is_even(&[Some(2), Some(4), Some(3)]));
-        assert!(is_even(&[]));
+    fn all_is_well_if_every_range_has_its_voters_and_leaders_are_even() {
+        assert_eq!(missing("2", r#""a","b""#), None);
+        for (leads, voters, said) in [
+            ("2", r#""a""#, "has 1 voters"),
+            ("2", r#""a","b","c""#, "has 2 voters"),
+            ("3", r#""a","b""#, "leads 3 ranges"),
+        ] {
+            let missing = missing(leads, voters).expect("something is missing");
+            assert!(missing.contains(said), "{missing}");
+        }
     }
 }

@@ -44,8 +44,9 @@ pub struct Figures {
     pub outages: Vec<Duration>,
     /// Of each will of a client that was at a node which died: from the death until somebody had it.
     pub wills: Vec<Duration>,
-    /// How long it took after the harm until leaders were even; `None` if nobody said.
-    pub evened: Option<Duration>,
+    /// How long it took after the harm until all replicas were there and leaders were even; `None` if
+    /// there is one node alone.
+    pub settled: Option<Duration>,
 }
 
 impl Figures {

@@ -1,11 +1,13 @@
 //! What is done to the nodes in one round: drawn from the seed, then done while clients are at work.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ratatosk_crash::history::What;
 use ratatosk_crash::stage::Access;
 use ratatosk_testkit::dice::Dice;
+use tokio::time::Instant;
 
 use crate::api;
 use crate::plan::{Harm, Plan};
@@ -13,6 +15,10 @@ use crate::rounds::Scene;
 
 /// Shorter harm than this is over before anybody finds out.
 const SPAN_MIN: Duration = Duration::from_millis(300);
+/// A store that is gone is missed by all within this.
+const MISSED_MAX: Duration = Duration::from_secs(60);
+/// Between two attempts to give it up.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Between two nodes of a rolling restart.
 const BETWEEN: Duration = Duration::from_millis(500);
 
@@ -177,6 +183,7 @@ fn between(some: &[usize], count: usize) -> Vec<(usize, usize)> {
 }
 
 async fn revive(scene: &mut Scene<'_>, node: usize, away: Duration, is_empty: bool) -> Result<()> {
+    let store = scene.cluster.store(node).await;
     scene.stage.shut(node, Access::Closed);
     scene.cluster.nodes[node].kill()?;
     if is_empty {
@@ -184,7 +191,21 @@ async fn revive(scene: &mut Scene<'_>, node: usize, away: Duration, is_empty: bo
     }
     scene.pause(away).await?;
     scene.cluster.start(node)?;
-    scene.ready(node).await
+    scene.ready(node).await?;
+    if is_empty {
+        // Its old store does not come back: it is given up without waiting for that to be clear.
+        let store = store.context("nobody knew the node's store")?;
+        let other = (node + 1) % scene.cluster.nodes.len();
+        let admin = scene.cluster.nodes[other].addresses.admin;
+        let body = format!("{{\"store\":\"{store}\"}}");
+        let started = Instant::now();
+        while let Err(error) = order(admin, "/cluster/replace", &body).await {
+            // It has to be missed before it is given up.
+            ensure!(started.elapsed() < MISSED_MAX, "{error:#}");
+            scene.pause(AGAIN).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn cut_for(
@@ -228,12 +249,19 @@ async fn grow(scene: &mut Scene<'_>, lasts: Duration) -> Result<()> {
     scene.ready(node).await?;
     scene.pause(lasts).await?;
     let admin = scene.cluster.nodes[node].addresses.admin;
-    let answer = api::ask(admin, "POST", "/cluster/drain").await?;
-    let is_accepted = (200..300).contains(&answer.status);
-    ensure!(is_accepted, "POST /cluster/drain is answered with {}: {}", answer.status, answer.body);
-    scene.drained(node).await.with_context(|| format!("draining node {}", node + 1))?;
+    order(admin, "/cluster/drain", "{}").await?;
+    // It has nothing any more when all the others have it.
+    scene.cluster.settled().await.with_context(|| format!("draining node {}", node + 1))?;
     scene.stage.shut(node, Access::Closed);
     scene.cluster.nodes[node].stop().await
+}
+
+/// Has a node carry out an order.
+async fn order(admin: SocketAddr, path: &str, body: &str) -> Result<()> {
+    let answer = api::send(admin, "POST", path, body).await?;
+    let is_accepted = (200..300).contains(&answer.status);
+    ensure!(is_accepted, "POST {path} is answered with {}: {}", answer.status, answer.body);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -41,9 +41,8 @@ pub fn line(figures: &Figures) -> String {
     if !figures.wills.is_empty() {
         let _ = write!(text, "  wills {} in {}", figures.wills.len(), shown(&figures.wills, 100));
     }
-    match figures.evened {
-        Some(span) => _ = write!(text, "  even after {span:.1?}"),
-        None => text.push_str("  leaders unknown or uneven"),
+    if let Some(span) = figures.settled {
+        let _ = write!(text, "  even after {span:.1?}");
     }
     text
 }
@@ -167,13 +166,19 @@ mod tests {
             violations: BTreeMap::from([(Property::Delivery, 2), (Property::ExactlyOnce, 1)]),
             outages: vec![Duration::from_millis(30), Duration::from_millis(900)],
             wills: vec![Duration::from_secs(2)],
-            evened: Some(Duration::from_secs(1)),
+            settled: Some(Duration::from_secs(1)),
             ..Figures::default()
         };
         let line = line(&figures);
-        for part in
-            ["round  3", "lost 2", "twice 1", "dropped 4", "30ms max 900ms", "wills 1 in 2s"]
-        {
+        for part in [
+            "round  3",
+            "lost 2",
+            "twice 1",
+            "dropped 4",
+            "30ms max 900ms",
+            "wills 1 in 2s",
+            "even after 1.0s",
+        ] {
             assert!(line.contains(part), "{part} in {line}");
         }
         let (history, violations) = (History::default(), Vec::new());

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use ratatosk_crash::connection::Persona;
 use ratatosk_crash::drain::{DRAIN_MAX, QUIET, check_clients, drained, is_something_missing};
 use ratatosk_crash::history::History;
@@ -17,7 +17,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
 
-use crate::api;
 use crate::cluster::Cluster;
 use crate::figures::{Figures, Window, is_refusal};
 use crate::harm::Act;
@@ -33,8 +32,6 @@ const MORTALS_LAST: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
 /// A node lets new clients in within this, when all is quiet.
 const ENTRY_MAX: Duration = Duration::from_secs(15);
-/// The longest that a node may take to give away all that it keeps.
-const DRAINED_MAX: Duration = Duration::from_secs(120);
 
 /// What came of it.
 #[derive(Debug)]
@@ -148,6 +145,8 @@ impl Scene<'_> {
     /// Founds the cluster, and has everybody subscribe before the first message.
     async fn begin(&mut self) -> Result<()> {
         self.cluster.found().await?;
+        // Before that a range may have one replica.
+        self.cluster.settled().await?;
         (0..self.cluster.nodes.len()).for_each(|door| self.stage.open(door));
         self.stage.turn(Mode::Drain);
         self.stage.quiet(QUIET, DRAIN_MAX).await;
@@ -168,7 +167,7 @@ impl Scene<'_> {
         self.pause(before).await?;
         let harm = self.events();
         act.inflict(self).await.with_context(|| act.words())?;
-        let evened = self.cluster.evened().await?;
+        let settled = self.cluster.settled().await.with_context(|| act.words())?;
         self.pause(AFTER).await?;
         let calm = self.events();
         let violations = self.calm_down().await?;
@@ -177,7 +176,7 @@ impl Scene<'_> {
         let window = Window { begin, harm, calm, end: history.events.len() };
         let figures = Figures::of(&history, window, &act.victims(), &violations);
         let words = act.words();
-        Ok((Figures { round, act: words, evened, ..figures }, violations))
+        Ok((Figures { round, act: words, settled, ..figures }, violations))
     }
 
     /// Has everything taken, looks at what is retained at each node, and judges.
@@ -243,22 +242,4 @@ impl Scene<'_> {
         self.stage.open(node);
         Ok(())
     }
-
-    /// Waits until a node that gives away what it keeps has nothing more.
-    pub(crate) async fn drained(&mut self, node: usize) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            self.cluster.check_alive()?;
-            let metrics = self.cluster.nodes[node].get("/metrics").await?;
-            let kept = api::metric(&metrics, KEPT).with_context(|| format!("no metric {KEPT}"))?;
-            if kept < 1.0 {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < DRAINED_MAX, "it still keeps {kept} ranges");
-            self.pause(LOOK).await?;
-        }
-    }
 }
-
-/// How many ranges a node's store keeps a replica of.
-const KEPT: &str = "ratatosk_store_ranges";

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ratatosk_client::Keyspace;
+use ratatosk_client::{Keyspace, Replicas};
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_codec::ProtocolVersion;
 use ratatosk_contract::{
@@ -72,6 +72,8 @@ pub struct Setup {
     pub dist: Option<Arc<DistService>>,
     /// Where retained messages are kept. If they are, `store` does not stand before them.
     pub retained_in: Option<Arc<dyn Keyspace>>,
+    /// Retained messages that replicas have, if they do.
+    pub retained_by: Option<Retained>,
     /// The memory that the broker may use.
     pub memory_max: ByteCount,
     /// It is one of several nodes that share a directory of sessions and carry messages to each other's
@@ -80,6 +82,16 @@ pub struct Setup {
     /// How long a message for another node may be without an answer. On a busy machine an answer takes
     /// its time.
     pub patience: Duration,
+}
+
+/// A replicated service of retained messages that is not connected yet, its log and its replicas.
+pub struct Retained {
+    /// The service.
+    pub service: Arc<RetainService>,
+    /// The log.
+    pub keyspace: Arc<dyn Keyspace>,
+    /// What it may answer for.
+    pub replicas: Box<dyn Replicas>,
 }
 
 impl Default for Setup {
@@ -97,6 +109,7 @@ impl Default for Setup {
             routes_in: None,
             dist: None,
             retained_in: None,
+            retained_by: None,
             memory_max: ByteCount::mebibytes(4096),
             cluster: None,
             patience: PATIENCE,
@@ -305,13 +318,22 @@ async fn serve(
         inbox.restore(clock.now()).expect("what is kept can be read");
     }
     let inbox = Arc::new(inbox);
-    let is_retain_kept = setup.retained_in.is_some();
-    let mut retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
-    if let Some(keyspace) = setup.retained_in {
-        retain = retain.kept_in(keyspace, Arc::new(post.clone()), clock.epoch());
-        retain.restore().expect("what is kept can be read");
-    }
-    let retain = Arc::new(retain);
+    let is_retain_kept = setup.retained_in.is_some() || setup.retained_by.is_some();
+    let sessions = Arc::new(post.clone());
+    let retain = match (setup.retained_by, setup.retained_in) {
+        (Some(Retained { service, keyspace, replicas }), _) => {
+            service.connect(keyspace, sessions, replicas);
+            service
+        }
+        (None, kept_in) => {
+            let mut retain = RetainService::new(RetainLimits::default()).charged_to(&memory);
+            if let Some(keyspace) = kept_in {
+                retain = retain.kept_in(keyspace, sessions, clock.epoch());
+                retain.restore().expect("what is kept can be read");
+            }
+            Arc::new(retain)
+        }
+    };
     let (slow_inbox, slow_retain) =
         setup.store.before(inbox.clone(), retain.clone(), Arc::new(post.clone()));
     // What is kept answers in its own time.

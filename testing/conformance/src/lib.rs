@@ -14,7 +14,7 @@ mod providers;
 mod store;
 mod tunnel;
 
-pub use broker::{Broker, Setup};
+pub use broker::{Broker, Retained, Setup};
 pub use client::{Client, PATIENCE};
 pub use connector::{Connector, Testament};
 pub use event::{Event, Message, Welcome};

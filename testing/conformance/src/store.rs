@@ -49,6 +49,7 @@ pub struct Store {
     claims: Mutex<Reply>,
     subscriptions: Mutex<Reply>,
     waiting: Mutex<Vec<ReplyTo>>,
+    refused_claims: AtomicUsize,
     unanswered: Mutex<Vec<(ReplyTo, Answer)>>,
     refused: AtomicUsize,
     sessions: Mutex<Option<Arc<dyn Sessions>>>,
@@ -74,6 +75,18 @@ impl Store {
     /// How subscriptions are answered from now on. To refuse them is to be busy.
     pub fn subscriptions(&self, reply: Reply) {
         *lock(&self.subscriptions) = reply;
+    }
+
+    /// Waits until so many claims and subscriptions were refused.
+    ///
+    /// # Panics
+    /// If they were not in time.
+    pub fn refuses_claims(&self, count: usize) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while self.refused_claims.load(Ordering::SeqCst) < count {
+            assert!(std::time::Instant::now() < end, "{count} were not refused");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
     }
 
     /// Waits until so many answers to claims and subscriptions are owed.
@@ -179,7 +192,10 @@ impl Store {
         answer: impl FnOnce(T) -> Answer,
     ) -> Call<T> {
         match (reply, reply_to) {
-            (Reply::Refused(_), _) => Call::Ready(refusal),
+            (Reply::Refused(_), _) => {
+                self.refused_claims.fetch_add(1, Ordering::SeqCst);
+                Call::Ready(refusal)
+            }
             (Reply::Late, Some(reply_to)) => {
                 if let Call::Ready(done) = work() {
                     lock(&self.unanswered).push((reply_to, answer(done)));

@@ -8,20 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratatosk_client::held::HeldKeyspace;
+use ratatosk_client::{Loan, Replica, Replicas, held::HeldKeyspace};
 use ratatosk_codec::{PacketType, ProtocolVersion, ReasonCode, SubscriptionOptions};
 use ratatosk_conformance::{Broker, Event, PATIENCE, Setup};
-use ratatosk_dist::{DistCoprocessor, DistService, Loan, Replica, Replicas};
+use ratatosk_dist::{DistCoprocessor, DistService};
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_mqtt::Config;
 
 use crate::cases::{ALL_QOS, QOS0, QOS1, VERSIONS};
 
-type Told = Box<dyn FnOnce() + Send>;
+pub(crate) type Told = Box<dyn FnOnce() + Send>;
 
-/// The one replica of the routes, in the test's hands.
+/// The one replica of a keyspace, in the test's hands.
 #[derive(Clone, Default)]
-struct Hands {
+pub(crate) struct Hands {
     may: Arc<AtomicBool>,
     waiting: Arc<Mutex<Vec<Told>>>,
 }
@@ -43,12 +43,12 @@ impl Loan for Hands {
 }
 
 impl Hands {
-    fn set(&self, may: bool) {
+    pub(crate) fn set(&self, may: bool) {
         self.may.store(may, Ordering::SeqCst);
     }
 
     /// Waits until somebody waits; answers who does.
-    fn awaited(&self) -> Vec<Told> {
+    pub(crate) fn awaited(&self) -> Vec<Told> {
         let end = Instant::now() + PATIENCE;
         loop {
             let waiting = std::mem::take(&mut *self.waiting.lock().expect("as above"));

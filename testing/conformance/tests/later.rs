@@ -152,7 +152,7 @@ fn a_session_that_nobody_serves_is_refused_as_unavailable() {
             |broker: &Broker, version| broker.client(version, "c").persistent(),
             |broker: &Broker, version| broker.client(version, "c").clean().no_expiry(),
         ] {
-            let (broker, store) = late(|_| {});
+            let (broker, store) = late(|config| config.claim_patience = Duration::ZERO);
             let connector = connector(&broker, version);
             store.claims(Reply::Refused(Settlement::Busy));
             assert_eq!(connector.refused(), ReasonCode::ServerUnavailable);
@@ -164,6 +164,27 @@ fn a_session_that_nobody_serves_is_refused_as_unavailable() {
             client.expect_close();
             store.claims(Reply::Prompt);
             connector.connect().ping();
+        }
+    }
+}
+
+/// OPS-002: a client whose session nobody serves yet waits until somebody does, without coming again.
+#[test]
+fn a_client_waits_until_somebody_serves_its_session() {
+    for version in VERSIONS {
+        for connector in [
+            |broker: &Broker, version| broker.client(version, "c").persistent(),
+            |broker: &Broker, version| broker.client(version, "c").clean().no_expiry(),
+        ] {
+            let (broker, store) =
+                late(|config| config.claim_patience = ratatosk_conformance::PATIENCE);
+            let connector = connector(&broker, version);
+            store.claims(Reply::Refused(Settlement::Busy));
+            let mut client = connector.open();
+            store.refuses_claims(3);
+            store.claims(Reply::Prompt);
+            assert_eq!(client.connack().reason, ReasonCode::Success);
+            client.ping();
         }
     }
 }

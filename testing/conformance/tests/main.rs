@@ -14,6 +14,7 @@ mod events;
 mod flow;
 mod half_close;
 mod kept;
+mod lagging;
 mod later;
 mod memory;
 mod nodes;

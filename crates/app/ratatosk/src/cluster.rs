@@ -19,12 +19,14 @@ use ratatosk_client::Reigns;
 use ratatosk_clock::SystemClock;
 use ratatosk_cluster::Labels;
 use ratatosk_contract::relay::{Deliverer, Outcomes};
+use ratatosk_contract::retain::RetainLimits;
 use ratatosk_dist::DistService;
 use ratatosk_inbox::{InboxService, Seating};
 use ratatosk_inbox_remote::{ClusterInbox, PARTITION_COUNT, Parts, Serves, Switch};
 use ratatosk_relay::{HostRelay, Serving as Delivers};
 use ratatosk_remote::bootstrap::council::Pace;
 use ratatosk_remote::node::{Config, Keeping, Node, Port};
+use ratatosk_retain::RetainService;
 use ratatosk_rpc::Permission;
 use ratatosk_session_dict::{ClusterConfig, ClusterDict};
 use ratatosk_telemetry::metric::Registry;
@@ -68,6 +70,7 @@ pub(crate) struct Joined {
     pub(crate) member: Member,
     pub(crate) dist: Arc<DistService>,
     pub(crate) inbox: Arc<InboxService>,
+    pub(crate) retain: Arc<RetainService>,
     /// Told when the store can go on no more.
     pub(crate) failure: oneshot::Receiver<String>,
 }
@@ -79,13 +82,17 @@ impl Member {
         let Base { configuration, registry, accountant, clock, post } = base;
         let clock = *clock;
         let dist = Arc::new(DistService::replicated());
+        let origin = crate::broker::random().context("the system gives no random numbers")?;
+        let retain = RetainService::replicated(RetainLimits::default(), clock.epoch(), origin);
+        let retain = Arc::new(retain.charged_to(accountant));
         let reigns = Reigns::new(clock);
         let (on_failure, failure) = store::failure();
-        let fed = store::Among { dist: &dist, reigns: &reigns };
+        let fed = store::Among { dist: &dist, retain: &retain, reigns: &reigns };
         let store = fed.config(configuration, Arc::clone(&on_failure));
         let node = Node::start(node_config(cluster, store, registry.clone(), clock)?)?;
-        let ways = Ways::open(&node, &dist, clock)?;
-        let switch = Switch::new(Arc::new(post.clone()));
+        let sessions = Arc::new(post.clone());
+        let ways = Ways::open(&node, (&dist, &retain), sessions.clone(), clock)?;
+        let switch = Switch::new(sessions);
         let inbox = InboxService::new(dist.clone(), Arc::new(switch.clone()))
             .charged_to(accountant)
             .reigning(clock.epoch(), GRACE);
@@ -123,7 +130,7 @@ impl Member {
             ways: Some(ways),
             node: Some(node),
         };
-        Ok(Joined { member, dist, inbox, failure })
+        Ok(Joined { member, dist, inbox, retain, failure })
     }
 
     /// Waits until this node knows who the others are and who serves what, so that nobody is let in too

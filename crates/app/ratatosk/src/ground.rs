@@ -136,17 +136,15 @@ fn alone(base: &Base) -> anyhow::Result<Made> {
 
 /// Among others.
 async fn among(base: Base, cluster: Cluster) -> anyhow::Result<Made> {
-    // TODO(when retained messages are replicated): kept in the cluster's ranges.
-    tracing::warn!("retained messages are kept by each node for itself, in memory only");
-    let retain = RetainService::new(RetainLimits::default()).charged_to(&base.accountant);
     let joined = waiting("join", move || Member::join(&base, &cluster)).await;
-    let Joined { member, dist, inbox, failure } = joined.context("the start was given up")??;
+    let Joined { member, dist, inbox, retain, failure } =
+        joined.context("the start was given up")??;
     member.come_to_know().await;
     Ok(Made {
         dist,
         inbox,
         sessions: Arc::new(member.inbox().clone()),
-        retain: Arc::new(retain),
+        retain,
         directory: Arc::new(member.directory().clone()),
         relay: Some(Arc::new(member.relay().clone())),
         ground: Ground::Among(Box::new(member)),

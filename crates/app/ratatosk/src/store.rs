@@ -12,7 +12,7 @@ use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
 use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_remote::node as remote;
-use ratatosk_retain::RetainCoprocessor;
+use ratatosk_retain::{RetainCoprocessor, RetainService};
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
 use ratatosk_store::node::{Config, Handle, Node};
@@ -153,12 +153,13 @@ impl Store {
 /// Whom the ranges of a store feed that is one of several.
 pub(crate) struct Among<'a> {
     pub(crate) dist: &'a Arc<DistService>,
+    pub(crate) retain: &'a Arc<RetainService>,
     pub(crate) reigns: &'a Reigns,
 }
 
 impl Among<'_> {
-    /// The store of a node among others. It has the keyspaces of the node's roles, and the routes in any
-    /// case.
+    /// The store of a node among others. It has the sessions if that is a role of the node; routes and
+    /// retained messages are on every node.
     pub(crate) fn config(
         &self,
         configuration: &Configuration,
@@ -168,18 +169,18 @@ impl Among<'_> {
             (configuration.roles, Shape::new(&configuration.data_dir, configuration.memory_limit));
         let (dist, hook) = (Arc::downgrade(self.dist), self.reigns.hook());
         let routes: Factory = Box::new(move || Box::new(DistCoprocessor::feeding(&dist)));
-        let mut coprocessors = vec![(Space::Dist, routes)];
+        let retain = Arc::downgrade(self.retain);
+        let messages: Factory = Box::new(move || Box::new(RetainCoprocessor::feeding(&retain)));
+        let mut coprocessors = vec![(Space::Dist, routes), (Space::Retain, messages)];
         if roles.inbox {
             let sessions: Factory =
                 Box::new(move || Box::new(InboxCoprocessor::reigning(hook.clone())));
             coprocessors.push((Space::Inbox, sessions));
         }
-        if roles.retain {
-            coprocessors.push((Space::Retain, Box::new(|| Space::Retain.coprocessor())));
-        }
         remote::Store {
             folder: shape.folder,
-            keyspaces: Space::keyspaces(coprocessors),
+            // Clients read what their node has.
+            keyspaces: Space::keyspaces(coprocessors).served_by_replicas(Space::Retain.name()),
             cache_bytes: shape.cache_bytes,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             checkpoint_bytes: shape.checkpoint_bytes,

@@ -2,6 +2,9 @@
 //!
 //! One message per topic. A new subscriber reads them by a cursor that is re-sought page by page,
 //! as fast as it takes them: no snapshot is pinned and no queue filled.
+//!
+//! Where several nodes have them, each reads what its replicas have applied, which may be behind: so whoever
+//! reads asks for what is current, and waits for it as long as he can.
 
 use std::sync::Arc;
 
@@ -24,7 +27,9 @@ pub trait TenantRetained: Send + Sync {
     /// To be called before the message is routed: a subscriber whose route the message did not
     /// see then finds it here, also while it is pending.
     ///
-    /// Pending: durable later; `reply_to` is told. To store the same message again changes nothing.
+    /// Pending: durable later; `reply_to` is told. To store the same message again changes nothing. If it turns
+    /// out that it was not stored, or may not have been, it is not found here any more. Where several nodes
+    /// store at the same time, all find in the end what one of them stored last.
     fn store(&self, message: &Message<'_>, reply_to: Option<ReplyTo>) -> Call<StoreOutcome>;
 
     /// Reads the retained messages that match `filter`, in the order of the cursor, from behind
@@ -33,6 +38,26 @@ pub trait TenantRetained: Send + Sync {
     /// One call looks at a bounded number of topics. So a page that is not full, even an empty
     /// one, does not mean that nothing follows: only [`Cursor::End`] does.
     fn scan(&self, now: Instant, filter: &TopicFilter<'_>, cursor: &mut Cursor, page: &mut Page);
+
+    /// As [`TenantRetained::scan`], if what is here has every change that was acknowledged anywhere before this
+    /// was asked. If not, or if that is not known, nothing is read and the answer is false. KV-010, RET-006
+    #[must_use]
+    fn scan_current(
+        &self,
+        now: Instant,
+        filter: &TopicFilter<'_>,
+        cursor: &mut Cursor,
+        page: &mut Page,
+    ) -> bool {
+        self.scan(now, filter, cursor, page);
+        true
+    }
+
+    /// Has `told` called once it is worth asking [`TenantRetained::scan_current`] again, on any thread; never
+    /// before this returns, and perhaps never, so that whoever waits looks by himself from time to time.
+    fn when_current(&self, told: Box<dyn FnOnce() + Send>) {
+        drop(told);
+    }
 
     /// Orders that all that is retained now ends, as if its time were over; answers how many topics
     /// that are. They go a bounded number at a time, and are given out until they do. What is stored

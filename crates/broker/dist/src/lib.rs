@@ -15,7 +15,6 @@
 //! for on a shard (mqtt).
 
 mod coprocessor;
-mod coverage;
 mod division;
 mod effect;
 mod entry;
@@ -48,6 +47,6 @@ mod tenant_test;
 
 pub use coprocessor::DistCoprocessor;
 pub use division::RouteDivision;
-pub use replicas::{Loan, Replica, Replicas, StoreReplicas};
+pub use ratatosk_client::{Loan, Replica, Replicas, StoreReplicas};
 pub use service::DistService;
 pub use stats::DistStats;

@@ -133,7 +133,7 @@ impl Tenant {
         let keys = self.keys();
         for _ in 0..EPOCH_LOOKS {
             let epoch = self.epoch();
-            if !replication.may_answer(&keys) {
+            if !replication.serving.may_answer(&keys) {
                 return None;
             }
             if self.epoch() == epoch {

@@ -19,7 +19,7 @@ use std::{
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use ratatosk_client::Keyspace;
+use ratatosk_client::{Change, Coverage, Keyspace, Replicas};
 use ratatosk_contract::{
     TenantId,
     dist::{Dist, TenantRoutes},
@@ -29,9 +29,8 @@ use ratatosk_store::coprocessor::{Reader, scan_all};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::{
-    DistStats, Replicas,
+    DistStats,
     coprocessor::corrupt,
-    coverage::{Change, Coverage},
     journal::Journal,
     schema::{self, Stored},
     tenant::{Home, Tenant},
@@ -89,7 +88,6 @@ impl DistService {
             return;
         };
         replication.connect(keyspace, replicas);
-        replication.changed();
     }
 
     pub(crate) fn next_coprocessor(&self) -> u64 {
@@ -122,7 +120,7 @@ impl DistService {
             tenants.iter().for_each(|tenant| tenant.release(went));
         }
         if let Home::Replicas(replication) = &self.home {
-            replication.changed();
+            replication.serving.changed();
         }
     }
 

@@ -277,7 +277,7 @@ impl TenantRoutes for Tenant {
 
     fn when_may_answer(&self, told: Box<dyn FnOnce() + Send>) {
         if let Some(replication) = self.replication() {
-            replication.when_may_answer(&self.keys(), told);
+            replication.serving.when_may_answer(&self.keys(), told);
         }
     }
 

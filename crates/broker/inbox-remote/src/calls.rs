@@ -266,7 +266,7 @@ impl Inbox for ClusterInbox {
         let call = shared.next_call();
         let ask = Ask::Subscribe { call, claim, subscription: subscription.clone() };
         let waiting = Waiting::Subscribe { reply_to, claim, ask };
-        shared.ask_again(shared.question(shared.config.claim_patience, waiting, call));
+        shared.ask_again(shared.question(shared.config.change_patience, waiting, call));
         Call::Pending
     }
 

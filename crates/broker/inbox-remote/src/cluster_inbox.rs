@@ -58,9 +58,10 @@ const OVER_MAX: usize = 1_024;
 pub struct Config {
     /// Orders the lives of hosts at one address: that of this host in its cluster.
     pub generation: u64,
-    /// How long a claim or a subscription waits for its answer.
+    /// How long a claim waits for its answer.
     pub claim_patience: Duration,
-    /// How long a message or a change of a session does: nobody knows then whether it is durable.
+    /// How long a message, a subscription or another change of a session does: nobody knows then whether it is
+    /// durable.
     pub change_patience: Duration,
     /// Bytes for one host that wait or have no answer; messages beyond are refused as busy.
     pub lane_bytes_max: usize,

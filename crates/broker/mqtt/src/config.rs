@@ -15,11 +15,14 @@ pub struct Config {
     pub shards: usize,
     /// How long a connection may take to send its CONNECT. MQTT-012
     pub connect_timeout: Duration,
+    /// How long a client's CONNECT waits while nobody serves its session.
+    pub claim_patience: Duration,
     /// How long a client's SUBSCRIBE waits for an inbox that answers later, and how long a session is kept
     /// from its next connection after one ended that waited for it.
     pub inbox_patience: Duration,
     /// How long a client's PUBLISH waits while it is not known whether the routes of persistent sessions are all
-    /// here. Then it is refused, or dropped if its QoS is 0.
+    /// here. Then it is refused, or dropped if its QoS is 0. As long waits a subscription for retained messages
+    /// while these may not all be here; then it gets those that are.
     pub route_patience: Duration,
     /// Connections accepted in a second; `None`: unlimited. MQTT-011
     pub connections_per_second_max: Option<u32>,
@@ -50,6 +53,7 @@ impl Default for Config {
             listeners: Vec::new(),
             shards: default_shards(),
             connect_timeout: Duration::from_secs(20),
+            claim_patience: Duration::from_secs(5),
             inbox_patience: Duration::from_secs(10),
             route_patience: Duration::from_secs(10),
             connections_per_second_max: None,

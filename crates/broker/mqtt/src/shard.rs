@@ -32,7 +32,8 @@ pub(crate) mod regroup;
 mod rest;
 mod retained;
 pub(crate) mod runner;
-pub(crate) mod shaper;
+pub(crate) mod served;
+mod shaper;
 pub(crate) mod shed;
 pub(crate) mod stats;
 mod timer;
@@ -128,6 +129,7 @@ struct TenantShard {
     /// Where replicas have the routes.
     answers: Option<Box<answers::Answers>>,
     retained: Arc<dyn TenantRetained>,
+    readers: retained::Readers,
     locals: LocalRoutes,
     cache: TopicCache,
     account: Account,
@@ -264,6 +266,7 @@ impl Shard {
                 answers: routes.is_replicated().then(Box::default),
                 routes,
                 retained: self.node.retain.tenant(&name),
+                readers: retained::Readers::default(),
                 locals: LocalRoutes::default(),
                 cache: TopicCache::new(self.now),
                 cache_hold: account.hold(Share::Caches, 0),

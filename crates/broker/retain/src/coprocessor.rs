@@ -1,25 +1,45 @@
 //! How commands change the data of a range of retained messages.
 //!
-//! What a command says was decided when it was submitted; here it is only carried into the data.
-//! The same command again changes nothing, and so does one that cannot be read.
+//! What a command says was decided when it was submitted; here it is carried into the data. Only what is
+//! to end is looked at first: if the topic has another message by now, that one stays. The same command
+//! again changes nothing, and so does one that cannot be read.
 //!
-//! A range may end between any two topics, also of one tenant. A command goes to the range of its
-//! first topic; effects that lie outside it are left out. That matters only to collections: an
-//! expired message that stays is found at the next start, and collected then.
+//! A range may end between any two topics, also of one tenant. Commands are cut there before they are
+//! submitted ([`RetainDivision`](crate::RetainDivision)), or go to the range of their first topic; effects
+//! that lie outside it all the same are left out. That matters only to collections: an expired message that
+//! stays is found again, and collected then.
+//!
+//! Where replicas have the messages the memory of their node follows: whatever becomes of the data becomes of
+//! it, and as the range gets keys or loses them the messages of these come and go.
+
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use ratatosk_engine::{Error, KeyRange};
-use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Writer};
+use ratatosk_contract::TenantId;
+use ratatosk_engine::{Error, KeyRange, wire::Malformed};
+use ratatosk_store::coprocessor::{Coprocessor, Position, Reader, Reign, Writer};
 
 use crate::{
+    RetainService,
     effect::{Command, Effect},
-    schema::message::key,
+    replicated::Applied,
+    schema::message::{Record, key},
 };
 
-/// The part of a range that knows retained messages. Keeps nothing beside the data.
+/// The part of a range that knows retained messages. Keeps nothing beside the data but what the service has of
+/// it.
 #[derive(Debug, Default)]
 pub struct RetainCoprocessor {
     boundary: KeyRange,
+    feed: Option<Feed>,
+}
+
+/// The service whose memory follows.
+#[derive(Debug)]
+struct Feed {
+    service: Weak<RetainService>,
+    /// Tells the coprocessors of a service apart.
+    number: u64,
 }
 
 impl RetainCoprocessor {
@@ -28,12 +48,30 @@ impl RetainCoprocessor {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// The same, of a replica whose messages are those of a [replicated](RetainService::replicated) service,
+    /// which must have no other store, and no earlier life of this one.
+    #[must_use]
+    pub fn feeding(service: &Weak<RetainService>) -> Self {
+        let number = service.upgrade().map_or(0, |service| service.next_coprocessor());
+        let feed = Some(Feed { service: Weak::clone(service), number });
+        Self { boundary: KeyRange::default(), feed }
+    }
+
+    /// The service, while there is one.
+    fn fed(&self) -> Option<(Arc<RetainService>, u64)> {
+        let feed = self.feed.as_ref()?;
+        Some((feed.service.upgrade()?, feed.number))
+    }
 }
 
 impl Coprocessor for RetainCoprocessor {
-    fn reset(&mut self, boundary: &KeyRange, _reader: &dyn Reader) -> Result<(), Error> {
+    fn reset(&mut self, boundary: &KeyRange, reader: &dyn Reader) -> Result<(), Error> {
         self.boundary = boundary.clone();
-        Ok(())
+        match self.fed() {
+            Some((service, number)) => service.cover(number, boundary, reader),
+            None => Ok(()),
+        }
     }
 
     fn apply(
@@ -42,10 +80,12 @@ impl Coprocessor for RetainCoprocessor {
         command: &Bytes,
         writer: &mut Writer<'_>,
     ) -> Result<Bytes, Error> {
+        // Read to its end before any of it takes effect.
         let Ok(Command { tenant, effects }) = Command::decode(command) else {
             return Ok(Answer::Malformed.encode());
         };
         let mut answer = Answer::Done;
+        let follower = self.fed().and_then(|(service, _)| service.follower(&TenantId::new(tenant)));
         for effect in effects {
             let key = key(tenant, effect.topic());
             if !self.boundary.contains(&key) {
@@ -53,8 +93,38 @@ impl Coprocessor for RetainCoprocessor {
                 continue;
             }
             match effect {
-                Effect::Put { value, .. } => writer.put(key, command.slice_ref(value)),
-                Effect::Removed(_) => writer.remove(key),
+                Effect::Put { record, value } => {
+                    writer.put(key, command.slice_ref(value));
+                    if let Some(follower) = &follower {
+                        follower.follow(&Applied::Put(record));
+                    }
+                }
+                Effect::Cleared { topic, stamp } => {
+                    writer.remove(key);
+                    if let Some(follower) = &follower {
+                        follower.follow(&Applied::Cleared { topic, stamp: Some(stamp) });
+                    }
+                }
+                Effect::Removed(_) => {
+                    // Which topic it is only the data know.
+                    let before = if follower.is_some() { writer.get(&key)? } else { None };
+                    if let Some((follower, value)) = follower.as_ref().zip(before) {
+                        let topic = read(&key, &value)?.topic;
+                        follower.follow(&Applied::Cleared { topic, stamp: None });
+                    }
+                    writer.remove(key);
+                }
+                Effect::Ended { stamp, .. } => {
+                    let Some(value) = writer.get(&key)? else { continue };
+                    let record = read(&key, &value)?;
+                    if record.stamp != stamp {
+                        continue;
+                    }
+                    writer.remove(key);
+                    if let Some(follower) = &follower {
+                        follower.follow(&Applied::Ended { topic: record.topic });
+                    }
+                }
             }
         }
         Ok(answer.encode())
@@ -64,6 +134,26 @@ impl Coprocessor for RetainCoprocessor {
     fn query(&self, _question: &Bytes, _reader: &dyn Reader) -> Result<Bytes, Error> {
         Ok(Answer::Malformed.encode())
     }
+
+    fn lead(&mut self, reign: Option<&Reign>) {
+        if let Some((service, number)) = self.fed() {
+            service.note_lead(number, reign.map(|reign| &reign.range.boundary));
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some((service, number)) = self.fed() {
+            service.note_lead(number, None);
+            service.uncover(number);
+        }
+    }
+}
+
+/// What was written under a key.
+fn read<'a>(key: &[u8], value: &'a [u8]) -> Result<Record<'a>, Error> {
+    Record::decode(value).map_err(|Malformed| Error::Corrupt {
+        detail: format!("retained message {}: the record cannot be read", key.escape_ascii()),
+    })
 }
 
 /// What the submitter of a command is told.

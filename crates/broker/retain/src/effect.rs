@@ -3,16 +3,24 @@
 //! A command belongs to one tenant and has one effect or more, which are carried out together.
 //! The bytes are specified in `docs/formats/retain.md`. A command has one form: what decodes is
 //! what would be encoded.
+//!
+//! A single node removes: what it decides is in the order of the log. Where several nodes decide, a topic is
+//! cleared, whatever it has, and what has expired is ended, which is that message and no newer one.
 
 use bytes::Bytes;
 use ratatosk_engine::wire::{Malformed, Parser, put_bytes};
 
-use crate::schema::message::{Record, TENANT_BYTES_MAX, TopicHash};
+use crate::schema::{
+    message::{Record, TENANT_BYTES_MAX, TopicHash},
+    stamp::Stamp,
+};
 
 /// The first byte of every command.
 const VERSION: u8 = 1;
 const PUT: u8 = 1;
 const REMOVED: u8 = 2;
+const CLEARED: u8 = 3;
+const ENDED: u8 = 4;
 
 /// A command that is being written.
 #[derive(Debug)]
@@ -43,6 +51,39 @@ impl Draft {
         self
     }
 
+    /// The topic has no message from now on, by this change.
+    #[must_use]
+    pub(crate) fn cleared(mut self, topic: &str, stamp: Stamp) -> Self {
+        self.0.push(CLEARED);
+        stamp.put(&mut self.0);
+        put_bytes(&mut self.0, topic.as_bytes());
+        self
+    }
+
+    /// The topic's message of this stamp is over; one of another stamp stays.
+    #[must_use]
+    pub(crate) fn ended(mut self, topic: TopicHash, stamp: Option<Stamp>) -> Self {
+        self.0.push(ENDED);
+        self.0.extend_from_slice(topic.as_bytes());
+        Stamp::put_or_none(stamp, &mut self.0);
+        self
+    }
+
+    /// An effect as it was read.
+    #[must_use]
+    pub(crate) fn effect(mut self, effect: &Effect<'_>) -> Self {
+        match *effect {
+            Effect::Put { value, .. } => {
+                self.0.push(PUT);
+                put_bytes(&mut self.0, value);
+                self
+            }
+            Effect::Removed(topic) => self.removed(topic),
+            Effect::Cleared { topic, stamp } => self.cleared(topic, stamp),
+            Effect::Ended { topic, stamp } => self.ended(topic, stamp),
+        }
+    }
+
     /// The bytes of the command.
     pub(crate) fn finish(self) -> Bytes {
         self.0.into()
@@ -69,6 +110,20 @@ pub(crate) enum Effect<'a> {
     },
     /// It has none from now on.
     Removed(TopicHash),
+    /// It has none from now on, because somebody cleared it.
+    Cleared {
+        /// The topic.
+        topic: &'a str,
+        /// Which change it is.
+        stamp: Stamp,
+    },
+    /// It has none from now on, if the one that it has is meant.
+    Ended {
+        /// The topic.
+        topic: TopicHash,
+        /// The message's stamp.
+        stamp: Option<Stamp>,
+    },
 }
 
 impl<'a> Command<'a> {
@@ -99,6 +154,14 @@ impl<'a> Effect<'a> {
                 Ok(Effect::Put { record: Record::decode(value)?, value })
             }
             REMOVED => Ok(Effect::Removed(TopicHash::take(parser)?)),
+            CLEARED => {
+                let stamp = Stamp::take(parser)?;
+                Ok(Effect::Cleared { topic: parser.take_str()?, stamp })
+            }
+            ENDED => {
+                let topic = TopicHash::take(parser)?;
+                Ok(Effect::Ended { topic, stamp: Stamp::take_or_none(parser)? })
+            }
             _ => Err(Malformed),
         }
     }
@@ -107,7 +170,8 @@ impl<'a> Effect<'a> {
     pub(crate) fn topic(&self) -> TopicHash {
         match self {
             Effect::Put { record, .. } => TopicHash::of(record.topic),
-            Effect::Removed(topic) => *topic,
+            Effect::Cleared { topic, .. } => TopicHash::of(topic),
+            Effect::Removed(topic) | Effect::Ended { topic, .. } => *topic,
         }
     }
 }

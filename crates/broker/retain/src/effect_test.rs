@@ -6,11 +6,14 @@ use proptest::{collection::vec, option, prelude::*};
 use ratatosk_clock::Timestamp;
 use ratatosk_codec::Qos;
 use ratatosk_contract::PublisherId;
-use ratatosk_engine::{KEY_BYTES_MAX, KeyRange, wire::Malformed};
+use ratatosk_engine::{KEY_BYTES_MAX, wire::Malformed};
 
 use crate::{
     effect::{Command, Draft, Effect},
-    schema::message::{Record, TENANT_BYTES_MAX, TopicHash, key, parse_key},
+    schema::{
+        message::{Record, TENANT_BYTES_MAX, TopicHash, key, keys_of, parse_key},
+        stamp::Stamp,
+    },
 };
 
 /// Version, QoS 1 with a deadline, publisher, accepted, deadline, topic, properties, payload.
@@ -27,11 +30,34 @@ const COMMAND: &[u8] = b"\x01\x04acme\
     \x01\x1a\x01\x05\x08\x07\x06\x05\x04\x03\x02\x01\xe8\x07\xd0\x0f\x03a/b\x02\x01\x01hello\
     \x02\xca\x97\x81\x12\xca\x1b\xbd\xca\xfa\xc2\x31\xb3\x9a\x23\xdc\x4d";
 
+/// The same record with a stamp behind its flags.
+const STAMPED: &[u8] = b"\x02\x05\
+    \xd7\x0d\x32\x59\xe4\xe1\xcb\x63\
+    \x08\x07\x06\x05\x04\x03\x02\x01\
+    \xe8\x07\
+    \xd0\x0f\
+    \x03a/b\
+    \x02\x01\x01\
+    hello";
+
+/// Version, tenant; cleared with a stamp and the topic; ended with the topic and a stamp, and without one.
+const OVER: &[u8] = b"\x01\x04acme\
+    \x03\xd7\x0d\x32\x59\xe4\xe1\xcb\x63\x03a/b\
+    \x04\xca\x97\x81\x12\xca\x1b\xbd\xca\xfa\xc2\x31\xb3\x9a\x23\xdc\x4d\
+    \xd7\x0d\x32\x59\xe4\xe1\xcb\x63\
+    \x04\xca\x97\x81\x12\xca\x1b\xbd\xca\xfa\xc2\x31\xb3\x9a\x23\xdc\x4d\
+    \0\0\0\0\0\0\0\0";
+
 /// Tenant, its end, the beginning of the SHA-256 of `a`.
 const KEY: &[u8] = b"acme\xff\xca\x97\x81\x12\xca\x1b\xbd\xca\xfa\xc2\x31\xb3\x9a\x23\xdc\x4d";
 
+fn stamp() -> Stamp {
+    Stamp::of(7, 1)
+}
+
 fn golden() -> Record<'static> {
     Record {
+        stamp: None,
         topic: "a/b",
         payload: b"hello",
         properties: b"\x01\x01",
@@ -55,6 +81,34 @@ fn the_bytes_are_those_of_the_specification() {
     assert_eq!(Command::decode(COMMAND), Ok(Command { tenant: "acme", effects }));
 }
 
+/// RET-006: what several nodes write.
+#[test]
+fn the_bytes_of_stamped_changes_are_those_of_the_specification() {
+    let stamped = Record { stamp: Some(stamp()), ..golden() };
+    let mut bytes = Vec::new();
+    stamped.put(&mut bytes);
+    assert_eq!(bytes[1..], *STAMPED, "{}", bytes[1..].escape_ascii());
+    assert_eq!(Record::decode(STAMPED), Ok(stamped));
+    let topic = TopicHash::of("a");
+    let draft = Draft::of("acme").cleared("a/b", stamp()).ended(topic, Some(stamp()));
+    assert_eq!(draft.ended(topic, None).finish(), OVER);
+    let effects = vec![
+        Effect::Cleared { topic: "a/b", stamp: stamp() },
+        Effect::Ended { topic, stamp: Some(stamp()) },
+        Effect::Ended { topic, stamp: None },
+    ];
+    assert_eq!(Command::decode(OVER), Ok(Command { tenant: "acme", effects }));
+}
+
+/// RET-004: no two changes of a process have the same stamp.
+#[test]
+fn stamps_differ() {
+    let stamps: std::collections::HashSet<_> = (0..10_000)
+        .flat_map(|number| [3, u64::MAX].map(|origin| Stamp::of(origin, number)))
+        .collect();
+    assert_eq!(stamps.len(), 20_000);
+}
+
 #[test]
 fn what_has_another_form_is_refused() {
     let check = |command: &[u8]| {
@@ -64,15 +118,20 @@ fn what_has_another_form_is_refused() {
     check(b"\x02\x01t\x02___hash of topic");
     check(b"\x01\x01t");
     check(b"\x01\x01\xff\x02___hash of topic");
-    check(b"\x01\x01t\x03___hash of topic");
+    check(b"\x01\x01t\x05___hash of topic");
+    check(b"\x01\x01t\x03\0\0\0\0\0\0\0\0\x01a");
+    check(b"\x01\x01t\x03__stamp_\x01");
+    check(b"\x01\x01t\x04___hash of topic_stamp_");
     check(b"\x01\x01t\x02___hash of topi");
     check(b"\x01\x01t\x01\xff\xff\xff\xff\x0f");
     assert!(Command::decode(b"\x01\x01t\x02___hash of topic").is_ok());
-    for (at, byte) in [(0, 2), (1, 0x03), (1, 0x08), (14, 0x7f), (15, 0xff)] {
+    for (at, byte) in [(0, 3), (1, 0x03), (1, 0x08), (14, 0x7f), (15, 0xff)] {
         let mut record = RECORD.to_vec();
         record[at] = byte;
         assert_eq!(Record::decode(&record), Err(Malformed), "byte {at} is {byte}");
     }
+    let unstamped = [&STAMPED[..2], &[0; 8], &STAMPED[10..]].concat();
+    assert_eq!(Record::decode(&unstamped), Err(Malformed));
     let without_payload = &RECORD[..RECORD.len() - 5];
     assert_eq!(Record::decode(without_payload), Err(Malformed));
 }
@@ -92,15 +151,18 @@ fn text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..20).prop_map(String::from_iter)
 }
 
-type Parts = (String, Vec<u8>, Vec<u8>, u8, u64, u64, Option<u64>);
+type Parts = (String, Vec<u8>, Vec<u8>, u8, (u64, Option<u64>), u64, Option<u64>);
 
 fn parts() -> impl Strategy<Value = Parts> {
     let (payload, properties) = (vec(any::<u8>(), 1..300), vec(any::<u8>(), 0..40));
-    (text(), payload, properties, 0..3_u8, any::<u64>(), any::<u64>(), option::of(any::<u64>()))
+    let publisher = (any::<u64>(), option::of(any::<u64>()));
+    (text(), payload, properties, 0..3_u8, publisher, any::<u64>(), option::of(any::<u64>()))
 }
 
 fn record((topic, payload, properties, qos, publisher, accepted, deadline): &Parts) -> Record<'_> {
+    let (publisher, number) = publisher;
     Record {
+        stamp: number.map(|number| Stamp::of(1, number)),
         topic,
         payload,
         properties,
@@ -115,24 +177,39 @@ proptest! {
     #[test]
     fn a_command_is_read_as_it_was_written(
         tenant in text(),
-        effects in vec(prop_oneof![parts().prop_map(Ok), text().prop_map(Err)], 1..5),
+        effects in vec(
+            prop_oneof![parts().prop_map(Ok), (text(), 0..4_u64).prop_map(Err)],
+            1..5,
+        ),
     ) {
         let draft = effects.iter().fold(Draft::of(&tenant), |draft, effect| match effect {
             Ok(parts) => draft.put(&record(parts)),
-            Err(topic) => draft.removed(TopicHash::of(topic)),
+            Err((topic, 0)) => draft.removed(TopicHash::of(topic)),
+            Err((topic, 1)) => draft.ended(TopicHash::of(topic), None),
+            Err((topic, 2)) => draft.ended(TopicHash::of(topic), Some(stamp())),
+            Err((topic, _)) => draft.cleared(topic, stamp()),
         });
         let bytes = draft.finish();
         let command = Command::decode(&bytes).expect("it was written");
         prop_assert_eq!(command.tenant, &tenant);
         prop_assert_eq!(command.effects.len(), effects.len());
+        let again = command.effects.iter().fold(Draft::of(&tenant), Draft::effect);
+        prop_assert_eq!(again.finish(), &bytes);
         for (read, effect) in command.effects.iter().zip(&effects) {
             match (read, effect) {
                 (Effect::Put { record: read, value }, Ok(parts)) => {
                     prop_assert_eq!(read, &record(parts));
                     prop_assert_eq!(Record::decode(value), Ok(record(parts)));
                 }
-                (Effect::Removed(read), Err(topic)) => {
+                (Effect::Removed(read), Err((topic, 0))) => {
                     prop_assert_eq!(*read, TopicHash::of(topic));
+                }
+                (Effect::Ended { topic: read, stamp: held }, Err((topic, kind @ (1 | 2)))) => {
+                    prop_assert_eq!(*read, TopicHash::of(topic));
+                    prop_assert_eq!(*held, (*kind == 2).then(stamp));
+                }
+                (Effect::Cleared { topic: read, stamp: held }, Err((topic, 3))) => {
+                    prop_assert_eq!((*read, *held), (&topic[..], stamp()));
                 }
                 other => prop_assert!(false, "{:?}", other),
             }
@@ -164,7 +241,7 @@ proptest! {
             last = Some(tenant);
         }
         for tenant in &tenants {
-            let own = KeyRange::prefix(&[tenant.as_bytes(), b"\xff"].concat());
+            let own = keys_of(tenant);
             let others = keys.iter().filter(|key| own.contains(key));
             let count = others.filter(|key| parse_key(key).unwrap().0 != tenant).count();
             prop_assert_eq!(count, 0);

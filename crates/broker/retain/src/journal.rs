@@ -1,8 +1,8 @@
 //! Where a service keeps its messages beyond the process.
 //!
-//! Everything is submitted under the lock of the tenant that it belongs to, so the log has the
-//! effects of a topic in the order in which memory has them. Room is asked for before anything is
-//! decided; from then on nothing refuses.
+//! What is stored or cleared is submitted under the lock of the tenant that it belongs to, so the log has the
+//! effects of a topic in the order in which memory has them, as far as they are this node's. Room is asked
+//! for before anything is decided; from then on nothing refuses.
 
 use std::{
     fmt,
@@ -20,10 +20,14 @@ use ratatosk_contract::{Message, ReplyTo, call::Settlement, sessions::Sessions};
 use crate::{
     coprocessor::Answer,
     effect::Draft,
-    schema::message::{Record, TENANT_BYTES_MAX, TopicHash, key},
+    over::Over,
+    schema::{
+        message::{Record, TENANT_BYTES_MAX, TopicHash, key},
+        stamp::Stamp,
+    },
 };
 
-/// How many topics one command removes at most: about 17 KB.
+/// How many topics one command removes at most: about 17 KB, or 25 with stamps.
 const REMOVED_MAX: usize = 1_000;
 
 /// See the module.
@@ -44,14 +48,17 @@ impl Journal {
         tenant.len() <= TENANT_BYTES_MAX
     }
 
-    /// The entry of a message, or of its topic's clearing if the payload is empty. Copies the
-    /// payload, so it is made before a lock is taken.
-    pub(crate) fn entry(&self, tenant: &str, message: &Message<'_>) -> Entry {
+    /// The entry of a message, or of its topic's clearing if the payload is empty; with the stamp of the
+    /// change, if other nodes may change the topic as well. Copies the payload, so it is made before a lock
+    /// is taken.
+    pub(crate) fn entry(&self, tenant: &str, message: &Message<'_>, stamp: Option<Stamp>) -> Entry {
         let topic = TopicHash::of(message.topic);
         let draft = Draft::of(tenant);
-        let draft = match message.payload.is_empty() {
-            true => draft.removed(topic),
-            false => draft.put(&Record {
+        let draft = match (message.payload.is_empty(), stamp) {
+            (true, None) => draft.removed(topic),
+            (true, Some(stamp)) => draft.cleared(message.topic, stamp),
+            (false, stamp) => draft.put(&Record {
+                stamp,
                 topic: message.topic,
                 payload: message.payload,
                 properties: message.properties,
@@ -72,19 +79,50 @@ impl Journal {
         removal: Option<&Removals>,
         reply_to: Option<ReplyTo>,
     ) {
-        let sessions = reply_to.map(|reply_to| (Arc::clone(&self.sessions), reply_to));
         let removal = removal.map(Removals::begin);
-        let done = move |fate| {
-            let is_done = matches!(&fate, Fate::Applied(answer) if Answer::is_done(answer));
+        self.submit(entry, reply_to, move |is_done| {
             if let Some(removals) = removal.filter(|_| is_done) {
                 removals.end();
             }
+        });
+    }
+
+    /// Puts a command into the log. Once it is known what became of it `concluded` hears whether it is
+    /// done, and then `reply_to`.
+    pub(crate) fn submit(
+        &self,
+        entry: Entry,
+        reply_to: Option<ReplyTo>,
+        concluded: impl FnOnce(bool) + Send + 'static,
+    ) {
+        let sessions = reply_to.map(|reply_to| (Arc::clone(&self.sessions), reply_to));
+        let done = move |fate| {
+            let is_done = matches!(&fate, Fate::Applied(answer) if Answer::is_done(answer));
+            concluded(is_done);
             if let Some((sessions, ReplyTo { session, ticket })) = sessions {
                 let settlement = if is_done { Settlement::Done } else { Settlement::Unknown };
                 sessions.settle(session, ticket, settlement);
             }
         };
         self.keyspace.submit(&entry.key, entry.command, Box::new(done));
+    }
+
+    /// Writes that messages are over, for which nobody waits. Each command's `concluded` hears whether it is
+    /// done.
+    pub(crate) fn write_ended<F: FnOnce(bool) + Send + 'static>(
+        &self,
+        tenant: &str,
+        over: &[Over],
+        concluded: impl Fn() -> F,
+    ) {
+        for over in over.chunks(REMOVED_MAX) {
+            let draft = Draft::of(tenant);
+            let draft =
+                over.iter().fold(draft, |draft, (topic, stamp)| draft.ended(*topic, *stamp));
+            let topic = over[0].0;
+            let entry = Entry { topic, key: key(tenant, topic), command: draft.finish() };
+            self.submit(entry, None, concluded());
+        }
     }
 
     /// Writes that topics have no message any more, for which nobody waits.

@@ -6,13 +6,19 @@
 //! once or not at all.
 //!
 //! If it is kept in a keyspace, every change is written there as well, and messages survive a crash:
-//! [`RetainCoprocessor`] has them in the data of its ranges.
+//! [`RetainCoprocessor`] has them in the data of its ranges. Where several nodes have them, each has replicas
+//! of these ranges, and its memory follows what they apply (decision 0027).
 //!
 //! Not here: delivery (mqtt), and what is behind the keyspace.
 
 mod coprocessor;
+mod division;
 mod effect;
 mod journal;
+mod over;
+mod pending;
+mod replicated;
+mod replication;
 mod restoration;
 mod schema;
 mod service;
@@ -31,8 +37,15 @@ mod effect_test;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 #[cfg(test)]
+mod replicated_fixture;
+#[cfg(test)]
+mod replicated_random_test;
+#[cfg(test)]
+mod replicated_test;
+#[cfg(test)]
 mod service_test;
 
 pub use coprocessor::RetainCoprocessor;
+pub use division::RetainDivision;
 pub use service::RetainService;
 pub use stats::RetainStats;

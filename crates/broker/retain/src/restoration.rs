@@ -2,22 +2,36 @@
 //!
 //! The keys of a tenant are neighbours, so a tenant is taken in as a whole: sorted once, not
 //! inserted message by message. It may be in several ranges, which are read in the order of their keys.
+//!
+//! At the start of a single node what expired meanwhile stays behind, to be removed. Where replicas have the
+//! messages it comes with the others: who leads its range sees to its end.
 
 use std::sync::Arc;
 
 use ratatosk_clock::{Epoch, Instant};
-use ratatosk_contract::{Message, TenantId};
+use ratatosk_contract::TenantId;
 use ratatosk_engine::{Error, KeyRange};
 use ratatosk_store::coprocessor::{Reader, scan_all};
 
 use crate::{
+    replicated::ELSEWHERE,
     schema::message::{Record, TopicHash, parse_key},
     store::{Kept, topic_key},
     tenant::Tenant,
 };
 
+/// What is read for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A single node starts.
+    Restore,
+    /// A replica has keys that none had here.
+    Follow,
+}
+
 /// One reading of the keyspace.
 pub(crate) struct Restoration<F> {
+    purpose: Purpose,
     epoch: Epoch,
     /// Makes a tenant.
     open: F,
@@ -32,13 +46,14 @@ struct Part {
 }
 
 impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
-    pub(crate) fn new(epoch: Epoch, open: F) -> Self {
-        Restoration { epoch, open, part: None }
+    pub(crate) fn new(purpose: Purpose, epoch: Epoch, open: F) -> Self {
+        Restoration { purpose, epoch, open, part: None }
     }
 
-    /// Reads a range, behind those with lower keys. [`finish`](Self::finish) follows the last one.
-    pub(crate) fn read(&mut self, reader: &dyn Reader) -> Result<(), Error> {
-        scan_all(reader, &KeyRange::all(), |key, value| self.take(key, value))
+    /// Reads some keys of a range, behind those that are lower. [`finish`](Self::finish) follows the last
+    /// ones.
+    pub(crate) fn read(&mut self, reader: &dyn Reader, keys: &KeyRange) -> Result<(), Error> {
+        scan_all(reader, keys, |key, value| self.take(key, value))
     }
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
@@ -58,25 +73,19 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
         let Some(topic) = topic_key(record.topic) else {
             return corrupt("the topic is none");
         };
-        let epoch = self.epoch;
+        let (epoch, purpose) = (self.epoch, self.purpose);
         let part = self.part_of(tenant);
         let deadline = record.deadline.map(|deadline| epoch.instant(deadline));
-        if deadline == Some(Instant::ZERO) {
-            part.kept.push_stale(hash);
-            return Ok(());
-        }
-        let message = part.tenant.keep(&Message {
-            topic: record.topic,
-            payload: record.payload,
-            shared: None,
-            properties: record.properties,
-            qos: record.qos,
-            retain: true,
-            publisher: record.publisher,
-            accepted: epoch.instant(record.accepted),
-            deadline,
-        });
-        part.kept.push(topic, Arc::new(message));
+        let accepted = match purpose {
+            Purpose::Restore if deadline == Some(Instant::ZERO) => {
+                part.kept.push_stale(hash);
+                return Ok(());
+            }
+            Purpose::Restore => epoch.instant(record.accepted),
+            Purpose::Follow => ELSEWHERE,
+        };
+        let message = part.tenant.keep(&record.message(accepted, deadline));
+        part.kept.push(topic, Arc::new(message), record.stamp);
         Ok(())
     }
 
@@ -93,8 +102,11 @@ impl<F: Fn(&TenantId) -> Arc<Tenant>> Restoration<F> {
 
     /// Gives a tenant what was read of it.
     pub(crate) fn finish(&mut self) {
-        if let Some(part) = self.part.take() {
-            part.tenant.restore(part.kept);
+        if let Some(Part { tenant, kept, .. }) = self.part.take() {
+            match self.purpose {
+                Purpose::Restore => tenant.restore(kept),
+                Purpose::Follow => tenant.take_over(kept),
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What retained messages are in the store: one record a topic.
 //!
-//! The bytes are specified in `docs/formats/retain.md`. One version is written; what has another is
-//! refused, not guessed at.
+//! The bytes are specified in `docs/formats/retain.md`. What has another version is refused, not guessed at.
 
 pub(crate) mod message;
+pub(crate) mod stamp;

@@ -4,7 +4,8 @@
 //! dropped in passing, when their number has doubled since the last look.
 //!
 //! A service that is kept in a keyspace writes every change there, and has everything in memory as
-//! well: it is read from there, not from the keyspace, but for the start.
+//! well: it is read from there, not from the keyspace, but for the start. One that is replicated has what
+//! the replicas of its node have applied ([`replication`](crate::replication)).
 
 use std::sync::{
     Arc,
@@ -14,17 +15,25 @@ use std::sync::{
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use ratatosk_client::Keyspace;
+use ratatosk_client::{Change, Keyspace, Replicas};
 use ratatosk_clock::{Epoch, Instant};
 use ratatosk_contract::{
     TenantId,
     retain::{Retain, RetainLimits, TenantRetained},
     sessions::Sessions,
 };
-use ratatosk_engine::Error;
+use ratatosk_engine::{Error, KeyRange};
+use ratatosk_store::coprocessor::Reader;
 use ratatosk_telemetry::memory::Accountant;
 
-use crate::{RetainStats, journal::Journal, restoration::Restoration, tenant::Tenant};
+use crate::{
+    RetainStats,
+    journal::Journal,
+    replicated::Follower,
+    replication::Replication,
+    restoration::{Purpose, Restoration},
+    tenant::{Home, Tenant},
+};
 
 /// How many stores there are at least before a look for unused ones.
 const LOOK_MIN: usize = 64;
@@ -35,7 +44,7 @@ pub struct RetainService {
     tenants: RwLock<Tenants>,
     limits: RetainLimits,
     memory: Accountant,
-    journal: Option<Arc<Journal>>,
+    home: Home,
     /// At which tenant the next collection begins, so that each has its turn.
     turn: AtomicUsize,
 }
@@ -71,7 +80,95 @@ impl RetainService {
         sessions: Arc<dyn Sessions>,
         epoch: Epoch,
     ) -> Self {
-        RetainService { journal: Some(Arc::new(Journal { keyspace, sessions, epoch })), ..self }
+        let home = Home::Journal(Arc::new(Journal { keyspace, sessions, epoch }));
+        RetainService { home, ..self }
+    }
+
+    /// A service whose messages are those that the replicas of its node have applied, which tell it by
+    /// coprocessors that [feed](crate::RetainCoprocessor::feeding) it. Until it is
+    /// [connected](Self::connect) none can be stored, and nothing is current.
+    ///
+    /// `epoch` is that of the clock from which messages have their times; `origin` is a random number, another
+    /// one in each process.
+    #[must_use]
+    pub fn replicated(limits: RetainLimits, epoch: Epoch, origin: u64) -> Self {
+        let home = Home::Replicas(Arc::new(Replication::new(epoch, origin)));
+        RetainService { limits, home, ..RetainService::default() }
+    }
+
+    /// Gives a replicated service the way to its keyspace, which leads to whoever leads its ranges, and
+    /// divides by [`RetainDivision`](crate::RetainDivision); who is told when something is durable; and the
+    /// replicas that feed it. To be called once.
+    pub fn connect(
+        &self,
+        keyspace: Arc<dyn Keyspace>,
+        sessions: Arc<dyn Sessions>,
+        replicas: Box<dyn Replicas>,
+    ) {
+        let Home::Replicas(replication) = &self.home else {
+            debug_assert!(false, "only a replicated service is connected");
+            return;
+        };
+        let epoch = replication.epoch;
+        replication.connect(Journal { keyspace, sessions, epoch });
+        replication.serving.connect(replicas);
+    }
+
+    pub(crate) fn next_coprocessor(&self) -> u64 {
+        self.replication().map_or(0, Replication::next_coprocessor)
+    }
+
+    /// The tenant that follows what is applied of it.
+    pub(crate) fn follower(&self, id: &TenantId) -> Option<Follower> {
+        let epoch = self.replication()?.epoch;
+        Some(Follower { tenant: self.open(id), epoch })
+    }
+
+    /// A range has these keys from now on, and the data that `reader` shows.
+    pub(crate) fn cover(
+        &self,
+        number: u64,
+        keys: &KeyRange,
+        reader: &dyn Reader,
+    ) -> Result<(), Error> {
+        let Some(replication) = self.replication() else { return Ok(()) };
+        let Change { came, went } = replication.cover(number, Some(keys));
+        let mut restoration =
+            Restoration::new(Purpose::Follow, replication.epoch, |id| self.open(id));
+        came.iter().try_for_each(|keys| restoration.read(reader, keys))?;
+        restoration.finish();
+        self.release(replication, &went);
+        Ok(())
+    }
+
+    /// A range is not here any more.
+    pub(crate) fn uncover(&self, number: u64) {
+        let Some(replication) = self.replication() else { return };
+        let Change { went, .. } = replication.cover(number, None);
+        self.release(replication, &went);
+    }
+
+    /// Takes the messages away whose keys no range has any more.
+    fn release(&self, replication: &Replication, went: &[KeyRange]) {
+        if !went.is_empty() {
+            let tenants: Vec<_> = self.tenants.read().by_id.values().cloned().collect();
+            tenants.iter().for_each(|tenant| tenant.release(went));
+        }
+        replication.serving.changed();
+    }
+
+    /// This node leads a range with these keys from now on, or does not any more.
+    pub(crate) fn note_lead(&self, number: u64, keys: Option<&KeyRange>) {
+        if let Some(replication) = self.replication() {
+            replication.note_lead(number, keys);
+        }
+    }
+
+    fn replication(&self) -> Option<&Replication> {
+        match &self.home {
+            Home::Replicas(replication) => Some(replication),
+            Home::Memory | Home::Journal(_) => None,
+        }
     }
 
     /// Takes back what the keyspace has, but for what expired before the process began: the next
@@ -84,15 +181,17 @@ impl RetainService {
     /// # Panics
     /// If something is stored already.
     pub fn restore(&self) -> Result<(), Error> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let mut restoration = Restoration::new(journal.epoch, |id| self.open(id));
-        journal.keyspace.read(&mut |reader| restoration.read(reader))?;
+        let Home::Journal(journal) = &self.home else { return Ok(()) };
+        let mut restoration = Restoration::new(Purpose::Restore, journal.epoch, |id| self.open(id));
+        journal.keyspace.read(&mut |reader| restoration.read(reader, &KeyRange::all()))?;
         restoration.finish();
         Ok(())
     }
 
-    /// Removes messages that are expired, at most `count_max`; returns how many. To be called
-    /// about once a second. RET-004
+    /// Removes messages that are expired, and looks at most at `count_max`; returns at how many it looked. To
+    /// be called about once a second. RET-004
+    ///
+    /// One that is replicated has those removed whose ranges its node leads, and shows none of them meanwhile.
     pub fn collect(&self, now: Instant, count_max: usize) -> usize {
         let mut tenants: Vec<_> = self.tenants.read().by_id.values().cloned().collect();
         if tenants.is_empty() {
@@ -110,7 +209,8 @@ impl RetainService {
         count
     }
 
-    /// Goes on with orders to end what tenants had ([`TenantRetained::expire_all`]): removes at most `count_max` messages of all tenants together and returns how many. RET-009
+    /// Goes on with orders to end what tenants had ([`TenantRetained::expire_all`]): removes at most
+    /// `count_max` messages of all tenants together, or asks for that, and returns how many. RET-009
     pub fn expire_ordered(&self, count_max: usize) -> usize {
         let known = self.tenants.read();
         let ordered = known.by_id.values().filter(|tenant| tenant.is_ending());
@@ -145,7 +245,7 @@ impl RetainService {
         tenants.drop_unused();
         let made = || {
             let account = self.memory.account(id.as_str());
-            Arc::new(Tenant::new(id.clone(), self.limits, account, self.journal.clone()))
+            Tenant::new(id.clone(), self.limits, account, self.home.clone())
         };
         Arc::clone(tenants.by_id.entry(id.clone()).or_insert_with(made))
     }

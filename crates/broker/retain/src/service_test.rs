@@ -1,6 +1,9 @@
 //! Behaviour of retained messages, of one tenant and of many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use ratatosk_clock::Instant;
@@ -12,13 +15,16 @@ use ratatosk_contract::{
 use ratatosk_telemetry::memory::{Accountant, Share, post_changes};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::{RetainService, tenant::Tenant};
+use crate::{
+    RetainService,
+    tenant::{Home, Tenant},
+};
 
 const NOW: Instant = Instant::from_millis(1_000);
 
-fn tenant() -> Tenant {
+fn tenant() -> Arc<Tenant> {
     let account = Accountant::default().account("t");
-    Tenant::new(TenantId::new("t"), RetainLimits::default(), account, None)
+    Tenant::new(TenantId::new("t"), RetainLimits::default(), account, Home::Memory)
 }
 
 fn store(retained: &dyn TenantRetained, topic: &str, payload: &str) -> StoreOutcome {
@@ -75,14 +81,14 @@ fn payload_of(retained: &dyn TenantRetained, topic: &str) -> Option<String> {
 #[test]
 fn the_latest_message_of_a_topic_is_kept_until_it_is_cleared() {
     let retained = tenant();
-    assert_eq!(store(&retained, "a/b", "1"), StoreOutcome::Stored);
-    assert_eq!(store(&retained, "a/c", "2"), StoreOutcome::Stored);
-    assert_eq!(store(&retained, "a/b", "3"), StoreOutcome::Stored);
-    assert_eq!(payload_of(&retained, "a/b").as_deref(), Some("3"));
-    assert_eq!(store(&retained, "a/b", ""), StoreOutcome::Cleared);
-    assert_eq!(store(&retained, "never", ""), StoreOutcome::Cleared);
-    assert_eq!(payload_of(&retained, "a/b"), None);
-    assert_eq!(topics(&retained, "#", 9), ["a/c"]);
+    assert_eq!(store(&*retained, "a/b", "1"), StoreOutcome::Stored);
+    assert_eq!(store(&*retained, "a/c", "2"), StoreOutcome::Stored);
+    assert_eq!(store(&*retained, "a/b", "3"), StoreOutcome::Stored);
+    assert_eq!(payload_of(&*retained, "a/b").as_deref(), Some("3"));
+    assert_eq!(store(&*retained, "a/b", ""), StoreOutcome::Cleared);
+    assert_eq!(store(&*retained, "never", ""), StoreOutcome::Cleared);
+    assert_eq!(payload_of(&*retained, "a/b"), None);
+    assert_eq!(topics(&*retained, "#", 9), ["a/c"]);
     let stats = retained.stats();
     assert_eq!((stats.topics, stats.stored, stats.cleared), (1, 3, 1));
     retained.check_invariants();
@@ -91,8 +97,8 @@ fn the_latest_message_of_a_topic_is_kept_until_it_is_cleared() {
 #[test]
 fn a_message_is_kept_with_all_that_it_came_with() {
     let retained = tenant();
-    store_until(&retained, "a", "x", Some(Instant::from_millis(9_000)));
-    let page = read_page(&retained, "a", &mut Cursor::Start, 1);
+    store_until(&*retained, "a", "x", Some(Instant::from_millis(9_000)));
+    let page = read_page(&*retained, "a", &mut Cursor::Start, 1);
     let message = &page.messages[0];
     assert_eq!((message.qos, message.retain), (Qos::ExactlyOnce, true));
     assert_eq!((&*message.properties, message.publisher), (&b"\x01\x01"[..], PublisherId(7)));
@@ -104,11 +110,11 @@ fn a_message_is_kept_with_all_that_it_came_with() {
 fn exact_and_wildcard_filters_find_their_topics() {
     let retained = tenant();
     for topic in ["a/b", "a", "a/b/c", "b/b", "/", "a/", "ab", "a b"] {
-        store(&retained, topic, "x");
+        store(&*retained, topic, "x");
     }
     for max in [1, 2, 100] {
         let check =
-            |filter, expected: &[&str]| assert_eq!(topics(&retained, filter, max), expected);
+            |filter, expected: &[&str]| assert_eq!(topics(&*retained, filter, max), expected);
         check("a", &["a"]);
         check("c", &[]);
         check("a/#", &["a", "a/", "a/b", "a/b/c"]);
@@ -125,12 +131,12 @@ fn exact_and_wildcard_filters_find_their_topics() {
 fn a_leading_wildcard_does_not_find_reserved_topics() {
     let retained = tenant();
     for topic in ["$SYS/a", "$", "a/$SYS", "a"] {
-        store(&retained, topic, "x");
+        store(&*retained, topic, "x");
     }
-    assert_eq!(topics(&retained, "#", 9), ["a", "a/$SYS"]);
-    assert_eq!(topics(&retained, "+", 9), ["a"]);
-    assert_eq!(topics(&retained, "+/a", 9), [""; 0]);
-    assert_eq!(topics(&retained, "$SYS/#", 9), ["$SYS/a"]);
+    assert_eq!(topics(&*retained, "#", 9), ["a", "a/$SYS"]);
+    assert_eq!(topics(&*retained, "+", 9), ["a"]);
+    assert_eq!(topics(&*retained, "+/a", 9), [""; 0]);
+    assert_eq!(topics(&*retained, "$SYS/#", 9), ["$SYS/a"]);
 }
 
 /// RET-004: not found from its deadline on, and removed by the next collection.
@@ -179,15 +185,15 @@ fn every_tenant_has_its_turn_of_a_bounded_collection() {
 #[test]
 fn messages_beyond_the_limits_are_refused() {
     let retained = tenant();
-    store(&retained, "a", "1");
+    store(&*retained, "a", "1");
     let size = retained.stats().bytes;
     retained.set_limits(RetainLimits { topics_max: 2, bytes_max: 2 * size + 1 });
-    assert_eq!(store(&retained, "b", "22"), StoreOutcome::Stored);
-    assert_eq!(store(&retained, "c", "3"), StoreOutcome::Refused, "a third topic");
-    assert_eq!(store(&retained, "b", "333"), StoreOutcome::Refused, "a byte too many");
-    assert_eq!(payload_of(&retained, "b").as_deref(), Some("22"));
-    assert_eq!(store(&retained, "b", ""), StoreOutcome::Cleared);
-    assert_eq!(store(&retained, "c", "33"), StoreOutcome::Stored);
+    assert_eq!(store(&*retained, "b", "22"), StoreOutcome::Stored);
+    assert_eq!(store(&*retained, "c", "3"), StoreOutcome::Refused, "a third topic");
+    assert_eq!(store(&*retained, "b", "333"), StoreOutcome::Refused, "a byte too many");
+    assert_eq!(payload_of(&*retained, "b").as_deref(), Some("22"));
+    assert_eq!(store(&*retained, "b", ""), StoreOutcome::Cleared);
+    assert_eq!(store(&*retained, "c", "33"), StoreOutcome::Stored);
     assert_eq!(retained.stats().refused, 2);
     retained.set_limits(RetainLimits { topics_max: 0, bytes_max: 0 });
     assert_eq!(retained.len(), 2, "what is there stays");
@@ -267,7 +273,7 @@ fn the_retained_messages_of_a_tenant_are_expired_in_batches() {
 fn a_page_ends_at_its_bytes_and_holds_one_message_at_least() {
     let retained = tenant();
     for topic in ["a", "b", "c"] {
-        store(&retained, topic, &"x".repeat(1_000));
+        store(&*retained, topic, &"x".repeat(1_000));
     }
     let filter = TopicFilter::parse("#", &TopicLimits::PROTOCOL).unwrap();
     let mut cursor = Cursor::Start;
@@ -282,12 +288,12 @@ fn a_page_ends_at_its_bytes_and_holds_one_message_at_least() {
 fn a_page_looks_at_a_bounded_number_of_topics() {
     let retained = tenant();
     for number in 0..10_000 {
-        store(&retained, &format!("{number}/no"), "x");
+        store(&*retained, &format!("{number}/no"), "x");
     }
-    store(&retained, "z/yes", "x");
+    store(&*retained, "z/yes", "x");
     let (mut cursor, mut pages, mut found) = (Cursor::Start, 0, 0);
     while cursor != Cursor::End {
-        found += read_page(&retained, "+/yes", &mut cursor, 9).messages.len();
+        found += read_page(&*retained, "+/yes", &mut cursor, 9).messages.len();
         pages += 1;
     }
     assert_eq!(found, 1);
@@ -341,7 +347,7 @@ proptest! {
     ) {
         let retained = tenant();
         for topic in &before {
-            store(&retained, topic, "x");
+            store(&*retained, topic, "x");
         }
         let mut present = before.clone();
         let mut stayed = before;
@@ -349,11 +355,11 @@ proptest! {
         let mut changes = changes.into_iter();
         let (mut cursor, mut told) = (Cursor::Start, BTreeMap::<String, usize>::new());
         while cursor != Cursor::End {
-            for message in read_page(&retained, &filter, &mut cursor, max).messages {
+            for message in read_page(&*retained, &filter, &mut cursor, max).messages {
                 *told.entry(message.topic.to_string()).or_default() += 1;
             }
             for (is_stored, topic) in changes.by_ref().take(3) {
-                store(&retained, &topic, if is_stored { "y" } else { "" });
+                store(&*retained, &topic, if is_stored { "y" } else { "" });
                 if is_stored {
                     present.insert(topic.clone());
                     ever.insert(topic);

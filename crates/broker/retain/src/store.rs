@@ -1,13 +1,17 @@
 //! The retained messages of one tenant, for one writer or many readers.
 //!
-//! Invariants: a message with a deadline is in `due` under its deadline and serial, and nothing
-//! else is; `bytes` is the sum over the messages, and `alone` that of what is charged with the store,
-//! which is all but large payloads; no topic is both in `messages` and `stale`.
+//! Where several nodes change them, this is what one of them shows: a topic has the newest change that this
+//! node has asked for, while the log has not decided it, or what was applied ([`pending`](crate::pending)).
+//!
+//! Invariants: a message with a deadline is in `due` under its serial and its deadline, or a later time at
+//! which it is looked at again, and nothing else is; `bytes` is the sum over the messages, and `alone` that
+//! of what is charged with the store, which is all but large payloads; no topic is both in `messages` and
+//! `stale`.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use foldhash::quality::RandomState;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
     StoredMessage,
@@ -16,41 +20,44 @@ use ratatosk_contract::{
 use ratatosk_telemetry::memory::Hold;
 use ratatosk_topic::{FilterScan, Scan, TopicKey, TopicLimits, TopicName};
 
-use crate::{RetainStats, schema::message::TopicHash};
+use crate::{
+    RetainStats,
+    over::Ending,
+    pending::Pendings,
+    schema::{message::TopicHash, stamp::Stamp},
+};
 
 /// How many topics one page looks at, matching or not: as long may a writer have to wait.
-const VISITS_MAX: usize = 4_096;
+pub(crate) const VISITS_MAX: usize = 4_096;
 
 /// The messages of one tenant by the key of their topic.
 #[derive(Debug)]
 pub(crate) struct Store {
-    messages: BTreeMap<Box<[u8]>, Held>,
+    pub(crate) messages: BTreeMap<Box<[u8]>, Held>,
     /// What expires, soonest first. The serial keeps messages of one deadline apart.
-    due: BTreeMap<(Instant, u64), Arc<StoredMessage>>,
-    serial: u64,
+    pub(crate) due: BTreeMap<(Instant, u64), Arc<StoredMessage>>,
+    /// By serial, when a message is looked at again whose end others have to decide.
+    pub(crate) again: HashMap<u64, Instant, RandomState>,
+    pub(crate) serial: u64,
+    /// Topics whose change the log has not decided.
+    pub(crate) pending: Pendings,
     /// What expired before the process began: kept durably, and to be removed there.
-    stale: HashSet<TopicHash, RandomState>,
+    pub(crate) stale: HashSet<TopicHash, RandomState>,
     /// An operator ordered that what was there ends.
-    ending: Option<Ending>,
+    pub(crate) ending: Option<Ending>,
     limits: RetainLimits,
-    stats: RetainStats,
-    alone: usize,
+    pub(crate) stats: RetainStats,
+    pub(crate) alone: usize,
     hold: Hold,
 }
 
-/// How far an order to end is carried out.
-#[derive(Debug)]
-struct Ending {
-    /// What was stored later is not meant.
-    serial: u64,
-    /// The key that was looked at last.
-    after: Box<[u8]>,
-}
-
-#[derive(Debug)]
-struct Held {
-    message: Arc<StoredMessage>,
-    serial: u64,
+/// A message, as the store has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) message: Arc<StoredMessage>,
+    pub(crate) serial: u64,
+    /// Which change it came by, where several nodes make them.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 impl Held {
@@ -65,7 +72,7 @@ impl Held {
     }
 
     /// What is charged with the store.
-    fn alone_bytes(&self, key: &[u8]) -> usize {
+    pub(crate) fn alone_bytes(&self, key: &[u8]) -> usize {
         let payload = self.message.payload.len();
         let apart = if is_apart(payload) { payload } else { 0 };
         ENTRY_BYTES + key.len() + self.message.size_bytes() - apart
@@ -84,8 +91,13 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// Adds the message of a topic.
-    pub(crate) fn push(&mut self, key: TopicKey, message: Arc<StoredMessage>) {
-        let held = Held { message, serial: self.messages.len() as u64 + 1 };
+    pub(crate) fn push(
+        &mut self,
+        key: TopicKey,
+        message: Arc<StoredMessage>,
+        stamp: Option<Stamp>,
+    ) {
+        let held = Held { message, serial: self.messages.len() as u64 + 1, stamp };
         let key = key.into_bytes().into_boxed_slice();
         self.bytes += held.bytes(&key);
         self.alone += held.alone_bytes(&key);
@@ -99,6 +111,11 @@ impl Kept {
     pub(crate) fn push_stale(&mut self, topic: TopicHash) {
         self.stale.push(topic);
     }
+
+    /// All but what is stale, one by one.
+    pub(crate) fn into_messages(self) -> Vec<(Box<[u8]>, Held)> {
+        self.messages
+    }
 }
 
 impl Store {
@@ -106,7 +123,9 @@ impl Store {
         Store {
             messages: BTreeMap::new(),
             due: BTreeMap::new(),
+            again: HashMap::default(),
             serial: 0,
+            pending: Pendings::default(),
             stale: HashSet::default(),
             ending: None,
             limits,
@@ -130,7 +149,23 @@ impl Store {
 
     /// Whether it has anything that must not be forgotten.
     pub(crate) fn is_used(&self) -> bool {
-        !self.messages.is_empty() || !self.stale.is_empty()
+        !self.messages.is_empty() || !self.stale.is_empty() || !self.pending.is_empty()
+    }
+
+    /// Whether it never had anything.
+    pub(crate) fn is_new(&self) -> bool {
+        self.serial == 0 && !self.is_used()
+    }
+
+    /// Some messages behind a key, in order.
+    pub(crate) fn behind(
+        &self,
+        key: &[u8],
+        count_max: usize,
+    ) -> Vec<(Box<[u8]>, Arc<StoredMessage>)> {
+        let rest = self.messages.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
+        let some = rest.take(count_max);
+        some.map(|(key, held)| (key.clone(), Arc::clone(&held.message))).collect()
     }
 
     /// Takes in what was kept durably. Counts none of it as stored, and asks for no limit: what is
@@ -165,7 +200,7 @@ impl Store {
     /// Makes `message` the one of the topic, whatever its QoS [MQTT3-3.3.1-7] and however long its
     /// publisher stays [MQTT3-3.1.2-7]; or says no, leaves all as it was and counts the refusal.
     pub(crate) fn put(&mut self, key: TopicKey, message: Arc<StoredMessage>) -> bool {
-        let held = Held { message, serial: self.serial + 1 };
+        let held = Held { message, serial: self.serial + 1, stamp: None };
         let topics = self.messages.len() as u64;
         let before = self.messages.get_mut(key.as_bytes());
         let bytes_before = before.as_ref().map_or(0, |before| before.bytes(key.as_bytes()));
@@ -201,92 +236,6 @@ impl Store {
         let is_cleared = self.take(key.as_bytes());
         self.stats.cleared += u64::from(is_cleared);
         is_cleared
-    }
-
-    /// Gives out topics whose message expired before the process began, at most `count_max`.
-    pub(crate) fn collect_stale(&mut self, count_max: usize) -> Vec<TopicHash> {
-        let topics: Vec<_> = self.stale.iter().copied().take(count_max).collect();
-        for topic in &topics {
-            self.freshen(*topic);
-        }
-        if self.stale.is_empty() {
-            self.stale = HashSet::default();
-        }
-        self.stats.expired += topics.len() as u64;
-        topics
-    }
-
-    /// Removes messages that are expired, at most `count_max`, and shows each; returns how many.
-    pub(crate) fn collect(
-        &mut self,
-        now: Instant,
-        count_max: usize,
-        mut each: impl FnMut(&StoredMessage),
-    ) -> usize {
-        let mut count = 0;
-        while count < count_max {
-            let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) else {
-                break;
-            };
-            let message = first.remove();
-            let key = topic_key(&message.topic);
-            let is_taken = key.is_some_and(|key| self.take(key.as_bytes()));
-            debug_assert!(is_taken, "what is due is there");
-            each(&message);
-            self.stats.expired += 1;
-            count += 1;
-        }
-        count
-    }
-
-    /// Orders that all ends that is there; answers how many topics that are.
-    pub(crate) fn order_end(&mut self) -> usize {
-        self.ending = Some(Ending { serial: self.serial, after: Box::default() });
-        self.messages.len()
-    }
-
-    /// Whether an order to end is not carried out yet.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.is_some()
-    }
-
-    /// Goes on with an order to end: removes at most `count_max` messages, looking at a bounded
-    /// number, and shows each; returns how many.
-    pub(crate) fn end_some(
-        &mut self,
-        count_max: usize,
-        mut each: impl FnMut(&StoredMessage),
-    ) -> usize {
-        let Some(ending) = self.ending.take() else { return 0 };
-        let mut rest =
-            self.messages.range::<[u8], _>((Bound::Excluded(&*ending.after), Bound::Unbounded));
-        let (mut keys, mut after) = (Vec::new(), None);
-        for (key, held) in rest.by_ref().take(VISITS_MAX) {
-            after = Some(key);
-            if held.serial <= ending.serial {
-                keys.push(key.clone());
-            }
-            if keys.len() == count_max {
-                break;
-            }
-        }
-        if let Some(after) = after.filter(|_| rest.next().is_some()) {
-            self.ending = Some(Ending { after: after.clone(), ..ending });
-        }
-        for key in &keys {
-            if let Some(held) = self.messages.get(key) {
-                each(&held.message);
-            }
-            self.take(key);
-        }
-        self.stats.expired += keys.len() as u64;
-        keys.len()
-    }
-
-    /// Whether there is something to collect.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        let is_expired = self.due.first_key_value().is_some_and(|(key, _)| key.0 <= now);
-        is_expired || !self.stale.is_empty()
     }
 
     /// Reads on from `from` until the page is full; returns how far it came.
@@ -326,17 +275,69 @@ impl Store {
         unreachable!("the last visit returns")
     }
 
-    fn take(&mut self, key: &[u8]) -> bool {
+    /// A message that has just come.
+    pub(crate) fn fresh(&mut self, message: Arc<StoredMessage>, stamp: Option<Stamp>) -> Held {
+        self.serial += 1;
+        Held { message, serial: self.serial, stamp }
+    }
+
+    /// Whether a limit allows a message to be the one of a topic.
+    pub(crate) fn has_room(&self, key: &[u8], message: &StoredMessage) -> bool {
+        let before = self.messages.get(key);
+        let bytes_before = before.map_or(0, |before| before.bytes(key));
+        let bytes = self.stats.bytes - bytes_before + (key.len() + message.size_bytes()) as u64;
+        let topics = self.messages.len() as u64;
+        bytes <= self.limits.bytes_max && (before.is_some() || topics < self.limits.topics_max)
+    }
+
+    /// Makes a message the one of a topic, or none, whatever the limits, and counts nothing.
+    pub(crate) fn show(&mut self, key: &[u8], held: Option<Held>) {
+        let Some(held) = held else {
+            self.take(key);
+            return;
+        };
+        if self.messages.get(key).is_some_and(|before| before.serial == held.serial) {
+            return;
+        }
+        self.stats.bytes += held.bytes(key);
+        self.alone += held.alone_bytes(key);
+        if let Some(due_key) = held.due_key() {
+            self.due.insert(due_key, Arc::clone(&held.message));
+        }
+        match self.messages.get_mut(key) {
+            Some(place) => {
+                let old = std::mem::replace(place, held);
+                self.gone(key, &old);
+            }
+            None => {
+                self.messages.insert(key.into(), held);
+            }
+        }
+        self.charge();
+    }
+
+    pub(crate) fn take(&mut self, key: &[u8]) -> bool {
         let Some(held) = self.messages.remove(key) else {
             return false;
         };
+        self.gone(key, &held);
+        self.charge();
+        true
+    }
+
+    /// A message is not among them any more.
+    fn gone(&mut self, key: &[u8], held: &Held) {
         self.stats.bytes -= held.bytes(key);
         self.alone -= held.alone_bytes(key);
-        self.hold.resize(self.alone);
-        if let Some(due_key) = held.due_key() {
-            self.due.remove(&due_key);
+        if let Some((deadline, serial)) = held.due_key() {
+            let due = self.again.remove(&serial).unwrap_or(deadline);
+            self.due.remove(&(due, serial));
         }
-        true
+    }
+
+    /// Charges what is kept by now.
+    pub(crate) fn charge(&mut self) {
+        self.hold.resize(self.alone);
     }
 
     /// Panics unless the invariants of the file's head hold.
@@ -345,10 +346,13 @@ impl Store {
         let sum: u64 = self.messages.iter().map(|(key, held)| held.bytes(key)).sum();
         assert_eq!(self.stats.bytes, sum);
         let alone: usize = self.messages.iter().map(|(key, held)| held.alone_bytes(key)).sum();
-        let alone = alone + self.stale.len() * STALE_BYTES;
+        let alone = alone + self.stale.len() * STALE_BYTES + self.check_pending();
         assert_eq!((self.alone, self.hold.bytes()), (alone, alone));
-        let due = self.messages.values().filter_map(Held::due_key).collect::<Vec<_>>();
+        let due = self.messages.values().filter_map(Held::due_key);
+        let due = due.map(|(at, serial)| (*self.again.get(&serial).unwrap_or(&at), serial));
+        let due = due.collect::<Vec<_>>();
         assert_eq!(due.len(), self.due.len());
+        assert!(self.again.keys().all(|serial| due.iter().any(|key| key.1 == *serial)));
         assert!(due.iter().all(|key| self.due.contains_key(key)));
         for (key, held) in &self.messages {
             assert_eq!(topic_key(&held.message.topic).unwrap().as_bytes(), &**key);

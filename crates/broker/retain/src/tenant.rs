@@ -2,11 +2,15 @@
 //! or one page.
 //!
 //! With a journal, what changes is visible at once and durable later. Commands are submitted under
-//! the lock, so the log has them in the order of the changes.
+//! the lock, so the log has them in the order of the changes. Where several nodes change the messages see
+//! [`replicated`](crate::replicated).
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    ops::Bound,
+    sync::{Arc, Weak},
+};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use ratatosk_clock::Instant;
 use ratatosk_contract::{
     Call, Message, ReplyTo, StoredMessage, TenantId,
@@ -18,9 +22,22 @@ use ratatosk_topic::{FilterScan, TopicFilter, TopicKey};
 use crate::{
     RetainStats,
     journal::{Journal, Removals},
+    replication::Replication,
     schema::message::TopicHash,
     store::{Kept, Store, is_apart, topic_key},
 };
+
+/// Where changes are written.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Home {
+    /// Nowhere: they end with the process.
+    #[default]
+    Memory,
+    /// In a log, as they are decided here.
+    Journal(Arc<Journal>),
+    /// In a log that decides, and that others write, too.
+    Replicas(Arc<Replication>),
+}
 
 /// The retained messages of one tenant.
 #[derive(Debug)]
@@ -28,8 +45,8 @@ pub(crate) struct Tenant {
     id: TenantId,
     store: RwLock<Store>,
     account: Account,
-    /// Where changes are written; without one they end with the process.
-    journal: Option<Arc<Journal>>,
+    home: Home,
+    itself: Weak<Tenant>,
     /// Those of the journal.
     removals: Removals,
 }
@@ -39,11 +56,30 @@ impl Tenant {
         id: TenantId,
         limits: RetainLimits,
         account: Account,
-        journal: Option<Arc<Journal>>,
-    ) -> Self {
+        home: Home,
+    ) -> Arc<Self> {
         let hold = account.hold(Share::Retained, 0);
         let store = RwLock::new(Store::new(limits, hold));
-        Tenant { id, store, account, journal, removals: Removals::default() }
+        Arc::new_cyclic(|itself| {
+            let (itself, removals) = (Weak::clone(itself), Removals::default());
+            Tenant { id, store, account, home, itself, removals }
+        })
+    }
+
+    pub(crate) fn id(&self) -> &TenantId {
+        &self.id
+    }
+
+    pub(crate) fn itself(&self) -> Weak<Self> {
+        Weak::clone(&self.itself)
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read()
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write()
     }
 
     /// A copy to be kept. A payload that readers share stays charged until the last of them has
@@ -73,13 +109,16 @@ impl Tenant {
         self.store.write().restore(kept);
     }
 
-    /// Removes messages that are expired, at most `count_max`; returns how many. None while the
-    /// journal has no room.
+    /// Removes messages that are expired, or has them removed, and looks at most at `count_max`; returns
+    /// at how many it looked. None while the journal has no room.
     pub(crate) fn collect(&self, now: Instant, count_max: usize) -> usize {
+        if let Home::Replicas(replication) = &self.home {
+            return self.collect_led(replication, now, count_max);
+        }
         if !self.store.read().is_due(now) {
             return 0;
         }
-        let Some(journal) = &self.journal else {
+        let Home::Journal(journal) = &self.home else {
             return self.store.write().collect(now, count_max, |_| {});
         };
         if !journal.has_room() {
@@ -101,8 +140,10 @@ impl Tenant {
     /// Goes on with such an order: removes at most `count_max` messages and returns how many. None
     /// while the journal has no room.
     pub(crate) fn end_some(&self, count_max: usize) -> usize {
-        let Some(journal) = &self.journal else {
-            return self.store.write().end_some(count_max, |_| {});
+        let journal = match &self.home {
+            Home::Memory => return self.store.write().end_some(count_max, |_| {}),
+            Home::Journal(journal) => journal,
+            Home::Replicas(replication) => return self.end_some_submitted(replication, count_max),
         };
         if !journal.has_room() {
             return 0;
@@ -130,7 +171,7 @@ impl Tenant {
             return Call::Ready(StoreOutcome::Busy);
         }
         // Copied before the lock is taken: payloads may be large.
-        let entry = journal.entry(self.id.as_str(), message);
+        let entry = journal.entry(self.id.as_str(), message, None);
         if message.payload.is_empty() {
             let mut store = self.store.write();
             // If the topic has nothing because of a removal that is not durable yet, the answer
@@ -163,8 +204,10 @@ impl TenantRetained for Tenant {
             debug_assert!(false, "{:?} is no topic name", message.topic);
             return Call::Ready(StoreOutcome::Refused);
         };
-        if let Some(journal) = &self.journal {
-            return self.store_durably(journal, key, message, reply_to);
+        match &self.home {
+            Home::Memory => {}
+            Home::Journal(journal) => return self.store_durably(journal, key, message, reply_to),
+            Home::Replicas(replication) => return self.ask(replication, &key, message, reply_to),
         }
         // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
         if message.payload.is_empty() {
@@ -191,6 +234,26 @@ impl TenantRetained for Tenant {
         };
         let reached = self.store.read().scan(now, &scan, from, page);
         *cursor = reached;
+    }
+
+    fn scan_current(
+        &self,
+        now: Instant,
+        filter: &TopicFilter<'_>,
+        cursor: &mut Cursor,
+        page: &mut Page,
+    ) -> bool {
+        if let Home::Replicas(replication) = &self.home {
+            return self.read_current(replication, now, filter, (cursor, page));
+        }
+        self.scan(now, filter, cursor, page);
+        true
+    }
+
+    fn when_current(&self, told: Box<dyn FnOnce() + Send>) {
+        if let Home::Replicas(replication) = &self.home {
+            replication.serving.when_may_answer(&self.keys(), told);
+        }
     }
 
     fn expire_all(&self) -> usize {

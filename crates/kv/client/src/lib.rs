@@ -4,6 +4,7 @@
 //! in which they were submitted, and it reads what was applied. Which range has a key, on which
 //! node, and how many commands share one fsync is decided behind it.
 
+mod coverage;
 mod divide;
 #[cfg(feature = "testing")]
 pub mod held;
@@ -17,8 +18,10 @@ mod reign;
 #[cfg(test)]
 mod reign_test;
 mod reigns;
+mod replicas;
 mod router;
 
+pub use coverage::{Change, Coverage};
 pub use divide::{Divide, Divided};
 pub use keyspace::{Busy, Done, Fate, Keyspace, Read};
 pub use pipe::Pipe;
@@ -26,4 +29,5 @@ pub use question::Told;
 pub use ranges::{Answer, Leader, Outcome, Ranges, Route};
 pub use reign::ReignPipe;
 pub use reigns::{Owner, Realm, ReignHook, Reigns};
+pub use replicas::{Loan, Replica, Replicas, Serving, StoreReplicas};
 pub use router::{Poller, Router, Store};

@@ -44,6 +44,8 @@ use crate::network::{self, Network, ServeError, Serving, service_name};
 
 /// How often a store that stops looks whether it still leads.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long it waits for somebody who could lead.
+const HOPE: Duration = Duration::from_secs(2);
 
 /// What a node is started with.
 pub struct Config {
@@ -404,11 +406,12 @@ impl Node {
     }
 }
 
-/// Has others lead what a store leads, where somebody can; whether that was done in time.
+/// Has others lead what a store leads; whether that was done in time. It does not wait long for nobody.
 fn hand_over(handle: &Handle, patience: Duration) -> bool {
     let me = handle.identity().store;
     let (clock, mut is_first) = (SystemClock::new(), true);
     let begun = clock.now();
+    let mut hoped = begun;
     loop {
         let (told, tells) = mpsc::sync_channel(1);
         handle.ask_status(Box::new(move |groups| drop(told.send(groups))));
@@ -424,12 +427,14 @@ fn hand_over(handle: &Handle, patience: Duration) -> bool {
             leads += usize::from(voters.iter().any(|store| *store != me));
             if let Some(to) = ready.get(place % ready.len().max(1)) {
                 handle.transfer(status.group, *to);
+                hoped = clock.now();
             }
         }
         if leads == 0 {
             return true;
         }
-        if clock.now().since(begun) > patience {
+        let now = clock.now();
+        if now.since(begun) > patience || now.since(hoped) > HOPE {
             return false;
         }
         // Nobody tells that a group is led elsewhere; the first one goes fast.

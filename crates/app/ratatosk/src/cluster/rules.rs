@@ -6,13 +6,14 @@ use ratatosk_balance::{RuleBook, Rules, Settings};
 use super::ZONE;
 use crate::store::Space;
 
-/// Voters are spread over zones; every node has the routes, as every node matches by them.
+/// Voters are spread over zones. Every node has the routes and the retained messages: it matches by the ones, and
+/// its clients read the others.
 pub(super) fn of_all() -> RuleBook {
     let mut book = RuleBook::default();
     for space in Space::ALL {
         let learners = match space {
-            Space::Dist => Learners::Everywhere,
-            Space::Inbox | Space::Retain => Learners::None,
+            Space::Dist | Space::Retain => Learners::Everywhere,
+            Space::Inbox => Learners::None,
         };
         let settings =
             Settings { learners, zone_label: Some(ZONE.to_owned()), ..Settings::default() };

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use ratatosk_client::{Pipe, Poller};
+use ratatosk_client::{Pipe, Poller, StoreReplicas};
 use ratatosk_clock::SystemClock;
-use ratatosk_dist::{DistService, RouteDivision, StoreReplicas};
+use ratatosk_contract::sessions::Sessions;
+use ratatosk_dist::{DistService, RouteDivision};
 use ratatosk_remote::Node;
+use ratatosk_retain::{RetainDivision, RetainService};
 
 use crate::store::Space;
 
@@ -15,16 +17,22 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Gives a service of routes its way.
+    /// Gives the services that all nodes have together their ways; `sessions` are told what is durable.
     pub(super) fn open(
         node: &Node,
-        dist: &DistService,
+        (dist, retain): (&DistService, &RetainService),
+        sessions: Arc<dyn Sessions>,
         clock: SystemClock,
     ) -> std::io::Result<Self> {
-        let (router, name) = (node.router().clone(), Space::Dist.name());
-        let pipe = Pipe::dividing(Box::new(router.clone()), name, RouteDivision, clock);
-        let poller = Poller::start(router, vec![pipe.clone()])?;
-        dist.connect(Arc::new(pipe), Box::new(StoreReplicas::new(node.handle(), name)));
+        let (router, handle) = (node.router().clone(), node.handle());
+        let replicas = |space: Space| Box::new(StoreReplicas::new(handle.clone(), space.name()));
+        let ranges = || Box::new(router.clone());
+        let routes = Pipe::dividing(ranges(), Space::Dist.name(), RouteDivision, clock);
+        let messages = Pipe::dividing(ranges(), Space::Retain.name(), RetainDivision, clock);
+        let pipes = vec![routes.clone(), messages.clone()];
+        let poller = Poller::start(router.clone(), pipes)?;
+        dist.connect(Arc::new(routes), replicas(Space::Dist));
+        retain.connect(Arc::new(messages), sessions, replicas(Space::Retain));
         Ok(Self { _poller: poller })
     }
 }

@@ -17,24 +17,22 @@
 //! orphan, too: it may become the state's owner yet, and so who comes next waits until it has given it
 //! back, for a bounded time.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use ratatosk_clock::Instant;
 use ratatosk_codec::ReasonCode;
 use ratatosk_contract::{
-    Call, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
-    call::Promised,
-    inbox::{Attach, Attached, Detach, NotServed, Sequence},
+    SessionIdentity, SessionRef,
+    inbox::NotServed,
     session_dict::{EndCause, Registered},
 };
 use ratatosk_plugin::answer::Answer as Later;
-use ratatosk_session::{Admission, Answer, ClaimRequest, Claimed, Farewell, Request, WillOrder};
+use ratatosk_session::{Answer, ClaimRequest, Farewell, Request};
 
 use super::{
     Shard,
     connection::{Connection, Flow, Rare},
     events::connection_number,
-    hands::CHANGE,
     mailbox::Note,
     runner,
     shaper::Shapers,
@@ -123,7 +121,12 @@ impl Shard {
     }
 
     /// Hands an answer to the session, and goes on with what it asks next.
-    fn answer(&mut self, session: SessionRef, connection: &mut Box<Connection>, answer: Answer) {
+    pub(super) fn answer(
+        &mut self,
+        session: SessionRef,
+        connection: &mut Box<Connection>,
+        answer: Answer,
+    ) {
         let was_live = connection.session.is_live();
         self.lend(session, connection, |machine, now, link| machine.answer(now, answer, link));
         if connection.session.farewell().is_some() {
@@ -286,178 +289,6 @@ impl Shard {
         self.wake_flusher();
     }
 
-    /// Takes the session's state over: nobody else has it now.
-    fn own(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-        claim: Box<ClaimRequest>,
-    ) {
-        let reply_to = Some(ReplyTo { session, ticket: CHANGE });
-        let ready = match claim.admission {
-            Admission::Transient if claim.is_clean => {
-                // [MQTT-3.1.2-4]
-                let discarded = self.node.inbox.discard(&claim.identity, self.now, reply_to);
-                discarded.ready().map(|discarded| {
-                    let discarded = discarded.map(|promised| connection.local.promised(promised));
-                    self.begin_clean(session, connection, &claim, discarded);
-                })
-            }
-            Admission::Transient | Admission::Persistent(_) => {
-                let attached = self.ask_attach(&claim, session, reply_to);
-                attached.ready().map(|attached| {
-                    let attached = attached.map(|promised| connection.local.promised(promised));
-                    self.begin_attached(session, connection, attached);
-                })
-            }
-        };
-        if ready.is_none() {
-            let rare = connection.local.rare();
-            rare.pending_claim = Some(claim);
-            rare.is_claim_with_inbox = true;
-        }
-    }
-
-    fn ask_attach(
-        &self,
-        claim: &ClaimRequest,
-        owner: SessionRef,
-        reply_to: Option<ReplyTo>,
-    ) -> Call<Result<Promised<Attached>, NotServed>> {
-        let expiry_s = match claim.admission {
-            Admission::Transient => Some(0),
-            Admission::Persistent(expiry_s) => expiry_s,
-        };
-        let attach = Attach {
-            identity: &claim.identity,
-            owner,
-            is_clean: claim.is_clean,
-            expiry_s,
-            limits: claim.limits,
-            will: claim.will.as_ref().map(|will| (undated(will, self.now), will.delay_s)),
-            now: self.now,
-        };
-        self.node.inbox.attach(&attach, reply_to)
-    }
-
-    /// The inbox answers an attach that was pending.
-    pub(super) fn attached(
-        &mut self,
-        session: SessionRef,
-        attached: Result<Box<Attached>, NotServed>,
-    ) {
-        match (self.take_claim(session), attached) {
-            (Some(_), attached) => {
-                let attached = attached.map(|attached| *attached);
-                self.hold(session, |shard, connection| {
-                    shard.begin_attached(session, connection, attached);
-                });
-                self.wake_flusher();
-            }
-            (None, attached) => {
-                if let Ok(attached) = attached {
-                    // Its CONNACK never left: the will is not published. MQTT-048
-                    let detach = Detach { expiry_s: None, will: None, now: self.now };
-                    let _ = self.node.inbox.detach(attached.claim, detach, None);
-                }
-                self.kicked(session);
-            }
-        }
-    }
-
-    /// The inbox answers a discard that was pending.
-    pub(super) fn discarded(&mut self, session: SessionRef, discarded: Result<bool, NotServed>) {
-        let Some(claim) = self.take_claim(session) else {
-            self.kicked(session);
-            return;
-        };
-        self.hold(session, |shard, connection| {
-            shard.begin_clean(session, connection, &claim, discarded);
-        });
-        self.wake_flusher();
-    }
-
-    /// The claim of a connection that waits for its inbox.
-    fn take_claim(&mut self, session: SessionRef) -> Option<Box<ClaimRequest>> {
-        let rare = self.connection(session)?.local.rare.as_mut()?;
-        if !std::mem::take(&mut rare.is_claim_with_inbox) {
-            return None;
-        }
-        rare.pending_claim.take()
-    }
-
-    /// Goes on once there is nothing of a session before this one.
-    fn begin_clean(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-        claim: &ClaimRequest,
-        discarded: Result<bool, NotServed>,
-    ) {
-        let kept = discarded.and_then(|_| self.keep_will(session, connection, claim));
-        if kept.is_err() {
-            self.refuse_unserved(session, connection);
-            return;
-        }
-        let claimed = Claimed {
-            is_present: false,
-            is_persistent: false,
-            inbound: Vec::new(),
-            sent: Sequence(0),
-        };
-        self.answer(session, connection, Answer::Claimed(Box::new(claimed)));
-    }
-
-    /// Has the will of a transient session published even if the node dies.
-    fn keep_will(
-        &self,
-        session: SessionRef,
-        connection: &mut Connection,
-        claim: &ClaimRequest,
-    ) -> Result<(), NotServed> {
-        let Some(will) = &claim.will else { return Ok(()) };
-        let message = undated(will, self.now);
-        let reply_to = Some(ReplyTo { session, ticket: CHANGE });
-        let (identity, delay_s) = (&claim.identity, will.delay_s);
-        let kept = self.node.inbox.keep_will(identity, session, &message, delay_s, reply_to)?;
-        let id = connection.local.promised(kept);
-        connection.local.rare().will = Some(id);
-        Ok(())
-    }
-
-    /// Goes on as the owner of a persistent session.
-    fn begin_attached(
-        &mut self,
-        session: SessionRef,
-        connection: &mut Box<Connection>,
-        attached: Result<Attached, NotServed>,
-    ) {
-        let Ok(attached) = attached else {
-            self.refuse_unserved(session, connection);
-            return;
-        };
-        connection.local.claim = Some(Box::new(attached.claim));
-        connection.local.member = Some(attached.member);
-        if connection.local.identity.is_some() {
-            let filters =
-                attached.subscriptions.into_iter().map(|subscription| subscription.filter);
-            connection.local.rare().persistent = filters.collect();
-        }
-        connection.local.incarnation = attached.incarnation;
-        let claimed = Claimed {
-            is_present: attached.is_present,
-            is_persistent: true,
-            inbound: attached.inbound,
-            sent: attached.sent,
-        };
-        self.answer(session, connection, Answer::Claimed(Box::new(claimed)));
-    }
-
-    /// Nobody serves the session: its client may try again.
-    fn refuse_unserved(&mut self, session: SessionRef, connection: &mut Box<Connection>) {
-        self.end_in_hands(session, connection, unserved());
-    }
-
     /// Why a connection ends that was not live in time.
     pub(super) fn late_farewell(connection: &Connection) -> Farewell {
         let rare = connection.local.rare.as_ref();
@@ -468,14 +299,7 @@ impl Shard {
     }
 }
 
-fn unserved() -> Farewell {
+pub(super) fn unserved() -> Farewell {
     let code = ReasonCode::ServerUnavailable;
     Farewell::Refused { code, detail: NotServed.to_string() }
-}
-
-/// The will as it is kept while its author lives: its interval is a span, for it counts from when it
-/// is due.
-fn undated(will: &WillOrder, now: Instant) -> Arc<StoredMessage> {
-    let deadline = will.expiry_s.map(|seconds| now + Duration::from_secs(seconds.into()));
-    Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
 }

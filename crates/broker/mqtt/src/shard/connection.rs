@@ -171,6 +171,8 @@ pub(crate) struct Rare {
     pub(crate) client_id: Option<Arc<str>>,
     pub(crate) verdicts: super::permissions::Verdicts,
     pub(crate) route_wait: Option<super::answers::RouteWait>,
+    /// Among those that are told when retained messages are all here.
+    pub(crate) is_reader_listed: bool,
     pub(crate) ring: Ring,
     /// The QoS 2 message that goes on when its retained copy is durable.
     pub(crate) retaining: Option<Retaining>,
@@ -178,6 +180,8 @@ pub(crate) struct Rare {
     pub(crate) will: Option<WillId>,
     /// The claim that waits for the predecessor's end, or for the inbox.
     pub(crate) pending_claim: Option<Box<ratatosk_session::ClaimRequest>>,
+    /// Since when it waits for somebody who serves its session.
+    pub(crate) claimed_at: Option<Instant>,
     /// Its inbox answers; otherwise a predecessor has not ended.
     pub(crate) is_claim_with_inbox: bool,
     /// Subscriptions that the inbox answers later.
@@ -250,6 +254,8 @@ pub(crate) struct RetainedRead {
     pub(crate) since: Instant,
     /// How many more it may get.
     pub(crate) left: u32,
+    /// What it waits for before its next page, or did.
+    pub(crate) wait: Option<super::retained::ReadWait>,
 }
 
 impl Local {
@@ -342,7 +348,9 @@ impl Connection {
     /// When the timer has to look at it again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let write_at = self.shapers.as_ref().and_then(|shapers| shapers.write_at);
-        let deadlines = [self.connect_by, self.deadline, self.session.deadline(), write_at];
+        let read_at = self.local.read_at();
+        let deadlines =
+            [self.connect_by, self.deadline, self.session.deadline(), write_at, read_at];
         deadlines.into_iter().flatten().min()
     }
 

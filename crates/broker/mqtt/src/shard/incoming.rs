@@ -158,6 +158,7 @@ impl Shard {
             }
             Note::Deliver { session, delivery } => self.deliver_given_back(session, &delivery),
             Note::LookAtRoutes(tenant) => self.routes_answer(tenant),
+            Note::LookAtRetained(tenant) => self.look_at_retained(tenant),
             Note::Resume => self.resume(),
             Note::Drain { per_second } => self.begin_drain(per_second),
         }

@@ -442,6 +442,7 @@ impl Link<'_> {
             cursor: Default::default(),
             since,
             left,
+            wait: None,
         });
     }
 }

@@ -73,6 +73,8 @@ pub(crate) enum Note {
     Deliver { session: SessionRef, delivery: Box<Delivery> },
     /// Routes of a tenant that were awaited may be there.
     LookAtRoutes(TenantNumber),
+    /// Retained messages of a tenant that were awaited may be there.
+    LookAtRetained(TenantNumber),
     /// A lane of this shard has room again.
     Resume,
     /// End all sessions at this many a second, then stop.

@@ -96,6 +96,8 @@ counters! {
         revoked,
         /// Messages that were retained or cleared.
         retained,
+        /// Pages of retained messages that were given out although some of them may be missing or old.
+        retained_late,
         /// Wills that were published.
         wills,
         /// Topics found in the cache.

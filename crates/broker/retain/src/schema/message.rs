@@ -4,20 +4,25 @@
 //! are neighbours, no tenant's keys begin with those of another, and a key stays short however long
 //! the topic is. The whole topic is in the record.
 //!
-//! A record has one form: what decodes is what would be encoded. Not checked here is whether the
-//! topic is one, which is the matter of whoever reads it back.
+//! A record has one form: what decodes is what would be encoded. One of a single node has no stamp,
+//! one that several nodes may change has the stamp of its change. Not checked here is whether the topic
+//! is one, which is the matter of whoever reads it back.
 
-use ratatosk_clock::Timestamp;
+use ratatosk_clock::{Instant, Timestamp};
 use ratatosk_codec::Qos;
-use ratatosk_contract::PublisherId;
+use ratatosk_contract::{Message, PublisherId};
 use ratatosk_engine::{
-    KEY_BYTES_MAX,
+    KEY_BYTES_MAX, KeyRange,
     wire::{Malformed, Parser, put_bytes, put_u64},
 };
 use sha2::{Digest, Sha256};
 
-/// The first byte of every record.
+use super::stamp::Stamp;
+
+/// The first byte of a record without a stamp.
 const VERSION: u8 = 1;
+/// The first byte of a record with a stamp.
+const VERSION_STAMPED: u8 = 2;
 /// The bits of the second byte: the QoS, and whether there is a deadline.
 const QOS_BITS: u8 = 0b011;
 const DEADLINE_BIT: u8 = 0b100;
@@ -64,6 +69,11 @@ pub(crate) fn key(tenant: &str, topic: TopicHash) -> Vec<u8> {
     key
 }
 
+/// The keys of a tenant.
+pub(crate) fn keys_of(tenant: &str) -> KeyRange {
+    KeyRange::prefix(&[tenant.as_bytes(), &[TENANT_END]].concat())
+}
+
 /// Tenant and topic of a key.
 pub(crate) fn parse_key(key: &[u8]) -> Result<(&str, TopicHash), Malformed> {
     let end = key.len().checked_sub(1 + TopicHash::BYTES).ok_or(Malformed)?;
@@ -79,6 +89,8 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(&str, TopicHash), Malformed> {
 /// A retained message as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
+    /// Which change it came by; none if a single node keeps it.
+    pub(crate) stamp: Option<Stamp>,
     pub(crate) topic: &'a str,
     /// Never empty: an empty message is not kept. [MQTT-3.3.1-7]
     pub(crate) payload: &'a [u8],
@@ -105,7 +117,11 @@ impl<'a> Record<'a> {
     fn head(&self) -> Vec<u8> {
         let mut head = Vec::with_capacity(32 + self.topic.len() + self.properties.len());
         let deadline_bit = if self.deadline.is_some() { DEADLINE_BIT } else { 0 };
-        head.extend([VERSION, self.qos.value() | deadline_bit]);
+        let version = if self.stamp.is_some() { VERSION_STAMPED } else { VERSION };
+        head.extend([version, self.qos.value() | deadline_bit]);
+        if let Some(stamp) = self.stamp {
+            stamp.put(&mut head);
+        }
         head.extend(self.publisher.0.to_le_bytes());
         put_u64(&mut head, self.accepted.as_millis());
         if let Some(deadline) = self.deadline {
@@ -119,13 +135,16 @@ impl<'a> Record<'a> {
     /// Reads a record. Copies nothing.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut parser = Parser::new(bytes);
-        if parser.take_u8()? != VERSION {
-            return Err(Malformed);
-        }
+        let is_stamped = match parser.take_u8()? {
+            VERSION => false,
+            VERSION_STAMPED => true,
+            _ => return Err(Malformed),
+        };
         let flags = parser.take_u8()?;
         if flags & !(QOS_BITS | DEADLINE_BIT) != 0 {
             return Err(Malformed);
         }
+        let stamp = if is_stamped { Some(Stamp::take(&mut parser)?) } else { None };
         let qos = Qos::try_from(flags & QOS_BITS).map_err(|_| Malformed)?;
         let publisher = parser.take_exactly(8)?.try_into().map_err(|_| Malformed)?;
         let accepted = parser.take_u64()?;
@@ -140,6 +159,7 @@ impl<'a> Record<'a> {
             return Err(Malformed);
         }
         Ok(Record {
+            stamp,
             topic,
             payload,
             properties,
@@ -148,5 +168,20 @@ impl<'a> Record<'a> {
             accepted: Timestamp::from_millis(accepted),
             deadline: deadline.map(Timestamp::from_millis),
         })
+    }
+
+    /// The message, with times of this process.
+    pub(crate) fn message(&self, accepted: Instant, deadline: Option<Instant>) -> Message<'a> {
+        Message {
+            topic: self.topic,
+            payload: self.payload,
+            shared: None,
+            properties: self.properties,
+            qos: self.qos,
+            retain: true,
+            publisher: self.publisher,
+            accepted,
+            deadline,
+        }
     }
 }

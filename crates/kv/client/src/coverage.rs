@@ -1,31 +1,31 @@
-//! Which keys the ranges of this node have, whose routes are in the tables.
+//! Which keys the ranges of this node have, for a service whose memory follows its replicas.
 //!
-//! The tables have the stored routes with keys that are covered, as they were applied, and no others. So
+//! The memory has what is stored under keys that are covered, as it was applied, and nothing else. So
 //! a range that takes keys over which another one has has nothing to read, and one that gives keys up
-//! which another one has takes nothing away: that is how a split and a merge go without a route that is
-//! missing for a moment. DIST-004
+//! which another one has takes nothing away: that is how a split and a merge go without anything that is
+//! missing for a moment.
 
 use bytes::Bytes;
 use ratatosk_engine::KeyRange;
 
 /// See the module. By the numbers of the ranges' coprocessors.
 #[derive(Debug, Default)]
-pub(crate) struct Coverage {
+pub struct Coverage {
     held: Vec<(u64, KeyRange)>,
 }
 
-/// What becomes of the tables when a range has other keys.
+/// What becomes of the memory when a range has other keys.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Change {
-    /// Keys that nobody had: their routes are to be read.
-    pub(crate) came: Vec<KeyRange>,
-    /// Keys that nobody has: their routes are to go.
-    pub(crate) went: Vec<KeyRange>,
+pub struct Change {
+    /// Keys that nobody had: what is stored under them is to be read.
+    pub came: Vec<KeyRange>,
+    /// Keys that nobody has: what was read of them is to go.
+    pub went: Vec<KeyRange>,
 }
 
 impl Coverage {
     /// A range has these keys from now on, or none at all.
-    pub(crate) fn set(&mut self, number: u64, keys: Option<&KeyRange>) -> Change {
+    pub fn set(&mut self, number: u64, keys: Option<&KeyRange>) -> Change {
         let mut change = Change::default();
         if let Some(keys) = keys {
             change.came = self.without_held(keys);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     proptest! {
-        /// DIST-004: against a naive set of keys.
+        /// DIST-004, RET-006: against a naive set of keys.
         #[test]
         fn what_comes_and_goes_is_what_nobody_else_has(
             steps in prop::collection::vec((0..4_u64, prop::option::weighted(0.7, keys())), 0..24),

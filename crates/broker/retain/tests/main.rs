@@ -1,0 +1,3 @@
+//! Retained messages over several stores.
+
+mod replicas;
