@@ -68,6 +68,7 @@ impl Owner for Crown {
 
 /// Three stores that keep one range, each with an owner.
 struct Cluster {
+    reigns: BTreeMap<u64, Reigns>,
     crowns: BTreeMap<u64, Arc<Crown>>,
     stores: Stores,
 }
@@ -88,12 +89,16 @@ impl Cluster {
             reigns[&store].bind(Arc::new(handle), crowns[&store].clone());
         }
         stores.change(&stores.whole(COUNTER), &[1, 2, 3]);
-        Self { crowns, stores }
+        Self { reigns, crowns, stores }
     }
 
-    /// The reign over a key, once there is one.
+    /// The reign over a key, once there is one. A leader may have refused what came while it was to be another
+    /// one, and lead on: it is asked whether it takes anything, as its owner would.
     fn reign(&self, key: &str) -> ReignPipe {
         until("a reign", || {
+            self.reigns.values().for_each(|reigns| {
+                reigns.poll();
+            });
             let reigns = self.crowns.values().flat_map(|crown| crown.0.lock().clone());
             let mut reigns: Vec<_> = reigns.collect();
             reigns.retain(|reign| reign.range().boundary.contains(key.as_bytes()));
