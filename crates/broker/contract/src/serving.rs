@@ -2,9 +2,9 @@
 //! [`Inbox`], by whoever knows which host serves what.
 
 use crate::{
-    Call, ReplyTo, SessionRef,
-    call::Settlement,
-    inbox::{Claim, Inbox, NotServed, WillId},
+    Call, Message, ReplyTo, SessionRef,
+    call::{Promised, Settlement},
+    inbox::{Claim, DirectDelivery, Inbox, InboxId, NotServed, StaleClaim, Targets, WillId},
 };
 use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
@@ -26,10 +26,62 @@ impl From<NotServed> for Refusal {
     }
 }
 
+/// Which message of a persistent session it is, of those that go in several commands: so it is queued once in
+/// each partition, also if it is brought again. DUR-010
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// The session that publishes it.
+    pub publisher: InboxId,
+    /// Which of its messages it is. Counts up, and is never given twice.
+    pub number: u64,
+    /// The smallest of its numbers whose message may come again; not above `number`.
+    pub low: u64,
+}
+
+/// On what terms a part of a message is queued.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// As of [`Inbox::append`].
+    pub exchange: Option<(Claim, PacketId)>,
+    /// Which message it is, if it was [begun](Serving::begin).
+    pub once: Option<Once>,
+    /// Who is told.
+    pub reply_to: Option<ReplyTo>,
+}
+
 /// The inbox of a host, which serves some of the partitions. One that stands alone serves all.
 pub trait Serving: Inbox {
     /// The term in which it serves a partition; `None`: it does not, and answers claims on it as stale.
     fn serves(&self, partition: usize) -> Option<u64>;
+
+    /// Names the range that a partition is of, if it is served here: what is for partitions of one range is one
+    /// command, and is there as a whole or not at all.
+    fn range(&self, partition: usize) -> Option<u64>;
+
+    /// A message of an exchange is going to be queued in several commands: says which of its publisher's
+    /// messages it is. That is durable, as `reply_to` is told, before anything is queued. `mark` is a hash of
+    /// the message: whoever begins the same one again under the same identifier, after a crash perhaps, is
+    /// given the same number; another one has another number, and what was begun before is given up.
+    ///
+    /// # Errors
+    /// The claim is stale, or its session is served elsewhere; nothing was noted.
+    fn begin(
+        &self,
+        exchange: (Claim, PacketId),
+        mark: u64,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<Once>, StaleClaim>;
+
+    /// As [`Inbox::append`]. A message that was begun is not queued again in partitions that have it, or in
+    /// which its publisher is further: it is done there, once that is durable. Its exchange is accepted if it
+    /// still is what was begun; otherwise nothing is queued, and the answer is `Unknown`. DUR-010
+    fn append_on(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        terms: Terms,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement>;
 
     /// The owner of a session that came to this inbox lives: it is `owner` from now on. The claim stays
     /// what it is. To do it again, or for the owner that is there, changes nothing.

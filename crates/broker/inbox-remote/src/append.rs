@@ -16,7 +16,6 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{Claim, DirectDelivery, SharedRoute, Targets};
-use ratatosk_contract::serving::Serving;
 use ratatosk_contract::{
     Call, Message, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
 };
@@ -28,6 +27,7 @@ use crate::jobs::{Group, JobId, PartId, Step};
 use crate::lane::{Lane, Question, Waiting};
 use crate::placing::Place;
 use crate::seats::partition_of;
+use crate::taking::{append_part, is_left};
 
 /// The shard number of parts that this host serves itself, as those who are told when they are durable. No
 /// data plane has it.
@@ -65,9 +65,7 @@ impl Shared {
         let account = self.accountant.account(targets.tenant.as_str());
         let due = self.clock.now() + self.config.change_patience;
         let job = self.jobs.lock().begin(reply_to, (targets.tenant, account), message, due);
-        let may_go = whole.set() & self.held_for.load(Ordering::Acquire) == 0
-            && self.jobs.lock().may_go(&whole, |number| self.places.read()[number].name());
-        if may_go {
+        if self.may_go(&whole) {
             self.dispatch(job, whole, Past::None, direct);
         } else {
             let parts = self.jobs.lock().add(job, vec![whole], None, false);
@@ -75,6 +73,12 @@ impl Shared {
         }
         self.send_proxies(targets.tenant, message, direct);
         self.jobs.lock().conclude(job)
+    }
+
+    /// Whether a group overtakes nothing if it is sent now.
+    pub(crate) fn may_go(&self, group: &Group) -> bool {
+        group.set() & self.held_for.load(Ordering::Acquire) == 0
+            && self.jobs.lock().may_go(group, |number| self.places.read()[number].name())
     }
 
     /// Sends what nobody waits for to whoever can be reached.
@@ -100,7 +104,7 @@ impl Shared {
                         continue;
                     }
                     let shared = self.all_chosen(targets.tenant, &group.shared);
-                    let intent = Intent { exchange: None, is_again: false, goes_on: false };
+                    let intent = Intent::default();
                     lane.outbox.put(|into| {
                         let to = (&group.routes[..], &shared[..]);
                         put_append(into, CallId(0), targets.tenant, to, intent, bytes);
@@ -186,6 +190,11 @@ impl Shared {
             parts.into_iter().for_each(|part| self.hold(part));
             return;
         }
+        if !is_in_doubt && self.must_begin(job, &group) {
+            let part = self.jobs.lock().add_beginning(job, group, past);
+            part.into_iter().for_each(|part| self.begin(part));
+            return;
+        }
         let (mut groups, mut places) = (Vec::new(), Vec::new());
         let (mut last, count) = (None, cuts.len());
         for Cut { place, group } in cuts {
@@ -213,14 +222,16 @@ impl Shared {
     ) {
         let mut jobs = self.jobs.lock();
         let Some((known, job)) = jobs.both(part) else { return };
-        let (group, is_again) = (known.group.clone(), known.is_in_doubt);
+        let group = known.group.clone();
+        let (exchange, once, is_again) = (group.exchange, job.once, known.is_in_doubt);
+        let intent = Intent { exchange, once, is_again, goes_on: past != Past::None };
         let (tenant, message, due) = (job.tenant.clone(), Arc::clone(&job.message), job.due);
         let name = place.name();
         jobs.open(part, |_| name);
         drop(jobs);
         match place {
             Place::Here(_) => {
-                self.append_here(part, (&tenant, &group), &message, is_again, direct);
+                self.append_here(part, (&tenant, &group), &message, intent, direct);
             }
             Place::There { lane, .. } => {
                 let now = self.clock.now();
@@ -229,8 +240,6 @@ impl Shared {
                 let call = self.next_call();
                 let account = self.accountant.account(tenant.as_str());
                 let waiting = Waiting::Append { part, bytes: bytes.len(), account };
-                let goes_on = past != Past::None;
-                let intent = Intent { exchange: group.exchange, is_again, goes_on };
                 lane.ask(Question { call, due, waiting }, |into| {
                     put_append(into, call, &tenant, (&group.routes, &shared), intent, bytes);
                 });
@@ -248,24 +257,14 @@ impl Shared {
         part: PartId,
         (tenant, group): (&TenantId, &Group),
         message: &StoredMessage,
-        is_again: bool,
+        intent: Intent,
         direct: &mut Vec<DirectDelivery>,
     ) {
-        let reply_to = Some(part_of(part));
-        let noted = group
-            .exchange
-            .filter(|_| is_again)
-            .and_then(|(claim, packet_id)| self.local.accepted(claim, packet_id, reply_to));
-        let call = noted.unwrap_or_else(|| {
-            let targets = Targets { tenant, routes: &group.routes, shared: &group.shared };
-            let message = message.as_message();
-            self.local.append(targets, &message, group.exchange, reply_to, direct)
-        });
-        match call {
+        let (to, reply_to) = ((tenant, group), Some(part_of(part)));
+        let message = message.as_message();
+        match append_part(&*self.local, to, &message, (intent, reply_to), direct) {
             Call::Pending => {}
-            Call::Ready(Settlement::Busy | Settlement::Unknown)
-                if !is_served(&*self.local, group) =>
-            {
+            Call::Ready(settlement) if is_left(&*self.local, (group, intent), settlement) => {
                 self.hold(part);
             }
             Call::Ready(settlement) => self.finish_part(part, settlement),
@@ -303,6 +302,9 @@ impl Shared {
 
     /// A part of a message has its outcome, or it is in doubt.
     pub(crate) fn settle_part(&self, part: PartId, settlement: Settlement) {
+        if settlement == Settlement::Done && self.jobs.lock().is_beginning(part) {
+            return self.note_begun(part, None, true);
+        }
         if settlement != Settlement::Unknown || !self.doubt(part) {
             self.finish_part(part, settlement);
             return;
@@ -318,13 +320,17 @@ impl Shared {
         let mut jobs = self.jobs.lock();
         let may = jobs.may_repeat(part, self.clock.now());
         if let Some(part) = jobs.part(part).filter(|_| may) {
-            part.is_in_doubt = true;
+            part.doubt();
         }
         may
     }
 
     pub(crate) fn finish_part(&self, part: PartId, settlement: Settlement) {
         let step = self.jobs.lock().settle(part, settlement);
+        self.follow(step);
+    }
+
+    pub(crate) fn follow(&self, step: Step) {
         match step {
             Step::Wait => {}
             Step::Tell(ReplyTo { session, ticket }, settlement) => {
@@ -334,8 +340,9 @@ impl Shared {
         }
     }
 
-    /// Sends a group of a message when nobody is there any more who hands out what goes past the queues.
-    fn dispatch_later(&self, job: JobId, group: Group, past: Past) {
+    /// Sends a group of a message when nobody is there any more who hands out what goes past the queues. The
+    /// message is released then.
+    pub(crate) fn dispatch_later(&self, job: JobId, group: Group, past: Past) {
         let (mut direct, known) = (Vec::new(), {
             let jobs = self.jobs.lock();
             jobs.job(job).map(|job| (job.tenant.clone(), Arc::clone(&job.message)))
@@ -344,6 +351,8 @@ impl Shared {
         if let Some((tenant, message)) = known {
             self.hand_direct(&tenant, &direct, &message.as_message());
         }
+        let step = self.jobs.lock().release(job);
+        self.follow(step);
     }
 
     /// Holds a part that was not taken.
@@ -413,16 +422,17 @@ impl Shared {
 
     /// Sends a part that was held.
     fn resend(&self, part: PartId) {
-        let mut jobs = self.jobs.lock();
-        let Some((known, job)) = jobs.both(part) else { return };
-        let is_once = job.message.qos == Qos::ExactlyOnce;
-        // Of several parts only one is known by the exchange.
-        let is_lost = known.is_in_doubt && is_once && self.cut(known.group.clone()).0.len() > 1;
-        if is_lost {
-            drop(jobs);
+        let known = {
+            let jobs = self.jobs.lock();
+            let Some((known, job)) = jobs.both(part) else { return };
+            let is_once = job.message.qos == Qos::ExactlyOnce && job.once.is_none();
+            (known.is_in_doubt && is_once).then(|| known.group.clone())
+        };
+        // Of several commands that were not begun only one is known by the exchange.
+        let is_lost = |group: Group| self.is_apart(&group) || self.cut(group).0.len() > 1;
+        if known.is_some_and(is_lost) {
             self.finish_part(part, Settlement::Unknown);
-        } else if let Some(part) = jobs.replace(part) {
-            drop(jobs);
+        } else if let Some(part) = { self.jobs.lock().replace(part) } {
             self.metrics.repeated.increment();
             let past = if part.is_in_doubt { Past::InDoubt } else { Past::Held };
             self.dispatch_later(part.job, part.group, past);
@@ -432,7 +442,7 @@ impl Shared {
 
 /// What became of a part before.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Past {
+pub(crate) enum Past {
     /// It is new.
     None,
     /// It was held.
@@ -451,13 +461,8 @@ enum Look {
     Ready,
 }
 
-/// Whether an inbox serves all of a group.
-pub(crate) fn is_served(inbox: &dyn Serving, group: &Group) -> bool {
-    group.partitions().all(|number| inbox.serves(number).is_some())
-}
-
 /// Who is told what became of a part at this host.
-fn part_of(PartId(number): PartId) -> ReplyTo {
+pub(crate) fn part_of(PartId(number): PartId) -> ReplyTo {
     let session = SessionRef { shard: JOIN_SHARD, slot: 0, generation: 0 };
     ReplyTo { session, ticket: Ticket(number) }
 }

@@ -11,14 +11,16 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::dist::InboxRoute;
 use ratatosk_contract::inbox::{Claim, InboxId, QueueLimits, Sequence, Subscription, WillId};
+use ratatosk_contract::serving::Once;
 use ratatosk_contract::{Message, SessionIdentity, StoredMessage, TenantId};
 use ratatosk_engine::wire::{Malformed, Parser, put_u64};
 
 use crate::message;
 use crate::parts::{
-    put_claim, put_flag, put_identity, put_limits, put_options, put_packet_id, put_some,
-    put_subscription, put_text, take_claim, take_filter, take_flag, take_identity, take_limits,
-    take_options, take_packet_id, take_some, take_subscription,
+    put_claim, put_exchange, put_flag, put_identity, put_limits, put_once, put_options,
+    put_packet_id, put_some, put_subscription, put_text, take_claim, take_exchange, take_filter,
+    take_flag, take_identity, take_limits, take_once, take_options, take_packet_id, take_some,
+    take_subscription,
 };
 
 /// Names a question of a stream; zero: nobody asks for the answer.
@@ -70,6 +72,13 @@ pub(crate) enum Ask {
     Append {
         call: CallId,
         order: Box<Order>,
+    },
+    /// A message of an exchange is going to be sent in several commands. It has this mark.
+    Begin {
+        call: CallId,
+        claim: Claim,
+        packet_id: PacketId,
+        mark: u64,
     },
     /// So much more may be handed to a session.
     More {
@@ -132,9 +141,10 @@ pub(crate) struct Order {
 }
 
 /// What is noted with a message, and whether it may have been taken before.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Intent {
     pub(crate) exchange: Option<(Claim, PacketId)>,
+    pub(crate) once: Option<Once>,
     pub(crate) is_again: bool,
     /// Others for its sessions were refused, and are behind it.
     pub(crate) goes_on: bool,
@@ -164,6 +174,7 @@ const INBOUND: u8 = 11;
 const KEEP_WILL: u8 = 12;
 const END_WILL: u8 = 13;
 const RESUME_WILL: u8 = 14;
+const BEGIN: u8 = 15;
 
 /// Appends a word: its kind and what `write` makes of its body, behind their length.
 pub(crate) fn put_word(into: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
@@ -190,7 +201,7 @@ pub(crate) fn put_append(
     call: CallId,
     tenant: &TenantId,
     (routes, shared): (&[InboxRoute], &[Chosen]),
-    Intent { exchange, is_again, goes_on }: Intent,
+    Intent { exchange, once, is_again, goes_on }: Intent,
     message: &[u8],
 ) {
     put_word(into, APPEND, |into| {
@@ -205,11 +216,8 @@ pub(crate) fn put_append(
             put_text(into, &chosen.group);
             put_flag(into, chosen.is_ordered);
         }
-        put_flag(into, exchange.is_some());
-        if let Some((claim, packet_id)) = exchange {
-            put_claim(into, claim);
-            put_packet_id(into, packet_id);
-        }
+        put_exchange(into, exchange);
+        put_once(into, once);
         put_flag(into, is_again);
         put_flag(into, goes_on);
         into.extend_from_slice(message);
@@ -333,6 +341,12 @@ impl Ask {
                     put_flag(into, *is_released);
                 });
             }
+            Ask::Begin { call, claim, packet_id, mark } => put_word(into, BEGIN, |into| {
+                put_u64(into, call.0);
+                put_claim(into, *claim);
+                put_packet_id(into, *packet_id);
+                into.extend_from_slice(&mark.to_be_bytes());
+            }),
             _ => debug_assert!(false, "every other word is put above"),
         }
     }
@@ -358,7 +372,7 @@ fn take(
     now: Instant,
 ) -> Result<Option<Ask>, Malformed> {
     let has_call = !matches!(kind, MORE | COMMIT | END_WILL | RESUME_WILL);
-    let is_known = (ATTACH..=RESUME_WILL).contains(&kind);
+    let is_known = (ATTACH..=BEGIN).contains(&kind);
     if !is_known {
         return Ok(None);
     }
@@ -415,8 +429,15 @@ fn take(
             message: Arc::new(message::take(body, data, now)?),
         },
         END_WILL => Ask::EndWill { will: WillId(body.take_u64()?) },
+        BEGIN => take_begin(call, body)?,
         _ => Ask::ResumeWill { will: WillId(body.take_u64()?) },
     }))
+}
+
+fn take_begin(call: CallId, body: &mut Parser<'_>) -> Result<Ask, Malformed> {
+    let (claim, packet_id) = (take_claim(body)?, take_packet_id(body)?);
+    let mark = body.take_exactly(8)?.try_into().map_err(|_| Malformed)?;
+    Ok(Ask::Begin { call, claim, packet_id, mark: u64::from_be_bytes(mark) })
 }
 
 fn take_will(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Will, Malformed> {
@@ -460,10 +481,8 @@ fn take_order(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Order
             is_ordered: take_flag(body)?,
         });
     }
-    let exchange = match take_flag(body)? {
-        true => Some((take_claim(body)?, take_packet_id(body)?)),
-        false => None,
-    };
-    let intent = Intent { exchange, is_again: take_flag(body)?, goes_on: take_flag(body)? };
+    let (exchange, once) = (take_exchange(body)?, take_once(body)?);
+    let (is_again, goes_on) = (take_flag(body)?, take_flag(body)?);
+    let intent = Intent { exchange, once, is_again, goes_on };
     Ok(Order { tenant, routes, shared, intent, message: message::take(body, data, now)? })
 }

@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Whether a claim that the inbox of this host refused is stale, or its partition has just gone.
-    fn refused(&self, claim: Claim, term: u64) -> Result<(), StaleClaim> {
+    pub(crate) fn refused(&self, claim: Claim, term: u64) -> Result<(), StaleClaim> {
         match self.local.serves(partition_of(claim.inbox.0)) {
             Some(now) if now == term => Err(StaleClaim),
             _ => Ok(()),

@@ -29,6 +29,12 @@ impl Shared {
             }
             Tell::Subscribed { call, outcome } => self.hear_subscribed(lane, call, outcome),
             Tell::NotServed { call } => self.hear_not_served(lane, call),
+            Tell::Begun { call, numbers } => {
+                let question = lane.answer(call);
+                if let Some(Question { waiting: Waiting::Append { part, .. }, .. }) = question {
+                    self.hear_begun(part, numbers);
+                }
+            }
             Tell::NotTaken { call } => {
                 if let Some(Question { waiting: Waiting::Append { part, .. }, .. }) =
                     lane.answer(call)
@@ -194,12 +200,8 @@ impl Shared {
             self.give_up(&question);
             return;
         };
-        let numbers: Vec<usize> = self
-            .jobs
-            .lock()
-            .part(part)
-            .map(|part| part.group.partitions().collect())
-            .unwrap_or_default();
+        let asked = self.jobs.lock().part(part).map(|part| part.asked());
+        let numbers = asked.unwrap_or_default();
         numbers.into_iter().for_each(|number| self.unplace(number, lane));
         self.hold(part);
     }

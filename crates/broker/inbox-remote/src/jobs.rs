@@ -13,9 +13,11 @@ use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::dist::InboxRoute;
 use ratatosk_contract::inbox::{Claim, SharedRoute, Targets};
+use ratatosk_contract::serving::Once;
 use ratatosk_contract::{Call, Message, ReplyTo, StoredMessage, TenantId};
 use ratatosk_telemetry::memory::{Account, Share};
 
+use crate::append::Past;
 use crate::seats::{PARTITION_COUNT, partition_of};
 
 const _: () = assert!(PARTITION_COUNT == u64::BITS as usize, "a set of partitions is a number");
@@ -66,7 +68,9 @@ pub(crate) struct Job {
     pub(crate) message: Arc<StoredMessage>,
     /// Until when its parts are sent.
     pub(crate) due: Instant,
-    /// Parts without an outcome.
+    /// Which message it is, if it was begun: then its parts may be sent again.
+    pub(crate) once: Option<Once>,
+    /// Parts without an outcome, and what is being cut anew.
     open: usize,
     worst: Settlement,
     /// What follows when all others are done: the part with the exchange.
@@ -87,6 +91,32 @@ pub(crate) struct Part {
     pub(crate) is_in_doubt: bool,
     /// It is not sent again before: whoever refused it may take a moment to know who serves its sessions.
     pub(crate) rests_until: Instant,
+    /// The message is begun before any of it is sent.
+    beginning: Option<Beginning>,
+}
+
+/// What is known of a message that is begun: it is sent once both are.
+#[derive(Copy, Clone)]
+struct Beginning {
+    once: Option<Once>,
+    is_durable: bool,
+    /// What became of it before.
+    past: Past,
+}
+
+impl Part {
+    /// The partitions that it is asked of.
+    pub(crate) fn asked(&self) -> Vec<usize> {
+        match (&self.beginning, self.group.exchange) {
+            (Some(_), Some((claim, _))) => vec![partition_of(claim.inbox.0)],
+            _ => self.group.partitions().collect(),
+        }
+    }
+
+    /// Notes that nobody knows what became of it. To begin a message again is always right.
+    pub(crate) fn doubt(&mut self) {
+        self.is_in_doubt |= self.beginning.is_none();
+    }
 }
 
 /// What is under way for sessions of one partition.
@@ -103,7 +133,7 @@ struct Open {
 pub(crate) enum Step {
     /// Nothing yet.
     Wait,
-    /// The last part.
+    /// The last part is to be sent, and then the message [released](Jobs::release).
     Last(JobId, Group),
     /// Whoever waits is told.
     Tell(ReplyTo, Settlement),
@@ -147,6 +177,7 @@ impl Jobs {
             tenant: tenant.clone(),
             message,
             due,
+            once: None,
             open: 0,
             worst: Settlement::Done,
             last: None,
@@ -198,6 +229,7 @@ impl Jobs {
             is_open: false,
             is_in_doubt,
             rests_until: Instant::ZERO,
+            beginning: None,
         };
         let parts: Vec<Part> = groups.into_iter().map(part).collect();
         parts
@@ -208,6 +240,38 @@ impl Jobs {
                 id
             })
             .collect()
+    }
+
+    /// The part by which a message is begun that is for a group.
+    pub(crate) fn add_beginning(&mut self, id: JobId, group: Group, past: Past) -> Option<PartId> {
+        let part = self.add(id, vec![group], None, false).pop()?;
+        let beginning = Beginning { once: None, is_durable: false, past };
+        self.parts.get_mut(&part)?.beginning = Some(beginning);
+        Some(part)
+    }
+
+    /// Whether a part is one by which a message is begun.
+    pub(crate) fn is_beginning(&self, id: PartId) -> bool {
+        self.parts.get(&id).is_some_and(|part| part.beginning.is_some())
+    }
+
+    /// Half of what is to be known of a message that is begun. With both it is known, and this part is no more:
+    /// its group is to be sent, and its message [released](Jobs::release).
+    pub(crate) fn begun(
+        &mut self,
+        id: PartId,
+        once: Option<Once>,
+        is_durable: bool,
+    ) -> Option<(Part, Past)> {
+        let beginning = self.parts.get_mut(&id)?.beginning.as_mut()?;
+        beginning.once = beginning.once.or(once);
+        beginning.is_durable |= is_durable;
+        let (once, past) = (beginning.once.filter(|_| beginning.is_durable)?, beginning.past);
+        let part = self.replace(id)?;
+        if let Some(job) = self.by_id.get_mut(&part.job) {
+            job.once = Some(once);
+        }
+        Some((part, past))
     }
 
     /// Whether a group may go to where it is served without overtaking anything: what is under way for its sessions
@@ -224,7 +288,7 @@ impl Jobs {
         let Some(part) = self.parts.get_mut(&id).filter(|part| !part.is_open) else { return };
         part.is_open = true;
         self.open.resize(PARTITION_COUNT, Open::default());
-        for number in part.group.partitions() {
+        for number in part.asked() {
             let open = &mut self.open[number];
             (open.parts, open.place) = (open.parts + 1, place(number));
         }
@@ -234,7 +298,7 @@ impl Jobs {
     fn close(&mut self, id: PartId, is_held: bool) {
         let Some(part) = self.parts.get_mut(&id).filter(|part| part.is_open) else { return };
         part.is_open = false;
-        for number in part.group.partitions() {
+        for number in part.asked() {
             let open = &mut self.open[number];
             open.parts -= 1;
             open.is_troubled = open.parts > 0 && (open.is_troubled || is_held);
@@ -274,14 +338,18 @@ impl Jobs {
         known.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// A part is cut anew: its parts take its place.
+    /// A part is cut anew: its parts take its place, and then its message is [released](Jobs::release).
     pub(crate) fn replace(&mut self, id: PartId) -> Option<Part> {
         self.close(id, false);
-        let part = self.parts.remove(&id)?;
-        if let Some(job) = self.by_id.get_mut(&part.job) {
+        self.parts.remove(&id)
+    }
+
+    /// What was to be cut anew is.
+    pub(crate) fn release(&mut self, id: JobId) -> Step {
+        if let Some(job) = self.by_id.get_mut(&id) {
             job.open -= 1;
         }
-        Some(part)
+        self.step(id)
     }
 
     /// A part has its outcome. One that has it already has no other.
@@ -291,26 +359,34 @@ impl Jobs {
         let Some(job) = self.by_id.get_mut(&part.job) else { return Step::Wait };
         job.worst = job.worst.max(settlement);
         job.open -= 1;
-        if job.open > 0 {
+        self.step(part.job)
+    }
+
+    fn step(&mut self, id: JobId) -> Step {
+        let Some(job) = self.by_id.get_mut(&id).filter(|job| job.open == 0) else {
             return Step::Wait;
-        }
+        };
         let last = job.last.take().filter(|_| job.worst == Settlement::Done);
         if let Some(last) = last {
-            return Step::Last(part.job, last);
+            // Nobody is told before it is sent.
+            job.open += 1;
+            return Step::Last(id, last);
         }
         if !job.is_promised {
             return Step::Wait;
         }
         let (reply_to, worst) = (job.reply_to, job.worst);
-        self.end(part.job);
+        self.end(id);
         reply_to.map_or(Step::Wait, |reply_to| Step::Tell(reply_to, worst))
     }
 
     /// Whether a part that may have been taken may be sent again: a message of QoS 1 may come twice, and one of
-    /// QoS 2 is known by the exchange that is noted with it.
+    /// QoS 2 is known if it was begun, or by the exchange that is noted with it.
     pub(crate) fn may_repeat(&self, id: PartId, now: Instant) -> bool {
         self.both(id).is_some_and(|(part, job)| {
-            let is_known = part.group.exchange.is_some() || job.message.qos != Qos::ExactlyOnce;
+            let is_known = part.group.exchange.is_some()
+                || job.once.is_some()
+                || job.message.qos != Qos::ExactlyOnce;
             is_known && job.due > now
         })
     }

@@ -16,6 +16,7 @@
 
 mod append;
 mod ask;
+mod beginning;
 mod calls;
 mod cluster_inbox;
 mod desk;
@@ -35,6 +36,7 @@ mod proxies;
 mod seats;
 mod serve;
 mod switch;
+mod taking;
 mod tell;
 
 #[cfg(any(test, feature = "fuzzing"))]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use ratatosk_clock::Instant;
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::WillId;
+use ratatosk_contract::serving::Once;
 use ratatosk_contract::{ReplyTo, SessionRef, ShardId, Ticket};
 use ratatosk_rpc::HostId;
 use ratatosk_telemetry::memory::Account;
@@ -56,6 +57,7 @@ pub(crate) enum Owed {
     Discarded(bool),
     Subscribed(Outcome),
     Will(WillId),
+    Begun(Once),
 }
 
 impl Owed {
@@ -73,6 +75,11 @@ impl Owed {
                 Tell::Subscribed { call, outcome: if is_done { outcome } else { Outcome::Busy } }
             }
             Owed::Will(will) if is_done => Tell::WillKept { call, will },
+            Owed::Begun(Once { number, low, .. }) if is_done => {
+                Tell::Begun { call, numbers: (number, low) }
+            }
+            // It may be begun again.
+            Owed::Begun(_) => Tell::NotServed { call },
             Owed::Will(_) => Tell::Settled { call, settlement },
         }
     }

@@ -2,6 +2,7 @@
 
 use ratatosk_codec::{PacketId, SubscriptionOptions};
 use ratatosk_contract::inbox::{Claim, InboxId, QueueLimits, Subscription};
+use ratatosk_contract::serving::Once;
 use ratatosk_contract::{ClientId, SessionIdentity, TenantId};
 use ratatosk_engine::wire::{Malformed, Parser, put_bytes, put_u64};
 use ratatosk_topic::{TopicFilter, TopicLimits};
@@ -48,6 +49,53 @@ pub(crate) fn put_packet_id(into: &mut Vec<u8>, packet_id: PacketId) {
 pub(crate) fn take_packet_id(parser: &mut Parser<'_>) -> Result<PacketId, Malformed> {
     let bytes = parser.take_exactly(2)?.try_into().map_err(|_| Malformed)?;
     PacketId::new(u16::from_be_bytes(bytes)).ok_or(Malformed)
+}
+
+/// The exchange that a message belongs to, if it does.
+pub(crate) fn put_exchange(into: &mut Vec<u8>, exchange: Option<(Claim, PacketId)>) {
+    put_flag(into, exchange.is_some());
+    if let Some((claim, packet_id)) = exchange {
+        put_claim(into, claim);
+        put_packet_id(into, packet_id);
+    }
+}
+
+pub(crate) fn take_exchange(
+    parser: &mut Parser<'_>,
+) -> Result<Option<(Claim, PacketId)>, Malformed> {
+    Ok(match take_flag(parser)? {
+        true => Some((take_claim(parser)?, take_packet_id(parser)?)),
+        false => None,
+    })
+}
+
+/// Which message it is, if it was begun.
+pub(crate) fn put_once(into: &mut Vec<u8>, once: Option<Once>) {
+    put_flag(into, once.is_some());
+    if let Some(Once { publisher, number, low }) = once {
+        put_u64(into, publisher.0);
+        put_numbers(into, (number, low));
+    }
+}
+
+pub(crate) fn take_once(parser: &mut Parser<'_>) -> Result<Option<Once>, Malformed> {
+    if !take_flag(parser)? {
+        return Ok(None);
+    }
+    let publisher = InboxId(parser.take_u64()?);
+    let (number, low) = take_numbers(parser)?;
+    Ok(Some(Once { publisher, number, low }))
+}
+
+/// The number of a message, and the smallest that may come again.
+pub(crate) fn put_numbers(into: &mut Vec<u8>, (number, low): (u64, u64)) {
+    put_u64(into, number);
+    put_u64(into, low);
+}
+
+pub(crate) fn take_numbers(parser: &mut Parser<'_>) -> Result<(u64, u64), Malformed> {
+    let (number, low) = (parser.take_u64()?, parser.take_u64()?);
+    if low > number { Err(Malformed) } else { Ok((number, low)) }
 }
 
 pub(crate) fn put_identity(into: &mut Vec<u8>, identity: &SessionIdentity) {

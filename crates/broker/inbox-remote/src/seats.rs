@@ -19,6 +19,8 @@ pub struct Seat {
     pub host: HostId,
     /// Rises with each change: a session that was at work in an earlier term is to be resumed.
     pub term: u64,
+    /// Names the range that the partition is of: what is for partitions of one range is one command.
+    pub range: u64,
 }
 
 /// Who serves which partition, as far as it is known here. What is said may be late: whoever is asked

@@ -3,19 +3,18 @@
 use std::sync::{Arc, Weak};
 
 use ratatosk_clock::Instant;
-use ratatosk_codec::Qos;
+use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::dist::Dist;
 use ratatosk_contract::inbox::{
     Attach, Attached, Claim, Detach, Entry, FetchBudget, Sequence, SharedRoute, StaleClaim,
-    SubscribeOutcome, Targets,
+    SubscribeOutcome,
 };
 use ratatosk_contract::serving::{Refusal, Serving};
 use ratatosk_contract::{Call as Answer, SessionIdentity, SessionRef, StoredMessage, TenantId};
 use ratatosk_rpc::{Call, Error, HostId, Receiver, Sender};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::append::is_served;
 use crate::ask::{self, Ask, CallId, Chosen, Credit, Open, Order};
 use crate::cluster_inbox::Shared;
 use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
@@ -23,6 +22,7 @@ use crate::jobs::Group;
 use crate::link::{Link, Owed};
 use crate::proto::{Frame, Inbox};
 use crate::seats::partition_of;
+use crate::taking::{append_part, is_left};
 use crate::tell::{Outcome, Resumed, Taken, Tell};
 use ratatosk_rpc::frames::{Joiner, cut};
 
@@ -143,6 +143,9 @@ impl<'a> Clerk<'a> {
                 self.resume(call, claim, (handed, &open));
             }
             Ask::Append { call, order } => self.append(call, &order),
+            Ask::Begin { call, claim, packet_id, mark } => {
+                self.begin_message(call, (claim, packet_id), mark);
+            }
             Ask::More { claim, credit } => self.pump(self.desk().credit(claim, credit)),
             Ask::Commit { claim, sequence } => {
                 if self.inbox().commit(claim, sequence).is_err() {
@@ -326,30 +329,30 @@ impl<'a> Clerk<'a> {
             self.tell(&Tell::NotServed { call });
             return;
         }
-        let targets = Targets { tenant, routes, shared: &group.shared };
-        let mut direct = Vec::new();
-        let message = message.as_message();
-        let reply_to = self.link.reply_to(call);
-        let noted = group
-            .exchange
-            .filter(|_| intent.is_again)
-            .and_then(|(claim, packet_id)| self.inbox().accepted(claim, packet_id, reply_to));
-        let call_of = noted.unwrap_or_else(|| {
-            self.inbox().append(targets, &message, intent.exchange, reply_to, &mut direct)
-        });
+        let (mut direct, message) = (Vec::new(), message.as_message());
+        let (to, how) = ((tenant, &group), (*intent, self.link.reply_to(call)));
+        let call_of = append_part(self.inbox(), to, &message, how, &mut direct);
         self.shared.hand_direct(tenant, &direct, &message);
         match call_of {
             Answer::Pending => self.answer(call, Owed::Appended(set), false),
             Answer::Ready(_) if call == CallId(0) => {}
-            Answer::Ready(Settlement::Busy | Settlement::Unknown)
-                if !is_served(self.inbox(), &group) =>
-            {
+            Answer::Ready(settlement) if is_left(self.inbox(), (&group, *intent), settlement) => {
                 self.link.close(set);
                 self.tell(&Tell::NotServed { call });
             }
             // The claim of its exchange is stale.
             Answer::Ready(Settlement::Unknown) => self.tell(&Tell::NotTaken { call }),
             Answer::Ready(settlement) => self.settle(call, settlement),
+        }
+    }
+
+    fn begin_message(&self, call: CallId, exchange: (Claim, PacketId), mark: u64) {
+        match self.inbox().begin(exchange, mark, self.link.reply_to(call)) {
+            Ok(promised) => {
+                self.answer(call, Owed::Begun(promised.answer), promised.is_durable);
+            }
+            Err(StaleClaim) if self.serves(exchange.0) => self.tell(&Tell::NotTaken { call }),
+            Err(StaleClaim) => self.tell(&Tell::NotServed { call }),
         }
     }
 

@@ -16,8 +16,9 @@ use ratatosk_engine::wire::{Malformed, Parser, put_u64};
 use crate::ask::{CallId, put_word, take_count, take_word};
 use crate::message;
 use crate::parts::{
-    put_claim, put_flag, put_options, put_packet_id, put_some, put_subscription, put_text,
-    take_claim, take_flag, take_options, take_packet_id, take_some, take_subscription,
+    put_claim, put_flag, put_numbers, put_options, put_packet_id, put_some, put_subscription,
+    put_text, take_claim, take_flag, take_numbers, take_options, take_packet_id, take_some,
+    take_subscription,
 };
 
 /// A word of whoever serves the sessions. What answers a question is durable.
@@ -37,7 +38,7 @@ pub(crate) enum Tell {
         call: CallId,
         outcome: Outcome,
     },
-    /// Some of a message's sessions are not served here; nobody has it.
+    /// Some of a message's sessions are not served here, or it is to be begun before; nobody has it.
     NotServed {
         call: CallId,
     },
@@ -48,6 +49,11 @@ pub(crate) enum Tell {
     Settled {
         call: CallId,
         settlement: Settlement,
+    },
+    /// A message is begun: its number, and the smallest that may come again.
+    Begun {
+        call: CallId,
+        numbers: (u64, u64),
     },
     WillKept {
         call: CallId,
@@ -122,6 +128,7 @@ const DIRECT: u8 = 8;
 const STALE: u8 = 9;
 const NOT_SERVED: u8 = 10;
 const NOT_TAKEN: u8 = 11;
+const BEGUN: u8 = 12;
 
 const RETAIN: u8 = 0b0000_0100;
 const RECEIVED: u8 = 0b0000_1000;
@@ -155,6 +162,10 @@ impl Tell {
                     Settlement::QuotaExceeded => 2,
                     Settlement::Unknown => 3,
                 });
+            }),
+            Tell::Begun { call, numbers } => put_word(into, BEGUN, |into| {
+                put_u64(into, call.0);
+                put_numbers(into, *numbers);
             }),
             Tell::WillKept { call, will } => put_word(into, WILL_KEPT, |into| {
                 put_u64(into, call.0);
@@ -222,6 +233,7 @@ fn take(
         NOT_SERVED => Tell::NotServed { call: call(body)? },
         NOT_TAKEN => Tell::NotTaken { call: call(body)? },
         SETTLED => Tell::Settled { call: call(body)?, settlement: take_settlement(body)? },
+        BEGUN => Tell::Begun { call: call(body)?, numbers: take_numbers(body)? },
         WILL_KEPT => Tell::WillKept { call: call(body)?, will: WillId(body.take_u64()?) },
         RESUMED => {
             let call = call(body)?;

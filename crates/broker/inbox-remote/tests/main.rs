@@ -5,5 +5,6 @@
 mod messages;
 mod model;
 mod moves;
+mod once;
 mod sessions;
 mod support;

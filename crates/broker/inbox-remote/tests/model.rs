@@ -15,7 +15,7 @@ use ratatosk_contract::inbox::{
     NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
     WillId,
 };
-use ratatosk_contract::serving::{Refusal, Serving};
+use ratatosk_contract::serving::{Once, Refusal, Serving, Terms};
 use ratatosk_contract::sessions::Sessions;
 use ratatosk_contract::{
     Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
@@ -35,6 +35,10 @@ pub(crate) struct Store {
 #[derive(Default)]
 struct State {
     seats: BTreeMap<usize, Seat>,
+    /// Partitions that are not of range 0.
+    ranges: BTreeMap<usize, u64>,
+    /// Of each partition and publisher: the smallest number that may come again, and those that came.
+    notes: BTreeMap<(usize, u64), (u64, BTreeSet<u64>)>,
     sessions: BTreeMap<u64, Stored>,
     wills: BTreeSet<u64>,
     resumed_wills: usize,
@@ -54,6 +58,10 @@ pub(crate) struct Stored {
     last: u64,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) inbound: BTreeSet<PacketId>,
+    /// Numbers and marks of what is begun.
+    pub(crate) begun: BTreeMap<PacketId, (u64, u64)>,
+    /// How many messages were begun.
+    pub(crate) turn: u64,
     /// The will that is due by how it was left.
     pub(crate) will: Option<String>,
     held_will: Option<String>,
@@ -76,10 +84,10 @@ impl Store {
     pub(crate) fn set_seat(&self, partition: usize, host: Option<u128>) {
         let mut state = self.state.lock();
         state.last += 1;
-        let term = state.last;
+        let (term, range) = (state.last, state.ranges.get(&partition).copied().unwrap_or(0));
         match host {
             Some(host) => {
-                state.seats.insert(partition, Seat { host: HostId(host), term });
+                state.seats.insert(partition, Seat { host: HostId(host), term, range });
             }
             None => {
                 state.seats.remove(&partition);
@@ -87,6 +95,11 @@ impl Store {
         }
         drop(state);
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A partition is of another range from now on. Others know when it is seated next.
+    pub(crate) fn set_range(&self, partition: usize, range: u64) {
+        self.state.lock().ranges.insert(partition, range);
     }
 
     /// A host does what it is asked, and does not say so. Nobody if there is none.
@@ -178,10 +191,78 @@ impl Model {
         }
     }
 
+    fn queue(
+        &self,
+        state: &mut State,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        Terms { exchange, once, .. }: Terms,
+        (direct, ready): (&mut Vec<DirectDelivery>, &mut Vec<SessionRef>),
+    ) -> Result<(), Settlement> {
+        let all = targets.routes.iter().map(|route| route.inbox.0);
+        let mut all = all.chain(exchange.iter().map(|(claim, _)| claim.inbox.0));
+        if !all.all(|number| self.is_served(state, number)) {
+            return Err(Settlement::Busy);
+        }
+        if let Some((claim, packet_id)) = exchange {
+            let stored = state.sessions.get_mut(&claim.inbox.0).ok_or(Settlement::Unknown)?;
+            let begun = stored.begun.get(&packet_id).map(|begun| begun.0);
+            let is_begun = once.is_none_or(|once| begun == Some(once.number));
+            if stored.version != claim.version || !is_begun {
+                return Err(Settlement::Unknown);
+            }
+            stored.begun.remove(&packet_id);
+            stored.inbound.insert(packet_id);
+        }
+        let mut known = BTreeSet::new();
+        if let Some(Once { publisher, number, low }) = once {
+            for route in targets.routes {
+                let place = place_of(route.inbox);
+                let noted = state.notes.entry((place, publisher.0)).or_default();
+                if number < noted.0 || noted.1.contains(&number) {
+                    known.insert(place);
+                }
+            }
+            for route in targets.routes {
+                let noted = state.notes.entry((place_of(route.inbox), publisher.0)).or_default();
+                noted.0 = noted.0.max(low);
+                noted.1.insert(number);
+            }
+        }
+        for route in targets.routes.iter().filter(|it| !known.contains(&place_of(it.inbox))) {
+            let Some(stored) = state.sessions.get_mut(&route.inbox.0) else { continue };
+            let qos = message.qos.min(route.options.qos);
+            if qos == Qos::AtMostOnce {
+                let (options, subscription_id) = (route.options, route.subscription_id);
+                let direct_to = |owner| DirectDelivery { owner, options, subscription_id };
+                direct.extend(stored.owner.map(direct_to));
+                continue;
+            }
+            stored.last += 1;
+            let entry = Entry {
+                sequence: Sequence(stored.last),
+                qos,
+                retain: false,
+                is_received: false,
+                subscription_id: route.subscription_id,
+                message: Arc::new(message.to_stored()),
+            };
+            stored.queue.insert(stored.last, entry);
+            if std::mem::take(&mut stored.is_waiting) {
+                ready.extend(stored.owner);
+            }
+        }
+        Ok(())
+    }
+
     fn find(state: &State, identity: &SessionIdentity) -> Option<u64> {
         let mut all = state.sessions.iter();
         all.find(|(_, stored)| stored.identity == *identity).map(|(number, _)| *number)
     }
+}
+
+fn place_of(inbox: InboxId) -> usize {
+    usize::try_from(inbox.0 % PARTITION_COUNT as u64).expect("small")
 }
 
 fn topic_of(will: Option<&(Arc<StoredMessage>, u32)>) -> Option<String> {
@@ -199,6 +280,51 @@ impl Serving for Model {
         is_noted.ok().filter(|is_noted| *is_noted)?;
         let promised = self.promise((), reply_to);
         Some(if promised.is_durable { Call::Ready(Settlement::Done) } else { Call::Pending })
+    }
+
+    fn range(&self, partition: usize) -> Option<u64> {
+        self.serves(partition)?;
+        Some(self.store.state.lock().ranges.get(&partition).copied().unwrap_or(0))
+    }
+
+    fn begin(
+        &self,
+        (claim, packet_id): (Claim, PacketId),
+        mark: u64,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<Once>, StaleClaim> {
+        let once = self.claimed(claim, |stored| {
+            let known = stored.begun.get(&packet_id).filter(|known| known.1 == mark);
+            let number = known.map_or(stored.turn + 1, |known| known.0);
+            stored.turn = stored.turn.max(number);
+            stored.begun.insert(packet_id, (number, mark));
+            let low = stored.begun.values().map(|begun| begun.0).min().expect("one is");
+            Once { publisher: claim.inbox, number, low }
+        })?;
+        Ok(self.promise(once, reply_to))
+    }
+
+    fn append_on(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        terms: Terms,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement> {
+        let mut ready = Vec::new();
+        let refused =
+            self.work(|state| self.queue(state, targets, message, terms, (direct, &mut ready)));
+        if let Err(settlement) = refused {
+            return Call::Ready(settlement);
+        }
+        ready.into_iter().for_each(|owner| self.sessions.inbox_ready(owner));
+        match terms.reply_to {
+            Some(reply_to) if message.qos != Qos::AtMostOnce => {
+                let _ = self.promise((), Some(reply_to));
+                Call::Pending
+            }
+            _ => Call::Ready(Settlement::Done),
+        }
     }
 
     fn serves(&self, partition: usize) -> Option<u64> {
@@ -266,6 +392,8 @@ impl Inbox for Model {
                     last: 0,
                     subscriptions: Vec::new(),
                     inbound: BTreeSet::new(),
+                    begun: BTreeMap::new(),
+                    turn: 0,
                     will: None,
                     held_will: None,
                     is_waiting: false,
@@ -362,57 +490,7 @@ impl Inbox for Model {
         reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
-        let mut ready = Vec::new();
-        let is_served = self.work(|state| {
-            let all = targets.routes.iter().map(|route| route.inbox.0);
-            let all = all.chain(exchange.iter().map(|(claim, _)| claim.inbox.0));
-            if !all.clone().all(|number| self.is_served(state, number)) {
-                return false;
-            }
-            if let Some((claim, packet_id)) = exchange {
-                let stored = state.sessions.get_mut(&claim.inbox.0).expect("it is there");
-                stored.inbound.insert(packet_id);
-            }
-            for route in targets.routes {
-                let Some(stored) = state.sessions.get_mut(&route.inbox.0) else { continue };
-                let qos = message.qos.min(route.options.qos);
-                if qos == Qos::AtMostOnce {
-                    let (options, subscription_id) = (route.options, route.subscription_id);
-                    let owner = stored.owner;
-                    direct.extend(owner.map(|owner| DirectDelivery {
-                        owner,
-                        options,
-                        subscription_id,
-                    }));
-                    continue;
-                }
-                stored.last += 1;
-                let entry = Entry {
-                    sequence: Sequence(stored.last),
-                    qos,
-                    retain: false,
-                    is_received: false,
-                    subscription_id: route.subscription_id,
-                    message: Arc::new(message.to_stored()),
-                };
-                stored.queue.insert(stored.last, entry);
-                if std::mem::take(&mut stored.is_waiting) {
-                    ready.extend(stored.owner);
-                }
-            }
-            true
-        });
-        if !is_served {
-            return Call::Ready(Settlement::Busy);
-        }
-        ready.into_iter().for_each(|owner| self.sessions.inbox_ready(owner));
-        match reply_to {
-            Some(reply_to) if message.qos != Qos::AtMostOnce => {
-                let _ = self.promise((), Some(reply_to));
-                Call::Pending
-            }
-            _ => Call::Ready(Settlement::Done),
-        }
+        self.append_on(targets, message, Terms { exchange, once: None, reply_to }, direct)
     }
 
     fn fetch(

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::{
-    Call, Message, ReplyTo, TenantId,
+    Call, Message, TenantId,
     call::Settlement,
     group::{Group, Member, MemberTarget},
     inbox::{Claim, DirectDelivery, InboxId, SharedRoute, StaleClaim, Targets},
+    serving::Terms,
 };
 
 use crate::{
@@ -23,25 +24,24 @@ use crate::{
 };
 
 impl InboxService {
-    /// See [`Inbox::append`](ratatosk_contract::inbox::Inbox::append).
+    /// See [`Serving::append_on`](ratatosk_contract::serving::Serving::append_on).
     pub(crate) fn append_to(
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
-        exchange: Option<(Claim, PacketId)>,
-        reply_to: Option<ReplyTo>,
+        terms: Terms,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
         let mut change = Change::default();
-        let is_logged = message.qos != Qos::AtMostOnce || exchange.is_some();
+        let is_logged = message.qos != Qos::AtMostOnce || terms.exchange.is_some();
         let appended = match &self.journal {
             Some(journal) if is_logged => {
                 if journal.check().is_err() {
                     return Call::Ready(Settlement::Busy);
                 }
-                self.append_together(targets, message, exchange, reply_to, (direct, &mut change))
+                self.append_together(targets, message, terms, (direct, &mut change))
             }
-            _ => self.append_one_by_one(targets, message, exchange, (direct, &mut change)),
+            _ => self.append_one_by_one(targets, message, terms.exchange, (direct, &mut change)),
         };
         self.finish(change);
         appended.unwrap_or(Call::Ready(Settlement::Unknown))
@@ -52,27 +52,38 @@ impl InboxService {
         &self,
         targets: Targets<'_>,
         message: &Message<'_>,
-        exchange: Option<(Claim, PacketId)>,
-        reply_to: Option<ReplyTo>,
+        terms: Terms,
         (direct, change): (&mut Vec<DirectDelivery>, &mut Change),
     ) -> Result<Call<Settlement>, StaleClaim> {
-        let mut locks = self.lock_targets(targets, exchange, message);
-        if self.is_refused(&mut locks, targets, exchange) {
+        let mut locks = self.lock_targets(targets, terms.exchange, message);
+        if self.is_refused(&mut locks, targets, terms.exchange) {
             return Ok(Call::Ready(Settlement::Busy));
         }
-        let mut parcel = Parcel::new(message);
-        if let Some((claim, packet_id)) = exchange {
-            locks.of(claim.inbox).claimed(claim)?.note_inbound(packet_id, false);
+        if let Some((claim, packet_id)) = terms.exchange {
+            let session = locks.of(claim.inbox).claimed(claim)?;
+            if !session.may_accept(packet_id, terms.once) {
+                return Err(StaleClaim);
+            }
         }
-        for route in targets.routes {
+        let (mut parcel, mut is_astray) = (Parcel::new(message), false);
+        let having = self.partitions_having(&mut locks, targets, terms.once);
+        let is_due = |inbox: InboxId| !having.has(partition_number(inbox.0));
+        for route in targets.routes.iter().filter(|route| is_due(route.inbox)) {
             let partition = locks.of(route.inbox);
             let offer = self.offer(partition, route, None, &mut parcel, change);
             conclude(&offer, partition, targets.tenant, direct);
         }
-        for shared in targets.shared {
+        for shared in targets.shared.iter().filter(|shared| is_due(shared.route.inbox)) {
+            let before = parcel.inboxes().count();
             self.offer_shared(&mut locks, targets.tenant, shared, &mut parcel, (direct, change));
+            let taken = parcel.inboxes().skip(before);
+            let mut strays = taken.filter(|it| !self.is_one_range(*it, shared.route.inbox));
+            is_astray |= strays.next().is_some();
         }
-        let is_pending = self.post((&parcel, targets), exchange, reply_to);
+        // What another range took in the stead of a member is another command. Were that lost and this one not,
+        // the message would be known here, and be nowhere: so it is not noted, and may come twice.
+        let once = terms.once.filter(|_| !is_astray);
+        let is_pending = self.post(&mut locks, (&parcel, targets), Terms { once, ..terms });
         drop(locks);
         Ok(if is_pending { Call::Pending } else { Call::Ready(Settlement::Done) })
     }

@@ -26,7 +26,7 @@ use ratatosk_store::coprocessor::{
 use crate::{
     effect::{self, Effect, End, Target},
     partition::PARTITION_COUNT,
-    schema::{EntryRecord, Key, Place, Position, partition_keys},
+    schema::{EntryRecord, Key, Place, Position, TurnRecord, partition_keys},
 };
 
 /// The inbox's part of a range.
@@ -110,6 +110,7 @@ impl InboxCoprocessor {
                 self.mark(will, writer);
             }
             Effect::Sweep { key } => self.sweep(key, writer),
+            once => carry_out_once(once, writer),
         }
     }
 
@@ -259,6 +260,38 @@ impl Coprocessor for InboxCoprocessor {
         let start = |number: usize| partition_keys(number).start;
         let parts = |start: &Bytes| boundary.contains(start) && *start != boundary.start;
         (at.max(1)..PARTITION_COUNT).filter(may).map(start).find(parts)
+    }
+}
+
+/// Effects by which a message that may come again is queued once.
+fn carry_out_once(effect: Effect<'_>, writer: &mut Writer<'_>) {
+    let key = |inbox, place| Key::new(inbox, place).to_bytes();
+    match effect {
+        Effect::Begun { inbox, packet_id, record } => {
+            let (mut begun, mut turn) = (Vec::new(), Vec::new());
+            record.encode(&mut begun);
+            TurnRecord(record.number).encode(&mut turn);
+            writer.put(key(inbox, Place::Begun(packet_id)), begun);
+            writer.put(key(inbox, Place::Turn), turn);
+        }
+        Effect::Ceased { inbox, packet_ids, is_end } => {
+            let mut remove = |place| writer.remove(key(inbox, place));
+            packet_ids.into_iter().for_each(|packet_id| remove(Place::Begun(packet_id)));
+            if is_end {
+                remove(Place::Turn);
+            }
+        }
+        Effect::Noted { inbox, publisher, number, record } => {
+            let mut note = Vec::new();
+            record.encode(&mut note);
+            writer.put(key(inbox, Place::Note { publisher, number }), note);
+        }
+        Effect::Unnoted { inbox, publisher, numbers } => {
+            for number in numbers {
+                writer.remove(key(inbox, Place::Note { publisher, number }));
+            }
+        }
+        other => debug_assert!(false, "{other:?} is carried out above"),
     }
 }
 

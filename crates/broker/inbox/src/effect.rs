@@ -9,7 +9,7 @@ use ratatosk_contract::inbox::InboxId;
 use ratatosk_engine::wire::{Malformed, Parser, put_bytes, put_u64};
 use smallvec::SmallVec;
 
-use crate::schema::{Head, Position};
+use crate::schema::{BegunRecord, Head, NoteRecord, Position};
 
 /// The version of commands. One of another version is not applied.
 pub(crate) const VERSION: u8 = 1;
@@ -45,6 +45,14 @@ pub(crate) enum Effect<'a> {
     WillEnd { will: InboxId },
     /// What nobody refers to is gone: see the coprocessor.
     Sweep { key: &'a [u8] },
+    /// A QoS 2 message of the client is going to be queued, under the next number.
+    Begun { inbox: InboxId, packet_id: PacketId, record: BegunRecord },
+    /// Messages are begun no longer; at the end of the session nothing is left of what was.
+    Ceased { inbox: InboxId, packet_ids: Vec<PacketId>, is_end: bool },
+    /// The sessions of a partition, which stands for an inbox, have a message.
+    Noted { inbox: InboxId, publisher: InboxId, number: u64, record: NoteRecord },
+    /// Messages of a publisher do not come again: at least one.
+    Unnoted { inbox: InboxId, publisher: InboxId, numbers: Vec<u64> },
 }
 
 /// What the end of a session takes with it.
@@ -81,6 +89,10 @@ const RELEASED: u8 = 11;
 const WILL: u8 = 12;
 const WILL_END: u8 = 13;
 const SWEEP: u8 = 14;
+const BEGUN: u8 = 15;
+const CEASED: u8 = 16;
+const NOTED: u8 = 17;
+const UNNOTED: u8 = 18;
 
 /// Reads a whole command.
 pub(crate) fn decode(command: &[u8]) -> Result<Vec<Effect<'_>>, Malformed> {
@@ -154,6 +166,40 @@ impl<'a> Effect<'a> {
                 into.push(SWEEP);
                 put_bytes(into, key);
             }
+            once => once.encode_once(into),
+        }
+    }
+
+    /// Those by which a message that may come again is queued once.
+    fn encode_once(&self, into: &mut Vec<u8>) {
+        let mut begin = |tag: u8, inbox: InboxId| {
+            into.push(tag);
+            put_u64(into, inbox.0);
+        };
+        match self {
+            Effect::Begun { inbox, packet_id, record } => {
+                begin(BEGUN, *inbox);
+                put_u64(into, packet_id.value().into());
+                record.encode(into);
+            }
+            Effect::Ceased { inbox, packet_ids, is_end } => {
+                begin(CEASED, *inbox);
+                into.push(u8::from(*is_end));
+                put_packet_ids(packet_ids, into);
+            }
+            Effect::Noted { inbox, publisher, number, record } => {
+                begin(NOTED, *inbox);
+                put_u64(into, publisher.0);
+                put_u64(into, *number);
+                record.encode(into);
+            }
+            Effect::Unnoted { inbox, publisher, numbers } => {
+                begin(UNNOTED, *inbox);
+                put_u64(into, publisher.0);
+                put_u64(into, numbers.len() as u64);
+                numbers.iter().for_each(|number| put_u64(into, *number));
+            }
+            other => debug_assert!(false, "{other:?} is encoded above"),
         }
     }
 
@@ -185,6 +231,36 @@ impl<'a> Effect<'a> {
             RELEASED => Effect::Released { inbox, packet_id: take_packet_id(parser)? },
             WILL => Effect::Will { will: inbox, record: parser.take_bytes()? },
             WILL_END => Effect::WillEnd { will: inbox },
+            _ => Self::take_once(tag, inbox, parser)?,
+        })
+    }
+
+    fn take_once(tag: u8, inbox: InboxId, parser: &mut Parser<'a>) -> Result<Self, Malformed> {
+        Ok(match tag {
+            BEGUN => {
+                let packet_id = take_packet_id(parser)?;
+                Effect::Begun { inbox, packet_id, record: BegunRecord::take(parser)? }
+            }
+            CEASED => {
+                let is_end = match parser.take_u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed),
+                };
+                Effect::Ceased { inbox, packet_ids: take_list(parser, take_packet_id)?, is_end }
+            }
+            NOTED => {
+                let (publisher, number) = (InboxId(parser.take_u64()?), parser.take_u64()?);
+                Effect::Noted { inbox, publisher, number, record: NoteRecord::take(parser)? }
+            }
+            UNNOTED => {
+                let publisher = InboxId(parser.take_u64()?);
+                let numbers = take_list(parser, Parser::take_u64)?;
+                if numbers.is_empty() {
+                    return Err(Malformed);
+                }
+                Effect::Unnoted { inbox, publisher, numbers }
+            }
             _ => return Err(Malformed),
         })
     }
@@ -196,8 +272,7 @@ impl End {
         put_u64(into, self.count.into());
         put_u64(into, self.ordinals.len() as u64);
         self.ordinals.iter().for_each(|ordinal| put_u64(into, (*ordinal).into()));
-        put_u64(into, self.inbound.len() as u64);
-        self.inbound.iter().for_each(|packet_id| put_u64(into, packet_id.value().into()));
+        put_packet_ids(&self.inbound, into);
     }
 
     fn take(inbox: InboxId, parser: &mut Parser<'_>) -> Result<Self, Malformed> {
@@ -228,6 +303,11 @@ fn take_list<'a, T>(
 
 fn take_packet_id(parser: &mut Parser<'_>) -> Result<PacketId, Malformed> {
     PacketId::new(parser.take()?).ok_or(Malformed)
+}
+
+fn put_packet_ids(packet_ids: &[PacketId], into: &mut Vec<u8>) {
+    put_u64(into, packet_ids.len() as u64);
+    packet_ids.iter().for_each(|packet_id| put_u64(into, packet_id.value().into()));
 }
 
 fn encode_fan(targets: &[Target<'_>], message: &[u8], into: &mut Vec<u8>) {

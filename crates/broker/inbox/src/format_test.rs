@@ -16,8 +16,8 @@ use crate::{
     fuzzing::effect_any,
     partition::PARTITION_COUNT,
     schema::{
-        EntryRecord, Head, Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord,
-        WillRecord,
+        BegunRecord, EntryRecord, Head, Key, MessageRecord, NoteRecord, Place, Position,
+        SessionRecord, SubscriptionRecord, TurnRecord, WillRecord,
     },
 };
 
@@ -39,6 +39,9 @@ fn head() -> Head<'static> {
     let origin = Some("$share/g/a");
     Head { is_qos2: true, retain: true, subscription_id: Some(200), origin }
 }
+
+const BEGUN: BegunRecord = BegunRecord { number: 300, mark: 7 };
+const NOTE: NoteRecord = NoteRecord { low: 5, since_ms: 128 };
 
 const PLAIN: Head<'static> =
     Head { is_qos2: false, retain: false, subscription_id: None, origin: None };
@@ -113,6 +116,10 @@ fn keys_are_as_documented() {
     check("key_body", Place::Body(3), b"\x06\0\0\0\0\0\0\0\x03");
     check("key_will", Place::Will, b"\x07");
     check("key_mark", Place::Mark, b"\x08");
+    check("key_begun", Place::Begun(id(0x102)), b"\x09\x01\x02");
+    check("key_turn", Place::Turn, b"\x0a");
+    let note = Place::Note { publisher: INBOX, number: 3 };
+    check("key_note", note, b"\x0b\0\0\0\0\0\0\x01\x41\0\0\0\0\0\0\0\x03");
 }
 
 #[test]
@@ -137,6 +144,10 @@ fn records_are_as_documented() {
     check("position", 7, &encoded(|into| position.encode(into)), b"\xac\x02\xa5\x02\x02");
     let golden = b"\x07\x01t\x01u\x02c1\x05\xc1\x02\x80\x01\x00\x01wx";
     check("will", 6, &encoded(|into| will().encode(into)), golden);
+    let golden = b"\xac\x02\0\0\0\0\0\0\0\x07";
+    check("begun", 8, &encoded(|into| BEGUN.encode(into)), golden);
+    check("turn", 9, &encoded(|into| TurnRecord(300).encode(into)), b"\xac\x02");
+    check("note", 10, &encoded(|into| NOTE.encode(into)), b"\x05\x80\x01");
 }
 
 #[test]
@@ -173,6 +184,15 @@ fn effects_are_as_documented() {
     check("effect_will", &Effect::Will { will: inbox, record: b"r" }, b"\x0c\xc1\x02\x01r");
     check("effect_will_end", &Effect::WillEnd { will: inbox }, b"\x0d\xc1\x02");
     check("effect_sweep", &Effect::Sweep { key: b"k" }, b"\x0e\x01k");
+    let begun = Effect::Begun { inbox, packet_id, record: BEGUN };
+    check("effect_begun", &begun, b"\x0f\xc1\x02\xac\x02\xac\x02\0\0\0\0\0\0\0\x07");
+    let ceased = Effect::Ceased { inbox, packet_ids: vec![packet_id], is_end: true };
+    check("effect_ceased", &ceased, b"\x10\xc1\x02\x01\x01\xac\x02");
+    let (inbox, publisher) = (InboxId(3), INBOX);
+    let noted = Effect::Noted { inbox, publisher, number: 9, record: NOTE };
+    check("effect_noted", &noted, b"\x11\x03\xc1\x02\x09\x05\x80\x01");
+    let unnoted = Effect::Unnoted { inbox, publisher, numbers: vec![4, 8] };
+    check("effect_unnoted", &unnoted, b"\x12\x03\xc1\x02\x02\x04\x08");
 }
 
 #[test]
@@ -278,7 +298,7 @@ proptest! {
         other: (u64, u8, u64, u16),
     ) {
         let key = |(inbox, kind, number, packet_id): (u64, u8, u64, u16)| {
-            let place = match kind % 8 {
+            let place = match kind % 11 {
                 0 => Place::Session,
                 1 => Place::Subscription(u32::from(packet_id)),
                 2 => Place::Inbound(id(packet_id.max(1))),
@@ -286,7 +306,10 @@ proptest! {
                 4 => Place::Entry(number),
                 5 => Place::Body(number),
                 6 => Place::Will,
-                _ => Place::Mark,
+                7 => Place::Mark,
+                8 => Place::Begun(id(packet_id.max(1))),
+                9 => Place::Turn,
+                _ => Place::Note { publisher: InboxId(packet_id.into()), number },
             };
             Key::new(InboxId(inbox % 200), place)
         };
@@ -311,6 +334,7 @@ proptest! {
         let sent = last.saturating_sub(behind.1.into());
         let position = Position { begun: sent.saturating_sub(behind.2.into()), sent, last };
         let target = |sequence: &u64| Target { inbox, sequence: *sequence, head: head() };
+        let noted = sequences.clone();
         let ids = numbers.iter().filter_map(|number| PacketId::new(number.to_le_bytes()[0].into()));
         let effects = vec![
             Effect::Fan { targets: sequences.iter().map(target).collect(), message: b"m" },
@@ -320,9 +344,11 @@ proptest! {
                 first: sent,
                 count: behind.0,
                 ordinals: numbers.clone(),
-                inbound: ids.collect(),
+                inbound: ids.clone().collect(),
             }),
             Effect::Position { inbox, position },
+            Effect::Ceased { inbox, packet_ids: ids.collect(), is_end: behind.0 % 2 == 0 },
+            Effect::Unnoted { inbox, publisher: inbox, numbers: noted },
         ];
         let mut bytes = vec![VERSION];
         effects.iter().for_each(|effect| effect.encode(&mut bytes));

@@ -8,14 +8,15 @@ use ratatosk_engine::wire::Malformed;
 use crate::{
     effect::{self, VERSION},
     schema::{
-        EntryRecord, Key, MessageRecord, Position, SessionRecord, SubscriptionRecord, WillRecord,
+        BegunRecord, EntryRecord, Key, MessageRecord, NoteRecord, Position, SessionRecord,
+        SubscriptionRecord, TurnRecord, WillRecord,
     },
 };
 
 /// A command, a key or a record.
 pub fn effect_any(data: &[u8]) {
     let Some((selector, bytes)) = data.split_first() else { return };
-    let again = match selector % 8 {
+    let again = match selector % 11 {
         0 => command(bytes),
         1 => Key::parse(bytes).map(|key| key.to_bytes().to_vec()),
         2 => encoded(SessionRecord::decode(bytes), SessionRecord::encode),
@@ -23,7 +24,10 @@ pub fn effect_any(data: &[u8]) {
         4 => encoded(EntryRecord::decode(bytes), EntryRecord::encode),
         5 => encoded(MessageRecord::decode(bytes), MessageRecord::encode),
         6 => encoded(WillRecord::decode(bytes), WillRecord::encode),
-        _ => encoded(Position::decode(bytes), |record, into| record.encode(into)),
+        7 => encoded(Position::decode(bytes), |record, into| record.encode(into)),
+        8 => encoded(BegunRecord::decode(bytes), BegunRecord::encode),
+        9 => encoded(TurnRecord::decode(bytes), TurnRecord::encode),
+        _ => encoded(NoteRecord::decode(bytes), NoteRecord::encode),
     };
     if let Ok(again) = again {
         assert_eq!(again, bytes, "one form");

@@ -8,12 +8,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use ratatosk_codec::{PacketId, Qos};
+use ratatosk_codec::Qos;
 use ratatosk_contract::{
-    Message, PublisherId, ReplyTo, SessionRef, StoredMessage, TenantId,
+    Message, PublisherId, SessionRef, StoredMessage, TenantId,
     dist::{InboxRoute, TenantRoutes},
     group::{Group, Member, MemberTarget},
     inbox::{Claim, DirectDelivery, InboxId, Targets},
+    serving::Terms,
     sessions::Delivery,
 };
 use ratatosk_telemetry::memory::{Account, Share};
@@ -23,7 +24,7 @@ use smallvec::SmallVec;
 use crate::{
     InboxService,
     append::partitions_of,
-    effect::{Effect, Target},
+    effect::Target,
     journal::{Change, Effects},
     partition::Partition,
     partitions::{Locks, Sequel, partition_number},
@@ -242,22 +243,21 @@ impl InboxService {
     /// with the locks of all who have it.
     pub(crate) fn post(
         &self,
+        locks: &mut Locks<'_>,
         (parcel, targets): (&Parcel<'_>, Targets<'_>),
-        exchange: Option<(Claim, PacketId)>,
-        reply_to: Option<ReplyTo>,
+        terms: Terms,
     ) -> bool {
         let Some(journal) = &self.journal else { return false };
         if let Some(seats) = journal.seats() {
             let asked = partitions_of(targets);
-            return self.post_apart((journal, seats), (parcel, asked), exchange, reply_to);
+            return self.post_apart((journal, seats), locks, (parcel, asked), terms);
         }
         let mut effects = Effects::new(journal.epoch);
-        if let Some((Claim { inbox, .. }, packet_id)) = exchange {
-            effects.push(&Effect::Accepted { inbox, packet_id });
-        }
+        accept_in(locks, terms, &mut effects);
         let entries = parcel.write(&mut effects);
         let first = entries.first().map(|entry| entry.0);
-        let Some(at) = first.or(exchange.map(|(claim, _)| claim.inbox)) else { return false };
+        let Some(at) = first.or(terms.exchange.map(|(claim, _)| claim.inbox)) else { return false };
+        let reply_to = terms.reply_to;
         journal.submit(at, effects, Sequel { entries, reply_to, ..Sequel::default() });
         true
     }
@@ -411,6 +411,16 @@ impl InboxService {
         let mut text = format!("{prefix}{}/", group.name);
         let is_there = self.dist.tenant(tenant).filter_text(group.route, &mut text);
         is_there.then(|| text.into_boxed_str())
+    }
+}
+
+/// Notes in a command that the exchange of its message was accepted, if there is one. Its session is locked,
+/// and the claim on it holds.
+pub(crate) fn accept_in(locks: &mut Locks<'_>, terms: Terms, effects: &mut Effects) {
+    let Some((Claim { inbox, .. }, packet_id)) = terms.exchange else { return };
+    if let Some(session) = locks.of(inbox).sessions.get_mut(&inbox) {
+        let was_begun = session.accept(packet_id);
+        effects.accepted(inbox, packet_id, was_begun);
     }
 }
 

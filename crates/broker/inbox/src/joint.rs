@@ -2,8 +2,9 @@
 //!
 //! Between ranges there is no order, and after a crash one command may be there and another not. So
 //! whatever may only be known once the others are durable, which is that a message of QoS 2 was accepted,
-//! goes when they are: a crash before may have its publisher's repetition queued twice, and never not at
-//! all. Where all is of one range it is one command. DUR-010
+//! goes when they are: a crash before has its publisher bring it again. What was begun before
+//! ([`exchanges`](crate::exchanges)) is queued once then, for each partition notes in its command that it has it;
+//! what was not is queued twice in some. Where all is of one range it is one command. DUR-010
 
 use std::sync::{
     Arc,
@@ -14,17 +15,16 @@ use parking_lot::Mutex;
 use ratatosk_client::ReignPipe;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    ReplyTo,
     inbox::{Claim, InboxId},
+    serving::{Once, Terms},
 };
 use smallvec::SmallVec;
 
 use crate::{
     InboxService,
-    effect::Effect,
-    handover::Parcel,
+    handover::{Parcel, accept_in},
     journal::{Effects, Journal},
-    partitions::{PartitionSet, Sequel, partition_number},
+    partitions::{Locks, PartitionSet, Sequel, partition_number},
     repair::LeftRoutes,
     routing::Both,
     seats::Seats,
@@ -45,6 +45,8 @@ struct Part {
     reign: ReignPipe,
     /// Where it is.
     at: InboxId,
+    /// Its partitions that were asked.
+    asked: PartitionSet,
     effects: Effects,
     entries: SmallVec<[(InboxId, u64); 2]>,
 }
@@ -94,15 +96,20 @@ impl InboxService {
     /// partition, so that a range can be parted between any two.
     ///
     /// Each partition that was asked gets a command, also if nothing is queued there: that a session is
-    /// gone, or its queue is full, is known only by whoever leads, which the command proves.
+    /// gone, or its queue is full, or that it has the message already, is known only by whoever leads, which
+    /// the command proves.
     pub(crate) fn post_apart(
         &self,
         (journal, seats): (&Journal, &Seats),
+        locks: &mut Locks<'_>,
         (parcel, asked): (&Parcel<'_>, PartitionSet),
-        exchange: Option<(Claim, PacketId)>,
-        reply_to: Option<ReplyTo>,
+        terms: Terms,
     ) -> bool {
         let mut parts = cut(journal, seats, parcel, asked);
+        if let Some(once) = &terms.once {
+            self.note_parts(locks, &mut parts, once, parcel);
+        }
+        let Terms { exchange, reply_to, .. } = terms;
         let at = exchange.map(|(claim, _)| partition_number(claim.inbox.0));
         let accepting = at.and_then(|number| seats.serving(number));
         let is_one = |parts: &[Part]| match (parts, &accepting) {
@@ -112,37 +119,47 @@ impl InboxService {
             _ => false,
         };
         if !is_one(&parts) {
-            self.post_parts(journal, parts, exchange, reply_to);
+            post_parts(journal, parts, terms);
             return true;
         }
         let part = parts.pop().map(|Part { at, effects, entries, .. }| (at, effects, entries));
         let claimed = exchange.map(|(claim, _)| claim.inbox);
         let alone = || Some((claimed?, Effects::new(journal.epoch), SmallVec::new()));
         let Some((at, mut effects, entries)) = part.or_else(alone) else { return false };
-        if let Some((Claim { inbox, .. }, packet_id)) = exchange {
-            effects.push(&Effect::Accepted { inbox, packet_id });
-        }
+        accept_in(locks, terms, &mut effects);
         journal.submit(at, effects, Sequel { entries, reply_to, ..Sequel::default() });
         true
     }
 
-    fn post_parts(
+    /// Notes in its command that each partition that was asked has a message that may come again.
+    fn note_parts(
         &self,
-        journal: &Journal,
-        parts: Vec<Part>,
-        exchange: Option<(Claim, PacketId)>,
-        reply_to: Option<ReplyTo>,
+        locks: &mut Locks<'_>,
+        parts: &mut [Part],
+        once: &Once,
+        parcel: &Parcel<'_>,
     ) {
-        let its = journal.clone();
-        let finish = Box::new(move |is_done| match exchange {
-            Some(exchange) => accept(&its, exchange, is_done, reply_to),
-            None => its.tell(reply_to, is_done),
-        });
-        let joint = Joint::new(parts.len(), finish);
-        for Part { at, effects, entries, .. } in parts {
-            let joint = Some(Arc::clone(&joint));
-            journal.submit(at, effects, Sequel { entries, joint, ..Sequel::default() });
+        let since_ms = self.epoch().stamp(parcel.message().accepted).as_millis();
+        for part in parts {
+            for number in part.asked.numbers() {
+                if !locks.at(number).notes.has(once) {
+                    self.note_once(locks, number, (once, since_ms), &mut part.effects);
+                }
+            }
         }
+    }
+}
+
+fn post_parts(journal: &Journal, parts: Vec<Part>, terms: Terms) {
+    let its = journal.clone();
+    let finish = Box::new(move |is_done| match terms.exchange {
+        Some(exchange) => accept(&its, exchange, is_done, &terms),
+        None => its.tell(terms.reply_to, is_done),
+    });
+    let joint = Joint::new(parts.len(), finish);
+    for Part { at, effects, entries, .. } in parts {
+        let joint = Some(Arc::clone(&joint));
+        journal.submit(at, effects, Sequel { entries, joint, ..Sequel::default() });
     }
 }
 
@@ -158,37 +175,33 @@ fn cut(journal: &Journal, seats: &Seats, parcel: &Parcel<'_>, asked: PartitionSe
         };
         let at = parts.iter().position(|part| part.reign.is(&reign)).unwrap_or_else(|| {
             let (effects, entries) = (Effects::new(journal.epoch), SmallVec::new());
-            parts.push(Part { reign, at: InboxId(number as u64), effects, entries });
+            let (at, asked) = (InboxId(number as u64), PartitionSet::default());
+            parts.push(Part { reign, at, asked, effects, entries });
             parts.len() - 1
         });
         let part = &mut parts[at];
+        if asked.has(number) {
+            part.asked.insert(number);
+        }
         let is_its = |inbox: InboxId| partition_number(inbox.0) == number;
         part.entries.extend(parcel.write_those(&mut part.effects, is_its));
     }
     parts
 }
 
-/// The message of a publisher is in all queues, durably, or perhaps not in all: then its repetition is not
-/// recognised.
-fn accept(
-    journal: &Journal,
-    (claim, packet_id): (Claim, PacketId),
-    is_done: bool,
-    reply_to: Option<ReplyTo>,
-) {
-    let inbox = claim.inbox;
+/// The message of a publisher is in all queues, durably, or perhaps not in all: then it is not accepted.
+fn accept(journal: &Journal, (claim, packet_id): (Claim, PacketId), is_done: bool, terms: &Terms) {
+    let (inbox, reply_to) = (claim.inbox, terms.reply_to);
     let mut partition = journal.partitions().lock_of(inbox);
-    let Ok(session) = partition.claimed(claim) else {
+    let session = partition.claimed(claim).ok().filter(|_| is_done);
+    let session = session.filter(|session| session.may_accept(packet_id, terms.once));
+    let Some(session) = session else {
         drop(partition);
         return journal.tell(reply_to, false);
     };
-    if !is_done {
-        session.note_inbound(packet_id, true);
-        drop(partition);
-        return journal.tell(reply_to, false);
-    }
+    let was_begun = session.accept(packet_id);
     let mut effects = Effects::new(journal.epoch);
-    effects.push(&Effect::Accepted { inbox, packet_id });
+    effects.accepted(inbox, packet_id, was_begun);
     journal.submit(inbox, effects, Sequel { reply_to, ..Sequel::default() });
 }
 

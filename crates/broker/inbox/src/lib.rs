@@ -13,10 +13,12 @@
 mod append;
 mod coprocessor;
 mod effect;
+mod exchanges;
 mod handover;
 mod inactive;
 mod joint;
 mod journal;
+mod notes;
 mod owners;
 mod ownership;
 mod partition;
@@ -58,6 +60,12 @@ mod handover_test;
 #[cfg(test)]
 mod inactive_test;
 #[cfg(test)]
+mod once_model_test;
+#[cfg(test)]
+mod once_stores_test;
+#[cfg(test)]
+mod once_test;
+#[cfg(test)]
 mod queue_test;
 #[cfg(test)]
 mod reign_fixture;
@@ -75,6 +83,8 @@ mod restore_test;
 mod routing_test;
 #[cfg(test)]
 mod service_test;
+#[cfg(test)]
+mod stores_fixture;
 #[cfg(test)]
 mod takeover_model_test;
 #[cfg(test)]

@@ -11,10 +11,13 @@ use std::{sync::Arc, time::Duration};
 use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::{
-    Call, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
+    Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage,
     call::{Promised, Settlement},
-    inbox::{Attached, Claim, Detach, DueWill, Inbox as _, InboxId, NotServed, WillId},
-    serving::{Refusal, Serving},
+    inbox::{
+        Attached, Claim, Detach, DirectDelivery, DueWill, Inbox as _, InboxId, NotServed,
+        StaleClaim, Targets, WillId,
+    },
+    serving::{Once, Refusal, Serving, Terms},
 };
 use ratatosk_engine::wire::Malformed;
 
@@ -227,6 +230,32 @@ impl InboxService {
 impl Serving for InboxService {
     fn serves(&self, partition: usize) -> Option<u64> {
         InboxService::serves(self, partition)
+    }
+
+    fn range(&self, partition: usize) -> Option<u64> {
+        match self.seats() {
+            Some(seats) => seats.serving(partition).map(|reign| reign.range().group.0),
+            None => Some(0),
+        }
+    }
+
+    fn begin(
+        &self,
+        exchange: (Claim, PacketId),
+        mark: u64,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<Once>, StaleClaim> {
+        self.begin_exchange(exchange, mark, reply_to)
+    }
+
+    fn append_on(
+        &self,
+        targets: Targets<'_>,
+        message: &Message<'_>,
+        terms: Terms,
+        direct: &mut Vec<DirectDelivery>,
+    ) -> Call<Settlement> {
+        self.append_to(targets, message, terms, direct)
     }
 
     fn resume(&self, claim: Claim, owner: SessionRef) -> Result<(), Refusal> {

@@ -219,6 +219,9 @@ impl InboxService {
                 effects.push(&Effect::WillEnd { will: number_of(*will) });
             }
             effects.push(&Effect::End(ended.end.clone()));
+            if let Some(packet_ids) = ended.begun.clone() {
+                effects.push(&Effect::Ceased { inbox: ended.inbox, packet_ids, is_end: true });
+            }
         }
         change.ended.push(ended);
     }

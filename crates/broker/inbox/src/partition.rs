@@ -12,6 +12,7 @@ use std::{
 use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashTable};
 use ratatosk_clock::Instant;
+use ratatosk_codec::PacketId;
 use ratatosk_contract::{
     PublisherId, SessionIdentity, TenantId,
     inbox::{Attach, Attached, Claim, DueWill, InboxId, StaleClaim, Subscription, WillId},
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 use crate::{
     InboxStats,
     effect::End,
+    notes::Notes,
     queue::Transfer,
     schema::Position,
     session::{HeldWill, PendingWill, Session},
@@ -57,6 +59,8 @@ pub(crate) struct Partition {
     pub(crate) tallies: Tallies,
     /// Sessions that ended whose end is not durable yet.
     pub(crate) ends_under_way: usize,
+    /// Messages that may come again and are queued once.
+    pub(crate) notes: Notes,
     stranded: Arc<Stranded>,
 }
 
@@ -84,6 +88,7 @@ pub(crate) struct Contents {
     _wills: VecDeque<DueWill>,
     _late_wills: BTreeMap<(Instant, WillId), DueWill>,
     _guests: BTreeMap<WillId, Guest>,
+    _notes: Notes,
 }
 
 impl Contents {
@@ -115,6 +120,8 @@ pub(crate) struct Ended {
     pub(crate) position: Position,
     /// What is stored of it.
     pub(crate) end: End,
+    /// And of its messages that were begun, if there ever were any.
+    pub(crate) begun: Option<Vec<PacketId>>,
     /// Wills that are not to be published.
     pub(crate) cancelled: Cancelled,
 }
@@ -153,6 +160,7 @@ impl Partition {
             stats: InboxStats::default(),
             tallies: Tallies::default(),
             ends_under_way: 0,
+            notes: Notes::default(),
             stranded,
         }
     }
@@ -239,6 +247,7 @@ impl Partition {
             _wills: std::mem::take(&mut self.wills),
             _late_wills: std::mem::take(&mut self.late_wills),
             _guests: std::mem::take(&mut self.guests),
+            _notes: std::mem::take(&mut self.notes),
         }
     }
 
@@ -318,6 +327,7 @@ impl Partition {
         let tally = self.tallies.at(session.tally);
         tally.moved += transfers.len() as u64;
         tally.dropped.session_ended += (session.queue.len() + session.queue.qos0_len()) as u64;
+        let begun = session.exchanges.take().map(|begun| begun.packet_ids().collect());
         let (subscriptions, ordinals) = session.take_subscriptions();
         let end = End {
             inbox: id,
@@ -335,6 +345,7 @@ impl Partition {
             transfers,
             position,
             end,
+            begun,
             cancelled: Cancelled::new(),
         })
     }
@@ -416,6 +427,7 @@ impl Partition {
         }
         assert_eq!(self.by_identity.len(), self.sessions.len());
         assert_eq!(self.due, due);
+        self.notes.check_invariants();
     }
 
     /// Takes the times of a session out of the index; a will that waited until `now` is due, one

@@ -22,7 +22,8 @@ use ratatosk_telemetry::{ByteCount, memory::Accountant};
 
 use crate::InboxCoprocessor;
 use crate::durable_fixture::epoch;
-use crate::fake::{Bench, bench_of};
+use crate::fake::{Bench, bench_of, identity};
+use crate::partitions::partition_of;
 use crate::schema::partition_keys;
 use crate::seating::Step;
 
@@ -382,6 +383,16 @@ pub(crate) fn route_to(claim: Claim) -> InboxRoute {
         options: SubscriptionOptions::new(Qos::ExactlyOnce),
         subscription_id: None,
     }
+}
+
+/// Clients in two partitions: the first is in the lower one, and what parts them is the second's.
+pub(crate) fn apart() -> (&'static str, &'static str, usize) {
+    let place = |client: &&str| partition_of(&identity(client));
+    let mut clients = ["a", "b", "c", "d", "e", "f"];
+    clients.sort_by_key(place);
+    let (low, high) = (clients[0], clients[5]);
+    assert!(place(&low) < place(&high));
+    (low, high, place(&high))
 }
 
 /// A payload that says which message it is.

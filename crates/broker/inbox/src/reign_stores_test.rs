@@ -1,101 +1,32 @@
 //! Inboxes at three stores that keep one range, with threads and disks, while leadership moves and leaders
 //! are cut off.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use ratatosk_client::Reigns;
-use ratatosk_clock::{Instant, SystemClock};
+use ratatosk_clock::Instant;
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
     Call,
     call::Settlement,
     inbox::{Attach, Claim, Inbox as _, Sequence, Targets},
 };
-use ratatosk_store::coprocessor::{Coprocessor, Keyspaces};
-use ratatosk_store::log::GroupId;
-use ratatosk_stores::{Stores, until};
+use ratatosk_stores::until;
 
 use crate::{
-    InboxCoprocessor, Seating,
-    durable_fixture::{epoch, id, reply},
-    fake::{BUDGET, Bench, bench_of, identity, message, owner, tenant},
+    durable_fixture::{id, reply},
+    fake::{BUDGET, identity, message, owner, tenant},
     partitions::partition_of,
-    reign_fixture::{GRACE, route_to, text},
+    reign_fixture::{route_to, text},
+    stores_fixture::{Cluster, STORES},
 };
 
-const KEYSPACE: &str = "inbox.session";
-const STORES: u64 = 3;
 const ROUNDS: u64 = 10;
 const MESSAGES: u64 = 30;
 
-/// A service at each store.
-struct Cluster {
-    benches: BTreeMap<u64, Bench>,
-    _workers: Vec<Seating>,
-    reigns: BTreeMap<u64, Reigns>,
-    group: GroupId,
-    stores: Stores,
-    settled: BTreeMap<u64, Settlement>,
-    number: u64,
-}
-
 impl Cluster {
-    fn new() -> Self {
-        let clock = SystemClock::new();
-        let reigns: BTreeMap<u64, Reigns> =
-            (1..=STORES).map(|store| (store, Reigns::new(clock))).collect();
-        let known = reigns.clone();
-        let stores = Stores::of_each("inbox-reigns", STORES, move |store| {
-            let reigns = known[&store].clone();
-            let made = move || -> Box<dyn Coprocessor> {
-                Box::new(InboxCoprocessor::reigning(reigns.hook()))
-            };
-            Keyspaces::new(vec![(KEYSPACE.to_owned(), Box::new(made))])
-        });
-        let (mut benches, mut workers) = (BTreeMap::new(), Vec::new());
-        for (store, handle) in stores.live() {
-            let bench = bench_of(|inbox| inbox.reigning(epoch(), GRACE));
-            bench.inbox.follow(&reigns[&store], Arc::new(handle));
-            let failed = |error: &_| panic!("it reads what was written: {error}");
-            workers.extend(bench.inbox.start_seating(clock, failed).expect("a thread"));
-            benches.insert(store, bench);
-        }
-        let whole = stores.whole(KEYSPACE);
-        stores.change(&whole, &[1, 2, 3]);
-        let (settled, number) = (BTreeMap::new(), 0);
-        Cluster { benches, _workers: workers, reigns, group: whole.group, stores, settled, number }
-    }
-
-    /// Ends the services, and then the stores.
-    fn stop(self) {
-        self.reigns.values().for_each(Reigns::unbind);
-    }
-
-    fn ticket(&mut self) -> u64 {
-        self.number += 1;
-        self.number
-    }
-
-    /// The store that serves a client, of those that believe to the one in the latest term.
+    /// The store that serves the client.
     fn seat(&self) -> Option<u64> {
-        let place = partition_of(&identity("c"));
-        let serves = |(store, bench): (&u64, &Bench)| Some((bench.inbox.serves(place)?, *store));
-        self.benches.iter().filter_map(serves).max().map(|(_, store)| store)
-    }
-
-    fn hear(&mut self) {
-        for bench in self.benches.values() {
-            self.settled.extend(bench.sessions.take_settled());
-        }
-    }
-
-    /// What became of a call.
-    fn outcome(&mut self, ticket: u64) -> Settlement {
-        until("a settlement", || {
-            self.hear();
-            self.settled.get(&ticket).copied()
-        })
+        self.seat_of(partition_of(&identity("c")))
     }
 
     fn append(&mut self, claim: Claim, payload: &str) -> Option<u64> {

@@ -19,7 +19,7 @@ use crate::{
     durable_fixture::{id, reply},
     fake::{BUDGET, Bench, identity, message, owner, payloads, seconds, tenant},
     partitions::{partition_number, partition_of},
-    reign_fixture::{GROUP, World, route_to},
+    reign_fixture::{GROUP, World, apart, route_to},
     schema::Place,
 };
 
@@ -39,16 +39,6 @@ fn attach_with_will(bench: &Bench, client: &str, delay_s: u32) -> Claim {
     let (owner, expiry_s, will) = (owner(7), Some(100), Some((will, delay_s)));
     let attach = Attach { identity, owner, is_clean: false, expiry_s, limits, will, now: T0 };
     bench.inbox.attach_here(&attach, None).expect("it is served").answer.claim
-}
-
-/// Clients in two partitions: the first is in the lower one, and what parts them is the second's.
-fn apart() -> (&'static str, &'static str, usize) {
-    let place = |client: &&str| partition_of(&identity(client));
-    let mut clients = ["a", "b", "c", "d", "e", "f"];
-    clients.sort_by_key(place);
-    let (low, high) = (clients[0], clients[5]);
-    assert!(place(&low) < place(&high));
-    (low, high, place(&high))
 }
 
 /// INBOX-002: what is not read yet is nobody's.

@@ -32,6 +32,7 @@ use crate::{
     InboxService,
     coprocessor::corrupt,
     effect::Effect,
+    exchanges::Exchanges,
     handover::keep,
     journal::{Effects, Journal, WillOrder},
     partition::PARTITION_COUNT,
@@ -39,8 +40,8 @@ use crate::{
     queue::Queue,
     repair::Repaired,
     schema::{
-        Key, MessageRecord, Place, Position, SessionRecord, SubscriptionRecord, WillRecord,
-        partition_keys,
+        BegunRecord, Key, MessageRecord, NoteRecord, Place, Position, SessionRecord,
+        SubscriptionRecord, TurnRecord, WillRecord, partition_keys,
     },
     session::{PendingWill, Session},
     subscribing::receiver,
@@ -75,12 +76,18 @@ pub(crate) struct Found {
     bodies: HashMap<(InboxId, u64), Body, foldhash::fast::RandomState>,
     /// Keys of sessions without a record.
     loose: Vec<Bytes>,
+    notes: Vec<Note>,
 }
+
+/// The partition, the publisher and its number.
+type Note = (InboxId, (InboxId, u64), NoteRecord);
 
 pub(crate) struct FoundSession {
     pub(crate) record: SessionRecord,
     subscriptions: Vec<(u32, Subscription)>,
     inbound: Vec<PacketId>,
+    begun: Vec<(PacketId, BegunRecord)>,
+    turn: Option<TurnRecord>,
     position: Position,
     entries: Vec<(u64, Bytes)>,
 }
@@ -193,6 +200,11 @@ impl InboxService {
         for (inbox, session) in sessions {
             self.restore_times(origin, *inbox, session);
         }
+        for (at, (publisher, number), record) in &found.notes {
+            let notes = &mut self.partitions.lock_of(*at).notes;
+            notes.restore(*publisher, *number, *record);
+            notes.charge(&self.memory);
+        }
         for (will, record) in &found.wills {
             self.restore_will(origin, *will, record, sessions).map_err(|malformed| {
                 corrupt(&Key::new(number_of(*will), Place::Will).to_bytes(), malformed)
@@ -234,6 +246,10 @@ impl InboxService {
         }
         for packet_id in &found.inbound {
             session.note_inbound(*packet_id, false);
+        }
+        if let Some(TurnRecord(last)) = found.turn {
+            session.exchanges = Some(Box::new(Exchanges::restored(last, found.begun.clone())));
+            session.recharge();
         }
         partition.put(inbox, session);
         if origin.awaits(record) {
@@ -382,6 +398,7 @@ impl Found {
         self.wills.append(&mut other.wills);
         self.bodies.extend(other.bodies);
         self.loose.append(&mut other.loose);
+        self.notes.append(&mut other.notes);
     }
 
     fn add(&mut self, key: Key, value: &Bytes) -> Result<(), Malformed> {
@@ -392,6 +409,8 @@ impl Found {
                     record,
                     subscriptions: Vec::new(),
                     inbound: Vec::new(),
+                    begun: Vec::new(),
+                    turn: None,
                     position: Position::default(),
                     entries: Vec::new(),
                 };
@@ -408,7 +427,12 @@ impl Found {
                 return Ok(());
             }
             Place::Mark => return Ok(()),
+            Place::Note { publisher, number } => {
+                self.notes.push((key.inbox, (publisher, number), NoteRecord::decode(value)?));
+                return Ok(());
+            }
             Place::Subscription(_) | Place::Inbound(_) | Place::Position | Place::Entry(_) => {}
+            Place::Begun(_) | Place::Turn => {}
         }
         // A session's record is the first of its keys.
         let Some(session) = self.sessions.get_mut(&key.inbox) else {
@@ -423,7 +447,11 @@ impl Found {
             Place::Inbound(packet_id) => session.inbound.push(packet_id),
             Place::Position => session.position = Position::decode(value)?,
             Place::Entry(sequence) => session.entries.push((sequence, value.clone())),
-            Place::Session | Place::Will | Place::Body(_) | Place::Mark => {}
+            Place::Begun(packet_id) => {
+                session.begun.push((packet_id, BegunRecord::decode(value)?));
+            }
+            Place::Turn => session.turn = Some(TurnRecord::decode(value)?),
+            Place::Session | Place::Will | Place::Body(_) | Place::Mark | Place::Note { .. } => {}
         }
         Ok(())
     }
@@ -435,7 +463,9 @@ impl FoundSession {
         let ordinals = self.subscriptions.iter().map(|held| Place::Subscription(held.0));
         let inbound = self.inbound.iter().map(|packet_id| Place::Inbound(*packet_id));
         let entries = self.entries.iter().map(|entry| Place::Entry(entry.0));
-        let places = ordinals.chain(inbound).chain(entries);
+        let begun = self.begun.iter().map(|begun| Place::Begun(begun.0));
+        let turn = self.turn.iter().map(|_| Place::Turn);
+        let places = ordinals.chain(inbound).chain(entries).chain(begun).chain(turn);
         let places = places.chain([Place::Position, Place::Session]);
         places.map(|place| Key::new(inbox, place).to_bytes()).collect()
     }

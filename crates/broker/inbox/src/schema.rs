@@ -7,6 +7,7 @@
 mod entry;
 mod key;
 mod message;
+mod once;
 mod session;
 mod will;
 
@@ -14,6 +15,7 @@ pub(crate) use entry::{EntryRecord, Head, Position};
 pub use key::partition_keys;
 pub(crate) use key::{Key, Place};
 pub(crate) use message::MessageRecord;
+pub(crate) use once::{BegunRecord, NoteRecord, TurnRecord};
 pub(crate) use session::{SessionRecord, SubscriptionRecord};
 pub(crate) use will::WillRecord;
 

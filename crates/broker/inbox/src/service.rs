@@ -33,6 +33,7 @@ use ratatosk_contract::{
         InboxId, NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets,
         TooManyOrders, WillId,
     },
+    serving::Terms,
     sessions::Sessions,
 };
 use ratatosk_telemetry::memory::Accountant;
@@ -288,7 +289,7 @@ impl Inbox for InboxService {
         reply_to: Option<ReplyTo>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
-        self.append_to(targets, message, exchange, reply_to, direct)
+        self.append_to(targets, message, Terms { exchange, once: None, reply_to }, direct)
     }
 
     fn fetch(
@@ -377,13 +378,17 @@ impl Inbox for InboxService {
     ) -> Result<Promised<()>, StaleClaim> {
         let inbox = claim.inbox;
         let mut partition = self.partitions.lock_of(inbox);
-        partition.claimed(claim)?.note_inbound(packet_id, is_released);
+        let session = partition.claimed(claim)?;
         // Also if nothing changed: what did before may not be durable yet.
-        let noted = match is_released {
-            true => Effect::Released { inbox, packet_id },
-            false => Effect::Accepted { inbox, packet_id },
-        };
-        Ok(self.promise((), inbox, reply_to, |effects| effects.push(&noted)))
+        if is_released {
+            session.note_inbound(packet_id, true);
+            let released = Effect::Released { inbox, packet_id };
+            return Ok(self.promise((), inbox, reply_to, |effects| effects.push(&released)));
+        }
+        let was_begun = session.accept(packet_id);
+        Ok(self.promise((), inbox, reply_to, |effects| {
+            effects.accepted(inbox, packet_id, was_begun);
+        }))
     }
 
     fn keep_will(
@@ -409,6 +414,7 @@ impl Inbox for InboxService {
         self.make_inactive_due(now);
         self.mind_routes();
         self.abandon_awaited(now, due_max);
+        self.forget_old_notes(now);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
         let mut budget = DueBudget { wills: due_max, sessions: due_max };
         for number in (start..PARTITION_COUNT).chain(0..start) {

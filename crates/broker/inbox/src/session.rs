@@ -13,7 +13,8 @@ use ratatosk_contract::{
 use ratatosk_telemetry::memory::{Account, Hold, Share};
 
 use crate::{
-    handover::keep, queue::Queue, schema::SessionRecord, stranded::Noted, tally::TallyPlace,
+    exchanges::Exchanges, handover::keep, queue::Queue, schema::SessionRecord, stranded::Noted,
+    tally::TallyPlace,
 };
 
 /// One persistent session. Which of its times are due is in its partition's index, too.
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     ordinals: Vec<u32>,
     /// Rising.
     inbound: Vec<PacketId>,
+    /// Its messages that go in several commands, if there ever were any.
+    pub(crate) exchanges: Option<Box<Exchanges>>,
     pub(crate) queue: Queue,
     /// What of the queue others may take over, while there is no connection.
     pub(crate) noted: Noted,
@@ -145,6 +148,7 @@ impl Session {
             subscriptions: Vec::new(),
             ordinals: Vec::new(),
             inbound: Vec::new(),
+            exchanges: None,
             queue: Queue::default(),
             noted: Noted::default(),
             is_short: false,
@@ -170,11 +174,12 @@ impl Session {
             + 2 * self.filter_bytes;
         let ordinals = self.ordinals.capacity() * size_of::<u32>();
         let inbound = self.inbound.capacity() * size_of::<PacketId>();
+        let begun = self.exchanges.as_ref().map_or(0, |begun| begun.memory_bytes());
         let will = self.will.as_ref().map_or(0, |will| will.message.size_bytes());
         let held = self.held.as_ref().map_or(0, |held| held.message.size_bytes());
         let own = size_of::<Self>() + TABLE_BYTES + identity;
         let queue = self.queue.memory_bytes() + self.noted.memory_bytes();
-        self.hold.resize(own + routes + ordinals + inbound + will + held + queue);
+        self.hold.resize(own + routes + ordinals + inbound + begun + will + held + queue);
     }
 
     /// What is stored of it.

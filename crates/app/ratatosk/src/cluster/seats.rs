@@ -76,7 +76,7 @@ fn seat_of(partition: usize, routes: &[Route], roll: &Roll) -> Option<Seat> {
     let host = roll.seats.get(&leader.store)?.host;
     // A range that was parted from another one may be led by the same store in the same term.
     let term = leader.term.wrapping_shl(16) ^ route.descriptor.version.boundary;
-    is_whole.then_some(Seat { host, term })
+    is_whole.then_some(Seat { host, term, range: route.descriptor.group.0 })
 }
 
 #[cfg(test)]

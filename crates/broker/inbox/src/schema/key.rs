@@ -42,6 +42,12 @@ pub(crate) enum Place {
     Will,
     /// Nothing, but that the number was used: the largest of those that ended.
     Mark,
+    /// A QoS 2 message of the client that was begun and not accepted.
+    Begun(PacketId),
+    /// How many of its messages were begun.
+    Turn,
+    /// A message of some publisher that the sessions of a partition have. The partition stands for an inbox.
+    Note { publisher: InboxId, number: u64 },
 }
 
 impl Key {
@@ -55,7 +61,7 @@ impl Key {
     }
 
     pub(crate) fn to_bytes(self) -> Bytes {
-        const BYTES_MAX: usize = 8 + 1 + 8;
+        const BYTES_MAX: usize = 8 + 1 + 16;
         let mut bytes = [0; BYTES_MAX];
         bytes[..8].copy_from_slice(&Self::front(self.inbox));
         let mut len = 9;
@@ -84,6 +90,16 @@ impl Key {
             }
             Place::Will => 7,
             Place::Mark => 8,
+            Place::Begun(packet_id) => {
+                put(&packet_id.value().to_be_bytes());
+                9
+            }
+            Place::Turn => 10,
+            Place::Note { publisher, number } => {
+                let both = u128::from(publisher.0) << 64 | u128::from(number);
+                put(&both.to_be_bytes());
+                11
+            }
         };
         bytes[8] = kind;
         Bytes::copy_from_slice(&bytes[..len])
@@ -100,18 +116,22 @@ impl Key {
         let place = match kind {
             1 => Place::Session,
             2 => Place::Subscription(u32::from_be_bytes(exactly(rest)?)),
-            3 => {
-                let number = u16::from_be_bytes(exactly(rest)?);
-                Place::Inbound(PacketId::new(number).ok_or(Malformed)?)
-            }
+            3 => Place::Inbound(packet_id(rest)?),
             4 => Place::Position,
             5 => Place::Entry(u64::from_be_bytes(exactly(rest)?)),
             6 => Place::Body(u64::from_be_bytes(exactly(rest)?)),
             7 => Place::Will,
             8 => Place::Mark,
+            9 => Place::Begun(packet_id(rest)?),
+            10 => Place::Turn,
+            11 => {
+                let (publisher, number) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
+                let publisher = InboxId(u64::from_be_bytes(*publisher));
+                Place::Note { publisher, number: u64::from_be_bytes(exactly(number)?) }
+            }
             _ => return Err(Malformed),
         };
-        let is_numbered = matches!(kind, 2 | 3 | 5 | 6);
+        let is_numbered = matches!(kind, 2 | 3 | 5 | 6 | 9 | 11);
         if !is_numbered && !rest.is_empty() {
             return Err(Malformed);
         }
@@ -127,6 +147,10 @@ pub fn partition_keys(number: usize) -> KeyRange {
     let start = |number: usize| Bytes::copy_from_slice(&Key::front(InboxId(number as u64)));
     let end = (number + 1 < PARTITION_COUNT).then(|| start(number + 1));
     KeyRange { start: start(number), end }
+}
+
+fn packet_id(bytes: &[u8]) -> Result<PacketId, Malformed> {
+    PacketId::new(u16::from_be_bytes(exactly(bytes)?)).ok_or(Malformed)
 }
 
 fn exactly<const COUNT: usize>(bytes: &[u8]) -> Result<[u8; COUNT], Malformed> {

@@ -1,0 +1,124 @@
+//! Messages of QoS 2 that go in several commands are begun before anything of them is sent.
+//!
+//! The inbox of their publisher's session says which message it is, and knows that durably: then each part is
+//! queued once, also if it is sent again, by this host or by another one to which the publisher has turned.
+//! What one command carries is there as a whole or not at all, and needs none of it.
+
+use std::sync::Arc;
+
+use ratatosk_codec::{PacketId, Qos};
+use ratatosk_contract::StoredMessage;
+use ratatosk_contract::call::{Promised, Settlement};
+use ratatosk_contract::inbox::{Claim, StaleClaim};
+use ratatosk_contract::serving::Once;
+use ratatosk_rpc::HostId;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::append::part_of;
+use crate::ask::Ask;
+use crate::cluster_inbox::Shared;
+use crate::jobs::{Group, JobId, Part, PartId};
+use crate::lane::{Question, Waiting};
+use crate::placing::Place;
+use crate::seats::partition_of;
+
+impl Shared {
+    /// Whether a message is to be begun before a group of it is sent.
+    pub(crate) fn must_begin(&self, job: JobId, group: &Group) -> bool {
+        let is_new = self
+            .jobs
+            .lock()
+            .job(job)
+            .is_some_and(|job| job.message.qos == Qos::ExactlyOnce && job.once.is_none());
+        is_new && group.exchange.is_some() && self.is_apart(group)
+    }
+
+    /// Whether a group takes more than one command.
+    pub(crate) fn is_apart(&self, group: &Group) -> bool {
+        let mut ranges = group.partitions().map(|number| self.range_of(number));
+        let first = ranges.next();
+        ranges.any(|range| Some(range) != first)
+    }
+
+    /// The range of a partition, as far as it is known, and who serves it.
+    fn range_of(&self, number: usize) -> Option<(HostId, u64)> {
+        let seat = self.seats.seat(number)?;
+        let range = match seat.host == self.own {
+            true => self.local.range(number)?,
+            false => seat.range,
+        };
+        Some((seat.host, range))
+    }
+
+    /// Begins a message where its publisher's session is served.
+    pub(crate) fn begin(&self, part: PartId) {
+        let mut jobs = self.jobs.lock();
+        let Some((known, job)) = jobs.both(part) else { return };
+        let Some((claim, packet_id)) = known.group.exchange else { return };
+        let (message, due, tenant) = (Arc::clone(&job.message), job.due, job.tenant.clone());
+        let place = self.place(partition_of(claim.inbox.0));
+        jobs.open(part, |_| place.name());
+        drop(jobs);
+        let mark = mark_of(&message);
+        match place {
+            Place::Here(term) => self.begin_here(part, (claim, packet_id), mark, term),
+            Place::There { lane, .. } => {
+                let (call, now) = (self.next_call(), self.clock.now());
+                let account = self.accountant.account(tenant.as_str());
+                let waiting = Waiting::Append { part, bytes: 0, account };
+                let ask = Ask::Begin { call, claim, packet_id, mark };
+                lane.ask(Question { call, due, waiting }, |into| ask.put(into, now));
+                if !lane.is_open() && lane.answer(call).is_some() {
+                    // It broke meanwhile, before anything of this was said.
+                    self.hold(part);
+                }
+            }
+            Place::Nobody => self.hold(part),
+        }
+    }
+
+    fn begin_here(&self, part: PartId, exchange: (Claim, PacketId), mark: u64, term: u64) {
+        match self.local.begin(exchange, mark, Some(part_of(part))) {
+            Ok(Promised { answer, is_durable }) => {
+                self.note_begun(part, Some(answer), is_durable);
+            }
+            Err(StaleClaim) if self.refused(exchange.0, term).is_ok() => self.hold(part),
+            Err(StaleClaim) => self.finish_part(part, Settlement::Unknown),
+        }
+    }
+
+    /// Another host says which message it is, durably.
+    pub(crate) fn hear_begun(&self, part: PartId, (number, low): (u64, u64)) {
+        let publisher = {
+            let mut jobs = self.jobs.lock();
+            jobs.part(part).and_then(|part| part.group.exchange).map(|(claim, _)| claim.inbox)
+        };
+        let once = publisher.map(|publisher| Once { publisher, number, low });
+        self.note_begun(part, once, true);
+    }
+
+    /// It is known which message it is, or that this is durable: with both it is sent.
+    pub(crate) fn note_begun(&self, part: PartId, once: Option<Once>, is_durable: bool) {
+        let begun = self.jobs.lock().begun(part, once, is_durable);
+        let Some((Part { job, group, .. }, past)) = begun else { return };
+        if self.may_go(&group) {
+            return self.dispatch_later(job, group, past);
+        }
+        // Something for its sessions is held meanwhile.
+        let parts = self.jobs.lock().add(job, vec![group], None, false);
+        parts.into_iter().for_each(|part| self.hold(part));
+        let step = self.jobs.lock().release(job);
+        self.follow(step);
+    }
+}
+
+/// A hash of a message, the same on all hosts: by it one that is sent again is told from another one that has its
+/// packet identifier.
+fn mark_of(message: &StoredMessage) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(message.topic.as_bytes());
+    // No topic has it.
+    hash.update(&[0]);
+    hash.update(&message.payload);
+    hash.digest()
+}
