@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Happening};
+use super::{Cluster, Happening, sabotage};
 use crate::disk::Crash;
 use crate::simulation::Checked;
+
+/// What is drawn when a leader is parted from all others.
+pub(super) const LEADER_PARTED: usize = 7;
 
 impl Cluster {
     /// One thing goes wrong, or a part of the network is mended.
@@ -15,7 +18,7 @@ impl Cluster {
         let places: Vec<u64> = self.stores.keys().copied().collect();
         let number = self.faults.pick(&places).copied().unwrap_or(1);
         self.outcome.faults += 1;
-        match self.faults.below(8) {
+        match sabotage::instead(self.plan.planted, self.faults.below(8)) {
             0..=1 => self.crash(number)?,
             2 => {
                 let count = self.faults.below(6);
@@ -25,7 +28,7 @@ impl Cluster {
                 }
             }
             3..=4 => self.part(number),
-            7 => self.part_leader(),
+            LEADER_PARTED => self.part_leader(),
             5 => {
                 let writes = self.faults.below(40);
                 if let Some(place) = self.stores.get(&number) {

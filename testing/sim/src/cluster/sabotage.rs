@@ -6,6 +6,7 @@ use ratatosk_clock::Instant;
 use ratatosk_store::machine::{Event, Input, Loan};
 use ratatosk_store::transport::Packet;
 
+use super::faults::LEADER_PARTED;
 use super::store::{Store, Ticket};
 use crate::planted::Planted;
 
@@ -15,6 +16,15 @@ pub(super) fn slower(planted: Option<Planted>, packet: &Packet) -> Duration {
     match (planted, packet) {
         (Some(Planted::LoanLate), Packet::Loan(Loan::Lends { .. })) => Duration::from_millis(500),
         _ => Duration::ZERO,
+    }
+}
+
+/// What goes wrong instead of what was drawn: so that it is found soon that a lease is too long, leaders are parted
+/// from the others more often.
+pub(super) fn instead(planted: Option<Planted>, drawn: usize) -> usize {
+    match planted {
+        Some(Planted::LeaseLong) if drawn > 1 => LEADER_PARTED,
+        _ => drawn,
     }
 }
 
