@@ -70,7 +70,8 @@ fn a_broker_with_users_is_configured_as_the_readme_says() {
 fn a_local_cluster_is_started_as_the_readme_says() {
     let place = Place::new().expect("makes");
     // Its usual ports may be somebody else's.
-    let line = format!("{} --free-ports", block("ratatosk dev"));
+    let line = block("dev --nodes").replace("cargo run --release --", "ratatosk");
+    let line = format!("{line} --free-ports");
     let mut command = shell(&line);
     command.current_dir(place.path(""));
     let dev = Process::start(command, &place.path("dev.log")).expect("starts");
