@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ratatosk_clock::Instant;
-use ratatosk_codec::Qos;
+use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
     Call,
     call::Settlement,
@@ -380,7 +380,7 @@ fn what_is_served_elsewhere_takes_no_memory() {
     let claim = world.nodes[0].bench.attach("c", T0).claim;
     let subscription = Subscription {
         filter: "a/b".into(),
-        options: ratatosk_codec::SubscriptionOptions::new(Qos::AtLeastOnce),
+        options: SubscriptionOptions::new(Qos::AtLeastOnce),
         subscription_id: None,
     };
     let _ = world.nodes[0].bench.inbox.put_subscription(claim, &subscription, None);
@@ -400,4 +400,36 @@ fn what_is_served_elsewhere_takes_no_memory() {
     assert!(held(&world) < 20_000);
     let stats = InboxStats { left: 20, appended: 20, ..InboxStats::default() };
     assert_eq!(world.nodes[0].bench.inbox.stats(), stats);
+}
+
+/// DIST-014: what was to go when its record had gone stays.
+#[test]
+fn who_subscribes_again_before_his_route_goes_keeps_it() {
+    let mut world = World::served(1);
+    let bench = &world.nodes[0].bench;
+    *bench.routes.late.lock() = Some(Vec::new());
+    let claim = bench.attach("c", T0).claim;
+    let subscribe = |bench: &Bench, ticket| {
+        let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+        let subscription = Subscription { filter: "a".into(), options, subscription_id: None };
+        let _ = bench.inbox.put_subscription(claim, &subscription, reply(ticket));
+        bench.routes.answer(true, true);
+    };
+    subscribe(bench, 1);
+    world.settle(T0);
+    let bench = &world.nodes[0].bench;
+    for ticket in [2, 3] {
+        let _ = bench.inbox.unsubscribe(claim, "a", reply(ticket));
+    }
+    subscribe(bench, 4);
+    world.settle(T0);
+    let bench = &world.nodes[0].bench;
+    assert_eq!(bench.routes.asked(), 0, "nothing is removed");
+    assert_eq!(bench.sessions.take_settled(), [1, 2, 3, 4].map(|ticket| (ticket, DONE)));
+    let _ = bench.inbox.unsubscribe(claim, "a", reply(5));
+    world.settle(T0);
+    let bench = &world.nodes[0].bench;
+    assert_eq!((bench.routes.asked(), bench.sessions.take_settled()), (1, vec![]));
+    bench.routes.answer(true, true);
+    assert_eq!(bench.sessions.take_settled(), [(5, DONE)]);
 }
