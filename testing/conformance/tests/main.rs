@@ -33,3 +33,4 @@ mod subscribe;
 mod takeover;
 mod tenants;
 mod wills;
+mod workers;
