@@ -37,6 +37,7 @@ use self::watch::Watch;
 use self::ways::Ways;
 use crate::configuration::Cluster;
 use crate::ground::Base;
+use crate::metrics;
 use crate::store;
 
 /// Time between two rounds in which it is planned who keeps and leads ranges.
@@ -92,6 +93,7 @@ impl Member {
         let node = Node::start(node_config(cluster, store, registry.clone(), clock)?)?;
         let sessions = Arc::new(post.clone());
         let ways = Ways::open(&node, (&dist, &retain), sessions.clone(), clock)?;
+        metrics::register_repeats(registry, &ways.repeated);
         let switch = Switch::new(sessions);
         let inbox = InboxService::new(dist.clone(), Arc::new(switch.clone()))
             .charged_to(accountant)

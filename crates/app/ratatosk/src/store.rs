@@ -12,7 +12,7 @@ use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
 use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_remote::node as remote;
-use ratatosk_retain::{RetainCoprocessor, RetainService};
+use ratatosk_retain::{RetainCoprocessor, RetainDivision, RetainService};
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
 use ratatosk_store::node::{Config, Handle, Node};
@@ -135,7 +135,8 @@ impl Store {
         let (ranges, name) = (Box::new(self.node.handle()), space.name());
         Arc::new(match space {
             Space::Dist => Pipe::dividing(ranges, name, RouteDivision, self.clock),
-            Space::Inbox | Space::Retain => Pipe::new(ranges, name, self.clock),
+            Space::Inbox => Pipe::new(ranges, name, self.clock),
+            Space::Retain => Pipe::dividing(ranges, name, RetainDivision, self.clock),
         })
     }
 

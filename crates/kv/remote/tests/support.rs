@@ -240,6 +240,8 @@ impl Tally {
                     self.in_doubt -= now - self.last - 1;
                     self.last = now;
                 }
+                // It counts for nothing.
+                Fate::Refused => {}
                 Fate::Unknown => self.in_doubt += 1,
             }
         }
