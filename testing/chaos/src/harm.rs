@@ -255,7 +255,8 @@ async fn grow(scene: &mut Scene<'_>, lasts: Duration) -> Result<()> {
     scene.pause(lasts).await?;
     let admin = scene.cluster.nodes[node].addresses.admin;
     order(admin, "/cluster/drain", "{}").await?;
-    // It has nothing any more when all the others have it.
+    // Nobody has heard of the order yet.
+    scene.cluster.emptied(node).await?;
     scene.cluster.settled().await.with_context(|| format!("draining node {}", node + 1))?;
     scene.stage.shut(node, Access::Closed);
     scene.cluster.nodes[node].stop().await
