@@ -93,7 +93,12 @@ impl Act {
                 let minority = (node..node + count).map(|index| index % nodes).collect();
                 Act::Partition { minority, is_dark: dice.once_in(2), lasts: span }
             }
-            Harm::Asymmetric => Act::Asymmetric { node, is_deaf: dice.once_in(2), lasts: span },
+            Harm::Takeover if dice.once_in(2) => {
+                Act::Partition { minority: vec![in_turn], is_dark: dice.once_in(2), lasts: span }
+            }
+            Harm::Asymmetric | Harm::Takeover => {
+                Act::Asymmetric { node, is_deaf: dice.once_in(2), lasts: span }
+            }
             Harm::Rolling => Act::Rolling { first: in_turn },
             Harm::Replace => Act::Replace { node: in_turn, away: span },
             Harm::Grow => Act::Grow { lasts: span },
