@@ -219,7 +219,7 @@ impl Model {
             let stored = state.sessions.get_mut(&claim.inbox.0).ok_or(Settlement::Unknown)?;
             let begun = stored.begun.get(&packet_id).map(|begun| begun.0);
             let is_begun = once.is_none_or(|once| begun == Some(once.number));
-            if stored.version != claim.version || !is_begun {
+            if stored.version != claim.version || stored.owner.is_none() || !is_begun {
                 return Err(Settlement::Unknown);
             }
             stored.begun.remove(&packet_id);

@@ -134,7 +134,7 @@ fn an_owner_who_is_awaited_leaves_his_session() {
     let stale = Claim { version: claim.version - 1, ..claim };
     let detach = || Detach { expiry_s: Some(100), will: None, now: T0 };
     assert_eq!(now.inbox.detach(stale, detach(), None).err(), Some(StaleClaim));
-    now.inbox.detach(claim, detach(), None).expect("he is the owner");
+    let _ = now.inbox.detach(claim, detach(), None).expect("he is the owner");
     world.settle(T0);
     let now = &world.nodes[1].bench;
     assert!(now.expire(seconds(50)).is_empty(), "he said goodbye: there is no will");
