@@ -66,7 +66,10 @@ impl Pair {
     /// The publisher's node dies, and with it its session there.
     fn crash(&mut self) {
         self.keyspace = self.keyspace.crash(Box::<InboxCoprocessor>::default());
-        self.watchers.remove(1);
+        // It is there once: those of the other node stay.
+        if self.lives == 1 {
+            self.watchers.remove(1);
+        }
         drop(self.home.take());
         self.lives += 1;
         self.home = Some(home(&self.discovery, &self.keyspace, self.lives));
