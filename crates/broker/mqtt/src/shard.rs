@@ -39,7 +39,9 @@ pub(crate) mod stats;
 mod timer;
 pub(crate) mod topic_cache;
 mod turns;
+mod wills;
 pub(crate) mod wire;
+mod withheld;
 
 use std::{collections::HashMap, sync::Arc, task::Waker};
 
@@ -106,6 +108,8 @@ pub(crate) struct Shard {
     members: Vec<(ShardId, wire::MemberTarget)>,
     shared: Vec<SharedRoute>,
     away: away::Away,
+    withheld: withheld::Withheld,
+    wills: wills::Wills,
     stats: Stats,
     drain: Option<Drain>,
     recheck: recheck::Recheck,
@@ -176,6 +180,8 @@ impl Shard {
             members: Vec::new(),
             shared: Vec::new(),
             away: away::Away::default(),
+            withheld: withheld::Withheld::default(),
+            wills: wills::Wills::default(),
             stats: Stats::default(),
             drain: None,
             recheck: recheck::Recheck::default(),
