@@ -20,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod report;
+pub mod roles;
 pub mod rounds;
 
 pub use plan::{Ground, Harm, Plan};

@@ -7,7 +7,11 @@ use ratatosk_chaos::{Ground, Harm, Outcome, Plan, report, rounds};
 use ratatosk_crash::oracle::Property;
 
 fn run(ground: Ground, nodes: usize, rounds: u32) -> Outcome {
-    let (harm, keep) = (Harm::Kill, std::env::temp_dir());
+    run_with(Harm::Kill, ground, nodes, rounds)
+}
+
+fn run_with(harm: Harm, ground: Ground, nodes: usize, rounds: u32) -> Outcome {
+    let keep = std::env::temp_dir();
     let span = Duration::from_secs(1);
     let plan = Plan { seed: 1, rounds, harm, ground, nodes, rate: 20, span, keep };
     rounds::run(&plan, &mut |_| {}).expect("it runs")
@@ -28,6 +32,17 @@ fn one_process_that_is_killed_loses_nothing() {
 #[test]
 fn a_cluster_that_loses_a_node_loses_nothing_acknowledged() {
     let mut outcome = run(Ground::Loopback, 3, 1);
+    let promised = [Property::Delivery, Property::Session];
+    outcome.violations.retain(|violation| promised.contains(&violation.property));
+    assert!(outcome.violations.is_empty(), "{}", report::breaches(&outcome));
+    assert!(outcome.rounds.iter().all(|round| round.acked > 100), "that was no load");
+}
+
+/// CFG-002, CLU-001, DUR-001: seven nodes, each for one workload, make a cluster, serve, and lose nothing that was
+/// acknowledged when one that keeps sessions is killed.
+#[test]
+fn a_cluster_of_nodes_for_one_workload_each_loses_nothing_acknowledged() {
+    let mut outcome = run_with(Harm::Roles, Ground::Loopback, 3, 1);
     let promised = [Property::Delivery, Property::Session];
     outcome.violations.retain(|violation| promised.contains(&violation.property));
     assert!(outcome.violations.is_empty(), "{}", report::breaches(&outcome));
