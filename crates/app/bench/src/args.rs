@@ -70,6 +70,13 @@ pub(crate) struct TargetArgs {
     /// Port of the broker.
     #[arg(short, long, default_value_t = 1883)]
     pub(crate) port: u16,
+    /// Another node of a cluster (repeatable): clients are spread over all, and the subscriber of a
+    /// publisher's number is at the node behind the publisher's.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) also: Vec<String>,
+    /// The publisher and the subscriber of one number are at the same node.
+    #[arg(long, requires = "also")]
+    pub(crate) together: bool,
     /// User name.
     #[arg(short, long)]
     pub(crate) username: Option<String>,

@@ -1,6 +1,5 @@
 //! One target and what every scenario does with it: connect, subscribe, measure, leave.
 
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,6 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::clock::{self, SECOND_NS};
 use crate::disk;
+use crate::doors::Doors;
 use crate::limits;
 use crate::live::{Live, Show};
 use crate::load::{Load, Role};
@@ -37,7 +37,7 @@ const TURN_MS: u64 = 50;
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) target: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) doors: Doors,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
     /// The broker's process, if it is known.
@@ -82,11 +82,9 @@ impl Bench {
         show: Show,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
-        let target = format!("{host}:{port}");
-        let address = resolve(host, port)?;
         Ok(Self {
-            target,
-            address,
+            target: format!("{host}:{port}"),
+            doors: Doors::new(host, port)?,
             username: None,
             password: None,
             broker: None,
@@ -103,7 +101,7 @@ impl Bench {
     pub(crate) fn beside(&self) -> anyhow::Result<Self> {
         Ok(Self {
             target: self.target.clone(),
-            address: self.address,
+            doors: self.doors.clone(),
             username: self.username.clone(),
             password: self.password.clone(),
             broker: None,
@@ -215,8 +213,8 @@ impl Bench {
             password: self.password.as_deref(),
         })
         .context("user name or password is longer than 65,535 bytes")?;
-        let link =
-            net.dial(self.address).with_context(|| format!("connecting to {}", self.target))?;
+        let address = self.doors.of(dial.role);
+        let link = net.dial(address).with_context(|| format!("connecting to {address}"))?;
         load.enlist(link, dial.role, hello);
         Ok(())
     }
@@ -445,28 +443,6 @@ impl Progress {
 
     fn is_stuck(&mut self, value: u64, now_ns: u64) -> bool {
         self.idle_ns(value, now_ns) > PATIENCE_NS
-    }
-}
-
-/// The first address of the name that answers, or the only one.
-fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
-    let addresses: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("the host name {host:?} cannot be resolved"))?
-        .collect();
-    if let [only] = addresses[..] {
-        return Ok(only);
-    }
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(3)) {
-            Ok(_) => return Ok(address),
-            Err(error) => last = Some((address, error)),
-        }
-    }
-    match last {
-        Some((address, error)) => Err(error).with_context(|| format!("connecting to {address}")),
-        None => bail!("the host name {host:?} has no address"),
     }
 }
 

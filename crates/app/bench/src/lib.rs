@@ -21,6 +21,7 @@ mod publisher;
 
 mod bench;
 mod disk;
+mod doors;
 
 mod absent;
 mod churn;

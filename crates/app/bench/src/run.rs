@@ -144,6 +144,7 @@ fn carry_out(args: &RunArgs, plan: &Plan, stop: &Arc<AtomicBool>) -> anyhow::Res
     };
     let target = &args.target;
     let mut bench = Bench::new(&target.host, target.port, show, Arc::clone(stop))?;
+    bench.doors.add(&target.also, target.together)?;
     bench.username.clone_from(&target.username);
     bench.password.clone_from(&target.password);
     bench.broker = target.pid.map(|pid| Meter::new(pid, target.children)).transpose()?;

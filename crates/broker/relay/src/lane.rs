@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::letter;
 use crate::metrics::{Reason, Tenant};
+use crate::pause::Pause;
 
 /// A batch is not added to when it has so many bytes.
 const BATCH_BYTES: usize = 64 << 10;
@@ -29,6 +30,8 @@ const BATCH_BYTES: usize = 64 << 10;
 const BATCH_MESSAGES: usize = 4_096;
 /// Or is so old: its messages are late together.
 const BATCH_SPAN: Duration = Duration::from_millis(20);
+/// While the host has not answered what went before, what comes gathers for about so long.
+const GATHER_SPAN: Duration = Duration::from_micros(500);
 /// What is kept beside a message.
 const ITEM_BYTES: usize = size_of::<Item>();
 
@@ -51,6 +54,8 @@ pub(crate) struct Lane {
     bounds: Bounds,
     queue: Mutex<Queue>,
     filled: Notify,
+    /// A batch is whole, and another one waits behind it.
+    crowded: Notify,
     stirred: Notify,
 }
 
@@ -92,8 +97,8 @@ pub(crate) type Reports = Vec<Dispatched>;
 
 impl Lane {
     pub(crate) fn new(host: HostNumber, bounds: Bounds) -> Self {
-        let (filled, stirred) = (Notify::new(), Notify::new());
-        Self { host, bounds, queue: Mutex::default(), filled, stirred }
+        let (filled, crowded, stirred) = (Notify::new(), Notify::new(), Notify::new());
+        Self { host, bounds, queue: Mutex::default(), filled, crowded, stirred }
     }
 
     /// Adds an encoded message. One that is longer than all room there is gets through alone.
@@ -110,8 +115,8 @@ impl Lane {
             tenant.dropped(Reason::Lost).increment();
             return Err(Why::Lost);
         }
-        let is_crowded = queue.bytes > 0 && queue.bytes + bytes > self.bounds.bytes_max;
-        if is_crowded || encoded.len() > self.bounds.message_max {
+        let is_full = queue.bytes > 0 && queue.bytes + bytes > self.bounds.bytes_max;
+        if is_full || encoded.len() > self.bounds.message_max {
             tenant.dropped(Reason::Full).increment();
             return Err(Why::Full);
         }
@@ -135,10 +140,13 @@ impl Lane {
                 queue.waiting.push_back(Batch { bytes, items, first: now, last: now });
             }
         }
+        let is_crowded = queue.waiting.len() > 1;
         drop(queue);
         tenant.account.adjust(Share::Queues, 0, bytes);
         if was_empty {
             self.filled.notify_one();
+        } else if is_crowded {
+            self.crowded.notify_one();
         }
         if was_idle {
             self.stirred.notify_one();
@@ -146,16 +154,29 @@ impl Lane {
         Ok(())
     }
 
-    /// What goes to the host next; it is in flight then. Waits until there is something, and room for it.
-    /// Cancel-safe.
-    pub(crate) async fn next(&self) -> Bytes {
+    /// What goes to the host next; it is in flight then. Waits until there is something, and room for it,
+    /// and a moment for more of it while the host has something to answer: a message alone goes at once,
+    /// and many go together, for a wake-up and a write costs more than a message. Cancel-safe.
+    pub(crate) async fn next(&self, pause: &Pause) -> Bytes {
         loop {
             let filled = self.filled.notified();
+            if self.is_to_gather() {
+                tokio::select! {
+                    () = pause.wait(GATHER_SPAN) => {}
+                    () = self.crowded.notified() => {}
+                }
+            }
             if let Some(bytes) = self.take() {
                 return bytes;
             }
             filled.await;
         }
+    }
+
+    /// Whether part of a batch waits, and something is in flight.
+    fn is_to_gather(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.len() == 1 && !queue.in_flight.is_empty()
     }
 
     fn take(&self) -> Option<Bytes> {

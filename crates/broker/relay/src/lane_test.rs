@@ -107,6 +107,35 @@ fn a_host_that_does_not_answer_is_sent_a_bounded_number_of_bytes() {
     assert_eq!(world.told(), [(0, Outcome::Taken)]);
 }
 
+/// DIST-007: a message alone does not wait; those that come while the host is busy go together.
+#[test]
+fn messages_gather_while_the_host_has_something_to_answer() {
+    let mut world = World::new(Bounds {
+        bytes_max: 1 << 20,
+        in_flight_max: 1 << 20,
+        message_max: 1 << 20,
+        ..BOUNDS
+    });
+    assert!(!world.lane.is_to_gather());
+    world.push(1, 0, 10).unwrap();
+    assert!(!world.lane.is_to_gather(), "nothing else is on its way");
+    drop(world.lane.take());
+    assert!(!world.lane.is_to_gather(), "nothing waits");
+    world.push(2, 1, 10).unwrap();
+    assert!(world.lane.is_to_gather());
+    world.push(2, 2, BATCH_BYTES).unwrap();
+    assert!(!world.lane.is_to_gather(), "a batch that nothing is added to need not wait");
+    assert_eq!(world.lane.take().map(|data| data.len()), Some(10));
+    drop(world.lane.take());
+    for count in [1, 1] {
+        world.settle(&vec![Fate::Taken; count]).unwrap();
+    }
+    world.push(3, 3, 10).unwrap();
+    assert!(world.lane.is_to_gather(), "the long one has no answer");
+    world.settle(&[Fate::Taken]).unwrap();
+    assert!(!world.lane.is_to_gather());
+}
+
 /// Sent or not, whoever waits is told in time, and once.
 #[test]
 fn what_is_late_is_dropped_and_told_once() {

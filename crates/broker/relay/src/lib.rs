@@ -17,6 +17,7 @@ mod image;
 mod lane;
 mod letter;
 mod metrics;
+mod pause;
 mod peer;
 mod record;
 mod serve;

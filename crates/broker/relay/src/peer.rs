@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::host_relay::Shared;
 use crate::image::{Image, Refused, Work};
 use crate::lane::{Lane, Reports};
+use crate::pause::Pause;
 use crate::proto::Frame;
 use ratatosk_rpc::frames::cut;
 
@@ -187,8 +188,9 @@ async fn send(
 
 /// Says what waits, until the other side is gone.
 async fn speak(lane: &Lane, questions: Sender<Frame>) {
+    let pause = Pause::new();
     loop {
-        let batch: Bytes = lane.next().await;
+        let batch: Bytes = lane.next(&pause).await;
         for part in cut(batch) {
             if questions.send(part.into()).await.is_err() {
                 return;

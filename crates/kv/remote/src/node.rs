@@ -107,8 +107,7 @@ pub struct Store {
 pub struct Keeping {
     /// Where it stands.
     pub labels: BTreeMap<String, String>,
-    /// The keyspaces whose ranges it may vote for. It can have all that it carries out, and has others until those
-    /// are there that are to.
+    /// The keyspaces whose ranges it may vote for; it has others until those are there that are to.
     pub keyspaces: BTreeSet<String>,
     /// The keyspaces that its node reads.
     pub copies: BTreeSet<String>,
