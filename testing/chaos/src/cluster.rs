@@ -210,8 +210,10 @@ impl Cluster {
         loop {
             self.check_alive()?;
             let view = self.view().await;
-            let Some(missing) = view.map_or(Some("nobody says".to_owned()), |view| view.missing())
-            else {
+            // Who knows few of the others sees nothing that is missing.
+            let nodes = self.nodes.iter().filter(|node| node.is_started()).count();
+            let of_view = |view: View| view.unknown(nodes).or_else(|| view.missing());
+            let Some(missing) = view.map_or(Some("nobody says".to_owned()), of_view) else {
                 return Ok(Some(started.elapsed()));
             };
             if started.elapsed() > SETTLED_MAX {
@@ -297,6 +299,13 @@ impl View {
         let is_member =
             |store: &&Store| store.reach == Reach::Up && store.standing == Standing::Member;
         self.cluster.stores.iter().filter(is_member)
+    }
+
+    /// That not so many stores are known as there are nodes.
+    fn unknown(&self, nodes: usize) -> Option<String> {
+        let up = self.cluster.stores.iter().filter(|store| store.reach == Reach::Up).count();
+        (up < nodes || self.ranges.is_empty())
+            .then(|| format!("{up} stores of {nodes} are known to be up"))
     }
 
     /// What is not as it should be when all is quiet.
