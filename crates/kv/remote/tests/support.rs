@@ -110,6 +110,8 @@ impl World {
             },
             keeping: Keeping {
                 labels: BTreeMap::new(),
+                keyspaces: KEYSPACES.map(str::to_owned).into(),
+                copies: [].into(),
                 rules: Arc::clone(&self.rules),
                 interval: Duration::from_millis(100),
             },
