@@ -214,6 +214,26 @@ impl Cluster {
         }
     }
 
+    /// Waits until another node says that the store of this one is to become empty, and is.
+    ///
+    /// # Errors
+    /// If a node ends, or it does not come about within two minutes; says what it still has.
+    pub async fn emptied(&mut self, index: usize) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            self.check_alive()?;
+            let view = self.view().await;
+            let store = view.as_ref().and_then(|view| view.any_store(&self.nodes[index]));
+            if store.is_some_and(is_empty) {
+                return Ok(());
+            }
+            if started.elapsed() > SETTLED_MAX {
+                bail!("a node is not empty {SETTLED_MAX:?} after it was ordered to be: {store:?}");
+            }
+            sleep(SETTLED_POLL).await;
+        }
+    }
+
     /// Lines that say that something in a node panicked.
     #[must_use]
     pub fn panics(&self) -> Vec<String> {
@@ -251,12 +271,18 @@ struct View {
 }
 
 impl View {
-    /// The store of a node that lives.
+    /// The store of a node that lives, if it is to have something.
     fn store(&self, node: &Node) -> Option<&Store> {
+        let store = self.any_store(node)?;
+        self.members().find(|member| member.id == store.id)
+    }
+
+    /// The store of a node that lives.
+    fn any_store(&self, node: &Node) -> Option<&Store> {
         let is_it =
             |host: &&Host| host.address == node.addresses.gossip && host.state == HostState::Alive;
         let host = self.cluster.hosts.iter().find(is_it)?;
-        self.members().find(|store| host.stores.contains(&store.id))
+        self.cluster.stores.iter().find(|store| host.stores.contains(&store.id))
     }
 
     /// The stores that are to have something.
@@ -290,6 +316,12 @@ impl View {
         let (most, least) = (leads().max().unwrap_or(0), leads().min().unwrap_or(0));
         (most > least + 1).then(|| format!("one store leads {most} ranges, another one {least}"))
     }
+}
+
+/// Whether a store that is to become empty has nothing.
+fn is_empty(store: &Store) -> bool {
+    let is_member = store.standing == Standing::Member;
+    !is_member && store.leads == 0 && store.votes == 0 && store.learns == 0
 }
 
 #[cfg(test)]

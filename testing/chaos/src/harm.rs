@@ -93,7 +93,12 @@ impl Act {
                 let minority = (node..node + count).map(|index| index % nodes).collect();
                 Act::Partition { minority, is_dark: dice.once_in(2), lasts: span }
             }
-            Harm::Asymmetric => Act::Asymmetric { node, is_deaf: dice.once_in(2), lasts: span },
+            Harm::Takeover if dice.once_in(2) => {
+                Act::Partition { minority: vec![in_turn], is_dark: dice.once_in(2), lasts: span }
+            }
+            Harm::Asymmetric | Harm::Takeover => {
+                Act::Asymmetric { node, is_deaf: dice.once_in(2), lasts: span }
+            }
             Harm::Rolling => Act::Rolling { first: in_turn },
             Harm::Replace => Act::Replace { node: in_turn, away: span },
             Harm::Grow => Act::Grow { lasts: span },
@@ -250,7 +255,8 @@ async fn grow(scene: &mut Scene<'_>, lasts: Duration) -> Result<()> {
     scene.pause(lasts).await?;
     let admin = scene.cluster.nodes[node].addresses.admin;
     order(admin, "/cluster/drain", "{}").await?;
-    // It has nothing any more when all the others have it.
+    // Nobody has heard of the order yet.
+    scene.cluster.emptied(node).await?;
     scene.cluster.settled().await.with_context(|| format!("draining node {}", node + 1))?;
     scene.stage.shut(node, Access::Closed);
     scene.cluster.nodes[node].stop().await

@@ -6,7 +6,8 @@
 //! load, harm (`harm`), healing, load, and then a pause in which everything is taken and judged.
 //! The nodes (`node`, `cluster`) are processes in network namespaces (`network`), whose packets can
 //! be lost in one direction; or on the loopback; or there is one alone, to show that clients and
-//! oracles are right. `figures` counts and measures, `report` shows.
+//! oracles are right. `figures` counts and measures, `report` shows. `takeover` has clients that
+//! compete for one session at different nodes, and oracles of its own.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests of processes read the clock and the environment; nothing here ships"
@@ -21,6 +22,7 @@ pub mod node;
 pub mod plan;
 pub mod report;
 pub mod rounds;
+pub mod takeover;
 
 pub use plan::{Ground, Harm, Plan};
 pub use rounds::Outcome;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Parser;
-use ratatosk_chaos::{Ground, Harm, Plan, report, rounds};
+use ratatosk_chaos::{Ground, Harm, Plan, report, rounds, takeover};
 
 /// Harm to a cluster under load, again and again: nothing acknowledged may be lost, and who is at
 /// another node notices nothing.
@@ -72,6 +72,9 @@ fn main() -> Result<ExitCode> {
         keep: options.keep.unwrap_or_else(std::env::temp_dir),
     };
     println!("seed {}, {}, {} rounds", plan.seed, plan.harm.name(), plan.rounds);
+    if plan.harm == Harm::Takeover {
+        return race(&plan);
+    }
     let outcome = rounds::run(&plan, &mut |figures| println!("{}", report::line(figures)))?;
     print!("{}", report::summary(&outcome));
     if outcome.is_good() {
@@ -79,5 +82,16 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     print!("{}", report::breaches(&outcome));
+    Ok(ExitCode::FAILURE)
+}
+
+fn race(plan: &Plan) -> Result<ExitCode> {
+    let outcome = takeover::run(plan, &mut |line| println!("{line}"))?;
+    print!("{}", outcome.summary());
+    if outcome.is_good() {
+        println!("all holds");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", outcome.breaches());
     Ok(ExitCode::FAILURE)
 }

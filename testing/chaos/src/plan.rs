@@ -42,6 +42,9 @@ pub enum Harm {
     Replace,
     /// Another node joins, takes part, is drained and goes.
     Grow,
+    /// Two clients with one client identifier race to connect at different nodes, some of the time while
+    /// a node is cut off; a round is one race.
+    Takeover,
 }
 
 /// Where the nodes are.
@@ -72,6 +75,7 @@ impl Harm {
             Harm::Rolling => "rolling",
             Harm::Replace => "replace",
             Harm::Grow => "grow",
+            Harm::Takeover => "takeover",
         }
     }
 }

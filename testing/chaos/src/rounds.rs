@@ -65,15 +65,7 @@ pub fn run(plan: &Plan, tell: &mut (dyn FnMut(&Figures) + Send)) -> Result<Outco
         bail!(problem);
     }
     let mut cluster = Cluster::new(plan)?;
-    // A thread of its own enters the clients' namespace.
-    let outcome = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            cluster.enter()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            LocalSet::new().block_on(&runtime, until_told(&mut cluster, plan, tell))
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
+    let outcome = among_clients(&mut cluster, async |cluster| rounds(cluster, plan, tell).await);
     if !outcome.as_ref().is_ok_and(Outcome::is_good) {
         cluster.keep();
     }
@@ -87,17 +79,27 @@ pub fn run(plan: &Plan, tell: &mut (dyn FnMut(&Figures) + Send)) -> Result<Outco
     outcome.with_context(|| format!("seed {}", plan.seed))
 }
 
-async fn until_told(
+/// Has a run done by a thread of its own, which is where clients are, until a signal ends it.
+pub(crate) fn among_clients<T: Send>(
     cluster: &mut Cluster,
-    plan: &Plan,
-    tell: &mut (dyn FnMut(&Figures) + Send),
-) -> Result<Outcome> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        outcome = rounds(cluster, plan, tell) => outcome,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("told to end"),
-    }
+    run: impl AsyncFnOnce(&mut Cluster) -> Result<T> + Send,
+) -> Result<T> {
+    let until_told = async |cluster: &mut Cluster| {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            outcome = run(cluster) => outcome,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("told to end"),
+        }
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            cluster.enter()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            LocalSet::new().block_on(&runtime, until_told(cluster))
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 async fn rounds(
@@ -132,18 +134,18 @@ async fn rounds(
 pub(crate) struct Scene<'a> {
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) stage: Rc<Stage>,
-    tasks: JoinSet<()>,
-    probe: Persona,
+    pub(crate) tasks: JoinSet<()>,
+    pub(crate) probe: Persona,
     /// Topics that are retained.
-    kept: Vec<String>,
-    dice: Dice,
+    pub(crate) kept: Vec<String>,
+    pub(crate) dice: Dice,
     /// What did not hold in earlier rounds.
-    known: HashSet<String>,
+    pub(crate) known: HashSet<String>,
 }
 
 impl Scene<'_> {
     /// Founds the cluster, and has everybody subscribe before the first message.
-    async fn begin(&mut self) -> Result<()> {
+    pub(crate) async fn begin(&mut self) -> Result<()> {
         self.cluster.found().await?;
         // Before that a range may have one replica.
         self.cluster.settled().await?;

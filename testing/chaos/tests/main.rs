@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
-use ratatosk_chaos::{Ground, Harm, Outcome, Plan, report, rounds};
+use ratatosk_chaos::{Ground, Harm, Outcome, Plan, report, rounds, takeover};
 use ratatosk_crash::oracle::Property;
 
+fn plan(harm: Harm, ground: Ground, nodes: usize, rounds: u32) -> Plan {
+    let (span, keep) = (Duration::from_secs(1), std::env::temp_dir());
+    Plan { seed: 1, rounds, harm, ground, nodes, rate: 20, span, keep }
+}
+
 fn run(ground: Ground, nodes: usize, rounds: u32) -> Outcome {
-    let (harm, keep) = (Harm::Kill, std::env::temp_dir());
-    let span = Duration::from_secs(1);
-    let plan = Plan { seed: 1, rounds, harm, ground, nodes, rate: 20, span, keep };
-    rounds::run(&plan, &mut |_| {}).expect("it runs")
+    rounds::run(&plan(Harm::Kill, ground, nodes, rounds), &mut |_| {}).expect("it runs")
 }
 
 /// DUR-002, DUR-003: a broker that is killed under the load of this program loses nothing and sends
@@ -32,4 +34,15 @@ fn a_cluster_that_loses_a_node_loses_nothing_acknowledged() {
     outcome.violations.retain(|violation| promised.contains(&violation.property));
     assert!(outcome.violations.is_empty(), "{}", report::breaches(&outcome));
     assert!(outcome.rounds.iter().all(|round| round.acked > 100), "that was no load");
+}
+
+/// DICT-001, INBOX-001, MQTT-042: of clients that race for one session at several nodes one acts, the others
+/// are told, and what publishers were acknowledged comes to them, QoS 2 once and all in order.
+#[test]
+fn of_clients_that_race_for_a_session_at_several_nodes_one_acts() {
+    let plan = plan(Harm::Takeover, Ground::Loopback, 3, 40);
+    let outcome = takeover::run(&plan, &mut |_| {}).expect("it runs");
+    assert!(outcome.is_good(), "{}{}", outcome.summary(), outcome.breaches());
+    assert!(outcome.races[0] >= 40 && outcome.replaced[0] >= 20, "{}", outcome.summary());
+    assert!(outcome.messages[1] > 50, "that was no load:\n{}", outcome.summary());
 }

@@ -57,30 +57,66 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// A packet from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
-    Connack { is_present: bool, reason: ReasonCode },
+pub enum Incoming {
+    /// CONNACK.
+    Connack {
+        /// The broker had the session.
+        is_present: bool,
+        /// Whether it lets the client in.
+        reason: ReasonCode,
+    },
+    /// PUBLISH.
     Publish(Publication),
-    Ack { kind: PacketType, id: u16, reason: ReasonCode },
-    Suback { id: u16, reason: ReasonCode },
-    Unsuback { id: u16 },
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    Ack {
+        /// Which of them.
+        kind: PacketType,
+        /// What it is about.
+        id: u16,
+        /// Whether it went well.
+        reason: ReasonCode,
+    },
+    /// SUBACK.
+    Suback {
+        /// What it is about.
+        id: u16,
+        /// Of the first filter.
+        reason: ReasonCode,
+    },
+    /// UNSUBACK.
+    Unsuback {
+        /// What it is about.
+        id: u16,
+    },
+    /// PINGRESP.
     Pingresp,
+    /// DISCONNECT.
     Disconnect(ReasonCode),
+    /// Anything else.
     Other(PacketType),
 }
 
 /// A PUBLISH from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Publication {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) qos: Qos,
-    pub(crate) is_retained: bool,
-    pub(crate) is_dup: bool,
-    pub(crate) id: u16,
+pub struct Publication {
+    /// Its topic.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// As it came.
+    pub qos: Qos,
+    /// RETAIN was set.
+    pub is_retained: bool,
+    /// DUP was set.
+    pub is_dup: bool,
+    /// Its packet identifier; 0 at QoS 0.
+    pub id: u16,
 }
 
 impl Incoming {
-    fn of(packet: &Packet<'_>) -> Incoming {
+    /// What a packet says.
+    #[must_use]
+    pub fn of(packet: &Packet<'_>) -> Incoming {
         let code = |codes: ratatosk_codec::ReasonCodes<'_>| codes.iter().next();
         match packet {
             Packet::Connack(it) => {

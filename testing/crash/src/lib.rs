@@ -22,7 +22,7 @@ pub mod history;
 pub mod mortal;
 pub mod oracle;
 pub mod probe;
-mod publisher;
+pub mod publisher;
 pub mod report;
 pub mod stage;
 mod subscriber;

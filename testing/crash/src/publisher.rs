@@ -32,22 +32,27 @@ struct Open {
 
 /// A publisher.
 #[derive(Debug)]
-pub(crate) struct Publisher {
-    pub(crate) stage: Rc<Stage>,
-    pub(crate) persona: Persona,
-    pub(crate) dice: Dice,
+pub struct Publisher {
+    /// Where it writes down what it does.
+    pub stage: Rc<Stage>,
+    /// Who it is.
+    pub persona: Persona,
+    /// What it draws from.
+    pub dice: Dice,
     /// Where it publishes to, and how.
-    pub(crate) topics: Vec<(String, Qos)>,
+    pub topics: Vec<(String, Qos)>,
     /// Its messages are retained, or clear what is.
-    pub(crate) is_retaining: bool,
+    pub is_retaining: bool,
     /// The mean time from one message to the next.
-    pub(crate) pause: Duration,
+    pub pause: Duration,
     number: u32,
     open: VecDeque<Open>,
 }
 
 impl Publisher {
-    pub(crate) fn new(stage: &Rc<Stage>, persona: Persona, dice: Dice) -> Publisher {
+    /// One that knows no topic yet.
+    #[must_use]
+    pub fn new(stage: &Rc<Stage>, persona: Persona, dice: Dice) -> Publisher {
         Publisher {
             stage: Rc::clone(stage),
             persona,
@@ -61,7 +66,7 @@ impl Publisher {
     }
 
     /// Publishes until it is dropped.
-    pub(crate) async fn run(mut self) {
+    pub async fn run(mut self) {
         loop {
             let mut connection = Connection::enter(&self.stage, &self.persona).await;
             let seat = connection.seat;
@@ -212,13 +217,15 @@ impl Publisher {
 
 /// What a message carries: its index, and in every fiftieth message so much that it is no small
 /// thing to store. The index decides all of it, so that a message is told from its remains.
-fn payload(message: MessageIndex) -> String {
+#[must_use]
+pub fn payload(message: MessageIndex) -> String {
     let filling = if message.0.is_multiple_of(50) { (message.0 as usize % 17) * 1000 } else { 0 };
     format!("message {} {}", message.0, "x".repeat(filling))
 }
 
 /// The message of a payload, if it is whole.
-pub(crate) fn message_of(bytes: &[u8]) -> Option<MessageIndex> {
+#[must_use]
+pub fn message_of(bytes: &[u8]) -> Option<MessageIndex> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (number, _) = text.strip_prefix("message ")?.split_once(' ')?;
     let message = MessageIndex(number.parse().ok()?);

@@ -97,7 +97,10 @@ impl view::Operations for Operations {
             None => parts.own()?,
         };
         let landscape = parts.words.landscape();
-        known(&landscape, store)?;
+        // A node that has just joined is known to itself first.
+        if parts.network.store() != Some(store) {
+            known(&landscape, store)?;
+        }
         if order.cancel {
             if parts.network.store() == Some(store) {
                 drop(parts.leaving.lock().take());
@@ -112,7 +115,6 @@ impl view::Operations for Operations {
         let parts = &self.0;
         let store = parts.own()?;
         let landscape = parts.words.landscape();
-        known(&landscape, store)?;
         parts.refuse_stuck(&landscape, store)?;
         let mut leaving = parts.leaving.lock();
         if leaving.is_none() {

@@ -386,7 +386,7 @@ impl Shared {
                     self.metrics.late.increment();
                     self.finish_part(part, settlement);
                 }
-                Look::Ready if set & blocked == 0 => self.resend(part),
+                Look::Ready if set & blocked == 0 && !self.is_to_wait(part) => self.resend(part),
                 Look::Ready | Look::NotYet => {
                     blocked |= set;
                     kept.push_back(part);
@@ -420,17 +420,28 @@ impl Shared {
         Some((part.group.set(), look))
     }
 
+    /// The group of a part that is known by its exchange alone, if it is in doubt: only one command can be.
+    fn known_by_exchange(&self, part: PartId) -> Option<Group> {
+        let jobs = self.jobs.lock();
+        let (known, job) = jobs.both(part)?;
+        let is_once = job.message.qos == Qos::ExactlyOnce && job.once.is_none();
+        (known.is_in_doubt && is_once).then(|| known.group.clone())
+    }
+
+    /// Whether it is not known yet if a part can be sent again.
+    fn is_to_wait(&self, part: PartId) -> bool {
+        self.known_by_exchange(part).is_some_and(|group| self.is_unclear(&group))
+    }
+
+    /// At how many places a group is served.
+    pub(crate) fn place_count(&self, group: &Group) -> usize {
+        self.cut(group.clone()).0.len()
+    }
+
     /// Sends a part that was held.
     fn resend(&self, part: PartId) {
-        let known = {
-            let jobs = self.jobs.lock();
-            let Some((known, job)) = jobs.both(part) else { return };
-            let is_once = job.message.qos == Qos::ExactlyOnce && job.once.is_none();
-            (known.is_in_doubt && is_once).then(|| known.group.clone())
-        };
-        // Of several commands that were not begun only one is known by the exchange.
-        let is_lost = |group: Group| self.is_apart(&group) || self.cut(group).0.len() > 1;
-        if known.is_some_and(is_lost) {
+        let is_lost = |group: Group| self.is_apart(&group) || self.place_count(&group) > 1;
+        if self.known_by_exchange(part).is_some_and(is_lost) {
             self.finish_part(part, Settlement::Unknown);
         } else if let Some(part) = { self.jobs.lock().replace(part) } {
             self.metrics.repeated.increment();

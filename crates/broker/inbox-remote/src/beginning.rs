@@ -40,6 +40,17 @@ impl Shared {
         ranges.any(|range| Some(range) != first)
     }
 
+    /// Whether a group that was one command may become one again, but is not known to yet: while a range
+    /// changes hands its partitions are told of one after the other.
+    pub(crate) fn is_unclear(&self, group: &Group) -> bool {
+        let ranges: Option<Vec<_>> =
+            group.partitions().map(|number| self.range_of(number)).collect();
+        let Some(ranges) = ranges else { return true };
+        let is_one_range = ranges.windows(2).all(|two| two[0].1 == two[1].1);
+        let is_one_place = !self.is_apart(group) && self.place_count(group) <= 1;
+        is_one_range && !is_one_place
+    }
+
     /// The range of a partition, as far as it is known, and who serves it.
     fn range_of(&self, number: usize) -> Option<(HostId, u64)> {
         let seat = self.seats.seat(number)?;

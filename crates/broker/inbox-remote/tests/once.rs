@@ -1,12 +1,14 @@
 //! Messages of QoS 2 that go in several commands, and are sent again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::Call;
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{Claim, InboxId};
 use ratatosk_rpc::MemoryDiscovery;
+use tokio::time::timeout;
 
 use crate::model::Store;
 use crate::support::{Host, partition, stored_so, texts};
@@ -123,6 +125,29 @@ async fn a_message_for_two_ranges_of_one_host_is_begun() {
     assert_eq!(one.settled(reply_to.ticket).await, Settlement::Done);
     assert_eq!(turn(), 1, "it is the same message");
     assert_eq!(claims.map(|claim| queued(&store, claim)), [["0", "1"], ["0", "1"]]);
+}
+
+/// DUR-010: while a range changes hands, its partitions are told of one after the other. What was one command is
+/// in doubt then, and goes again when it is one again.
+#[tokio::test]
+async fn a_message_in_doubt_waits_until_its_range_is_in_one_place() {
+    let (store, hosts) = stage().await;
+    let three = hosts[2].as_ref().expect("it is there");
+    let claims = attach(three).await;
+    store.keep_silent(Some(1));
+    let (reply_to, exchange) = (three.ticket(), Some((claims[0], id(1))));
+    let call =
+        three.begin_append(&inboxes(claims), "m", Qos::ExactlyOnce, exchange, Some(reply_to));
+    assert_eq!(call, Call::Pending);
+    stored_so(&store, || queued(&store, claims[0]) == ["m"]).await;
+    store.keep_silent(None);
+    store.set_seat(partition(NEAR), Some(2));
+    store.doubt_the_unsaid();
+    let settled = timeout(Duration::from_millis(100), three.settled(reply_to.ticket)).await;
+    assert_eq!(settled.ok(), None, "it is brought again");
+    store.seat_all(Some(2));
+    assert_eq!(three.settled(reply_to.ticket).await, Settlement::Done);
+    assert_eq!(claims.map(|claim| queued(&store, claim)), [["m"], ["m"]]);
 }
 
 /// DUR-010: whoever takes two ranges for one is told, and begins what he did not begin.

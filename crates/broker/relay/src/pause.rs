@@ -18,6 +18,10 @@ pub(crate) struct Pause {
 
 impl Pause {
     /// Within a runtime.
+    #[expect(
+        deprecated,
+        reason = "unsound for what changes its descriptor; this one stays, and is ours"
+    )]
     pub(crate) fn new() -> Self {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let made = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(Into::into);
