@@ -376,8 +376,7 @@ mod tests {
         let mut machine = machine(vec![member()]);
         step(&mut machine, 2_490, vec![heartbeat()]);
         let said = (2_500..=12_000).step_by(50);
-        let said: Vec<_> =
-            said.flat_map(|millis| step(&mut machine, millis, Vec::new())).collect();
+        let said: Vec<_> = said.flat_map(|millis| step(&mut machine, millis, Vec::new())).collect();
         let asked = said.iter().filter(|kind| **kind == MessageType::MsgRequestPreVote);
         assert!(asked.count() >= 4, "{said:?}");
         assert!(!said.contains(&MessageType::MsgRequestVote), "{said:?}");
