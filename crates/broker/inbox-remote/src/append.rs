@@ -288,11 +288,12 @@ impl Shared {
         shared.iter().filter_map(|shared| self.chosen(tenant, shared)).collect()
     }
 
+    /// `None` of a group that there is no longer.
     fn chosen(&self, tenant: &TenantId, shared: &SharedRoute) -> Option<Chosen> {
         let mut filter = String::new();
-        let group = &shared.group;
-        let is_there = self.dist.tenant(tenant).filter_text(group.route, &mut filter);
-        is_there.then(|| Chosen {
+        let (group, routes) = (&shared.group, self.dist.tenant(tenant));
+        routes.group(group.route, &group.name, group.is_ordered)?;
+        routes.filter_text(group.route, &mut filter).then(|| Chosen {
             route: shared.route,
             filter: filter.into(),
             group: (*group.name).into(),

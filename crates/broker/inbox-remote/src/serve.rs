@@ -21,6 +21,7 @@ use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
 use crate::jobs::Group;
 use crate::link::{Link, Owed};
 use crate::proto::{Frame, Inbox};
+use crate::seats::partition_of;
 use crate::taking::{append_part, is_left, is_left_to_owner};
 use crate::tell::{Outcome, Resumed, Taken, Tell};
 use ratatosk_rpc::frames::{Joiner, cut};
@@ -320,13 +321,18 @@ impl<'a> Clerk<'a> {
 
     fn append(&self, call: CallId, order: &Order) {
         let Order { tenant, routes, shared, intent, message } = order;
-        let shared: Vec<SharedRoute> = shared
-            .iter()
-            .filter_map(|chosen| find_group(&*self.shared.dist, tenant, chosen))
-            .collect();
-        let group = Group { routes: routes.clone(), shared, exchange: intent.exchange };
-        let set = group.set();
-        if self.link.refuses(set, intent.goes_on) {
+        let found = |chosen| find_group(&*self.shared.dist, tenant, chosen);
+        let known: Vec<SharedRoute> = shared.iter().filter_map(found).collect();
+        let is_whole = known.len() == shared.len();
+        let group = Group { routes: routes.clone(), shared: known, exchange: intent.exchange };
+        let members = shared.iter().map(|chosen| partition_of(chosen.route.inbox.0));
+        let set = members.fold(group.set(), |set, number| set | 1 << number);
+        // A group that is not known here yet is: its routes are on their way. DIST-014
+        let is_early = !is_whole && call != CallId(0);
+        if is_early {
+            self.link.close(set);
+        }
+        if self.link.refuses(set, intent.goes_on && !is_early) {
             self.tell(&Tell::NotServed { call });
             return;
         }

@@ -8,6 +8,7 @@ use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{InboxId, Sequence};
 use ratatosk_inbox_remote::Config;
 use ratatosk_rpc::MemoryDiscovery;
+use tokio::time::timeout;
 
 use crate::model::Store;
 use crate::support::{Host, partition, stored_so, texts, until};
@@ -265,4 +266,23 @@ async fn no_message_overtakes_another_while_partitions_move() {
         let all: Vec<u32> = (0..2_000).collect();
         assert_eq!(first, all, "each came, none before one that was sent earlier");
     }
+}
+
+/// MQTT-084, DIST-014: the member that was chosen of a group may be served where the group is not known yet, since
+/// that host has just come back. Its message waits until it is.
+#[tokio::test]
+async fn a_message_for_a_group_waits_until_its_host_knows_the_group() {
+    let (store, hosts, [near, _]) = stage().await;
+    let [one, _, two] = &hosts[..] else { panic!("three hosts") };
+    let member = two.attach(near).await.expect("it is served").0.claim;
+    two.learn_member(member.inbox);
+    let reply_to = two.begin_append_shared(member.inbox, "m");
+    let behind = two.begin_append_shared(member.inbox, "n");
+    let settled = timeout(Duration::from_millis(100), two.settled(reply_to.ticket)).await;
+    assert_eq!(settled.ok(), None, "nobody has it");
+    one.learn_member(member.inbox);
+    assert_eq!(two.settled(reply_to.ticket).await, Settlement::Done);
+    assert_eq!(two.settled(behind.ticket).await, Settlement::Done);
+    let queue = store.stored(member.inbox).expect("it is there").queue;
+    assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), ["m", "n"]);
 }

@@ -210,7 +210,9 @@ impl Model {
         Terms { exchange, once, .. }: Terms,
         (direct, ready): (&mut Vec<DirectDelivery>, &mut Vec<SessionRef>),
     ) -> Result<(), Settlement> {
-        let all = targets.routes.iter().map(|route| route.inbox.0);
+        let members = targets.shared.iter().map(|shared| &shared.route);
+        let routes: Vec<_> = targets.routes.iter().chain(members).collect();
+        let all = routes.iter().map(|route| route.inbox.0);
         let mut all = all.chain(exchange.iter().map(|(claim, _)| claim.inbox.0));
         if !all.all(|number| self.is_served(state, number)) {
             return Err(Settlement::Busy);
@@ -227,20 +229,20 @@ impl Model {
         }
         let mut known = BTreeSet::new();
         if let Some(Once { publisher, number, low }) = once {
-            for route in targets.routes {
+            for route in &routes {
                 let place = place_of(route.inbox);
                 let noted = state.notes.entry((place, publisher.0)).or_default();
                 if number < noted.0 || noted.1.contains(&number) {
                     known.insert(place);
                 }
             }
-            for route in targets.routes {
+            for route in &routes {
                 let noted = state.notes.entry((place_of(route.inbox), publisher.0)).or_default();
                 noted.0 = noted.0.max(low);
                 noted.1.insert(number);
             }
         }
-        for route in targets.routes.iter().filter(|it| !known.contains(&place_of(it.inbox))) {
+        for route in routes.iter().filter(|it| !known.contains(&place_of(it.inbox))) {
             let Some(stored) = state.sessions.get_mut(&route.inbox.0) else { continue };
             let qos = message.qos.min(route.options.qos);
             if qos == Qos::AtMostOnce {

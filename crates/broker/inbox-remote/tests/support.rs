@@ -8,10 +8,11 @@ use std::time::Duration;
 use ratatosk_clock::SystemClock;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::dist::InboxRoute;
+use ratatosk_contract::dist::{Dist as _, InboxRoute, Receiver};
+use ratatosk_contract::group::{Member, MemberTarget};
 use ratatosk_contract::inbox::{
     Answer, Attach, Attached, Claim, DueWill, Entry, FetchBudget, Inbox as _, InboxId, NotServed,
-    QueueLimits, Sequence, SubscribeOutcome, Subscription, Targets,
+    QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
 };
 use ratatosk_contract::sessions::{Delivery, Sessions};
 use ratatosk_contract::{
@@ -25,6 +26,7 @@ use ratatosk_rpc::{
 };
 use ratatosk_telemetry::memory::Accountant;
 use ratatosk_telemetry::metric::Registry;
+use ratatosk_topic::{TopicFilter, TopicLimits};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -88,6 +90,8 @@ pub(crate) struct Host {
     pub(crate) serves: Option<Serves>,
     pub(crate) inbox: ClusterInbox,
     pub(crate) home: Arc<Home>,
+    /// What it knows of routes.
+    dist: Arc<DistService>,
     tickets: AtomicU64,
     clock: SystemClock,
     _node: Node,
@@ -123,7 +127,8 @@ impl Host {
             store: Arc::clone(store),
             sessions: Arc::new(switch.clone()),
         });
-        let (seats, dist) = (Arc::clone(store) as _, Arc::new(DistService::new()));
+        let (seats, routes) = (Arc::clone(store) as _, Arc::new(DistService::new()));
+        let dist = Arc::clone(&routes) as _;
         let parts = Parts { seats, local, switch, dist };
         let mut config = Config::new(1);
         // On a busy machine an answer may take its time.
@@ -133,7 +138,7 @@ impl Host {
         let inbox = ClusterInbox::new(node.clone(), &registry, &books, clock, parts, config);
         let serves = Some(inbox.serve().expect("it is announced"));
         let tickets = AtomicU64::new(0);
-        Host { serves, inbox, home, tickets, clock, _node: node, _listener: listener }
+        Host { serves, inbox, home, dist: routes, tickets, clock, _node: node, _listener: listener }
     }
 
     /// Waits until it reaches somebody for so many partitions.
@@ -243,15 +248,7 @@ impl Host {
         exchange: Option<(Claim, PacketId)>,
         reply_to: Option<ReplyTo>,
     ) -> Call<Settlement> {
-        let routes: Vec<InboxRoute> = inboxes
-            .iter()
-            .map(|inbox| InboxRoute {
-                inbox: *inbox,
-                incarnation: inbox.0,
-                options: SubscriptionOptions::new(Qos::ExactlyOnce),
-                subscription_id: Some(3),
-            })
-            .collect();
+        let routes: Vec<InboxRoute> = inboxes.iter().copied().map(route_of).collect();
         let tenant = tenant();
         let targets = Targets { tenant: &tenant, routes: &routes, shared: &[] };
         let message = stored("a", payload, qos);
@@ -262,6 +259,37 @@ impl Host {
             self.home.delivered.send_modify(|all| all.push((delivery.owner, payload.to_owned())));
         }
         call
+    }
+
+    /// Learns that a session is a member of `$share/g/a`.
+    pub(crate) fn learn_member(&self, inbox: InboxId) {
+        let route = route_of(inbox);
+        let member = Member {
+            id: inbox.0,
+            incarnation: route.incarnation,
+            target: MemberTarget::Inbox(inbox),
+            options: route.options,
+            subscription_id: route.subscription_id,
+            state: Arc::default(),
+        };
+        let receiver = Receiver::Member { member, members_max: 9 };
+        let added = self.dist.tenant(&tenant()).add(&group_filter(), receiver);
+        assert!(matches!(added, Call::Ready(Ok(_))), "{added:?}");
+    }
+
+    /// Brings a message for a member of the group.
+    pub(crate) fn begin_append_shared(&self, inbox: InboxId, payload: &str) -> ReplyTo {
+        let (tenant, reply_to) = (tenant(), self.ticket());
+        let routes = self.dist.tenant(&tenant);
+        let route = routes.find(&group_filter()).expect("it is known");
+        let group = routes.group(route, "g", false).expect("it is known");
+        let shared = [SharedRoute { route: route_of(inbox), group }];
+        let targets = Targets { tenant: &tenant, routes: &[], shared: &shared };
+        let message = stored("a", payload, Qos::AtLeastOnce);
+        let message = message.as_message();
+        let call = self.inbox.append(targets, &message, None, Some(reply_to), &mut Vec::new());
+        assert_eq!(call, Call::Pending);
+        reply_to
     }
 
     /// What a session is handed next, as soon as there is something.
@@ -295,6 +323,15 @@ impl Host {
 /// Waits until something holds of what is stored.
 pub(crate) async fn stored_so(store: &Store, is_so: impl Fn() -> bool) {
     until(&store.stirred, |_| is_so()).await;
+}
+
+fn route_of(inbox: InboxId) -> InboxRoute {
+    let options = SubscriptionOptions::new(Qos::ExactlyOnce);
+    InboxRoute { inbox, incarnation: inbox.0, options, subscription_id: Some(3) }
+}
+
+fn group_filter() -> TopicFilter<'static> {
+    TopicFilter::parse("$share/g/a", &TopicLimits::PROTOCOL).expect("a filter")
 }
 
 pub(crate) fn owner(slot: u32) -> SessionRef {
