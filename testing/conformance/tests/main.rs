@@ -34,4 +34,3 @@ mod subscribe;
 mod takeover;
 mod tenants;
 mod wills;
-mod workers;
