@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::api;
 use crate::plan::{Harm, Plan};
+use crate::roles;
 use crate::rounds::Scene;
 
 /// Shorter harm than this is over before anybody finds out.
@@ -88,6 +89,7 @@ impl Act {
         let node = first.filter(|node| *node < nodes).unwrap_or(in_turn);
         match plan.harm {
             Harm::Kill => Act::Kill { node: in_turn, away: span },
+            Harm::Roles => Act::Kill { node: roles::turn(round), away: span },
             Harm::Partition => {
                 let count = 1 + dice.below((nodes.saturating_sub(1) / 2).max(1));
                 let minority = (node..node + count).map(|index| index % nodes).collect();
@@ -189,7 +191,9 @@ fn between(some: &[usize], count: usize) -> Vec<(usize, usize)> {
 
 async fn revive(scene: &mut Scene<'_>, node: usize, away: Duration, is_empty: bool) -> Result<()> {
     let store = scene.cluster.store(node).await;
-    scene.stage.shut(node, Access::Closed);
+    if scene.cluster.nodes[node].workload.has_clients() {
+        scene.stage.shut(node, Access::Closed);
+    }
     scene.cluster.nodes[node].kill()?;
     if is_empty {
         scene.cluster.nodes[node].wipe()?;

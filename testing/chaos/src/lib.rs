@@ -21,6 +21,7 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod report;
+pub mod roles;
 pub mod rounds;
 pub mod takeover;
 

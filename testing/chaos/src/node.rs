@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::api;
 use crate::network::Network;
+use crate::roles::Workload;
 
 const START_MAX: Duration = Duration::from_secs(90);
 const STOP_MAX: Duration = Duration::from_secs(60);
@@ -67,6 +68,8 @@ pub struct Node {
     pub number: usize,
     /// Where it listens.
     pub addresses: Addresses,
+    /// What it is for.
+    pub workload: Workload,
     folder: PathBuf,
     /// Its namespace in the network, if there is one.
     host: Option<usize>,
@@ -86,7 +89,8 @@ impl Node {
     ) -> Result<Node> {
         let folder = parent.join(format!("node-{number}"));
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        Ok(Node { number, addresses, folder, host, child: None })
+        let workload = Workload::All;
+        Ok(Node { number, addresses, workload, folder, host, child: None })
     }
 
     /// Starts the process; that it serves is not waited for.
@@ -96,7 +100,7 @@ impl Node {
     pub fn start(&mut self, membership: &Membership, network: Option<&Network>) -> Result<()> {
         ensure!(self.child.is_none(), "node {} runs already", self.number);
         let path = self.folder.join("ratatosk.toml");
-        fs::write(&path, configuration(&self.addresses, membership))?;
+        fs::write(&path, configuration(&self.addresses, self.workload, membership))?;
         let log = self.open_log()?;
         let mut command = binary::ratatosk()?;
         command.arg("--config").arg(path);
@@ -125,7 +129,7 @@ impl Node {
         open.with_context(|| format!("opening {}", path.display()))
     }
 
-    /// Waits until it says that it is ready, and listens.
+    /// Waits until it says that it is ready, and listens if it has clients.
     ///
     /// # Errors
     /// If it ends instead, or is not ready within 90 s.
@@ -143,6 +147,9 @@ impl Node {
                 bail!("node {number} is not ready within {START_MAX:?}; it says {said:?}:\n{log}");
             }
             sleep(POLL).await;
+        }
+        if !self.workload.has_clients() {
+            return Ok(());
         }
         let mqtt = self.addresses.mqtt;
         TcpStream::connect(mqtt)
@@ -261,16 +268,17 @@ impl Drop for Node {
 }
 
 /// The configuration of a node, as it stands in its file.
-fn configuration(addresses: &Addresses, membership: &Membership) -> String {
+fn configuration(addresses: &Addresses, workload: Workload, membership: &Membership) -> String {
     let Addresses { mqtt, admin, gossip, calls } = addresses;
     // Visitors stay away for long, and nothing is to be dropped because their queue is full. Wills of
     // clients that do not come back are sent however their node ended.
     let own = format!(
-        "[[listener]]\nprotocol = \"mqtt\"\naddress = \"{mqtt}\"\n\
+        "{}[[listener]]\nprotocol = \"mqtt\"\naddress = \"{mqtt}\"\n\
          [auth]\nanonymous = true\n\
          [admin]\naddress = \"{admin}\"\ntoken = \"{}\"\n\
          [tenant]\nsession_inbox_size = 10000000\n\
          no_lwt_when_server_shutting_down = false\n",
+        workload.roles(),
         api::TOKEN
     );
     let (expect, seeds) = match membership {
@@ -294,14 +302,20 @@ mod tests {
     fn a_configuration_says_how_a_node_comes_to_its_cluster() {
         let addresses = Addresses::new(Ipv4Addr::new(10, 77, 0, 1), [1, 2, 3, 4]);
         let seeds = vec!["10.77.0.2:3".parse().unwrap()];
-        let alone = configuration(&addresses, &Membership::Alone);
-        assert!(alone.contains("10.77.0.1:1") && !alone.contains("[cluster]"), "{alone}");
+        let configuration = |of: &Membership| configuration(&addresses, Workload::Store, of);
+        let alone = configuration(&Membership::Alone);
+        assert!(
+            alone.starts_with("roles = [\"inbox\", ")
+                && alone.contains("10.77.0.1:1")
+                && !alone.contains("[cluster]"),
+            "{alone}"
+        );
         let founder = Membership::Founder { expect: 3, seeds: seeds.clone() };
-        let founder = configuration(&addresses, &founder);
+        let founder = configuration(&founder);
         for part in ["expect = 3", "join = [\"10.77.0.2:3\"]", "calls_address = \"10.77.0.1:4\""] {
             assert!(founder.contains(part), "{part} in {founder}");
         }
-        let joiner = configuration(&addresses, &Membership::Joiner { seeds });
+        let joiner = configuration(&Membership::Joiner { seeds });
         assert!(joiner.contains("10.77.0.2:3") && !joiner.contains("expect"), "{joiner}");
     }
 }

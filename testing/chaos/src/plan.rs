@@ -42,6 +42,9 @@ pub enum Harm {
     Replace,
     /// Another node joins, takes part, is drained and goes.
     Grow,
+    /// kill -9 of a node in turn, and a start on the same data: of seven, two have clients only, three keep
+    /// sessions and what is retained, two keep routes.
+    Roles,
     /// Two clients with one client identifier race to connect at different nodes, some of the time while
     /// a node is cut off; a round is one race.
     Takeover,
@@ -75,6 +78,7 @@ impl Harm {
             Harm::Rolling => "rolling",
             Harm::Replace => "replace",
             Harm::Grow => "grow",
+            Harm::Roles => "roles",
             Harm::Takeover => "takeover",
         }
     }

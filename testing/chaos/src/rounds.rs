@@ -149,7 +149,7 @@ impl Scene<'_> {
         self.cluster.found().await?;
         // Before that a range may have one replica.
         self.cluster.settled().await?;
-        (0..self.cluster.nodes.len()).for_each(|door| self.stage.open(door));
+        (0..self.cluster.addresses().len()).for_each(|door| self.stage.open(door));
         self.stage.turn(Mode::Drain);
         self.stage.quiet(QUIET, DRAIN_MAX).await;
         self.cluster.check_alive()
@@ -189,7 +189,7 @@ impl Scene<'_> {
         let cluster = &mut *self.cluster;
         let mut violations = drained(&stage, end, &mut || cluster.check_alive()).await?;
         let mut shut_out = Vec::new();
-        for door in 0..self.cluster.nodes.len() {
+        for door in 0..self.cluster.addresses().len() {
             if self.stage.door(door).access == Access::Open {
                 shut_out.extend(self.look(door).await.err());
             }
@@ -241,7 +241,9 @@ impl Scene<'_> {
     /// Waits for a node, and sends clients there.
     pub(crate) async fn ready(&mut self, node: usize) -> Result<()> {
         self.cluster.ready(node).await?;
-        self.stage.open(node);
+        if self.cluster.nodes[node].workload.has_clients() {
+            self.stage.open(node);
+        }
         Ok(())
     }
 }

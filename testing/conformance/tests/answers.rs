@@ -10,7 +10,7 @@ use std::{
 
 use ratatosk_client::{Loan, Replica, Replicas, held::HeldKeyspace};
 use ratatosk_codec::{PacketType, ProtocolVersion, ReasonCode, SubscriptionOptions};
-use ratatosk_conformance::{Broker, Event, PATIENCE, Setup};
+use ratatosk_conformance::{Broker, Event, PATIENCE, Setup, Testament};
 use ratatosk_dist::{DistCoprocessor, DistService};
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_mqtt::Config;
@@ -103,6 +103,21 @@ fn a_publish_waits_while_the_routes_may_lack_what_was_acknowledged() {
             assert_eq!(subscriber.message().text(), "2");
         }
     }
+}
+
+/// MQTT-051, DUR-012: a will waits for the routes, too.
+#[test]
+fn a_will_waits_while_the_routes_may_lack_what_was_acknowledged() {
+    let node = Node::new(Setup::default());
+    let mut subscriber = node.broker.v5("subscriber").connect();
+    subscriber.subscribe("will", QOS1);
+    let author = node.broker.v5("author").will(Testament::new("will", "gone")).connect();
+    node.hands.set(false);
+    author.vanish();
+    node.broker.stats_when(|stats| stats.wills == 1);
+    subscriber.ping();
+    node.hands.set(true);
+    assert_eq!(subscriber.message().text(), "gone");
 }
 
 /// DUR-012

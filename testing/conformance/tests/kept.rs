@@ -188,6 +188,49 @@ fn a_will_is_kept_before_its_connack_and_published_if_the_node_dies() {
     }
 }
 
+/// MQTT-051: a will that is kept is forgotten when what came of it is durable, and a store that takes
+/// nothing is tried again.
+#[test]
+fn a_will_is_kept_until_it_is_stored() {
+    for is_persistent in [false, true] {
+        let mut kept = Kept::new();
+        let author = kept.broker.v5("author").will(Testament::new("will", "gone"));
+        let mut author = if is_persistent { author.persistent() } else { author }.open();
+        kept.holds(1);
+        kept.keyspace.settle();
+        assert_eq!(author.connack().reason, ReasonCode::Success);
+        let mut heir = kept.subscribe("heir", "will", QOS1);
+        kept.keyspace.set_busy(true);
+        author.vanish();
+        // A persistent session has it kept anew, and gives up what it had.
+        kept.holds(if is_persistent { 2 } else { 0 });
+        kept.keyspace.settle();
+        kept.keyspace.set_busy(false);
+        kept.holds(1);
+        assert!(!heir.has_more(), "it is not stored");
+        kept.keyspace.settle_some(1);
+        assert_eq!(heir.unacknowledged().text(), "gone");
+        kept.holds(1);
+        drop(heir);
+
+        // It was stored, and is not known to be.
+        let kept = kept.crash();
+        let keyspace = Arc::clone(&kept.keyspace);
+        let clerk = std::thread::spawn(move || {
+            while Arc::strong_count(&keyspace) > 1 {
+                keyspace.settle();
+                std::thread::yield_now();
+            }
+        });
+        let mut heir = kept.broker.v5("heir").persistent().connect();
+        let mut dups = [heir.message(), heir.message()].map(|message| message.dup);
+        dups.sort_unstable();
+        assert_eq!(dups, [false, true], "it comes again, and is sent again");
+        drop((heir, kept));
+        clerk.join().expect("no panic");
+    }
+}
+
 /// DUR-010: a QoS 2 message whose publisher was not answered before a crash is one message when it
 /// comes again, in whichever order log and crash were.
 #[test]

@@ -161,7 +161,7 @@ fn a_subscription_at_one_node_gets_what_was_acknowledged_at_another() {
     stores.change(&stores.whole(RETAIN), &[1, 2, 3]);
     let router = Router::new(clock);
     stores.live().for_each(|(store, handle)| router.attach(store, Arc::new(handle)));
-    let pipe = Pipe::dividing(Box::new(router.clone()), RETAIN, RetainDivision, clock);
+    let pipe = Pipe::repeating(Box::new(router.clone()), RETAIN, RetainDivision, clock);
     let _poller = Poller::start(router, vec![pipe.clone()]).expect("a thread");
     let broker = |(store, service): (u64, Arc<RetainService>)| {
         let replicas = Box::new(StoreReplicas::new(stores.handle(store), RETAIN));

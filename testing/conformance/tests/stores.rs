@@ -17,7 +17,7 @@ use ratatosk_contract::{
 };
 use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
 use ratatosk_inbox::{InboxCoprocessor, InboxService};
-use ratatosk_retain::{RetainCoprocessor, RetainService};
+use ratatosk_retain::{RetainCoprocessor, RetainDivision, RetainService};
 use ratatosk_store::command;
 use ratatosk_store::coprocessor::Factory;
 use ratatosk_store::node::Handle;
@@ -88,6 +88,7 @@ impl Cluster {
         let ranges = Box::new(self.router.clone());
         let pipe = match keyspace {
             DIST => Pipe::dividing(ranges, keyspace, RouteDivision, self.clock),
+            RETAIN => Pipe::dividing(ranges, keyspace, RetainDivision, self.clock),
             _ => Pipe::new(ranges, keyspace, self.clock),
         };
         let poller = Poller::start(self.router.clone(), vec![pipe.clone()]);
@@ -252,6 +253,33 @@ fn retained_messages_survive_a_split_and_another_leader() {
         let is_it = found.iter().map(|(topic, payload)| (topic.as_str(), payload.as_str()));
         is_it.eq(expected.iter().map(|(topic, payload)| (topic.as_str(), *payload))).then_some(())
     });
+}
+
+/// RET-009, KV-014: one command ends what is in several ranges.
+#[test]
+fn an_order_to_end_retained_messages_is_carried_out_in_every_range() {
+    let mut cluster = Cluster::new("stores-retain-ended");
+    let (listener, told) = listener();
+    let service = RetainService::new(RetainLimits::default()).kept_in(
+        cluster.pipe(RETAIN),
+        listener,
+        epoch(),
+    );
+    let retained = service.tenant(&tenant());
+    let store = |topic: &str, payload: &str, ticket: u64| {
+        let reply = ReplyTo { session: session(), ticket: Ticket(ticket) };
+        assert!(retained.store(&message(topic, payload), Some(reply)).ready().is_none());
+        let settled = told.recv_timeout(PATIENCE).expect("an answer");
+        assert_eq!(settled, (ticket, Settlement::Done));
+    };
+    let topics: Vec<_> = (b'a'..=b'z').map(|letter| char::from(letter).to_string()).collect();
+    (0..).zip(&topics).for_each(|(ticket, topic)| store(topic, "1", ticket));
+    let middle = cluster.stores.keys(1, RETAIN).remove(13);
+    cluster.split(RETAIN, &middle);
+    assert_eq!((retained.expire_all(), service.expire_ordered(100)), (26, 26));
+    // Whoever clears is told once the order is carried out, too.
+    store("a", "", 100);
+    until("all have carried it out", || cluster.stores.keys(1, RETAIN).is_empty().then_some(()));
 }
 
 /// INBOX-013: a session expires, and its will is published, at whichever store leads by then.

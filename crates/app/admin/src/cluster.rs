@@ -17,7 +17,7 @@ use crate::sources::Check;
 
 pub use view::{
     Bounds, Cluster, Following, Host, HostState, Keepers, Leader, Loss, Node, Range, RangeState,
-    Reach, Recovered, Standing, Store, Stuck, Version,
+    Reach, Recovered, Standing, Store, Stuck, UnderReplicated, Version,
 };
 
 /// An answer that comes later.

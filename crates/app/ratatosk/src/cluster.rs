@@ -5,6 +5,7 @@
 //! is told of by others from then on. It ends the other way round: nobody is let in any more, what the store
 //! leads is handed over, and only then do the services stop serving others.
 
+pub(crate) mod part;
 mod rules;
 mod seats;
 mod watch;
@@ -29,7 +30,6 @@ use ratatosk_remote::node::{Config, Keeping, Node, Port};
 use ratatosk_retain::RetainService;
 use ratatosk_rpc::Permission;
 use ratatosk_session_dict::{ClusterConfig, ClusterDict};
-use ratatosk_telemetry::metric::Registry;
 use tokio::sync::oneshot;
 
 use self::seats::RangeSeats;
@@ -37,6 +37,7 @@ use self::watch::Watch;
 use self::ways::Ways;
 use crate::configuration::Cluster;
 use crate::ground::Base;
+use crate::metrics;
 use crate::store;
 
 /// Time between two rounds in which it is planned who keeps and leads ranges.
@@ -89,9 +90,10 @@ impl Member {
         let (on_failure, failure) = store::failure();
         let fed = store::Among { dist: &dist, retain: &retain, reigns: &reigns };
         let store = fed.config(configuration, Arc::clone(&on_failure));
-        let node = Node::start(node_config(cluster, store, registry.clone(), clock)?)?;
+        let node = Node::start(node_config(base, cluster, store)?)?;
         let sessions = Arc::new(post.clone());
         let ways = Ways::open(&node, (&dist, &retain), sessions.clone(), clock)?;
+        metrics::register_repeats(registry, &ways.repeated);
         let switch = Switch::new(sessions);
         let inbox = InboxService::new(dist.clone(), Arc::new(switch.clone()))
             .charged_to(accountant)
@@ -221,11 +223,11 @@ impl Drop for Member {
 }
 
 fn node_config(
+    base: &Base,
     cluster: &Cluster,
     store: ratatosk_remote::node::Store,
-    registry: Registry,
-    clock: SystemClock,
 ) -> anyhow::Result<Config> {
+    let (clock, registry, roles) = (base.clock, base.registry.clone(), base.configuration.roles);
     let random = || crate::broker::random().context("the system gives no random numbers");
     let mut host = ratatosk_cluster::Config::new(clock, &cluster.name, cluster.address);
     host.advertise = cluster.advertise;
@@ -253,7 +255,9 @@ fn node_config(
         },
         store,
         keeping: Keeping {
-            labels: [(ZONE.to_owned(), cluster.zone.clone())].into(),
+            labels: part::labels(&cluster.zone, roles),
+            keyspaces: part::voted(roles),
+            copies: part::read(roles),
             rules: Arc::new(RwLock::new(rules::of_all())),
             interval: PLAN_INTERVAL,
         },

@@ -74,6 +74,29 @@ pub(crate) struct Roles {
     pub(crate) admin: bool,
 }
 
+impl Roles {
+    /// Each with its word.
+    pub(crate) fn all(self) -> [(&'static str, bool); 6] {
+        [
+            ("mqtt", self.mqtt),
+            ("dist", self.dist),
+            ("inbox", self.inbox),
+            ("retain", self.retain),
+            ("session-dict", self.session_dict),
+            ("admin", self.admin),
+        ]
+    }
+
+    /// The words of those that it has.
+    pub(crate) fn words(self) -> Vec<&'static str> {
+        let all = self.all();
+        match all.iter().all(|(_, is_on)| *is_on) {
+            true => vec!["all"],
+            false => all.into_iter().filter_map(|(word, is_on)| is_on.then_some(word)).collect(),
+        }
+    }
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {

@@ -252,6 +252,10 @@ fn invalid_values_are_refused_with_what_is_allowed() {
             "r.toml:1:1: roles: [\"mqtt\", \"dust\"] is not a list of all, mqtt, dist, inbox, retain, session-dict, admin",
         ),
         (
+            "roles = []",
+            "r.toml:1:1: roles: [] is not a list of all, mqtt, dist, inbox, retain, session-dict, admin",
+        ),
+        (
             "roles = [\"mqtt\"]",
             "r.toml:1:1: roles: a node that stands alone cannot do without dist, inbox, retain, session-dict: add it, or a [cluster]",
         ),

@@ -1,6 +1,7 @@
 //! The metrics of the services, read from their counters when a page is rendered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ratatosk_dist::{DistService, DistStats};
 use ratatosk_inbox::{InboxService, InboxStats};
@@ -90,6 +91,11 @@ const COUNTERS: &[Metric<Stats>] = &[
         s.unsubscribed
     }),
     ("ratatosk_mqtt_retained_messages_total", "Messages to be retained.", |s| s.retained),
+    (
+        "ratatosk_mqtt_late_retained_pages_total",
+        "Pages of retained messages that were given out although some may be missing or old.",
+        |s| s.retained_late,
+    ),
     (
         "ratatosk_mqtt_paused_reads_total",
         "Times that a connection was not read because memory was short.",
@@ -216,6 +222,18 @@ fn register_services(
         ],
         move || retain.stats(),
     );
+}
+
+/// What a node among others counts of its retained messages besides.
+pub(crate) fn register_repeats(registry: &Registry, repeated: &Arc<AtomicU64>) {
+    let repeated = Arc::clone(repeated);
+    let descriptor = Descriptor {
+        name: "ratatosk_retain_repeated_changes_total",
+        help: "Changes of retained messages that went again because nobody knew what became of them.",
+    };
+    registry.collect(descriptor, Kind::Counter, &[], move |samples| {
+        samples.push(&[], repeated.load(Ordering::Relaxed) as f64);
+    });
 }
 
 /// What the directory of a node that stands alone counts; among others it says more itself.

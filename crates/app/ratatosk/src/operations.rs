@@ -187,6 +187,7 @@ impl Parts {
             node,
             quorum: without_leader.is_empty() && !overview.ranges.is_empty(),
             without_leader,
+            under_replicated: overview.ranges.iter().filter_map(sketch::under_replicated).collect(),
             overlapping: overlapping.collect(),
             clash: self.network.clash_now().map(|clash| clash.to_string()),
             hosts: sketch::hosts(&me, &self.host.members().current(), &roll),

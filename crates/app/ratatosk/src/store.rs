@@ -12,7 +12,7 @@ use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
 use ratatosk_engine::Error as EngineError;
 use ratatosk_inbox::InboxCoprocessor;
 use ratatosk_remote::node as remote;
-use ratatosk_retain::{RetainCoprocessor, RetainService};
+use ratatosk_retain::{RetainCoprocessor, RetainDivision, RetainService};
 use ratatosk_store::OpenError;
 use ratatosk_store::coprocessor::{Coprocessor, Factory, Keyspaces};
 use ratatosk_store::node::{Config, Handle, Node};
@@ -135,7 +135,8 @@ impl Store {
         let (ranges, name) = (Box::new(self.node.handle()), space.name());
         Arc::new(match space {
             Space::Dist => Pipe::dividing(ranges, name, RouteDivision, self.clock),
-            Space::Inbox | Space::Retain => Pipe::new(ranges, name, self.clock),
+            Space::Inbox => Pipe::new(ranges, name, self.clock),
+            Space::Retain => Pipe::dividing(ranges, name, RetainDivision, self.clock),
         })
     }
 
@@ -158,25 +159,22 @@ pub(crate) struct Among<'a> {
 }
 
 impl Among<'_> {
-    /// The store of a node among others. It has the sessions if that is a role of the node; routes and
-    /// retained messages are on every node.
+    /// The store of a node among others. It can have everything, whatever the roles of the node: who makes the
+    /// cluster has all of it until those are there that are to, and what a role was taken from goes step by step.
     pub(crate) fn config(
         &self,
         configuration: &Configuration,
         on_failure: OnFailure,
     ) -> remote::Store {
-        let (roles, shape) =
-            (configuration.roles, Shape::new(&configuration.data_dir, configuration.memory_limit));
+        let shape = Shape::new(&configuration.data_dir, configuration.memory_limit);
         let (dist, hook) = (Arc::downgrade(self.dist), self.reigns.hook());
         let routes: Factory = Box::new(move || Box::new(DistCoprocessor::feeding(&dist)));
         let retain = Arc::downgrade(self.retain);
         let messages: Factory = Box::new(move || Box::new(RetainCoprocessor::feeding(&retain)));
-        let mut coprocessors = vec![(Space::Dist, routes), (Space::Retain, messages)];
-        if roles.inbox {
-            let sessions: Factory =
-                Box::new(move || Box::new(InboxCoprocessor::reigning(hook.clone())));
-            coprocessors.push((Space::Inbox, sessions));
-        }
+        let sessions: Factory =
+            Box::new(move || Box::new(InboxCoprocessor::reigning(hook.clone())));
+        let coprocessors =
+            vec![(Space::Dist, routes), (Space::Retain, messages), (Space::Inbox, sessions)];
         remote::Store {
             folder: shape.folder,
             // Clients read what their node has.

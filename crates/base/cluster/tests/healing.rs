@@ -46,3 +46,18 @@ fn without_the_rule_two_hosts_never_meet_again() {
     };
     assert!((0..5).all(|seed| heal(seed, 2, without).is_none()));
 }
+
+/// CLU-009: also where nobody is without company, and no seed brings them together: those that are held for dead
+/// are told from time to time that others live.
+#[test]
+fn sides_that_have_company_find_each_other_without_seeds() {
+    for seed in 0..3 {
+        let seedless = |world: &mut World| {
+            world.slots.iter_mut().for_each(|slot| {
+                slot.setup.tuning.seed_interval = 10_000 * SECOND;
+            });
+        };
+        let time = heal(seed, 8, seedless);
+        assert!(time.is_some_and(|time| time < 30 * SECOND), "seed {seed}: {time:?}");
+    }
+}

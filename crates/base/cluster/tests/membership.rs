@@ -77,6 +77,41 @@ fn a_broken_link_between_two_takes_neither_for_dead() {
     }
 }
 
+/// CLU-004: three others are asked to probe, so one of them that reaches a host is enough.
+#[test]
+fn a_host_that_one_other_reaches_answers_every_probe() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 5);
+        world.form();
+        world.partition(&[4], &[1, 2, 3], false);
+        let before = world.count(Count::ProbesFailed);
+        world.run(60 * SECOND);
+        assert_eq!(world.count(Count::ProbesFailed), before, "seed {seed}");
+        assert!((0..5).all(|index| world.losses(index).is_empty()), "seed {seed}");
+    }
+}
+
+/// CLU-005: in a large cluster a suspect has more time to refute.
+#[test]
+fn a_suspect_of_many_hosts_is_given_its_time() {
+    for (seed, count) in [(1, 5), (2, 40)] {
+        let mut world = World::new(seed, count);
+        world.form();
+        world.crash(count - 1);
+        let is_suspected = |world: &World| {
+            let members = (0..count - 1).flat_map(|index| world.machine(index).members());
+            members.into_iter().any(|member| member.is_suspect)
+        };
+        world.run_while(200 * SECOND, |world| !is_suspected(world)).expect("it is missed");
+        let is_kept = |world: &World| (0..count - 1).all(|index| world.losses(index).is_empty());
+        let time = world.run_while(60 * SECOND, is_kept).expect("it is given up");
+        let given = world.slots[0].setup.tuning.suspicion_of(count);
+        // It is looked every 100 ms.
+        let range = given - Duration::from_millis(200)..=given + Duration::from_millis(200);
+        assert!(range.contains(&time), "{count} hosts: {time:?} of {given:?}");
+    }
+}
+
 /// CLU-005: a host that is suspected and lives refutes that with a higher incarnation.
 #[test]
 fn a_host_that_is_suspected_and_lives_refutes_it() {

@@ -211,7 +211,7 @@ fn a_process_at_the_address_of_a_killed_one_takes_its_place() {
     sees(&again, 1);
 }
 
-/// A host without a cluster takes that of whom it joins, and says so once.
+/// CLU-001: a host without a cluster takes that of whom it joins, and says so once.
 #[test]
 fn a_host_takes_the_cluster_of_whom_it_joins() {
     let one = start(config(&[]));

@@ -10,8 +10,13 @@ use ratatosk_rpc::{
     Permission, ServerRecord, Target, Tls, TlsError, TlsMaterial, Version,
 };
 use ratatosk_rpc_example::ParrotClient;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::support::{Bird, Host, LONG, call, config, id, phrase};
 
@@ -366,6 +371,31 @@ async fn nodes_require_each_others_certificates() {
     let plain = call_from(&discovery, config(5)).await;
     assert!(plain.is_err(), "{plain:?}");
     refused(&host, "tls", 3).await;
+}
+
+/// RPC-010: whoever trusts the cluster's authority and shows no certificate is told nothing.
+#[tokio::test]
+async fn a_peer_without_a_certificate_is_refused() {
+    let ours = Authority::new();
+    let discovery = MemoryDiscovery::new();
+    let host = Host::with(&discovery, with_tls(1, &ours.tls(&ours.pem))).await;
+    let mut roots = RootCertStore::empty();
+    let authorities = CertificateDer::pem_slice_iter(ours.pem.as_bytes());
+    authorities.for_each(|it| roots.add(it.expect("a certificate")).expect("an authority"));
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("there are some")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(host.address()).await.expect("a connection");
+    let name = ServerName::try_from("node.test").expect("a name");
+    // It may hear of its refusal only when it waits for an answer.
+    if let Ok(mut socket) = TlsConnector::from(Arc::new(config)).connect(name, socket).await {
+        let _ = socket.write_all(&hello(66)).await;
+        let answer = tokio::time::timeout(LONG, socket.read_u8()).await;
+        assert!(answer.expect("it is closed in time").is_err(), "it is let in");
+    }
+    refused(&host, "tls", 1).await;
 }
 
 /// RPC-010: certificates and authorities are replaced while the node serves.

@@ -54,6 +54,9 @@ pub trait Relay: Send + Sync {
         hosts: &[HostNumber],
         reply_to: Option<ReplyTo>,
     ) -> Sent;
+
+    /// Whether no message is on its way.
+    fn is_idle(&self) -> bool;
 }
 
 /// A message for other hosts.

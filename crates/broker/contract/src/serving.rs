@@ -90,6 +90,10 @@ pub trait Serving: Inbox {
     /// [`Refusal`].
     fn resume(&self, claim: Claim, owner: SessionRef) -> Result<(), Refusal>;
 
+    /// Whether the owner of a session is awaited, who has this claim: what is asked under it is refused until
+    /// he is [resumed](Serving::resume), but he has nothing less than before.
+    fn is_awaited(&self, claim: Claim) -> bool;
+
     /// Whether the message of an exchange was accepted, for whoever brings it again as it is not known: if it
     /// was, it settles as [`Inbox::append`] does once that is durable; `None`: it was not, or the claim is
     /// stale.

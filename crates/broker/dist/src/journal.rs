@@ -52,7 +52,7 @@ impl Journal {
         let done = |fate: Fate| {
             let is_done = match &fate {
                 Fate::Applied(answer) => Answer::is_done(answer),
-                Fate::Unknown => true,
+                Fate::Refused | Fate::Unknown => true,
             };
             debug_assert!(is_done, "the coprocessor carries out what the service writes: {fate:?}");
         };

@@ -24,6 +24,7 @@ const CUTS: [&[u8]; 2] = [b"t\xff+", b"t\xfft"];
 /// Three nodes, each with a store and a service.
 struct Cluster {
     _poller: Poller,
+    router: Router,
     services: Vec<Arc<DistService>>,
     stores: Stores,
 }
@@ -48,8 +49,8 @@ impl Cluster {
             let replicas = StoreReplicas::new(stores.handle(store), KEYSPACE);
             service.connect(Arc::new(pipe.clone()), Box::new(replicas));
         }
-        let poller = Poller::start(router, pipes).expect("a thread");
-        Self { _poller: poller, services, stores }
+        let poller = Poller::start(router.clone(), pipes).expect("a thread");
+        Self { _poller: poller, router, services, stores }
     }
 
     fn routes(&self, node: usize) -> Arc<dyn TenantRoutes> {
@@ -98,6 +99,13 @@ impl Cluster {
         for range in self.stores.handle(1).ranges(KEYSPACE) {
             self.stores.transfer(range.group, to);
         }
+    }
+
+    /// Ends a node as a crash would.
+    fn lose(&mut self, node: usize) {
+        let store = node as u64 + 1;
+        self.router.detach(store);
+        self.stores.kill(store);
     }
 
     /// The stored routes of a node.
@@ -167,6 +175,28 @@ fn a_node_that_is_cut_off_does_not_answer_past_what_it_lacks() {
     (0..2).for_each(|node| assert_eq!(found(&*cluster.routes(node)), 2));
     cluster.stores.mend(3);
     assert_eq!(found(&*cluster.routes(2)), 2);
+}
+
+/// DIST-016: whichever it is, and what changes meanwhile is acknowledged and matched by, too.
+#[test]
+fn publishes_are_routed_and_routes_come_with_one_node_of_three_lost() {
+    for lost in 0..3 {
+        let mut cluster = Cluster::new("dist-lost");
+        cluster.split(CUTS[0]);
+        cluster.transfer(1);
+        (1..=6).for_each(|inbox| cluster.add(0, inbox));
+        let left: Vec<usize> = (0..3).filter(|node| *node != lost).collect();
+        cluster.lose(lost);
+        for node in &left {
+            assert_eq!(found(&*cluster.routes(*node)), 6, "at node {node}, without {lost}");
+        }
+        for (inbox, node) in (7..=12).zip(left.iter().cycle()) {
+            cluster.add(*node, inbox);
+            for node in &left {
+                assert_eq!(found(&*cluster.routes(*node)), inbox, "at node {node}, without {lost}");
+            }
+        }
+    }
 }
 
 /// DUR-012, DIST-004: while ranges part, leaders change and a node is cut off.

@@ -74,10 +74,10 @@ impl Shared {
         changed
     }
 
-    /// Whether a claim that the inbox of this host refused is stale, or its partition has just gone.
+    /// Whether a claim that the inbox of this host refused is stale, or its partition has just gone, or come.
     pub(crate) fn refused(&self, claim: Claim, term: u64) -> Result<(), StaleClaim> {
         match self.local.serves(partition_of(claim.inbox.0)) {
-            Some(now) if now == term => Err(StaleClaim),
+            Some(now) if now == term && !self.local.is_awaited(claim) => Err(StaleClaim),
             _ => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ use crate::lane::{Lane, Question, Waiting};
 use crate::partition::{HELD_MAX, Partition, Session, WHOLE};
 use crate::seats::{PARTITION_COUNT, partition_of};
 use crate::serve::catch_up;
+use crate::taking::is_left_to_owner;
 
 /// Who serves a partition, and how it is reached.
 #[derive(Clone)]
@@ -261,6 +262,14 @@ impl Shared {
                 let asked = self.local.subscribe(claim, &subscription, None);
                 let outcome = asked.ready().map_or(SubscribeOutcome::Busy, |asked| asked.answer);
                 self.subscribed(partition, claim, &subscription.filter, outcome, reply_to);
+            }
+            // It is asked when its session has gone on here, or elsewhere.
+            Waiting::Change { claim, ref ask, .. }
+                if !matches!(ask, Ask::Detach { .. })
+                    && is_left_to_owner(&*self.local, claim)
+                    && partition.held.len() < HELD_MAX =>
+            {
+                partition.held.push(question);
             }
             Waiting::Change { reply_to, claim, ref ask } => {
                 let (call, ask) = (question.call, ask.clone());

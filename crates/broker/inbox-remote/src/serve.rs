@@ -21,8 +21,7 @@ use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
 use crate::jobs::Group;
 use crate::link::{Link, Owed};
 use crate::proto::{Frame, Inbox};
-use crate::seats::partition_of;
-use crate::taking::{append_part, is_left};
+use crate::taking::{append_part, is_left, is_left_to_owner};
 use crate::tell::{Outcome, Resumed, Taken, Tell};
 use ratatosk_rpc::frames::{Joiner, cut};
 
@@ -199,7 +198,7 @@ impl<'a> Clerk<'a> {
                 match detached {
                     Ok(promised) => self.answer(call, Owed::Nothing, promised.is_durable),
                     // Another owner has it: there is nothing to leave.
-                    Err(StaleClaim) if self.serves(claim) => self.settle(call, Settlement::Done),
+                    Err(StaleClaim) if !self.leaves(claim) => self.settle(call, Settlement::Done),
                     Err(StaleClaim) => self.settle(call, Settlement::Unknown),
                 }
             }
@@ -289,18 +288,20 @@ impl<'a> Clerk<'a> {
         }
     }
 
-    /// A claim was refused: the session has another owner, or is served elsewhere.
+    /// A claim was refused: the session has another owner, is served elsewhere, or its owner has to go on
+    /// here first.
     fn lost(&self, claim: Claim) {
+        let is_left = self.leaves(claim);
         self.desk().leave(claim);
-        self.tell(&match self.serves(claim) {
-            true => Tell::Stale { claim },
-            false => Tell::Resumed { call: CallId(0), claim, end: Resumed::NotServed },
+        self.tell(&match is_left {
+            false => Tell::Stale { claim },
+            true => Tell::Resumed { call: CallId(0), claim, end: Resumed::NotServed },
         });
     }
 
-    /// Whether this inbox serves the partition of a session.
-    fn serves(&self, claim: Claim) -> bool {
-        self.inbox().serves(partition_of(claim.inbox.0)).is_some()
+    /// Whether a claim that was refused may be good. DICT-004
+    fn leaves(&self, claim: Claim) -> bool {
+        is_left_to_owner(self.inbox(), claim)
     }
 
     fn outcome(&self, claim: Claim, outcome: SubscribeOutcome) -> Outcome {
@@ -351,7 +352,7 @@ impl<'a> Clerk<'a> {
             Ok(promised) => {
                 self.answer(call, Owed::Begun(promised.answer), promised.is_durable);
             }
-            Err(StaleClaim) if self.serves(exchange.0) => self.tell(&Tell::NotTaken { call }),
+            Err(StaleClaim) if !self.leaves(exchange.0) => self.tell(&Tell::NotTaken { call }),
             Err(StaleClaim) => self.tell(&Tell::NotServed { call }),
         }
     }

@@ -4,12 +4,13 @@
 //! took its sessions for those of one range, and begins it before he sends it again.
 
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::inbox::{DirectDelivery, Targets};
+use ratatosk_contract::inbox::{Claim, DirectDelivery, Targets};
 use ratatosk_contract::serving::{Serving, Terms};
 use ratatosk_contract::{Call, Message, ReplyTo, TenantId};
 
 use crate::ask::Intent;
 use crate::jobs::Group;
+use crate::seats::partition_of;
 
 /// Has an inbox queue a part of a message, unless it is known by its exchange.
 pub(crate) fn append_part(
@@ -41,9 +42,18 @@ pub(crate) fn is_left(
     let is_served = group.partitions().all(|number| inbox.serves(number).is_some());
     match settlement {
         Settlement::Busy => !is_served || must_begin(inbox, group, intent),
-        Settlement::Unknown => !is_served,
+        Settlement::Unknown => {
+            !is_served || intent.exchange.is_some_and(|(claim, _)| is_left_to_owner(inbox, claim))
+        }
         Settlement::Done | Settlement::QuotaExceeded => false,
     }
+}
+
+/// Whether a claim that was refused may be good: its session is served elsewhere, or was read here anew and
+/// its owner has not gone on yet. INBOX-013
+pub(crate) fn is_left_to_owner(inbox: &dyn Serving, claim: Claim) -> bool {
+    // In this order: what was not served when it was asked may be now, and then its owner is awaited.
+    inbox.serves(partition_of(claim.inbox.0)).is_none() || inbox.is_awaited(claim)
 }
 
 /// Whether a part takes several commands and was not begun.

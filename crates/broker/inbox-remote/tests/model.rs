@@ -54,6 +54,8 @@ pub(crate) struct Stored {
     identity: SessionIdentity,
     version: u64,
     owner: Option<SessionRef>,
+    /// It had an owner when its partition was seated, who has not gone on yet.
+    is_awaited: bool,
     pub(crate) queue: BTreeMap<u64, Entry>,
     last: u64,
     pub(crate) subscriptions: Vec<Subscription>,
@@ -93,6 +95,10 @@ impl Store {
                 state.seats.remove(&partition);
             }
         }
+        let of_it = |inbox: &u64| place_of(InboxId(*inbox)) == partition;
+        for stored in state.sessions.iter_mut().filter(|(inbox, _)| of_it(inbox)) {
+            stored.1.is_awaited |= stored.1.owner.take().is_some();
+        }
         drop(state);
         self.changes.send_modify(|count| *count += 1);
     }
@@ -126,7 +132,7 @@ impl Store {
     }
 
     pub(crate) fn is_attached(&self, inbox: InboxId) -> bool {
-        self.stored(inbox).is_some_and(|stored| stored.owner.is_some())
+        self.stored(inbox).is_some_and(|stored| stored.owner.is_some() || stored.is_awaited)
     }
 }
 
@@ -164,12 +170,17 @@ impl Model {
         claim: Claim,
         work: impl FnOnce(&mut Stored) -> R,
     ) -> Result<R, StaleClaim> {
+        self.owned(claim, |stored| stored.owner.is_some().then(|| work(stored)))?.ok_or(StaleClaim)
+    }
+
+    /// As [`Model::claimed`], for an owner who may be awaited.
+    fn owned<R>(&self, claim: Claim, work: impl FnOnce(&mut Stored) -> R) -> Result<R, StaleClaim> {
         self.work(|state| {
             if !self.is_served(state, claim.inbox.0) {
                 return Err(StaleClaim);
             }
             let stored = state.sessions.get_mut(&claim.inbox.0).ok_or(StaleClaim)?;
-            if stored.version != claim.version || stored.owner.is_none() {
+            if stored.version != claim.version || stored.owner.is_none() && !stored.is_awaited {
                 return Err(StaleClaim);
             }
             Ok(work(stored))
@@ -208,7 +219,7 @@ impl Model {
             let stored = state.sessions.get_mut(&claim.inbox.0).ok_or(Settlement::Unknown)?;
             let begun = stored.begun.get(&packet_id).map(|begun| begun.0);
             let is_begun = once.is_none_or(|once| begun == Some(once.number));
-            if stored.version != claim.version || !is_begun {
+            if stored.version != claim.version || stored.owner.is_none() || !is_begun {
                 return Err(Settlement::Unknown);
             }
             stored.begun.remove(&packet_id);
@@ -337,12 +348,19 @@ impl Serving for Model {
         if !is_served {
             return Err(Refusal::NotServed);
         }
-        self.claimed(claim, |stored| stored.owner = Some(owner)).map_err(|_| Refusal::Stale)
+        let resumed = self.owned(claim, |stored| {
+            (stored.owner, stored.is_awaited) = (Some(owner), false);
+        });
+        resumed.map_err(|_| Refusal::Stale)
+    }
+
+    fn is_awaited(&self, claim: Claim) -> bool {
+        self.owned(claim, |stored| stored.is_awaited) == Ok(true)
     }
 
     fn abandon(&self, claim: Claim, _: Instant) -> Result<(), Refusal> {
-        let abandoned = self.claimed(claim, |stored| {
-            stored.owner = None;
+        let abandoned = self.owned(claim, |stored| {
+            (stored.owner, stored.is_awaited) = (None, false);
             stored.will = stored.held_will.take();
         });
         abandoned.map_err(|_| Refusal::Stale)
@@ -388,6 +406,7 @@ impl Inbox for Model {
                     identity: attach.identity.clone(),
                     version: 0,
                     owner: None,
+                    is_awaited: false,
                     queue: BTreeMap::new(),
                     last: 0,
                     subscriptions: Vec::new(),
@@ -403,7 +422,7 @@ impl Inbox for Model {
             });
             let stored = state.sessions.get_mut(&number).expect("it is there");
             stored.version += 1;
-            stored.owner = Some(attach.owner);
+            (stored.owner, stored.is_awaited) = (Some(attach.owner), false);
             stored.held_will = topic_of(attach.will.as_ref());
             Ok(Attached {
                 claim: Claim { inbox: InboxId(number), version: stored.version },
@@ -424,8 +443,8 @@ impl Inbox for Model {
         detach: Detach,
         reply_to: Option<ReplyTo>,
     ) -> Result<Promised<()>, StaleClaim> {
-        self.claimed(claim, |stored| {
-            stored.owner = None;
+        self.owned(claim, |stored| {
+            (stored.owner, stored.is_awaited) = (None, false);
             stored.held_will = None;
             stored.will = topic_of(detach.will.as_ref());
         })?;

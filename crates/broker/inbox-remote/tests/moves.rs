@@ -3,11 +3,11 @@
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::Call;
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::inbox::{Inbox as _, Sequence};
+use ratatosk_contract::inbox::{Detach, Inbox as _, Sequence};
 use ratatosk_rpc::MemoryDiscovery;
 
 use crate::model::Store;
-use crate::support::{Host, stored_so, texts, until};
+use crate::support::{Host, partition, stored_so, texts, until};
 
 /// INBOX-006, INBOX-007: a session goes on wherever its partition is served next: what its client confirmed
 /// meanwhile is gone, what it was not handed comes, and nothing comes twice.
@@ -134,6 +134,44 @@ async fn what_is_in_doubt_where_a_session_was_served_is_done_where_it_is_served_
     let stored = store.stored(claim.inbox).expect("it is there");
     assert!(stored.inbound.contains(&id));
     assert_eq!(texts(&stored.queue.into_values().collect::<Vec<_>>()), ["1", "1"]);
+}
+
+/// INBOX-013, DICT-004: what a client does while its session is being read anew does not end it: it was told to
+/// nobody else, wherever it is connected.
+#[tokio::test]
+async fn an_owner_who_has_not_gone_on_yet_is_not_refused() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    store.seat_all(Some(1));
+    let one = Host::start(&discovery, 1, &store).await;
+    let two = Host::start(&discovery, 2, &store).await;
+    one.reaches(64).await;
+    two.reaches(64).await;
+    for (host, name) in [(&one, "here"), (&two, "there")] {
+        let claim = host.attach(name).await.expect("it is served").0.claim;
+        let at = partition(name);
+        for number in 1..=20 {
+            // The host of the session knows nothing of it before it has asked.
+            store.set_seat(at, Some(1));
+            let id = PacketId::new(number).expect("not zero");
+            let (noted, appended) = (host.ticket(), host.ticket());
+            let asked = host.inbox.inbound(claim, id, false, Some(noted)).expect("it owns it");
+            host.inbox.commit(claim, Sequence(1)).expect("it owns it");
+            let exchange = Some((claim, PacketId::new(100 + number).expect("not zero")));
+            let begun = host.begin_append(&[], "1", Qos::ExactlyOnce, exchange, Some(appended));
+            assert!(!asked.is_durable && begun == Call::Pending);
+            for ticket in [noted.ticket, appended.ticket] {
+                assert_eq!(host.settled(ticket).await, Settlement::Done, "{name} {number}");
+            }
+        }
+        assert_eq!(store.stored(claim.inbox).expect("it is there").inbound.len(), 40);
+        store.set_seat(at, Some(1));
+        let left = host.ticket();
+        let now = ratatosk_clock::Instant::ZERO;
+        let detach = Detach { expiry_s: Some(5), will: None, now };
+        let promised = host.inbox.detach(claim, detach, Some(left)).expect("it owns it");
+        assert!(promised.is_durable || host.settled(left.ticket).await == Settlement::Done);
+        assert!(!store.is_attached(claim.inbox), "{name}");
+    }
 }
 
 /// MQTT-051: a message for which nobody waits, as a will, still waits for whoever serves its sessions next.

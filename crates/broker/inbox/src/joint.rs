@@ -82,9 +82,16 @@ impl InboxService {
             return None;
         }
         let (dist, routing) = (Arc::clone(&self.dist), Arc::clone(&self.routing));
+        let partitions = Arc::clone(&self.partitions);
         let remove = move |is_done: bool| {
-            let removed = left.iter().filter(|_| is_done);
-            removed.for_each(|left| left.remove(&*dist, &routing, both.clone()));
+            for mut left in left.into_iter().filter(|_| is_done) {
+                // Whoever subscribed again meanwhile has asked for his route already.
+                let partition = partitions.lock_of(left.inbox());
+                if let Some(session) = partition.sessions.get(&left.inbox()) {
+                    left.spare(session);
+                }
+                left.remove(&*dist, &routing, both.clone());
+            }
             if let Some(both) = both.filter(|_| !is_done) {
                 both.add(false);
             }

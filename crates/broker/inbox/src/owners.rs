@@ -262,6 +262,13 @@ impl Serving for InboxService {
         Ok(InboxService::resume(self, claim, owner).map(drop)?)
     }
 
+    fn is_awaited(&self, claim: Claim) -> bool {
+        let partition = self.partitions.lock_of(claim.inbox);
+        let session = partition.sessions.get(&claim.inbox);
+        let is_it = session.is_some_and(|held| held.version == claim.version && held.is_awaited);
+        is_it && partition.is_served
+    }
+
     fn accepted(
         &self,
         claim: Claim,
@@ -306,7 +313,7 @@ impl Partition {
     }
 
     /// Whether a claim is that of the session's owner, who is there or awaited.
-    fn owned(&mut self, claim: Claim) -> Result<(), ResumeError> {
+    pub(crate) fn owned(&mut self, claim: Claim) -> Result<(), ResumeError> {
         self.asked()?;
         let session = self.sessions.get(&claim.inbox);
         if session.is_some_and(|held| held.version == claim.version && !held.is_away()) {

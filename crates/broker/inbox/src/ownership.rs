@@ -83,7 +83,8 @@ impl InboxService {
         let mut locks = self.lock_for(partition_number(id.0), |partition| {
             partition.sessions.get(&id).is_some_and(|session| session.queue.has_shared())
         });
-        locks.of(id).claimed(claim)?;
+        // He may be awaited: to leave, he need not come.
+        locks.of(id).owned(claim).map_err(|_| StaleClaim)?;
         Ok(self.detach_session(locks, claim.inbox, detach, reply_to))
     }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use ratatosk_clock::Instant;
-use ratatosk_codec::Qos;
+use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::{
     Call,
     call::Settlement,
     inbox::{
-        Attach, Claim, Inbox as _, NotServed, Sequence, StaleClaim, Subscription, Targets, WillId,
+        Attach, Claim, Detach, Inbox as _, NotServed, Sequence, StaleClaim, Subscription, Targets,
+        WillId,
     },
+    serving::Serving as _,
 };
 
 use ratatosk_telemetry::memory::Share;
@@ -100,10 +102,13 @@ fn an_owner_goes_on_at_the_next_node_with_what_he_has_not_committed() {
     let stale = Claim { version: claim.version - 1, ..claim };
     assert_eq!(now.inbox.resume(stale, owner(9)).err(), Some(ResumeError::Stale));
     assert_eq!(now.inbox.fetch(claim, Sequence(0), BUDGET, &mut Vec::new()), Err(StaleClaim));
+    assert!(now.inbox.is_awaited(claim) && !now.inbox.is_awaited(stale));
+    assert!(!before.inbox.is_awaited(claim), "it is served elsewhere");
     let stats = now.inbox.stats();
     assert_eq!((stats.sessions, stats.attached), (1, 0), "neither here nor away");
     let attached = now.inbox.resume(claim, owner(9)).expect("he is the owner");
     assert_eq!((attached.claim, attached.is_present), (claim, true));
+    assert!(!now.inbox.is_awaited(claim));
     assert_eq!(payloads(&now.fetch(claim, Sequence(2), BUDGET)), ["3"]);
     assert_eq!(payloads(&now.fetch_all(claim)), ["2", "3"], "what was committed is gone");
     let _ = append(now, &[claim], "4", 2);
@@ -114,6 +119,27 @@ fn an_owner_goes_on_at_the_next_node_with_what_he_has_not_committed() {
     world.nodes[1].bench.detach(claim, seconds(1_000));
     let gone = world.nodes[1].bench.inbox.resume(claim, owner(9)).err();
     assert_eq!(gone, Some(ResumeError::Stale), "his connection has ended");
+}
+
+/// INBOX-003, INBOX-012: who leaves his session where it is served now need not go on there before; nobody
+/// else can.
+#[test]
+fn an_owner_who_is_awaited_leaves_his_session() {
+    let mut world = World::served(2);
+    let claim = attach_with_will(&world.nodes[0].bench, "c", 0);
+    world.settle(T0);
+    world.lead(GROUP, 1, 0);
+    world.settle(T0);
+    let now = &world.nodes[1].bench;
+    let stale = Claim { version: claim.version - 1, ..claim };
+    let detach = || Detach { expiry_s: Some(100), will: None, now: T0 };
+    assert_eq!(now.inbox.detach(stale, detach(), None).err(), Some(StaleClaim));
+    let _ = now.inbox.detach(claim, detach(), None).expect("he is the owner");
+    world.settle(T0);
+    let now = &world.nodes[1].bench;
+    assert!(now.expire(seconds(50)).is_empty(), "he said goodbye: there is no will");
+    assert_eq!(now.inbox.resume(claim, owner(9)).err(), Some(ResumeError::Stale));
+    assert!(now.attach("c", seconds(60)).is_present);
 }
 
 /// INBOX-012, MQTT-049: whose owner does not come has lost his connection when the time for that is over.
@@ -380,7 +406,7 @@ fn what_is_served_elsewhere_takes_no_memory() {
     let claim = world.nodes[0].bench.attach("c", T0).claim;
     let subscription = Subscription {
         filter: "a/b".into(),
-        options: ratatosk_codec::SubscriptionOptions::new(Qos::AtLeastOnce),
+        options: SubscriptionOptions::new(Qos::AtLeastOnce),
         subscription_id: None,
     };
     let _ = world.nodes[0].bench.inbox.put_subscription(claim, &subscription, None);
@@ -400,4 +426,36 @@ fn what_is_served_elsewhere_takes_no_memory() {
     assert!(held(&world) < 20_000);
     let stats = InboxStats { left: 20, appended: 20, ..InboxStats::default() };
     assert_eq!(world.nodes[0].bench.inbox.stats(), stats);
+}
+
+/// DIST-014: what was to go when its record had gone stays.
+#[test]
+fn who_subscribes_again_before_his_route_goes_keeps_it() {
+    let mut world = World::served(1);
+    let bench = &world.nodes[0].bench;
+    *bench.routes.late.lock() = Some(Vec::new());
+    let claim = bench.attach("c", T0).claim;
+    let subscribe = |bench: &Bench, ticket| {
+        let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+        let subscription = Subscription { filter: "a".into(), options, subscription_id: None };
+        let _ = bench.inbox.put_subscription(claim, &subscription, reply(ticket));
+        bench.routes.answer(true, true);
+    };
+    subscribe(bench, 1);
+    world.settle(T0);
+    let bench = &world.nodes[0].bench;
+    for ticket in [2, 3] {
+        let _ = bench.inbox.unsubscribe(claim, "a", reply(ticket));
+    }
+    subscribe(bench, 4);
+    world.settle(T0);
+    let bench = &world.nodes[0].bench;
+    assert_eq!(bench.routes.asked(), 0, "nothing is removed");
+    assert_eq!(bench.sessions.take_settled(), [1, 2, 3, 4].map(|ticket| (ticket, DONE)));
+    let _ = bench.inbox.unsubscribe(claim, "a", reply(5));
+    world.settle(T0);
+    let bench = &world.nodes[0].bench;
+    assert_eq!((bench.routes.asked(), bench.sessions.take_settled()), (1, vec![]));
+    bench.routes.answer(true, true);
+    assert_eq!(bench.sessions.take_settled(), [(5, DONE)]);
 }

@@ -105,6 +105,15 @@ impl LeftRoutes {
         }
     }
 
+    pub(crate) fn inbox(&self) -> InboxId {
+        self.inbox
+    }
+
+    /// Leaves out what the session has subscribed to. To be removed under the session's lock.
+    pub(crate) fn spare(&mut self, session: &Session) {
+        self.filters.retain(|filter| session.subscription(filter).is_none());
+    }
+
     /// Removes them, and tells whoever waits for that as well. What is not there any more is as good.
     pub(crate) fn remove(&self, dist: &dyn Dist, routing: &Routing, both: Option<Arc<Both>>) {
         let routes = self.filters.iter().filter_map(|held| {

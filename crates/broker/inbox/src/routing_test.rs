@@ -159,3 +159,24 @@ fn who_subscribed_again_keeps_the_route_that_was_to_go() {
     settle(&node);
     assert_eq!(filters(&node), ["a"]);
 }
+
+/// MQTT-077: whoever repeats it, perhaps by another connection, is answered when the route is gone. [MQTT-3.10.4-2]
+#[test]
+fn whoever_unsubscribes_again_waits_for_the_route_as_well() {
+    for is_known in [true, false] {
+        let (node, claim) = late();
+        let _ = subscribe(&node, claim, "a", 1);
+        settle(&node);
+        node.settled();
+        let _ = node.bench.inbox.unsubscribe(claim, "a", reply(2));
+        let claim = node.bench.attach("c", T0).claim;
+        let again = node.bench.inbox.unsubscribe(claim, "a", reply(3));
+        assert_eq!(again, Ok(Promised::later(false)));
+        node.keyspace.settle();
+        assert_eq!((node.settled(), filters(&node)), (vec![], vec!["a".to_owned()]));
+        node.bench.routes.answer(is_known, is_known);
+        assert_eq!(node.settled(), [(2, if is_known { DONE } else { UNKNOWN })]);
+        node.bench.routes.answer(true, true);
+        assert_eq!((node.settled(), filters(&node)), (vec![(3, DONE)], vec![]));
+    }
+}

@@ -95,24 +95,30 @@ impl InboxService {
     ) -> Result<Promised<bool>, StaleClaim> {
         let mut partition = self.partitions.lock_of(claim.inbox);
         let session = partition.claimed(claim)?;
-        let Some((removed, ordinal)) = session.remove_subscription(filter) else {
+        let routes = self.dist.tenant(&session.identity.tenant);
+        let removed = session.remove_subscription(filter);
+        if removed.is_none() && !routes.is_replicated() {
             // Perhaps it was removed before, and that is not durable yet.
             return Ok(self.promise(false, claim.inbox, reply_to, |_| {}));
-        };
-        let routes = self.dist.tenant(&session.identity.tenant);
+        }
+        // Or its route is not gone everywhere, or is not known to be: so it is removed again, and whoever is told
+        // that there is no subscription has it behind him. [MQTT-3.10.4-2]
         let both = routes.is_replicated().then(|| Both::new(reply_to, &self.partitions.sessions));
-        let left = LeftRoutes::of_one(claim.inbox, session, removed.filter.clone());
+        let left = LeftRoutes::of_one(claim.inbox, session, filter.into());
         if self.seats().is_none() {
             left.remove(&*self.dist, &self.routing, both.clone());
         }
         let joint = self.remove_later(std::iter::once(left), both.clone());
-        let unsubscribed = Effect::Unsubscribed { inbox: claim.inbox, ordinal };
         let mut change = Change::default();
-        let tenant = &session.identity.tenant;
-        self.nudge_heirs(tenant, std::iter::once(&*removed.filter), &mut change);
+        if removed.is_some() {
+            let tenant = &session.identity.tenant;
+            self.nudge_heirs(tenant, std::iter::once(filter), &mut change);
+        }
         let sequel = Sequel { joint, ..sequel(reply_to, both) };
-        let promised = self.promise_both(true, claim.inbox, sequel, |effects| {
-            effects.push(&unsubscribed);
+        let promised = self.promise_both(removed.is_some(), claim.inbox, sequel, |effects| {
+            if let Some((_, ordinal)) = removed {
+                effects.push(&Effect::Unsubscribed { inbox: claim.inbox, ordinal });
+            }
         });
         drop(partition);
         self.finish(change);

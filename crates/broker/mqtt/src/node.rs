@@ -80,6 +80,8 @@ pub(crate) struct Node {
     pub(crate) stats: Arc<NodeStats>,
     /// Connections by shard.
     pub(crate) loads: Box<[AtomicUsize]>,
+    /// Messages that shards have taken over and not handed on: withheld ones, and wills.
+    pub(crate) owed: Arc<AtomicUsize>,
     /// Connections that were refused before a shard saw them.
     pub(crate) refused: AtomicU64,
     /// The settings of a connection whose tenant is not known yet.
@@ -125,6 +127,7 @@ impl Node {
             incarnations: AtomicU64::new(0),
             assigned: AtomicU64::new(0),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            owed: Arc::default(),
             refused: AtomicU64::new(0),
             settings_unknown: Arc::default(),
             unknown_account,

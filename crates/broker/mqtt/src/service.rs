@@ -1,8 +1,15 @@
 //! The data plane as a service: listeners, shards, and how they stop.
 
-use std::{sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use ratatosk_contract::{ShardId, relay::Deliverer};
+use ratatosk_contract::{
+    ShardId,
+    relay::{Deliverer, Relay},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -15,6 +22,12 @@ use crate::{
         runner,
     },
 };
+
+/// How often whoever stops looks at what is left.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a stop waits for other hosts to take what is on its way: longer than their answers are
+/// waited for.
+const AWAY_MAX: Duration = Duration::from_secs(1);
 
 /// The data plane before it runs: its mailboxes exist, so that services can be made that reach
 /// its sessions.
@@ -120,7 +133,7 @@ impl Running {
 
     /// How many connections were refused before a shard saw them.
     pub fn refused(&self) -> u64 {
-        self.node.refused.load(std::sync::atomic::Ordering::Relaxed)
+        self.node.refused.load(Ordering::Relaxed)
     }
 
     /// Reads certificates and keys anew; those that are wrong stay as they were.
@@ -141,7 +154,7 @@ impl Running {
     }
 
     /// Stops gracefully: no new connections, all sessions are told at a bounded rate, then the
-    /// shards end. Takes no longer than `deadline`; who is left then is cut off. MQTT-015
+    /// shards end, once what they took over is on its way. Takes no longer than `deadline`; who is left then is cut off. MQTT-015
     pub async fn stop(mut self, deadline: Duration) {
         self.acceptors.shutdown().await;
         let shards = u32::try_from(self.node.mailboxes.len()).unwrap_or(1);
@@ -150,9 +163,17 @@ impl Running {
             mailbox.note(Note::Drain { per_second });
         }
         let drained = async {
-            while self.node.connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            while self.node.connections() > 0 || self.node.owed.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(LOOK_INTERVAL).await;
             }
+            // What was taken over for sessions of other hosts has nobody who brings it again.
+            let is_idle = || self.node.relay.as_deref().is_none_or(Relay::is_idle);
+            let _ = tokio::time::timeout(AWAY_MAX, async {
+                while !is_idle() {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+            })
+            .await;
         };
         if tokio::time::timeout(deadline, drained).await.is_err() {
             let left = self.node.connections();

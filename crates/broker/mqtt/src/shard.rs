@@ -40,7 +40,9 @@ pub(crate) mod stats;
 mod timer;
 pub(crate) mod topic_cache;
 mod turns;
+mod wills;
 pub(crate) mod wire;
+mod withheld;
 
 use std::{collections::HashMap, sync::Arc, task::Waker};
 
@@ -107,6 +109,8 @@ pub(crate) struct Shard {
     members: Vec<(ShardId, wire::MemberTarget)>,
     shared: Vec<SharedRoute>,
     away: away::Away,
+    withheld: withheld::Withheld,
+    wills: wills::Wills,
     stats: Stats,
     drain: Option<Drain>,
     recheck: recheck::Recheck,
@@ -177,6 +181,8 @@ impl Shard {
             members: Vec::new(),
             shared: Vec::new(),
             away: away::Away::default(),
+            withheld: withheld::Withheld::default(),
+            wills: wills::Wills::default(),
             stats: Stats::default(),
             drain: None,
             recheck: recheck::Recheck::default(),

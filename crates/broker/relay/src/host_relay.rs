@@ -344,6 +344,10 @@ impl Relay for HostRelay {
             sent
         })
     }
+
+    fn is_idle(&self) -> bool {
+        self.shared.lanes.load().iter().all(|lane| lane.bytes() == 0)
+    }
 }
 
 /// The hosts that are spoken with.

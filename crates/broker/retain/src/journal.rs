@@ -97,10 +97,13 @@ impl Journal {
     ) {
         let sessions = reply_to.map(|reply_to| (Arc::clone(&self.sessions), reply_to));
         let done = move |fate| {
-            let is_done = matches!(&fate, Fate::Applied(answer) if Answer::is_done(answer));
-            concluded(is_done);
+            let settlement = match &fate {
+                Fate::Applied(answer) if Answer::is_done(answer) => Settlement::Done,
+                Fate::Refused => Settlement::Busy,
+                Fate::Applied(_) | Fate::Unknown => Settlement::Unknown,
+            };
+            concluded(settlement == Settlement::Done);
             if let Some((sessions, ReplyTo { session, ticket })) = sessions {
-                let settlement = if is_done { Settlement::Done } else { Settlement::Unknown };
                 sessions.settle(session, ticket, settlement);
             }
         };

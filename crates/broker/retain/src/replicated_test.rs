@@ -82,11 +82,12 @@ fn two_nodes_that_store_at_once_end_with_what_the_log_has_last() {
 #[test]
 fn a_change_that_came_to_nothing_is_taken_back() {
     let fates = [
-        Fate::Unknown,
-        Fate::Applied(Bytes::from_static(&[1])),
-        Fate::Applied(Bytes::from_static(&[2])),
+        (Fate::Unknown, Settlement::Unknown),
+        (Fate::Refused, Settlement::Busy),
+        (Fate::Applied(Bytes::from_static(&[1])), Settlement::Unknown),
+        (Fate::Applied(Bytes::from_static(&[2])), Settlement::Unknown),
     ];
-    for fate in fates {
+    for (fate, settlement) in fates {
         let mut world = World::new(1);
         let _ = world.store(0, "a", "1", 0);
         world.settle();
@@ -101,10 +102,32 @@ fn a_change_that_came_to_nothing_is_taken_back() {
             (lost.expect("it was submitted").1)(fate.clone());
             assert_eq!(world.shown(0), pairs(expected));
         }
-        let told: Vec<_> = (1..=3).map(|ticket| (ticket, Settlement::Unknown)).collect();
+        let told: Vec<_> = (1..=3).map(|ticket| (ticket, settlement)).collect();
         assert_eq!(world.nodes[0].told.take(), told);
         world.nodes[0].service.check_invariants();
     }
+}
+
+/// RET-001, KV-005: whoever brings a change again, with what is behind it, has the last one show in the end.
+#[test]
+fn a_change_that_is_in_the_log_twice_shows_once_and_gives_way_to_what_came_behind_it() {
+    let mut world = World::new(2);
+    for payload in ["1", "2"] {
+        let _ = world.store(0, "a", payload, 0);
+    }
+    let again: Vec<_> = (0..2)
+        .map(|_| {
+            let (command, done) = world.commit(0).expect("it was submitted");
+            (0..2).for_each(|node| assert!(world.apply(node)));
+            (command, done)
+        })
+        .collect();
+    world.nodes[0].way.waiting.lock().extend(again);
+    world.commit_and_tell(0);
+    (0..2).for_each(|node| assert!(world.apply(node)));
+    world.settle();
+    (0..2).for_each(|node| assert_eq!(world.shown(node), pairs(&[("a", "2")])));
+    world.nodes[0].service.check_invariants();
 }
 
 /// RET-006: what it was told to be done it shows until it knows what came later.

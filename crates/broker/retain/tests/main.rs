@@ -1,3 +1,5 @@
 //! Retained messages over several stores.
 
+mod doubt;
 mod replicas;
+mod support;

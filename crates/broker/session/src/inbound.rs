@@ -122,6 +122,17 @@ impl Inbound {
         self.pending.push_back(pending);
     }
 
+    /// More parts of an outcome are to come; unknown tickets are ignored.
+    pub(crate) fn expect(&mut self, ticket: Ticket, parts: u32) {
+        let awaited = self.pending.iter_mut().find_map(|pending| match &mut pending.state {
+            Settled::Not(awaited) if awaited.ticket == ticket => Some(awaited),
+            _ => None,
+        });
+        if let Some(awaited) = awaited {
+            awaited.parts = awaited.parts.saturating_add(parts);
+        }
+    }
+
     /// A part of an outcome came; unknown tickets are ignored. With the last part gives the whole
     /// and the publish, which is to be given its code.
     pub(crate) fn settle(
@@ -219,6 +230,24 @@ mod tests {
             ]
         );
         assert!(!inbound.is_pending(id(2)));
+    }
+
+    #[test]
+    fn a_publish_waits_for_the_parts_that_were_added() {
+        let mut inbound = Inbound::default();
+        let (ticket, other) = (inbound.ticket(), inbound.ticket());
+        inbound.wait(Pending {
+            packet_id: id(1),
+            qos: Qos::ExactlyOnce,
+            state: Settled::Not(awaited(ticket)),
+            holds_id: true,
+        });
+        inbound.expect(other, 7);
+        inbound.expect(ticket, 2);
+        assert!(inbound.settle(ticket, Settlement::Done).is_none());
+        assert!(inbound.settle(ticket, Settlement::Busy).is_none());
+        let (whole, _) = inbound.settle(ticket, Settlement::Done).expect("these were all");
+        assert_eq!(whole.worst, Settlement::Busy);
     }
 
     #[test]

@@ -360,6 +360,13 @@ impl Session {
         self.check_invariants();
     }
 
+    /// So many more outcomes are to come of a pending publish.
+    pub fn expect(&mut self, ticket: Ticket, parts: u32) {
+        if let Some(inbound) = &mut self.inbound {
+            inbound.expect(ticket, parts);
+        }
+    }
+
     /// The inbox has more for this session.
     pub fn inbox_ready<B: Broker>(&mut self, now: Instant, broker: &mut B) {
         if let Some(outbound) = &mut self.outbound {

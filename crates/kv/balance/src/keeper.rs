@@ -5,6 +5,7 @@
 //! a range to work on: a keeper that stands still costs evenness, and replacements, and no data. KV-021
 
 mod board;
+mod shortages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use ratatosk_store::host::{Refusal, Worked};
 use ratatosk_store::log::GroupId;
 use ratatosk_store::machine::{self, Status};
 use ratatosk_store::node::{Handle, Reply};
+use ratatosk_telemetry::metric::Registry;
 
 use crate::landscape::{
     Landscape, Leading, Lineage, Load, LogEnd, Progress, Report, Standing, Store, StoreId,
@@ -27,6 +29,7 @@ use crate::landscape::{
 use crate::plan::{Action, Alarm, Plan, plan_all};
 use crate::rules::RuleBook;
 pub use board::Board;
+use shortages::Shortages;
 
 /// A range is weighed again when so many bytes were applied to it: what it weighs comes to the disk later.
 const WEIGHED_BYTES: u64 = 16 << 20;
@@ -50,8 +53,12 @@ pub struct Config {
     pub rules: Arc<RwLock<RuleBook>>,
     /// Where it stands.
     pub labels: BTreeMap<String, String>,
-    /// The keyspaces whose ranges it may be given.
+    /// The keyspaces whose ranges it may vote for.
     pub keyspaces: BTreeSet<String>,
+    /// The keyspaces that its node reads.
+    pub copies: BTreeSet<String>,
+    /// Where is counted.
+    pub registry: Registry,
     /// Time between two rounds.
     pub interval: Duration,
 }
@@ -76,6 +83,7 @@ struct Work {
     clock: SystemClock,
     /// What each range had to do by the round before, and since when nothing more.
     before: BTreeMap<GroupId, Seen>,
+    shortages: Shortages,
 }
 
 #[derive(Clone)]
@@ -96,7 +104,9 @@ impl Keeper {
         let (stopping, stops) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared { standing: RwLock::default(), alarms: RwLock::default() });
         let (interval, rules) = (config.interval, Arc::clone(&config.rules));
-        let mut work = Work { config, shared: Arc::clone(&shared), clock, before: BTreeMap::new() };
+        let shortages = Shortages::new(&config.registry);
+        let before = BTreeMap::new();
+        let mut work = Work { config, shared: Arc::clone(&shared), clock, before, shortages };
         let thread = std::thread::Builder::new().name("store-keeper".to_owned()).spawn(move || {
             while stops.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 if !work.round() {
@@ -151,6 +161,9 @@ impl Work {
             self.carry_out(plan);
         }
         *self.shared.alarms.write() = round.alarms;
+        for news in self.shortages.heed(now, round.short) {
+            news.tell();
+        }
         true
     }
 
@@ -169,6 +182,7 @@ impl Work {
             labels: self.config.labels.clone(),
             standing: *self.shared.standing.read(),
             keyspaces: self.config.keyspaces.clone(),
+            copies: self.config.copies.clone(),
             editions: self.config.handle.supported(),
             replicas,
             ..Store::default()

@@ -36,8 +36,12 @@ pub struct Store {
     pub reach: Reach,
     /// Whether it is to have anything.
     pub standing: Standing,
-    /// The keyspaces whose ranges it may be given.
+    /// The keyspaces whose ranges it may vote for.
     pub keyspaces: BTreeSet<String>,
+    /// The keyspaces that its node reads, with a vote or without: it learns of their ranges where their rules
+    /// have learners. A store that may vote for some other keyspace votes for these, too, while there are too
+    /// few that are to.
+    pub copies: BTreeSet<String>,
     /// The editions of commands that it supports; of a keyspace that is not in here the first alone.
     pub editions: Supported,
     /// Its replicas.

@@ -24,5 +24,5 @@ pub mod overview;
 pub mod recover;
 
 pub use landscape::{Landscape, StoreId};
-pub use plan::{Action, Alarm, Balancer, Plan, Round, plan_all};
+pub use plan::{Action, Alarm, Balancer, Plan, Round, Shortage, plan_all};
 pub use rules::{RuleBook, Rules, Settings};

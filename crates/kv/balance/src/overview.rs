@@ -9,7 +9,7 @@ use ratatosk_store::membership::Target;
 use ratatosk_store::range::Descriptor;
 
 use crate::landscape::{Landscape, Progress, StoreId};
-use crate::plan::Alarm;
+use crate::plan::{Alarm, Shortage};
 use crate::rules::RuleBook;
 use crate::scene::{Scene, newest};
 
@@ -33,6 +33,8 @@ pub struct Line {
     pub leader: Option<Lead>,
     /// Who is to keep it, if that is not who does.
     pub goal: Option<Target>,
+    /// That it has too few votes of stores that are to vote for it, if it has.
+    pub short: Option<Shortage>,
 }
 
 /// What can be said of a range.
@@ -85,7 +87,8 @@ impl Overview {
             };
             let goal = scene.goals.get(&group).map(|goal| goal.target.clone());
             let goal = goal.filter(|goal| *goal != range.target());
-            Line { descriptor: range.descriptor.clone(), state, leader, goal }
+            let short = scene.ranges.get(&group).and_then(|range| scene.shortage(range));
+            Line { descriptor: range.descriptor.clone(), state, leader, goal, short }
         });
         let mut ranges: Vec<Line> = lines.collect();
         ranges.sort_by(|one, other| {

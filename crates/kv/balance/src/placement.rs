@@ -3,7 +3,8 @@
 //! The balancers that change members share one goal for a range and differ only in whose reason it
 //! is; so none undoes what another began. The goal is made in three parts: which replicas go
 //! (their store drains, is not of the keyspace, or is lost); how many voters and learners there
-//! are; and which one voter moves for the sake of zones and stores. It depends on the landscape and
+//! are; and which one voter moves for the sake of zones and stores. Where too few stores are to vote for the
+//! keyspace, others that have a copy of it vote beside them, as long as they vote for anything. It depends on the landscape and
 //! the rules alone, and chooses again what it chose before: a learner that waits for its
 //! vote is taken first.
 //!
@@ -20,7 +21,7 @@ use ratatosk_store::membership::Target;
 use crate::landscape::StoreId;
 use crate::plan::{Action, Balancer};
 use crate::rules::{Learners, Rules};
-use crate::scene::{Leader, Range, Scene, is_majority};
+use crate::scene::{Leader, Part, Range, Scene, is_majority};
 
 /// Who is to keep a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,9 +133,9 @@ struct Seats<'s> {
     leader: Option<StoreId>,
     now: Target,
     /// Have it, and need not go.
-    stay: BTreeSet<StoreId>,
+    stay: BTreeMap<StoreId, Part>,
     /// May be given it.
-    fit: BTreeSet<StoreId>,
+    fit: BTreeMap<StoreId, Part>,
     /// Have it, and are lost.
     lost: BTreeSet<StoreId>,
 }
@@ -147,8 +148,8 @@ impl<'s> Seats<'s> {
         let removes_lost = rules.has(Balancer::Unreachable);
         let is_lost = |store: &&StoreId| removes_lost && scene.is_lost(keyspace, **store);
         let lost: BTreeSet<_> = held.iter().filter(is_lost).copied().collect();
-        let goes = |store: &StoreId| scene.is_unwanted(keyspace, *store) || lost.contains(store);
-        let stay = held.iter().filter(|store| !goes(store)).copied().collect();
+        let stay = held.difference(&lost);
+        let stay = stay.filter_map(|store| Some((*store, scene.kept(keyspace, *store)?))).collect();
         let fit = scene.fit(range.descriptor);
         let leader = range.leader.map(|leader| leader.store);
         Self { scene, rules, leader, now, stay, fit, lost }
@@ -160,32 +161,77 @@ impl<'s> Seats<'s> {
 
     /// As many voters and learners as there are to be; `None` if it cannot be said yet.
     fn filled(&self, votes: &Votes) -> Option<Target> {
-        let hosts: BTreeSet<_> = self.stay.union(&self.fit).copied().collect();
-        let wanted = hosts.len().min(self.rules.voters);
+        let mut hosts = self.fit.clone();
+        hosts.extend(&self.stay);
+        let count = |of: Part| hosts.values().filter(|part| **part == of).count();
+        let (own, spare) = (count(Part::Vote), count(Part::Spare));
+        let wanted = (own + spare).min(self.rules.voters);
         if wanted == 0 {
-            return None;
+            return self.copied(&hosts);
         }
         let voter_count = if wanted % 2 == 1 { wanted } else { wanted - 1 };
         if voter_count < self.rules.voters_kept.min(self.now.voters.len()) {
             return None;
         }
-        let mut voters: BTreeSet<_> = self.now.voters.intersection(&self.stay).copied().collect();
-        while voters.len() > voter_count {
+        let spare_max = voter_count.saturating_sub(own);
+        let voters = self.voters(voter_count, spare_max, votes)?;
+        let others = hosts.keys().filter(|store| !voters.contains(store)).copied();
+        let learners = match self.rules.learners {
+            Learners::Everywhere => others.collect(),
+            Learners::None if wanted == voter_count => BTreeSet::new(),
+            Learners::None => {
+                let others = others.filter(|store| hosts[store] != Part::Copy).collect();
+                self.best_learner(&others, &voters, votes).into_iter().collect()
+            }
+        };
+        Some(Target { voters, learners })
+    }
+
+    /// So many voters, so many of them at most that vote only because there are too few others; `None` if it cannot
+    /// be said yet.
+    fn voters(&self, count: usize, spare_max: usize, votes: &Votes) -> Option<BTreeSet<StoreId>> {
+        let is_spare = |store: &StoreId| self.part(*store) == Some(Part::Spare);
+        let spares = |voters: &BTreeSet<StoreId>| -> BTreeSet<StoreId> {
+            voters.iter().filter(|store| is_spare(store)).copied().collect()
+        };
+        let may_vote =
+            |store: &&StoreId| self.stay.get(store).is_some_and(|part| *part != Part::Copy);
+        let mut voters: BTreeSet<_> = self.now.voters.iter().filter(may_vote).copied().collect();
+        let mut held = spares(&voters);
+        while held.len() > spare_max {
+            // The leader hands over if nobody else is left.
+            let out = self.worst(&held, votes).or_else(|| held.first().copied())?;
+            held.remove(&out);
+            voters.remove(&out);
+        }
+        while voters.len() > count {
             let out = self.worst(&voters, votes)?;
             voters.remove(&out);
         }
-        while voters.len() < voter_count {
+        while voters.len() < count {
+            let has_room = spares(&voters).len() < spare_max;
+            let able = self.fit.iter().filter(|(_, part)| match part {
+                Part::Vote => true,
+                Part::Spare => has_room,
+                Part::Copy => false,
+            });
+            let able = able.map(|(store, _)| *store).collect();
             // Stores that restart are waited for.
-            let into = self.best(&self.fit, &voters, votes)?;
-            voters.insert(into);
+            voters.insert(self.best(&able, &voters, votes)?);
         }
-        let others: BTreeSet<_> = hosts.difference(&voters).copied().collect();
-        let learners = match self.rules.learners {
-            Learners::Everywhere => others,
-            Learners::None if wanted == voter_count => BTreeSet::new(),
-            Learners::None => self.best_learner(&others, &voters, votes).into_iter().collect(),
-        };
-        Some(Target { voters, learners })
+        Some(voters)
+    }
+
+    /// Where nobody is to vote, whoever votes goes on, and who reads has a copy; `None` if there is nobody at all.
+    fn copied(&self, hosts: &BTreeMap<StoreId, Part>) -> Option<Target> {
+        let voters = self.now.voters.clone();
+        let others = hosts.keys().filter(|store| !voters.contains(store)).copied().collect();
+        let is_everywhere = self.rules.learners == Learners::Everywhere && !hosts.is_empty();
+        is_everywhere.then_some(Target { voters, learners: others })
+    }
+
+    fn part(&self, store: StoreId) -> Option<Part> {
+        self.stay.get(&store).or_else(|| self.fit.get(&store)).copied()
     }
 
     /// The voter that is missed least.
@@ -193,7 +239,8 @@ impl<'s> Seats<'s> {
         let others = voters.iter().filter(|store| Some(**store) != self.leader);
         others.copied().max_by_key(|store| {
             let is_away = !self.scene.is_up(*store);
-            (is_away, self.zone_count(*store, voters), votes.get(store).copied(), *store)
+            let part = self.part(*store);
+            (part, is_away, self.zone_count(*store, voters), votes.get(store).copied(), *store)
         })
     }
 
@@ -207,7 +254,7 @@ impl<'s> Seats<'s> {
         of.difference(voters).copied().min_by_key(|store| {
             let is_new = !self.now.learners.contains(store);
             let count = votes.get(store).copied().unwrap_or(0);
-            (self.zone_count(*store, voters), is_new, count, *store)
+            (self.part(*store), self.zone_count(*store, voters), is_new, count, *store)
         })
     }
 
@@ -218,7 +265,7 @@ impl<'s> Seats<'s> {
         voters: &BTreeSet<StoreId>,
         votes: &Votes,
     ) -> Option<StoreId> {
-        let held = of.intersection(&self.stay).copied().collect();
+        let held = of.iter().filter(|store| self.stay.contains_key(store)).copied().collect();
         self.best(&held, voters, votes).or_else(|| self.best(of, voters, votes))
     }
 
@@ -230,8 +277,9 @@ impl<'s> Seats<'s> {
         }
         let votes_of = |store: StoreId| votes.get(&store).copied().unwrap_or(0);
         let outs = base.voters.iter().copied().filter(|store| Some(*store) != self.leader);
-        let moves =
-            outs.flat_map(|out| self.fit.difference(&base.voters).map(move |into| (out, *into)));
+        let ins = || self.fit.keys().filter(|store| !base.voters.contains(store));
+        let moves = outs.flat_map(|out| ins().map(move |into| (out, *into)));
+        let moves = moves.filter(|(out, into)| self.part(*out) == self.part(*into));
         let better = moves.filter_map(|(out, into)| {
             let mut voters = base.voters.clone();
             voters.remove(&out);

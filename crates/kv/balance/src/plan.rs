@@ -99,6 +99,20 @@ pub struct Alarm {
     pub keys: KeyRange,
 }
 
+/// A range has fewer votes than its rules want of stores that are to vote for it: there are not enough of these,
+/// or they are about to get their votes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The range.
+    pub group: GroupId,
+    /// Its keyspace.
+    pub keyspace: String,
+    /// Votes of such stores, which are not lost.
+    pub voters: usize,
+    /// Votes that the rules want.
+    pub wanted: usize,
+}
+
 /// What one store does in a round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Round {
@@ -107,6 +121,8 @@ pub struct Round {
     /// What an operator has to look at, if it is still there in the rounds that follow: a landscape
     /// may know a range and not yet the one in between that it comes from.
     pub alarms: Vec<Alarm>,
+    /// The ranges that the store leads and that are short of votes.
+    pub short: Vec<Shortage>,
 }
 
 impl Balancer {
@@ -156,5 +172,6 @@ pub fn plan_all(rules: &RuleBook, landscape: &Landscape, now: Instant, me: Store
             plans.entry(plan.group).or_insert((balancer, plan));
         }
     }
-    Round { plans: plans.into_values().collect(), alarms: scene.into_alarms() }
+    let short = scene.short().collect();
+    Round { plans: plans.into_values().collect(), short, alarms: scene.into_alarms() }
 }

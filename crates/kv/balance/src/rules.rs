@@ -282,5 +282,12 @@ mod tests {
         assert!(book.of("b").has(Balancer::Split));
         book.switch("a", Balancer::Split, Switch::On);
         assert_eq!(book.of("a"), book.of("b"));
+        let own = Rules::try_from(Settings { voters: 5, ..Settings::default() });
+        let own = own.expect("they make sense");
+        book.set("a", own.clone());
+        book.switch("a", Balancer::Merge, Switch::Off);
+        assert_eq!(book.of("a").voters, 5, "its other rules hold");
+        book.switch("a", Balancer::Merge, Switch::On);
+        assert_eq!(*book.of("a"), own);
     }
 }

@@ -18,7 +18,7 @@ use crate::landscape::{Landscape, Leading, Lineage, Progress, Reach, Standing, S
 use crate::lineage::Verdict;
 use crate::merging;
 use crate::placement::{self, Goal};
-use crate::plan::{Action, Alarm, Balancer, Plan};
+use crate::plan::{Action, Alarm, Balancer, Plan, Shortage};
 use crate::rules::{RuleBook, Rules};
 
 /// A round as one store sees it.
@@ -36,6 +36,17 @@ pub(crate) struct Scene<'a> {
     /// Who is to keep each range.
     pub(crate) goals: BTreeMap<GroupId, Goal>,
     alarms: Vec<Alarm>,
+}
+
+/// What a store may have of a keyspace's ranges, the best first.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// A vote.
+    Vote,
+    /// A copy; a vote where there are too few of those above. It votes for other keyspaces.
+    Spare,
+    /// A copy alone.
+    Copy,
 }
 
 /// A range, as the newest word of it says.
@@ -95,26 +106,52 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// The ranges that `me` leads and that are short of votes.
+    pub(crate) fn short(&self) -> impl Iterator<Item = Shortage> {
+        let is_led =
+            |range: &&Range<'_>| range.leader.is_some_and(|leader| leader.store == self.me);
+        self.ranges.values().filter(is_led).filter_map(|range| self.shortage(range))
+    }
+
     pub(crate) fn is_up(&self, store: StoreId) -> bool {
         self.landscape.is_up(store)
     }
 
-    /// The stores that a range may be given to.
-    pub(crate) fn fit(&self, range: &Descriptor) -> BTreeSet<StoreId> {
-        let fit = self.landscape.stores.iter().filter(|(_, store)| {
-            let may_have = is_wanted(store, &range.keyspace) && store.supports(range);
-            store.reach == Reach::Up && may_have
-        });
-        fit.map(|(store, _)| *store).collect()
+    /// The stores that a range may be given to, and what of it.
+    pub(crate) fn fit(&self, range: &Descriptor) -> BTreeMap<StoreId, Part> {
+        let up = self.landscape.stores.iter().filter(|(_, store)| store.reach == Reach::Up);
+        let fit = up.filter(|(_, store)| store.supports(range));
+        fit.filter_map(|(id, store)| Some((*id, part(store, &range.keyspace)?))).collect()
     }
 
-    /// Whether a store was asked to give up what it has of a keyspace. One that is away may be
-    /// known by its number only: what it does not list is no reason.
+    /// What a store that has something of a keyspace may keep; `None` if it was asked to give that up. One that is
+    /// away may be known by its number only, or by what it was before it was started anew: it keeps what it has.
+    pub(crate) fn kept(&self, keyspace: &str, store: StoreId) -> Option<Part> {
+        let Some(store) = self.landscape.stores.get(&store) else { return Some(Part::Vote) };
+        let part = part(store, keyspace);
+        match store.reach {
+            Reach::Away { .. } if store.standing == Standing::Member => {
+                Some(part.unwrap_or(Part::Vote))
+            }
+            Reach::Up | Reach::Away { .. } => part,
+        }
+    }
+
+    /// Whether a store was asked to give up what it has of a keyspace.
     pub(crate) fn is_unwanted(&self, keyspace: &str, store: StoreId) -> bool {
-        self.landscape.stores.get(&store).is_some_and(|store| match store.reach {
-            Reach::Up => !is_wanted(store, keyspace),
-            Reach::Away { .. } => store.standing != Standing::Member,
-        })
+        self.kept(keyspace, store).is_none()
+    }
+
+    /// A range that has fewer votes than its rules want of stores that are to vote for it.
+    pub(crate) fn shortage(&self, range: &Range<'_>) -> Option<Shortage> {
+        let keyspace = range.descriptor.keyspace.as_str();
+        let is_own = |store: &StoreId| {
+            self.kept(keyspace, *store) == Some(Part::Vote) && !self.is_lost(keyspace, *store)
+        };
+        let voters = range.target().voters.into_iter().filter(is_own).count();
+        let wanted = self.rules_of(range).voters;
+        let (group, keyspace) = (range.group, keyspace.to_owned());
+        (voters < wanted).then_some(Shortage { group, keyspace, voters, wanted })
     }
 
     /// Whether a store is taken for lost: after a time, or because an operator says so. KV-020
@@ -178,8 +215,14 @@ pub(crate) fn is_majority(count: usize, all: usize) -> bool {
     count > all / 2
 }
 
-fn is_wanted(store: &Store, keyspace: &str) -> bool {
-    store.standing == Standing::Member && store.keyspaces.contains(keyspace)
+fn part(store: &Store, keyspace: &str) -> Option<Part> {
+    match store {
+        Store { standing, .. } if *standing != Standing::Member => None,
+        Store { keyspaces, .. } if keyspaces.contains(keyspace) => Some(Part::Vote),
+        Store { copies, .. } if !copies.contains(keyspace) => None,
+        Store { keyspaces, .. } if keyspaces.is_empty() => Some(Part::Copy),
+        Store { .. } => Some(Part::Spare),
+    }
 }
 
 pub(crate) fn newest(landscape: &Landscape) -> BTreeMap<GroupId, Range<'_>> {

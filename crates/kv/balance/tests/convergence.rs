@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use ratatosk_balance::landscape::{Load, Reach, Standing};
+use ratatosk_balance::landscape::{Load, Reach, Standing, Store};
 use ratatosk_balance::rules::{Learners, Switch};
 use ratatosk_balance::{Balancer, StoreId};
 use ratatosk_store::membership::Role;
@@ -26,7 +26,8 @@ enum Event {
     Drain(u64),
     GiveUp(u64),
     Undrain(u64),
-    Join(usize),
+    Join(usize, usize),
+    Recast(u64, usize),
     Heat(usize),
     Rest(usize),
     Switch(usize, bool),
@@ -40,8 +41,9 @@ fn event() -> impl Strategy<Value = Event> {
         3 => store.clone().prop_map(Event::Find),
         1 => store.clone().prop_map(Event::Drain),
         1 => store.clone().prop_map(Event::GiveUp),
-        1 => store.prop_map(Event::Undrain),
-        1 => (0..4_usize).prop_map(Event::Join),
+        1 => store.clone().prop_map(Event::Undrain),
+        1 => (0..4_usize, cast()).prop_map(|(zone, cast)| Event::Join(zone, cast)),
+        2 => (store, cast()).prop_map(|(id, cast)| Event::Recast(id, cast)),
         2 => (0..9_usize).prop_map(Event::Heat),
         2 => (0..9_usize).prop_map(Event::Rest),
         1 => (0..7_usize, any::<bool>()).prop_map(|(at, on)| Event::Switch(at, on)),
@@ -49,33 +51,57 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// What a store may vote for, and whether it reads what is to be everywhere: most all, some one of the two, some
+/// nothing, some that read and some that do not.
+const CASTS: [(&[&str], bool); 8] = [
+    (&[KEYSPACE, EVERYWHERE], true),
+    (&[KEYSPACE, EVERYWHERE], true),
+    (&[KEYSPACE, EVERYWHERE], false),
+    (&[KEYSPACE], true),
+    (&[KEYSPACE], false),
+    (&[EVERYWHERE], false),
+    (&[], true),
+    (&[], false),
+];
+
+fn cast() -> impl Strategy<Value = usize> {
+    0..CASTS.len()
+}
+
 /// How a cluster begins.
 #[derive(Clone, Debug)]
 struct Start {
     zones: Vec<usize>,
+    casts: Vec<usize>,
     /// For each range, the stores that vote, by bits.
     ranges: Vec<u64>,
 }
 
 fn start() -> impl Strategy<Value = Start> {
     let zones = prop::collection::vec(0..4_usize, 1..7);
-    (zones, prop::collection::vec(1..64_u64, 1..7))
-        .prop_map(|(zones, ranges)| Start { zones, ranges })
+    (zones, prop::collection::vec(cast(), 7), prop::collection::vec(1..64_u64, 1..7))
+        .prop_map(|(zones, casts, ranges)| Start { zones, casts, ranges })
 }
 
-fn labelled(zone: usize) -> ratatosk_balance::landscape::Store {
+fn labelled(zone: usize, cast: usize) -> Store {
     // One of four is without a label.
     let names = ["a", "b", "c"];
     let mut made =
         store(&names.get(zone).map(|name| ("zone", *name)).into_iter().collect::<Vec<_>>());
-    made.keyspaces.insert(EVERYWHERE.to_owned());
+    recast(&mut made, cast);
     made
+}
+
+fn recast(store: &mut Store, cast: usize) {
+    let (votes, reads) = CASTS[cast];
+    store.keyspaces = votes.iter().map(|name| (*name).to_owned()).collect();
+    store.copies = reads.then(|| EVERYWHERE.to_owned()).into_iter().collect();
 }
 
 fn cluster(start: &Start) -> Cluster {
     let mut cluster = Cluster::new(0);
     for (at, zone) in start.zones.iter().enumerate() {
-        cluster.stores.insert(at as u64 + 1, labelled(*zone));
+        cluster.stores.insert(at as u64 + 1, labelled(*zone, start.casts[at]));
     }
     let quick = |it: &mut ratatosk_balance::Settings| {
         it.merge.idle_min = Duration::from_secs(60);
@@ -125,11 +151,14 @@ fn happen(cluster: &mut Cluster, event: &Event) {
         Event::Drain(id) => stand(cluster, *id, Standing::Draining),
         Event::GiveUp(id) => stand(cluster, *id, Standing::GivenUp),
         Event::Undrain(id) => stand(cluster, *id, Standing::Member),
-        Event::Join(zone) => {
+        Event::Join(zone, cast) => {
             let id = cluster.stores.len() as u64 + 1;
             if id < 8 {
-                cluster.stores.insert(id, labelled(*zone));
+                cluster.stores.insert(id, labelled(*zone, *cast));
             }
+        }
+        Event::Recast(id, cast) => {
+            cluster.stores.get_mut(id).into_iter().for_each(|held| recast(held, *cast));
         }
         Event::Heat(at) => nth(cluster, *at, &|range| {
             range.leading.idle_since = None;
@@ -197,25 +226,39 @@ fn assert_kept(cluster: &Cluster) {
     }
     let zone = |id: &StoreId| cluster.stores[id].labels.get("zone").cloned();
     for range in cluster.ranges.values() {
-        let held = range.target();
-        let voter_count = match fit.len() {
-            1 | 2 => 1,
-            _ => 3,
+        let (held, keyspace) = (range.target(), range.descriptor.keyspace.as_str());
+        let of = |is_it: &dyn Fn(&Store) -> bool| -> BTreeSet<StoreId> {
+            fit.iter().filter(|id| is_it(&cluster.stores[id])).copied().collect()
         };
-        assert!(held.voters.is_subset(&fit) && held.learners.is_subset(&fit), "{held:?} {fit:?}");
-        assert_eq!(held.voters.len(), voter_count, "{held:?} of {fit:?}");
-        let learner_count = match range.descriptor.keyspace == EVERYWHERE {
-            true => fit.len() - voter_count,
-            false => usize::from(fit.len() == 2),
-        };
-        assert_eq!(held.learners.len(), learner_count, "{held:?} of {fit:?}");
-        if voter_count == 3 {
+        let own = of(&|store| store.keyspaces.contains(keyspace));
+        let readers = of(&|store| store.copies.contains(keyspace));
+        let spare = of(&|store| store.copies.contains(keyspace) && !store.keyspaces.is_empty());
+        let able: BTreeSet<_> = own.union(&spare).copied().collect();
+        let is_everywhere = keyspace == EVERYWHERE;
+        if able.is_empty() {
+            let has_all =
+                readers.iter().all(|id| held.learners.contains(id) || held.voters.contains(id));
+            assert!(has_all || !is_everywhere, "{held:?} of {readers:?}");
+            continue;
+        }
+        let voter_count = if able.len() < 3 { 1 } else { 3 };
+        assert_eq!(held.voters.len(), voter_count, "{held:?} of {able:?}");
+        assert!(held.voters.is_subset(&able), "{held:?} of {able:?}");
+        let own_count = held.voters.intersection(&own).count();
+        assert_eq!(own_count, own.len().min(voter_count), "{held:?} of {own:?}");
+        let others: BTreeSet<_> = readers.union(&own).copied().collect();
+        let others: BTreeSet<_> = others.difference(&held.voters).copied().collect();
+        match is_everywhere {
+            true => assert_eq!(held.learners, others),
+            false => assert_eq!(held.learners.len(), usize::from(able.len() == 2), "{held:?}"),
+        }
+        if own_count == 3 {
             let zones: BTreeSet<_> = held.voters.iter().map(zone).collect();
-            let all: BTreeSet<_> = fit.iter().map(zone).collect();
+            let all: BTreeSet<_> = own.iter().map(zone).collect();
             assert_eq!(zones.len(), all.len().min(3), "{held:?}");
         }
         let leader = range.leader.expect("it is led");
-        assert!(fit.contains(&leader));
+        assert!(held.voters.contains(&leader));
         for other in &held.voters {
             let count = |id: &StoreId| leaders.get(id).copied().unwrap_or(0);
             assert!(count(&leader) <= count(other) + 1, "{leaders:?}");

@@ -13,6 +13,7 @@ use ratatosk_clock::SystemClock;
 use ratatosk_store::command::Commands;
 use ratatosk_stores::counter::counters;
 use ratatosk_stores::{Make, PATIENCE, Stores, until, version_of, wait};
+use ratatosk_telemetry::metric::Registry;
 
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Who says nothing for so long is away.
@@ -52,6 +53,8 @@ impl Cluster {
             rules: Arc::clone(&self.rules),
             labels: BTreeMap::new(),
             keyspaces: RANGES.into_iter().map(str::to_owned).collect(),
+            copies: [].into(),
+            registry: Registry::new(1),
             interval: INTERVAL,
         };
         let keeper = Keeper::start(config, self.clock).expect("a thread");

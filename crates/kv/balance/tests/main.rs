@@ -9,3 +9,4 @@ mod overlap;
 mod overview;
 mod recover;
 mod replicas;
+mod roles;

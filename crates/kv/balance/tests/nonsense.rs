@@ -123,7 +123,8 @@ fn landscape() -> impl Strategy<Value = Landscape> {
                 labels: [("zone".to_owned(), zone.to_string())].into(),
                 reach,
                 standing,
-                keyspaces: [KEYSPACE.to_owned()].into(),
+                keyspaces: (zone > 0).then(|| KEYSPACE.to_owned()).into_iter().collect(),
+                copies: (zone < 2).then(|| KEYSPACE.to_owned()).into_iter().collect(),
                 editions: Supported::new(),
                 replicas,
             }

@@ -152,6 +152,25 @@ fn a_lost_store_is_removed_only_when_that_is_safe() {
     assert_eq!(cluster.range(1).target(), target(&[1, 2, 3], &[]), "it is as it was");
 }
 
+/// KV-020: those that are left are alone only once most of them have all that their leader has.
+#[test]
+fn lost_stores_are_removed_once_most_of_the_others_have_caught_up() {
+    let mut cluster = one_range(5, &target(&[1, 2, 3, 4, 5], &[]));
+    cluster.rules.set(KEYSPACE, rules(|it| it.voters = 5));
+    cluster.lose(4);
+    cluster.lose(5);
+    wait(&mut cluster, Duration::from_secs(3600));
+    for behind in [2, 3] {
+        cluster.range_mut(1).leading.progress.insert(behind, Progress::Lagging);
+    }
+    assert_eq!(plans(&cluster), [], "nobody could commit with it");
+    cluster.range_mut(1).leading.progress.insert(2, Progress::CaughtUp);
+    let planned = plans(&cluster);
+    let actions: Vec<_> = planned.iter().map(|(by, plan)| (*by, plan.action.clone())).collect();
+    let change = Action::Change(target(&[1, 2, 3], &[]));
+    assert_eq!(actions, [(Balancer::Unreachable, change)]);
+}
+
 /// KV-020, KV-025: while lost stores are left alone, the others are cared for as ever.
 #[test]
 fn a_lost_store_that_is_left_alone_keeps_its_vote() {

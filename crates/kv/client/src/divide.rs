@@ -30,8 +30,8 @@ pub struct Divided {
 }
 
 /// Two who are told of two parts, for one who is told of the whole: once both parts are done, what became of
-/// the one that is worse off. Whatever is not known is worse than any answer, and of two answers the greater
-/// one is the worse, as bytes.
+/// the one that is worse off. Whatever is not known is worse than any answer, and so is a whole of which a part was
+/// refused; of two answers the greater one is the worse, as bytes.
 pub(crate) fn join(done: Done) -> (Done, Done) {
     let joint = Arc::new(Mutex::new(Joint { done: Some(done), first: None }));
     let tell = |joint: Arc<Mutex<Joint>>| -> Done {
@@ -60,6 +60,7 @@ impl Joint {
         };
         let worse = match (first, fate) {
             (Fate::Applied(one), Fate::Applied(other)) => Fate::Applied(one.max(other)),
+            (Fate::Refused, Fate::Refused) => Fate::Refused,
             _ => Fate::Unknown,
         };
         self.done.take().map(|done| (done, worse))

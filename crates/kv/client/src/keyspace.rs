@@ -61,7 +61,9 @@ pub enum Fate {
     /// It is in the log of a majority of the range's voters, fsynced, and applied here; the answer
     /// is the coprocessor's. DUR-001
     Applied(Bytes),
-    /// It may or may not be in the log: its store went down before it knew, or nobody took it in time.
+    /// Nobody took it in time: it was not carried out, nor will be.
+    Refused,
+    /// It may or may not be in the log: its store went down before it knew.
     Unknown,
 }
 

@@ -6,10 +6,17 @@
 
 mod coverage;
 mod divide;
+#[cfg(test)]
+mod doubt_random_test;
+#[cfg(test)]
+mod doubt_test;
 #[cfg(feature = "testing")]
 pub mod held;
 mod keyspace;
+mod lane;
 mod pipe;
+#[cfg(test)]
+mod pipe_fixture;
 #[cfg(test)]
 mod pipe_test;
 mod question;

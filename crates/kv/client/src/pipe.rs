@@ -7,41 +7,34 @@
 //! A range that has changed refuses the entries that were meant for what it was, and a store those of
 //! ranges that it does not lead. They are cut anew once all that were on their way are back, so that the
 //! order holds; where it is not known yet who leads the range, or which it is, they wait for a while. KV-002
+//!
+//! What is in doubt is told so, or goes again, as the keyspace's commands are. One that goes again has behind it
+//! whatever was submitted later for its range, also if that was carried out: nobody is told of that before. So
+//! nothing that was acknowledged gives way to something older. Whoever waits for too long is told, and meanwhile
+//! nobody is to submit more ([`Keyspace::check`]). KV-005
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_clock::{Clock, Instant};
 use ratatosk_engine::{Error, KeyRange};
-use ratatosk_store::command::Commands;
 use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
-use ratatosk_store::range::Descriptor;
 
 use crate::divide::{self, Divide, Divided};
+use crate::lane::{Answered, BURST_BUDGET, Call, IN_FLIGHT_MAX, Lane, WAITING_BYTES_MAX};
 use crate::question::Question;
-use crate::ranges::{Outcome, Ranges, Route};
+use crate::ranges::{Outcome, Ranges};
 use crate::{Busy, Done, Fate, Keyspace, Read};
 
-/// Entries of a range on their way at once: one is applied while the next is written.
-pub(crate) const IN_FLIGHT_MAX: usize = 2;
-/// Bytes from which on an entry takes no more commands.
-const ENTRY_BYTES: usize = 512 << 10;
-/// A command that is not done for so long shows that what is submitted now would take as long.
-/// SCH-003
-const BURST_BUDGET: Duration = Duration::from_secs(5);
-/// Bytes that may wait, whatever the time.
-pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long to wait before what nobody takes is tried again.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
 /// How long a command is tried.
 pub(crate) const TRIED: Duration = Duration::from_secs(30);
-/// Places that an idle queue keeps.
-pub(crate) const IDLE_PLACES: usize = 64;
 
 /// The keyspace of one service. Clones are the same one.
 #[derive(Clone)]
@@ -53,47 +46,42 @@ pub(crate) struct Shared {
     pub(crate) keyspace: String,
     pub(crate) ranges: Box<dyn Ranges>,
     divide: Option<Box<dyn Divide>>,
+    doubt: Doubt,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) lanes: Mutex<Lanes>,
     /// To be asked again.
     pub(crate) questions: Mutex<Vec<Question>>,
+    /// How many commands in doubt went again.
+    repeated: Arc<AtomicU64>,
+}
+
+/// What becomes of a command that is in doubt.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// Its caller is told.
+    Told,
+    /// It goes again.
+    Repeated,
 }
 
 /// What goes to the ranges.
 pub(crate) struct Lanes {
+    /// The older before the newer, then by their keys.
     pub(crate) known: Vec<Lane>,
+    /// How often the ranges were looked at.
+    looks: u64,
     /// For keys whose range is not known.
     unrouted: Vec<Call>,
+    unrouted_bytes: usize,
     /// When what could not be placed is tried again.
     retry_at: Option<Instant>,
-}
-
-/// What goes to one range.
-pub(crate) struct Lane {
-    pub(crate) route: Route,
-    pub(crate) waiting: VecDeque<Call>,
-    pub(crate) waiting_bytes: usize,
-    /// When the oldest entry on its way was proposed, and those behind it.
-    pub(crate) in_flight: VecDeque<Instant>,
-    /// Came back unapplied, in order.
-    pub(crate) returned: Vec<Call>,
-    /// Nothing goes to where the route goes any more.
-    is_elsewhere: bool,
-}
-
-pub(crate) struct Call {
-    pub(crate) key: Bytes,
-    pub(crate) edition: Edition,
-    pub(crate) command: Bytes,
-    pub(crate) submitted: Instant,
-    pub(crate) done: Done,
 }
 
 impl Pipe {
     /// The keyspace called `keyspace`, with commands that are each for keys of one range, wherever it may
     /// be parted.
     pub fn new(ranges: Box<dyn Ranges>, keyspace: &str, clock: impl Clock + 'static) -> Self {
-        Self::open(ranges, keyspace, None, clock)
+        Self::open(ranges, keyspace, (None, Doubt::Told), clock)
     }
 
     /// The same, with commands that may be for keys of several ranges.
@@ -103,24 +91,51 @@ impl Pipe {
         divide: impl Divide + 'static,
         clock: impl Clock + 'static,
     ) -> Self {
-        Self::open(ranges, keyspace, Some(Box::new(divide)), clock)
+        Self::open(ranges, keyspace, (Some(Box::new(divide)), Doubt::Told), clock)
+    }
+
+    /// The same, with commands that may be carried out twice: the last one of a key decides, whatever came
+    /// before it. One in doubt goes again, with all that was submitted behind it, until it is done or half a
+    /// minute is over. To be [polled](Self::poll).
+    pub fn repeating(
+        ranges: Box<dyn Ranges>,
+        keyspace: &str,
+        divide: impl Divide + 'static,
+        clock: impl Clock + 'static,
+    ) -> Self {
+        Self::open(ranges, keyspace, (Some(Box::new(divide)), Doubt::Repeated), clock)
     }
 
     fn open(
         ranges: Box<dyn Ranges>,
         keyspace: &str,
-        divide: Option<Box<dyn Divide>>,
+        (divide, doubt): (Option<Box<dyn Divide>>, Doubt),
         clock: impl Clock + 'static,
     ) -> Self {
         let known = ranges.routes(keyspace).into_iter().map(Lane::new).collect();
-        let lanes = Mutex::new(Lanes { known, unrouted: Vec::new(), retry_at: None });
-        let (keyspace, clock) = (keyspace.to_owned(), Box::new(clock));
-        let questions = Mutex::default();
-        Self { shared: Arc::new(Shared { keyspace, ranges, divide, clock, lanes, questions }) }
+        let (unrouted, unrouted_bytes) = (Vec::new(), 0);
+        let lanes = Lanes { known, looks: 0, unrouted, unrouted_bytes, retry_at: None };
+        let shared = Shared {
+            keyspace: keyspace.to_owned(),
+            ranges,
+            divide,
+            doubt,
+            clock: Box::new(clock),
+            lanes: Mutex::new(lanes),
+            questions: Mutex::default(),
+            repeated: Arc::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Counts the commands that went again although they may have been carried out.
+    #[must_use]
+    pub fn repeated(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.repeated)
     }
 
     /// Tries again what is due; to be called several times a second where ranges are on several stores.
-    /// A command that nobody took for half a minute is given up.
+    /// A command that was not carried out for half a minute is given up.
     pub fn poll(&self) {
         let now = self.shared.clock.now();
         let mut given_up = Vec::new();
@@ -129,7 +144,7 @@ impl Pipe {
             self.shared.route_anew(&mut lanes, &mut given_up);
         }
         drop(lanes);
-        given_up.into_iter().for_each(|call| (call.done)(Fate::Unknown));
+        given_up.into_iter().for_each(Call::give_up);
         self.shared.ask_again(now);
     }
 }
@@ -142,8 +157,11 @@ impl Keyspace for Pipe {
         let lanes = self.shared.lanes.lock();
         let now = self.shared.clock.now();
         let is_late = |call: &Call| now.since(call.submitted) > BURST_BUDGET;
-        let is_busy = lanes.known.iter().any(|lane| lane.is_busy(now));
-        if is_busy || lanes.unrouted.first().is_some_and(is_late) { Err(Busy) } else { Ok(()) }
+        let waiting: usize = lanes.known.iter().map(|lane| lane.waiting_bytes).sum();
+        let is_busy = waiting + lanes.unrouted_bytes > WAITING_BYTES_MAX
+            || lanes.unrouted.first().is_some_and(is_late)
+            || lanes.known.iter().any(|lane| lane.is_busy(now));
+        if is_busy { Err(Busy) } else { Ok(()) }
     }
 
     fn edition(&self, key: &[u8]) -> Edition {
@@ -158,7 +176,8 @@ impl Keyspace for Pipe {
 
     fn submit_in(&self, edition: Edition, key: &[u8], command: Bytes, done: Done) {
         let submitted = self.shared.clock.now();
-        let call = Call { key: Bytes::copy_from_slice(key), edition, command, submitted, done };
+        let key = Bytes::copy_from_slice(key);
+        let call = Call { key, edition, command, submitted, is_in_doubt: false, done };
         let mut lanes = self.shared.lanes.lock();
         self.shared.place(&mut lanes, call, submitted, |lane| self.shared.send(lane));
     }
@@ -174,14 +193,15 @@ impl Keyspace for Pipe {
 impl Shared {
     /// Proposes what waits, as far as entries may be on their way.
     fn send(self: &Arc<Self>, lane: &mut Lane) {
-        while lane.returned.is_empty()
+        while !lane.is_back()
             && !lane.is_elsewhere
             && lane.in_flight.len() < IN_FLIGHT_MAX
             && let Some((commands, calls)) = lane.cut()
         {
-            lane.in_flight.push_back(calls.first().map_or(Instant::ZERO, |call| call.submitted));
-            let (group, shared) = (lane.group(), Arc::clone(self));
-            let answer = move |outcome| shared.answered(group, calls, outcome);
+            let again = calls.iter().filter(|call| call.is_in_doubt).count() as u64;
+            self.repeated.fetch_add(again, Ordering::Relaxed);
+            let (group, number, shared) = (lane.group(), lane.begin(&calls), Arc::clone(self));
+            let answer = move |outcome| shared.answered(group, number, Answered { calls, outcome });
             self.ranges.propose(&lane.route, commands.into_data(), Box::new(answer));
         }
     }
@@ -190,34 +210,53 @@ impl Shared {
     fn place(&self, lanes: &mut Lanes, call: Call, now: Instant, mut got: impl FnMut(&mut Lane)) {
         let mut rest = Some(call);
         while let Some(call) = rest.take() {
-            let holds = |lane: &&mut Lane| lane.route.descriptor.boundary.contains(&call.key);
-            let Some(lane) = lanes.known.iter_mut().find(holds) else {
-                lanes.unrouted.push(call);
-                lanes.retry_soon(now);
-                return;
-            };
-            let boundary = &lane.route.descriptor.boundary;
-            let divided = self.divide.as_ref().filter(|_| *boundary != KeyRange::all());
-            let divided = divided.and_then(|divide| divide.divide(&call.command, boundary));
+            let (place, boundary) = lanes.place_of(&call.key);
+            let divided = self.divide.as_ref().filter(|_| boundary != KeyRange::all());
+            let divided = divided.and_then(|divide| divide.divide(&call.command, &boundary));
             let inside = match divided {
                 None => call,
                 Some(Divided { inside, key, rest: outside }) => {
-                    let Call { key: first, edition, submitted, done, .. } = call;
-                    let (done, also_done) = divide::join(done);
-                    let done_too = also_done;
-                    rest = Some(Call { key, edition, command: outside, submitted, done: done_too });
-                    Call { key: first, edition, command: inside, submitted, done }
+                    let (done, also_done) = divide::join(call.done);
+                    rest = Some(Call { key, command: outside, done: also_done, ..call });
+                    Call { command: inside, done, ..call }
                 }
+            };
+            let Some(lane) = place.map(|place| &mut lanes.known[place]) else {
+                lanes.unrouted_bytes += inside.command.len();
+                lanes.unrouted.push(inside);
+                lanes.retry_soon(now);
+                continue;
             };
             lane.push(inside);
             got(lane);
         }
     }
 
-    /// Tells the callers of an entry, and lets the next one go.
-    fn answered(self: &Arc<Self>, group: GroupId, calls: Vec<Call>, outcome: Outcome) {
+    /// An entry has its outcome, perhaps before one that was sent earlier; that is waited for.
+    fn answered(self: &Arc<Self>, group: GroupId, number: u64, answered: Answered) {
+        let mut lanes = self.lanes.lock();
+        let lane = lanes.known.iter_mut().find(|lane| lane.group() == group);
+        // What is on its way keeps its lane.
+        debug_assert!(lane.is_some(), "an entry of {group:?} has no lane");
+        let mut next = lane.and_then(|lane| Some((lane.hear(number, answered)?, lane.is_back())));
+        drop(lanes);
+        while let Some((answered, is_behind)) = next.take() {
+            next = self.conclude(group, answered, is_behind);
+        }
+    }
+
+    /// Tells the callers of the oldest entry, and lets others go. If it `is_behind` one that goes again, so does
+    /// it. Answers the entry behind it, if that has its outcome.
+    fn conclude(
+        self: &Arc<Self>,
+        group: GroupId,
+        Answered { calls, outcome }: Answered,
+        is_behind: bool,
+    ) -> Option<(Answered, bool)> {
+        let repeats = self.doubt == Doubt::Repeated;
         let (mut returned, mut is_elsewhere, mut seen) = (Vec::new(), false, None);
         match outcome {
+            Outcome::Applied(_) if repeats && is_behind => returned = in_doubt(calls),
             Outcome::Applied(answers) => {
                 for (call, answer) in calls.into_iter().zip(answers) {
                     (call.done)(Fate::Applied(answer));
@@ -242,33 +281,35 @@ impl Shared {
                 is_elsewhere = true;
             }
             Outcome::Unknown => {
-                calls.into_iter().for_each(|call| (call.done)(Fate::Unknown));
                 is_elsewhere = true;
+                match repeats {
+                    true => returned = in_doubt(calls),
+                    false => calls.into_iter().for_each(Call::doubt),
+                }
             }
         }
         let mut given_up = Vec::new();
         let mut lanes = self.lanes.lock();
-        let Some(place) = lanes.known.iter().position(|lane| lane.group() == group) else {
-            return;
-        };
+        let place = lanes.known.iter().position(|lane| lane.group() == group)?;
         // Whoever is behind what is known comes to it by itself.
-        let known = lanes.known[place].route.descriptor.version;
+        let known = lanes.known[place].range().version;
         is_elsewhere |= seen.is_some_and(|seen| seen < known);
         if is_elsewhere {
             lanes.retry_soon(self.clock.now());
         }
         let lane = &mut lanes.known[place];
-        lane.in_flight.pop_front();
         lane.returned.append(&mut returned);
         lane.is_elsewhere |= is_elsewhere;
-        if lane.returned.is_empty() && !lane.is_elsewhere {
+        let next = lane.advance().map(|next| (next, lane.is_back()));
+        if !lane.is_back() && !lane.is_elsewhere {
             self.send(lane);
             lane.rest();
         } else if lane.in_flight.is_empty() && !lane.is_elsewhere {
             self.route_anew(&mut lanes, &mut given_up);
         }
         drop(lanes);
-        given_up.into_iter().for_each(|call| (call.done)(Fate::Unknown));
+        given_up.into_iter().for_each(Call::give_up);
+        next
     }
 
     /// Takes over the ranges as they are now, and sorts what waits by them; what waits for too long is given
@@ -286,93 +327,62 @@ impl Shared {
             }
         }
         calls.append(&mut lanes.unrouted);
+        (lanes.unrouted_bytes, lanes.looks) = (0, lanes.looks + 1);
+        let look = lanes.looks;
+        let fresh = |route| {
+            let mut lane = Lane::new(route);
+            lane.found = look;
+            lane
+        };
         let is_kept = |group| kept.iter().any(|lane: &Lane| lane.group() == group);
         let routes = self.ranges.routes(&self.keyspace).into_iter();
-        let fresh = routes.filter(|route| !is_kept(route.descriptor.group)).map(Lane::new);
-        lanes.known = fresh.collect();
+        lanes.known = routes.filter(|route| !is_kept(route.descriptor.group)).map(fresh).collect();
         if kept.iter().any(|lane| lane.is_elsewhere) {
             lanes.retry_soon(now);
         }
         lanes.known.append(&mut kept);
-        lanes.known.sort_by(|one, two| one.start().cmp(two.start()));
+        lanes.known.sort_by(|one, two| (one.found, one.start()).cmp(&(two.found, two.start())));
         for call in calls {
-            match now.since(call.submitted) > TRIED {
-                true => given_up.push(call),
-                false => self.place(lanes, call, now, |_| {}),
+            if now.since(call.submitted) > TRIED {
+                given_up.push(call);
+                continue;
             }
+            self.place(lanes, call, now, |_| {});
         }
         lanes.known.iter_mut().for_each(|lane| self.send(lane));
     }
 }
 
 impl Lanes {
+    /// The lane that has a key, if one has, and the keys around it that are in the same place. While ranges
+    /// change two may be known that have a key: it is the older one's, until nothing of that is on its way.
+    fn place_of(&self, key: &[u8]) -> (Option<usize>, KeyRange) {
+        let place = self.known.iter().position(|lane| lane.range().boundary.contains(key));
+        let lane = place.map(|place| &self.known[place]);
+        let mut held = lane.map_or_else(KeyRange::all, |lane| lane.range().boundary.clone());
+        let is_before = |other: &&Lane| lane.is_none_or(|lane| other.found < lane.found);
+        let older = self.known.iter().take_while(is_before);
+        for KeyRange { start, end } in older.map(|older| &older.range().boundary) {
+            match end {
+                Some(end) if &end[..] <= key => held.start = held.start.max(end.clone()),
+                _ if held.end.as_ref().is_none_or(|last| start < last) => {
+                    held.end = Some(start.clone());
+                }
+                _ => {}
+            }
+        }
+        (place, held)
+    }
+
     fn retry_soon(&mut self, now: Instant) {
         self.retry_at.get_or_insert(now + RETRY);
     }
 }
 
-impl Lane {
-    pub(crate) fn new(route: Route) -> Self {
-        Self {
-            route,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            in_flight: VecDeque::new(),
-            returned: Vec::new(),
-            is_elsewhere: false,
-        }
-    }
-
-    fn group(&self) -> GroupId {
-        self.route.descriptor.group
-    }
-
-    fn range(&self) -> &Descriptor {
-        &self.route.descriptor
-    }
-
-    fn start(&self) -> &Bytes {
-        &self.range().boundary.start
-    }
-
-    pub(crate) fn push(&mut self, call: Call) {
-        self.waiting_bytes += call.command.len();
-        self.waiting.push_back(call);
-    }
-
-    pub(crate) fn is_busy(&self, now: Instant) -> bool {
-        self.waiting_bytes > WAITING_BYTES_MAX
-            || self.oldest().is_some_and(|oldest| now.since(oldest) > BURST_BUDGET)
-    }
-
-    /// When the oldest command that is not done was submitted.
-    fn oldest(&self) -> Option<Instant> {
-        let on_its_way = self.in_flight.front().copied();
-        let returned = self.returned.first().map(|call| call.submitted);
-        on_its_way.or(returned).or_else(|| self.waiting.front().map(|call| call.submitted))
-    }
-
-    /// The next entry; `None` if nothing waits.
-    pub(crate) fn cut(&mut self) -> Option<(Commands, Vec<Call>)> {
-        let edition = self.waiting.front()?.edition;
-        let mut commands = Commands::in_edition(self.range().version, edition);
-        let mut calls = Vec::new();
-        while commands.size_bytes() < ENTRY_BYTES
-            && let Some(call) = self.waiting.pop_front_if(|call| call.edition == edition)
-        {
-            self.waiting_bytes -= call.command.len();
-            commands.push(&call.command);
-            calls.push(call);
-        }
-        Some((commands, calls))
-    }
-
-    /// Gives memory back once nothing waits. SCH-005
-    pub(crate) fn rest(&mut self) {
-        if self.waiting.is_empty() {
-            self.waiting.shrink_to(IDLE_PLACES);
-        }
-    }
+/// Calls that may have been carried out.
+fn in_doubt(mut calls: Vec<Call>) -> Vec<Call> {
+    calls.iter_mut().for_each(|call| call.is_in_doubt = true);
+    calls
 }
 
 impl std::fmt::Debug for Pipe {

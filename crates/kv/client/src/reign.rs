@@ -18,7 +18,7 @@ use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::range::Descriptor;
 
-use crate::pipe::{Call, IN_FLIGHT_MAX, Lane};
+use crate::lane::{Call, IN_FLIGHT_MAX, Lane};
 use crate::reigns::{Home, Realm};
 use crate::{Busy, Done, Fate, Keyspace, Outcome, Read, Route};
 
@@ -113,7 +113,7 @@ impl ReignPipe {
 
     /// Proposes what waits, as far as entries may be on their way.
     fn send(&self, lane: &mut Lane) {
-        while lane.returned.is_empty()
+        while !lane.is_back()
             && lane.in_flight.len() < IN_FLIGHT_MAX
             && let Some((commands, calls)) = lane.cut()
         {
@@ -162,7 +162,7 @@ impl ReignPipe {
             if way.lane.in_flight.is_empty() {
                 left = way.take_left();
             }
-        } else if way.lane.returned.is_empty() {
+        } else if !way.lane.is_back() {
             self.send(&mut way.lane);
             way.lane.rest();
         } else if way.lane.in_flight.is_empty() {
@@ -214,7 +214,8 @@ impl Keyspace for ReignPipe {
     fn submit_in(&self, edition: Edition, key: &[u8], command: Bytes, done: Done) {
         debug_assert!(self.shared.range.boundary.contains(key), "it is a key of the range");
         let submitted = self.shared.clock.now();
-        let call = Call { key: Bytes::copy_from_slice(key), edition, command, submitted, done };
+        let key = Bytes::copy_from_slice(key);
+        let call = Call { key, edition, command, submitted, is_in_doubt: false, done };
         let mut way = self.shared.way.lock();
         if way.is_over && way.lane.in_flight.is_empty() {
             return self.refuse(vec![call]);
@@ -238,12 +239,6 @@ impl Lane {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting = VecDeque::from(returned);
         self.waiting.extend(waiting);
-    }
-}
-
-impl Call {
-    fn doubt(self) {
-        (self.done)(Fate::Unknown);
     }
 }
 

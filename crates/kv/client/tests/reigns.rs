@@ -139,7 +139,7 @@ fn count_on(reign: &ReignPipe, key: &'static str, from: u64, count: u64) -> u64 
                 last += 1;
                 assert_eq!(number(&answer), last, "nobody else counts meanwhile");
             }
-            Fate::Unknown => is_over = true,
+            Fate::Refused | Fate::Unknown => is_over = true,
         }
     }
     last

@@ -101,6 +101,8 @@ impl Caller {
                     self.in_doubt -= now - self.last - 1;
                     (self.last, self.applied) = (now, self.applied + 1);
                 }
+                // It counts for nothing.
+                Fate::Refused => {}
                 Fate::Unknown => self.in_doubt += 1,
             }
         }

@@ -77,9 +77,11 @@ pub(crate) fn scanned(
     range: &KeyRange,
     count: usize,
 ) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut seen = Vec::new();
+    let (mut seen, mut has_ended) = (Vec::new(), false);
     let mut visit = |key: &[u8], value: &Bytes| {
+        assert!(!has_ended, "it goes on after the end");
         if seen.len() == count {
+            has_ended = true;
             return ControlFlow::Break(());
         }
         seen.push((key.to_vec(), value.to_vec()));

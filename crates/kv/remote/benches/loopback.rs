@@ -179,6 +179,8 @@ fn config(
         },
         keeping: Keeping {
             labels: BTreeMap::new(),
+            keyspaces: names.iter().cloned().collect(),
+            copies: [].into(),
             rules: Arc::new(RwLock::new(RuleBook::default())),
             interval: Duration::from_millis(200),
         },

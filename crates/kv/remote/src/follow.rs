@@ -132,7 +132,7 @@ impl WordImage {
     /// The store as it was last heard of; away since then, if that is longer than `silence_max`.
     pub(crate) fn store(&self, now: Instant, silence_max: std::time::Duration) -> Store {
         let state = self.state.lock();
-        let Head { labels, standing, keyspaces, editions, .. } = state.head.clone();
+        let Head { labels, standing, keyspaces, editions, copies, .. } = state.head.clone();
         let mut replicas = state.replicas.clone();
         let is_silent = |heard| now.since(heard) > silence_max;
         let reach = match state.heard {
@@ -143,7 +143,7 @@ impl WordImage {
                 Reach::Away { since: heard.unwrap_or(state.since) }
             }
         };
-        Store { labels, reach, standing, keyspaces, editions, replicas }
+        Store { labels, reach, standing, keyspaces, copies, editions, replicas }
     }
 }
 

@@ -103,9 +103,14 @@ pub struct Store {
 }
 
 /// How the store is kept.
+#[derive(Debug)]
 pub struct Keeping {
     /// Where it stands.
     pub labels: BTreeMap<String, String>,
+    /// The keyspaces whose ranges it may vote for; it has others until those are there that are to.
+    pub keyspaces: BTreeSet<String>,
+    /// The keyspaces that its node reads.
+    pub copies: BTreeSet<String>,
     /// What ranges are to be like.
     pub rules: Arc<RwLock<RuleBook>>,
     /// Time between two rounds.
@@ -223,10 +228,9 @@ impl Node {
         };
         started.listen(&port)?;
         started.wait_until_free(&store.folder, config.patience)?;
-        let names = store.keyspaces.names().into_iter().collect();
         started.open(store, [random[3], random[1]], cluster, is_new)?;
         started.announce(cluster, config.patience)?;
-        started.keep(keeping, names, clock)?;
+        started.keep(keeping, registry, clock)?;
         Ok(started)
     }
 
@@ -294,7 +298,7 @@ impl Node {
     fn keep(
         &mut self,
         keeping: Keeping,
-        keyspaces: BTreeSet<String>,
+        registry: Registry,
         clock: SystemClock,
     ) -> Result<(), StartError> {
         self.network.guide(&self.router);
@@ -303,7 +307,9 @@ impl Node {
             words: self.network.words(),
             rules: keeping.rules,
             labels: keeping.labels,
-            keyspaces,
+            keyspaces: keeping.keyspaces,
+            copies: keeping.copies,
+            registry,
             interval: keeping.interval,
         };
         self.keeper = Some(Keeper::start(config, clock)?);
@@ -490,11 +496,5 @@ impl fmt::Debug for Config {
 impl fmt::Debug for Store {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Store").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Keeping {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Keeping").field("labels", &self.labels).finish_non_exhaustive()
     }
 }

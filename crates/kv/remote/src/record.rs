@@ -29,6 +29,7 @@ pub(crate) struct Head {
     pub(crate) standing: Standing,
     pub(crate) keyspaces: BTreeSet<String>,
     pub(crate) editions: Supported,
+    pub(crate) copies: BTreeSet<String>,
 }
 
 /// What a store says of its groups beside what is known of them.
@@ -40,8 +41,8 @@ pub(crate) struct Room {
 
 impl Head {
     pub(crate) fn of(store: &Store, now: Instant) -> Self {
-        let Store { labels, standing, keyspaces, editions, .. } = store.clone();
-        Self { now, labels, standing, keyspaces, editions }
+        let Store { labels, standing, keyspaces, editions, copies, .. } = store.clone();
+        Self { now, labels, standing, keyspaces, editions, copies }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -57,9 +58,9 @@ impl Head {
             wire::put_bytes(&mut into, name.as_bytes());
             wire::put_bytes(&mut into, value.as_bytes());
         }
-        wire::put_u64(&mut into, self.keyspaces.len() as u64);
-        self.keyspaces.iter().for_each(|name| wire::put_bytes(&mut into, name.as_bytes()));
+        put_names(&mut into, &self.keyspaces);
         editions::put(&mut into, &self.editions);
+        put_names(&mut into, &self.copies);
         into.into()
     }
 
@@ -75,12 +76,23 @@ impl Head {
         for _ in 0..body.take_u64()? {
             head.labels.insert(body.take_str()?.to_owned(), body.take_str()?.to_owned());
         }
-        for _ in 0..body.take_u64()? {
-            head.keyspaces.insert(body.take_str()?.to_owned());
-        }
+        head.keyspaces = take_names(&mut body)?;
         head.editions = editions::take(&mut body)?;
+        // A store of an earlier version has nothing more to say.
+        if !body.is_at_end() {
+            head.copies = take_names(&mut body)?;
+        }
         Ok(head)
     }
+}
+
+fn put_names(into: &mut Vec<u8>, names: &BTreeSet<String>) {
+    wire::put_u64(into, names.len() as u64);
+    names.iter().for_each(|name| wire::put_bytes(into, name.as_bytes()));
+}
+
+fn take_names(body: &mut Parser<'_>) -> Result<BTreeSet<String>, Malformed> {
+    (0..body.take_u64()?).map(|_| Ok(body.take_str()?.to_owned())).collect()
 }
 
 impl Room {

@@ -104,8 +104,17 @@ fn records_are_read_as_they_were_written() {
         standing: Standing::Draining,
         keyspaces: ["x".to_owned(), "y".to_owned()].into(),
         editions: Supported::from([("k".to_owned(), Editions::new(Edition(1), Edition(3)))]),
+        copies: BTreeSet::new(),
     };
-    check(&head, &head.encode(), Head::decode);
+    // An earlier version ends before the copies.
+    let mut earlier = head.encode().to_vec();
+    assert_eq!(earlier.pop(), Some(0));
+    assert_eq!(Head::decode(&earlier).as_ref(), Ok(&head));
+    let head = Head { copies: ["z".to_owned()].into(), ..head };
+    let written = head.encode();
+    assert_eq!(Head::decode(&written).as_ref(), Ok(&head));
+    assert_eq!(Head::decode(&[&written[..], b"of a later version"].concat()), Ok(head));
+    assert_eq!(Head::decode(&written[..written.len() - 1]), Err(Malformed));
     for is_short in [false, true] {
         let room = Room { is_short };
         check(&room, &room.encode(), Room::decode);

@@ -169,7 +169,7 @@ fn a_node_comes_back_at_another_address() {
     assert!(last >= 40, "{last}");
 }
 
-/// Whoever stops hands over what it leads first: nobody waits for a lost leader.
+/// OPS-007: whoever stops hands over what it leads first: nobody waits for a lost leader.
 #[test]
 fn a_node_that_stops_hands_its_ranges_over() {
     let mut world = three("remote-stop");

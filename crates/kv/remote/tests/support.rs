@@ -110,6 +110,8 @@ impl World {
             },
             keeping: Keeping {
                 labels: BTreeMap::new(),
+                keyspaces: KEYSPACES.map(str::to_owned).into(),
+                copies: [].into(),
                 rules: Arc::clone(&self.rules),
                 interval: Duration::from_millis(100),
             },
@@ -240,6 +242,8 @@ impl Tally {
                     self.in_doubt -= now - self.last - 1;
                     self.last = now;
                 }
+                // It counts for nothing.
+                Fate::Refused => {}
                 Fate::Unknown => self.in_doubt += 1,
             }
         }

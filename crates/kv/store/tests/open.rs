@@ -103,3 +103,19 @@ fn a_log_that_is_found_is_synced_before_it_counts_as_durable() {
     open::find(&log, &engine, asked(false)).expect("it is whole");
     assert!(!log.is_unsynced.load(Ordering::Relaxed));
 }
+
+/// DUR-011: also while the log has all of it still.
+#[test]
+fn an_engine_that_ends_before_what_was_durable_is_refused() {
+    let (log, engine) = (MemoryLog::default(), MemoryEngine::new(2));
+    let keyspaces = keyspaces();
+    let asked = |is_new| open::Asked { is_new, ..asked(&keyspaces) };
+    open::find(&log, &engine, asked(true)).expect("it is new");
+    let mut batch = LogBatch::new();
+    let entry = Entry { index: 6, term: 6, ..Entry::default() };
+    batch.push(GroupId(1), LogChange::Append(vec![entry]));
+    batch.push(GroupId(1), LogChange::DurableApplied(6));
+    log.write(batch, Sync::Wait).expect("memory");
+    let found = open::find(&log, &engine, asked(false));
+    assert!(matches!(found, Err(open::Trouble::Lost(_))), "{found:?}");
+}

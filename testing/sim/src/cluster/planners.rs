@@ -94,8 +94,10 @@ impl Planners {
         let replicas = store.status().into_iter();
         let replicas = replicas.map(|status| (status.group, self.report(status, now)));
         let replicas = replicas.collect();
+        let (votes, reads) = cast(store.number, now);
         landscape::Store {
-            keyspaces: [KEYSPACE, INBOX].map(str::to_owned).into(),
+            keyspaces: votes.iter().map(|name| (*name).to_owned()).collect(),
+            copies: reads.iter().map(|name| (*name).to_owned()).collect(),
             editions: store.supported(),
             replicas,
             ..landscape::Store::default()
@@ -142,6 +144,18 @@ impl Planners {
             }
         }
         seen.clone()
+    }
+}
+
+/// What a store may vote for, and what its node reads: all of most stores, and of some something else every few
+/// seconds, as if they had been started with other roles. CFG-002
+fn cast(number: u64, now: Instant) -> (&'static [&'static str], &'static [&'static str]) {
+    let spell = now.since(Instant::ZERO).as_secs() / 3;
+    match (number + spell) % 7 {
+        1 => (&[INBOX], &[KEYSPACE]),
+        3 => (&[KEYSPACE], &[]),
+        5 => (&[], &[KEYSPACE]),
+        _ => (&[KEYSPACE, INBOX], &[KEYSPACE]),
     }
 }
 

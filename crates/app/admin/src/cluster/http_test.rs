@@ -53,6 +53,7 @@ fn range() -> Range {
         leader: Some(Leader { store: STORE.into(), host: None, term: 9 }),
         keepers: Keepers { voters: vec![STORE.into()], learners: Vec::new() },
         goal: None,
+        under_replicated: None,
         following: [("00000000000000cd".to_owned(), Following::CaughtUp)].into(),
         size_bytes: Some(77),
         entries_per_second: Some(0),
@@ -79,6 +80,7 @@ impl Operations for Fake {
             node: Node { host: "0f".repeat(16), store: Some(STORE.into()), leaving: false },
             quorum: false,
             without_leader: vec!["dist.route 000000000000000d".into()],
+            under_replicated: Vec::new(),
             overlapping: Vec::new(),
             clash: None,
             hosts: vec![Host {

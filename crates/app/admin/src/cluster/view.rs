@@ -21,6 +21,9 @@ pub struct Cluster {
     pub quorum: bool,
     /// The ranges that are not, with their keyspaces.
     pub without_leader: Vec<String>,
+    /// The ranges that have too few voters on stores with the role for them, each with how many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_replicated: Vec<String>,
     /// Pairs of ranges that overlap in doubt: an operator has to look.
     pub overlapping: Vec<String>,
     /// Another process that has this node's store, if there is one.
@@ -150,12 +153,24 @@ pub struct Range {
     pub keepers: Keepers,
     /// Who is to keep it, if that is not who does.
     pub goal: Option<Keepers>,
+    /// That too few stores with the role for it vote, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_replicated: Option<UnderReplicated>,
     /// How far the others are, by its leader.
     pub following: BTreeMap<String, Following>,
     /// Bytes of its data, by its leader.
     pub size_bytes: Option<u64>,
     /// Entries that were applied a second as of late, by its leader.
     pub entries_per_second: Option<u64>,
+}
+
+/// Votes in a range.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderReplicated {
+    /// Of stores that have the role for it, and are not lost.
+    pub voters: usize,
+    /// Wanted.
+    pub wanted: usize,
 }
 
 /// Keys from one on, up to another, as text: bytes that are no printable ASCII, and `\`, are `\xNN`.

@@ -6,8 +6,8 @@ use ratatosk_balance::{RuleBook, Rules, Settings};
 use super::ZONE;
 use crate::store::Space;
 
-/// Voters are spread over zones. Every node has the routes and the retained messages: it matches by the ones, and
-/// its clients read the others.
+/// Voters are spread over zones. Every node that publishes has the routes and the retained messages: it matches by
+/// the ones, and its clients read the others.
 pub(super) fn of_all() -> RuleBook {
     let mut book = RuleBook::default();
     for space in Space::ALL {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use ratatosk_admin::cluster::{Following, Keepers, Range, RangeState};
+use ratatosk_admin::cluster::{Following, Keepers, Range, RangeState, UnderReplicated};
 
 use crate::command::api::{ApiArgs, Format};
 use crate::command::{ConfigurationArgs, table};
@@ -48,7 +48,7 @@ fn render(ranges: &[Range]) -> String {
                 keys(range),
                 state(range).to_owned(),
                 range.leader.as_ref().map(|leader| store(&leader.store)).unwrap_or_default(),
-                list(&range.keepers.voters),
+                voters(range, &list),
                 list(&range.keepers.learners),
                 behind(range, &store),
                 range.size_bytes.map(table::size).unwrap_or_default(),
@@ -58,6 +58,17 @@ fn render(ranges: &[Range]) -> String {
     let head =
         ["RANGE", "KEYSPACE", "KEYS", "STATE", "LEADER", "VOTERS", "LEARNERS", "BEHIND", "SIZE"];
     table::render(head, &rows)
+}
+
+/// Who votes, and how many of them have the role for it, if that is too few.
+fn voters(range: &Range, list: &dyn Fn(&[String]) -> String) -> String {
+    let voters = list(&range.keepers.voters);
+    match range.under_replicated {
+        None => voters,
+        Some(UnderReplicated { voters: count, wanted }) => {
+            format!("{voters} (under-replicated: {count} of {wanted})")
+        }
+    }
 }
 
 fn state(range: &Range) -> &'static str {
@@ -120,6 +131,7 @@ mod tests {
             leader: Some(Leader { store: stores(&[10]).remove(0), host: None, term: 4 }),
             keepers: Keepers { voters: stores(&[10, 11, 12]), learners: stores(&[13]) },
             goal: None,
+            under_replicated: None,
             following: [
                 (stores(&[11]).remove(0), Following::Lagging),
                 (stores(&[12]).remove(0), Following::CaughtUp),
@@ -139,13 +151,19 @@ mod tests {
             following: [].into(),
             ..range(1, RangeState::Led)
         };
-        let lost = Range { leader: None, size_bytes: None, ..range(3, RangeState::Leaderless) };
+        let short = Some(UnderReplicated { voters: 2, wanted: 3 });
+        let lost = Range {
+            leader: None,
+            size_bytes: None,
+            under_replicated: short,
+            ..range(3, RangeState::Leaderless)
+        };
         let text = render(&[moving, range(2, RangeState::InDoubt), lost]);
         let expected = "\
-RANGE             KEYSPACE       KEYS                 STATE      LEADER  VOTERS          LEARNERS  BEHIND                     SIZE
-00ab000000000001  inbox.session  all                  moving     aaaa    aaaa bbbb cccc  dddd      -                          2.0 MiB
-00ab000000000002  inbox.session  ..\\x01\\x02\\x03\\x04…  in doubt   aaaa    aaaa bbbb cccc  dddd      bbbb lags, dddd is silent  2.0 MiB
-00ab000000000003  inbox.session  ..\\x01\\x02\\x03\\x04…  no leader  -       aaaa bbbb cccc  dddd      bbbb lags, dddd is silent  -
+RANGE             KEYSPACE       KEYS                 STATE      LEADER  VOTERS                                     LEARNERS  BEHIND                     SIZE
+00ab000000000001  inbox.session  all                  moving     aaaa    aaaa bbbb cccc                             dddd      -                          2.0 MiB
+00ab000000000002  inbox.session  ..\\x01\\x02\\x03\\x04…  in doubt   aaaa    aaaa bbbb cccc                             dddd      bbbb lags, dddd is silent  2.0 MiB
+00ab000000000003  inbox.session  ..\\x01\\x02\\x03\\x04…  no leader  -       aaaa bbbb cccc (under-replicated: 2 of 3)  dddd      bbbb lags, dddd is silent  -
 ";
         assert_eq!(text, expected, "\n{text}");
     }

@@ -17,7 +17,7 @@ use crate::configuration::effective::Effective;
 use crate::configuration::kind::Value;
 use crate::configuration::problem::{Problem, Refused};
 use crate::configuration::resolve::Fields;
-use crate::configuration::{Configuration, Limits, Listener, Mqtt, Protocol, Roles};
+use crate::configuration::{Cluster, Configuration, Limits, Listener, Mqtt, Protocol, Roles};
 
 /// The payload of one WebSocket frame: the largest packet of MQTT. What a tenant's clients may
 /// send is for the session to judge, which can say 0x95; frames are passed on as they arrive.
@@ -40,7 +40,7 @@ impl Builder {
         let listeners = self.listeners(&tenant, &auth);
         self.try_auth(&auth, &listeners);
         let cluster = self.cluster();
-        let roles = self.roles(cluster.is_some());
+        let roles = self.roles(cluster.as_ref());
         let admin = self.admin();
         let configuration = Configuration {
             data_dir: self.path("data_dir").unwrap_or_default(),
@@ -126,7 +126,7 @@ impl Builder {
         })
     }
 
-    fn roles(&mut self, has_others: bool) -> Roles {
+    fn roles(&mut self, cluster: Option<&Cluster>) -> Roles {
         let words = match self.fields.value("roles") {
             Some(Value::Choices(words)) => words.clone(),
             None => Vec::new(),
@@ -141,23 +141,24 @@ impl Builder {
             session_dict: has("session-dict"),
             admin: has("admin"),
         };
-        let needed = [
-            ("mqtt", roles.mqtt),
-            ("dist", roles.dist),
-            ("inbox", roles.inbox),
-            ("retain", roles.retain),
-            ("session-dict", roles.session_dict),
-        ];
-        let missing: Vec<_> =
-            needed.iter().filter(|(_, present)| !present).map(|(role, _)| *role).collect();
-        if !missing.is_empty() && !has_others {
-            let missing = missing.join(", ");
-            self.complain(
-                "roles",
-                format!(
-                    "a node that stands alone cannot do without {missing}: add it, or a [cluster]"
-                ),
-            );
+        let missing = |needless: &[&str]| {
+            let all = roles.all().into_iter();
+            let missing = all.filter(|(role, is_on)| !is_on && !needless.contains(role));
+            missing.map(|(role, _)| role).collect::<Vec<_>>().join(", ")
+        };
+        let makes_cluster = |cluster: &Cluster| cluster.join.is_empty() && cluster.expect.is_none();
+        let (missing, who, remedy) = match cluster {
+            None => (missing(&["admin"]), "stands alone", "a [cluster]"),
+            // Clients may be at nodes that come later.
+            Some(cluster) if makes_cluster(cluster) => {
+                (missing(&["admin", "mqtt"]), "has nobody to join", "cluster.join")
+            }
+            Some(_) => return roles,
+        };
+        if !missing.is_empty() {
+            let what =
+                format!("a node that {who} cannot do without {missing}: add it, or {remedy}");
+            self.complain("roles", what);
         }
         roles
     }

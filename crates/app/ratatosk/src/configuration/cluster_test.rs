@@ -21,9 +21,19 @@ fn a_section_makes_a_node_one_of_several() {
 /// CFG-002: among others, a node may have some services only.
 #[test]
 fn a_node_among_others_may_have_some_of_the_services() {
-    let roles = Place::new("roles = [\"inbox\", \"retain\"]\n[cluster]").valid().roles;
-    assert!(roles.inbox && roles.retain);
-    assert!(!roles.mqtt && !roles.session_dict && !roles.dist);
+    let store = "roles = [\"inbox\", \"retain\"]\n[cluster]";
+    for beside in ["join = [\"127.0.0.1:1\"]", "expect = 3"] {
+        let roles = Place::new(&format!("{store}\n{beside}")).valid().roles;
+        assert!(roles.inbox && roles.retain);
+        assert!(!roles.mqtt && !roles.session_dict && !roles.dist);
+        assert_eq!(roles.words(), ["inbox", "retain"]);
+    }
+    check_refused(
+        store,
+        "r.toml:1:1: roles: a node that has nobody to join cannot do without dist, session-dict: add it, or cluster.join",
+    );
+    let first = "roles = [\"dist\", \"inbox\", \"retain\", \"session-dict\"]\n[cluster]";
+    assert!(!Place::new(first).valid().roles.mqtt, "clients come to other nodes");
 }
 
 /// CLU-012: what can be reached by others needs a key and certificates, or a word that says it need not.

@@ -74,7 +74,13 @@ const ROWS: &[(&str, Kind, Row, Reload, &str)] = &[
         Reload::No,
         "Where everything that must survive a restart is kept. It is made if it is missing.",
     ),
-    row("roles", Kind::Choices(ROLES), Row::Value("all"), Reload::No, "The services of this node."),
+    row(
+        "roles",
+        Kind::Choices(ROLES),
+        Row::Value("all"),
+        Reload::No,
+        "The services of this node: whether it has clients, and what it keeps for the cluster ([cluster.md](cluster.md)).",
+    ),
     row(
         "listener[].protocol",
         Kind::Choice(&["mqtt", "mqtts", "ws", "wss"]),

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use ratatosk_admin::cluster::{
     Bounds, Following, Host, HostState, Keepers, Leader, Loss, Range, RangeState, Reach, Standing,
-    Store, Version,
+    Store, UnderReplicated, Version,
 };
 use ratatosk_balance::landscape::{self, Progress, StoreId};
 use ratatosk_balance::overview::{Lead, Line, Overview, State};
-use ratatosk_balance::plan::Action;
+use ratatosk_balance::plan::{Action, Shortage};
 use ratatosk_balance::recover::Recovery;
 use ratatosk_clock::Instant;
 use ratatosk_cluster::{HostId, Member};
@@ -32,6 +32,12 @@ pub(super) fn name(number: u64) -> String {
 /// A range as it is named to people.
 pub(super) fn range_name(descriptor: &Descriptor) -> String {
     format!("{} {:016x}", descriptor.keyspace, descriptor.group.0)
+}
+
+/// What is said of a range that has too few voters.
+pub(super) fn under_replicated(line: &Line) -> Option<String> {
+    let Shortage { voters, wanted, .. } = line.short.as_ref()?;
+    Some(format!("{}: {voters} of {wanted} voters", range_name(&line.descriptor)))
 }
 
 /// The hosts that count as alive, the one that looks first.
@@ -104,7 +110,7 @@ pub(super) fn is_over(store: &Store) -> bool {
 }
 
 pub(super) fn range(line: &Line, roll: &Roll) -> Range {
-    let Line { descriptor, state, leader, goal } = line;
+    let Line { descriptor, state, leader, goal, short } = line;
     let following = |lead: &Lead| -> BTreeMap<String, Following> {
         let held = lead.progress.iter();
         held.map(|(store, progress)| (name(*store), following(*progress))).collect()
@@ -132,6 +138,9 @@ pub(super) fn range(line: &Line, roll: &Roll) -> Range {
         }),
         keepers: keepers(&descriptor.membership.target()),
         goal: goal.as_ref().map(keepers),
+        under_replicated: short
+            .as_ref()
+            .map(|short| UnderReplicated { voters: short.voters, wanted: short.wanted }),
         following: lead.map(following).unwrap_or_default(),
         size_bytes: lead.map(|lead| lead.size_bytes),
         entries_per_second: lead.map(|lead| lead.entries_per_second),

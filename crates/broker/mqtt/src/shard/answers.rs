@@ -112,7 +112,8 @@ impl Shard {
         is_good(self) || (self.look_at_routes(number) && is_good(self))
     }
 
-    fn look_at_routes(&mut self, number: TenantNumber) -> bool {
+    /// Asks the routes of a tenant whether they answer.
+    pub(super) fn look_at_routes(&mut self, number: TenantNumber) -> bool {
         let batch = self.batch;
         let tenant = self.tenant_mut(number);
         let Some(answers) = &mut tenant.answers else { return true };

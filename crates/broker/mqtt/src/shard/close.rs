@@ -9,24 +9,23 @@
 use std::{sync::Arc, time::Duration};
 
 use ratatosk_contract::{
-    Message, SessionRef, StoredMessage,
-    inbox::{Claim, Detach, WillId},
+    Message, SessionRef,
+    inbox::{Claim, Detach},
 };
 use ratatosk_plugin::answer::Answer;
-use ratatosk_plugin::permission::{Action, Identity};
+use ratatosk_plugin::permission::Identity;
 use ratatosk_session::{DropReason, Ending, Farewell, Origin, WillOrder};
-use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
+use ratatosk_topic::{TopicFilter, TopicLimits};
 use tokio::io::AsyncWrite;
 
 use super::{
     Shard,
     connection::{Connection, Flow, Local, SharedSubscription},
-    outcome::Outcome,
     regroup::Returned,
     runner,
+    wills::dated,
     wire::MemberTarget,
 };
-use crate::tenants::TenantNumber;
 
 /// How long a farewell may take.
 const LINGER: Duration = Duration::from_secs(2);
@@ -141,13 +140,15 @@ impl Shard {
         let will = ending.will.as_ref().filter(|_| !is_silent);
         let who = local.identity.as_deref();
         let delayed = will.filter(|will| will.delay_s > 0);
-        // Published before it is forgotten: a crash in between publishes it again.
-        if let Some(will) = will.filter(|will| local.claim.is_none() || will.delay_s == 0) {
-            self.publish_will(tenant, will, who, local.rare.and_then(|rare| rare.will));
-        } else if let Some(id) = local.rare.and_then(|rare| rare.will) {
+        let kept = local.rare.and_then(|rare| rare.will);
+        let claim = local.claim.as_deref().copied();
+        if let Some(will) = will.filter(|will| claim.is_none() || will.delay_s == 0) {
+            let kept = kept.or_else(|| self.keep_own(&identity, session, will));
+            self.publish_will(tenant, will, who, kept);
+        } else if let Some(id) = kept {
             self.node.inbox.withdraw_will(id);
         }
-        if let Some(claim) = local.claim.as_deref().copied() {
+        if let Some(claim) = claim {
             self.detach(claim, delayed, who, ending);
         }
         // Last: who waits for it goes on at once, maybe on another thread.
@@ -180,63 +181,6 @@ impl Shard {
             Answer::Now(is_permitted) => finish(is_permitted),
             Answer::Later(later) => runner::spawn(async move { finish(later.await) }),
         }
-    }
-
-    /// Whether a will may be published by its author. MQTT-052
-    fn permits_will(&self, message: &StoredMessage, author: Option<&Identity>) -> Answer<bool> {
-        let Some(author) = author else { return Answer::Now(true) };
-        let action = Action::Publish {
-            topic: &message.topic,
-            qos: message.qos,
-            retain: message.retain,
-            is_will: true,
-        };
-        self.node.plugins.check(author, action).map(|verdict| verdict.permits(false))
-    }
-
-    /// Publishes a will, if its author may publish there, and has the inbox forget it if it keeps
-    /// it. MQTT-048, MQTT-052
-    fn publish_will(
-        &mut self,
-        tenant: TenantNumber,
-        will: &WillOrder,
-        author: Option<&Identity>,
-        kept: Option<WillId>,
-    ) {
-        let message = dated(will, self.now);
-        let finish = move |shard: &mut Shard, message: &StoredMessage, is_permitted: bool| {
-            if is_permitted {
-                shard.publish_stored(tenant, message);
-            }
-            if let Some(id) = kept {
-                shard.node.inbox.withdraw_will(id);
-            }
-        };
-        match self.permits_will(&message, author) {
-            Answer::Now(is_permitted) => finish(self, &message, is_permitted),
-            Answer::Later(later) => runner::spawn(async move {
-                let is_permitted = later.await;
-                runner::with(|shard| finish(shard, &message, is_permitted));
-            }),
-        }
-        self.stats.wills += 1;
-    }
-
-    /// Publishes a message for which no connection waits.
-    pub(super) fn publish_stored(&mut self, tenant: TenantNumber, stored: &StoredMessage) {
-        self.open_tenant(tenant);
-        let message = stored.as_message();
-        let Ok(topic) = TopicName::parse(message.topic, &TopicLimits::PROTOCOL) else { return };
-        if message.retain {
-            let _ = self.retain(tenant, &message, None);
-        }
-        let resolved = self.resolve(tenant, topic);
-        let flow = self.flow(tenant);
-        flow.received += 1;
-        flow.wills += 1;
-        flow.unmatched += u64::from(!resolved.is_matched());
-        self.distribute(tenant, &resolved, &message, None, None, &mut Outcome::default());
-        self.wake_flusher();
     }
 
     /// Frees the slot of a connection that has ended.
@@ -273,13 +217,6 @@ impl Shard {
             _ => tracing::info!(tenant, client, %peer, reason, %detail, "client disconnected"),
         }
     }
-}
-
-/// The will as it is published: its interval counts from now.
-fn dated(will: &WillOrder, now: ratatosk_clock::Instant) -> Arc<StoredMessage> {
-    let delay = Duration::from_secs(will.delay_s.into());
-    let deadline = will.expiry_s.map(|seconds| now + delay + Duration::from_secs(seconds.into()));
-    Arc::new(StoredMessage { accepted: now, deadline, ..(*will.message).clone() })
 }
 
 /// Ends the writing half, so that the peer reads to the end. The task sees whether the peer has

@@ -15,6 +15,7 @@ use super::{
     Shard,
     connection::{Connection, Flow},
     link::Link,
+    wills::is_will,
 };
 
 /// The ticket of a change of the session itself; a publish has one from the session, which counts
@@ -104,10 +105,12 @@ impl Shard {
     /// A settled publish of a session: a packet may wait for it; or a change of the session itself.
     pub(super) fn settle(&mut self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
         match ticket {
+            _ if is_will(session) => return self.settle_will(ticket, settlement),
             RETAINED => return self.is_retained(session, settlement),
             change if change >= FIRST_QUESTION => return self.saved(session, settlement),
             _ => {}
         }
+        self.settle_withheld(session, ticket, settlement);
         self.drive(session, |machine, _, _| machine.settle(ticket, settlement));
         self.retry(session);
     }

@@ -10,6 +10,7 @@ use super::{
     mailbox::{Batch, Note},
     publish::{group_key, is_kept},
     regroup::FROM_AWAY,
+    wills::Kept,
     wire::{MemberTarget, Target},
 };
 use crate::tenants::TenantNumber;
@@ -154,8 +155,7 @@ impl Shard {
             Note::SettleKept { ticket, outcome } => self.settle_kept(ticket, outcome),
             Note::Publish(will) => {
                 let tenant = self.node.tenants.number(&will.identity.tenant);
-                self.publish_stored(tenant, &will.message);
-                self.node.inbox.will_sent(will.id);
+                self.send_will(tenant, will.message, Some(Kept::Due(will.id)));
             }
             Note::Deliver { session, delivery } => self.deliver_given_back(session, &delivery),
             Note::LookAtRoutes(tenant) => self.routes_answer(tenant),

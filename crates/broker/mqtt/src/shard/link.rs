@@ -22,6 +22,7 @@ use super::{
     hands::{CHANGE, RETAINED},
     local_routes::{LocalSubscription, Removed},
     outcome::Outcome,
+    publish::Sender,
 };
 use crate::tenants::TenantNumber;
 
@@ -207,6 +208,9 @@ impl Link<'_> {
     ) -> Published {
         let Some(tenant) = self.local.tenant else { return Published::PermissionError };
         let session = self.session;
+        if self.shard.withholds_enough(session) {
+            return Published::Later;
+        }
         let waits = message.qos != Qos::AtMostOnce;
         let reply_to = waits.then_some(ReplyTo { session, ticket });
         let is_same = self.local.topic.as_ref().is_some_and(|last| &*last.topic == message.topic);
@@ -247,7 +251,8 @@ impl Link<'_> {
             },
         };
         let exchange = self.local.claim.as_deref().copied().zip(exchange);
-        self.shard.distribute(tenant, &fresh, message, exchange, reply_to, &mut outcome);
+        let sender = Sender { session: Some(session), exchange, reply_to };
+        self.shard.distribute(tenant, &fresh, message, sender, &mut outcome);
         let is_matched = fresh.is_matched();
         self.local.topic = Some(fresh);
         if waits { outcome.published(is_matched) } else { Published::Handed { is_matched } }

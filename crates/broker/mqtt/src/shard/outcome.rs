@@ -29,6 +29,12 @@ impl Outcome {
         self.pending = self.pending.saturating_add(parts);
     }
 
+    /// Adds the parts of another one.
+    pub(super) fn join(&mut self, other: Outcome) {
+        self.worst = self.worst.max(other.worst);
+        self.add_pending(other.pending);
+    }
+
     /// Whether a part was refused or is unknown, so that the others do not matter.
     #[inline]
     pub(super) fn has_failed(self) -> bool {

@@ -34,6 +34,17 @@ use super::{
 };
 use crate::tenants::TenantNumber;
 
+/// Who publishes a message.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Sender {
+    /// The connection that brought it; `None` if none did.
+    pub(super) session: Option<SessionRef>,
+    /// The exchange of QoS 2 that it belongs to, if its session is persistent.
+    pub(super) exchange: Option<(Claim, PacketId)>,
+    /// Who waits for what becomes of it.
+    pub(super) reply_to: Option<ReplyTo>,
+}
+
 impl Shard {
     /// Whether a resolved topic still holds.
     #[inline]
@@ -110,10 +121,10 @@ impl Shard {
         number: TenantNumber,
         resolved: &Resolved,
         message: &Message<'_>,
-        exchange: Option<(Claim, PacketId)>,
-        reply_to: Option<ReplyTo>,
+        sender: Sender,
         outcome: &mut Outcome,
     ) {
+        let Sender { exchange, reply_to, .. } = sender;
         let mut members = std::mem::take(&mut self.members);
         let mut shared = std::mem::take(&mut self.shared);
         for group in &resolved.groups {
@@ -127,28 +138,50 @@ impl Shard {
         let call = self.append(number, (&resolved.inboxes, &shared), message, exchange, reply_to);
         shared.clear();
         let is_refused = reply_to.is_some() && refusal(call).is_some();
-        if is_refused {
+        // The publisher's session has another owner, who brings the message again.
+        let is_disowned = exchange.is_some() && call == Call::Ready(Settlement::Unknown);
+        if is_refused || is_disowned {
             self.away.chosen.clear();
         } else {
-            self.flow(number).copies += (resolved.locals.len() + members.len()) as u64;
-            for target in &resolved.locals {
-                self.deliver_local(number, target, message);
-            }
-            for (shard, routes) in &resolved.remote {
-                self.outbound[shard.index()].push_routed(number, routes, message);
-                self.has_outbound = true;
-            }
-            for (shard, target) in &members {
-                self.send_member(number, *shard, target, message);
-            }
-            if !(resolved.hosts.is_empty() && self.away.chosen.is_empty()) {
-                outcome.add_pending(self.send_away(number, &resolved.hosts, message, reply_to));
+            let awaits_exchange = exchange.is_some() && call == Call::Pending;
+            let receivers = (resolved, &members[..]);
+            let is_withheld = self.withhold(number, receivers, message, sender, awaits_exchange);
+            if is_withheld {
+                outcome.add_pending(u32::from(reply_to.is_some()));
+            } else {
+                outcome.add_pending(self.hand_on(number, receivers, message, reply_to));
             }
         }
         members.clear();
         self.members = members;
         self.shared = shared;
         outcome.add(call);
+    }
+
+    /// Hands a message to transient sessions: to those of its topic, to members of groups that were
+    /// chosen here, and to those on other hosts. Answers for how many hosts its publisher waits.
+    pub(super) fn hand_on(
+        &mut self,
+        number: TenantNumber,
+        (resolved, members): (&Resolved, &[(ShardId, MemberTarget)]),
+        message: &Message<'_>,
+        reply_to: Option<ReplyTo>,
+    ) -> u32 {
+        self.flow(number).copies += (resolved.locals.len() + members.len()) as u64;
+        for target in &resolved.locals {
+            self.deliver_local(number, target, message);
+        }
+        for (shard, routes) in &resolved.remote {
+            self.outbound[shard.index()].push_routed(number, routes, message);
+            self.has_outbound = true;
+        }
+        for (shard, target) in members {
+            self.send_member(number, *shard, target, message);
+        }
+        if resolved.hosts.is_empty() && self.away.chosen.is_empty() {
+            return 0;
+        }
+        self.send_away(number, &resolved.hosts, message, reply_to)
     }
 
     /// Puts a member that was chosen among those of its kind.

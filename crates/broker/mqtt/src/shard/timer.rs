@@ -26,6 +26,7 @@ impl Shard {
         self.relieve();
         self.recheck();
         self.give_up_orphans();
+        self.retry_wills();
         self.charge_caches();
         self.go_on_draining();
         self.publish_counters();

@@ -45,7 +45,10 @@ fn moves(scene: &Scene<'_>) -> BTreeMap<GroupId, StoreId> {
         let fit = scene.fit(range.descriptor);
         let heirs = range.target().voters.into_iter().filter(|store| {
             let stays = goal.is_none_or(|voters| voters.contains(store));
-            *store != leader.store && stays && fit.contains(store) && scene.is_ready(leader, *store)
+            *store != leader.store
+                && stays
+                && fit.contains_key(store)
+                && scene.is_ready(leader, *store)
         });
         let Some(to) = heirs.min_by_key(|store| (count(*store), *store)) else { continue };
         let lasts = !scene.pairs.values().any(|right| *right == range.group);

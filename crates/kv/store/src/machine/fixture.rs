@@ -20,15 +20,22 @@ pub(super) fn machine(voters: &[u64], learners: &[u64]) -> Small {
 
 /// The same with this log, which is empty, and whose range its leader alone serves.
 pub(super) fn machine_with(log: Arc<MemoryLog>, voters: &[u64], learners: &[u64]) -> Small {
-    let range = range(voters, learners);
-    let mut state = GroupState { replica: 1, ..GroupState::new(GROUP) };
-    begin(&mut state, Truncated { index: BEGIN_INDEX, term: BEGIN_TERM });
+    machine_of(log, vec![range(voters, learners)])
+}
+
+/// The same of these ranges.
+pub(super) fn machine_of(log: Arc<MemoryLog>, ranges: Vec<Descriptor>) -> Small {
     let mut batch = LogBatch::new();
-    state.push_beginning(&mut batch);
+    let opened = ranges.into_iter().map(|range| {
+        let mut state = GroupState { replica: 1, ..GroupState::new(range.group) };
+        begin(&mut state, Truncated { index: BEGIN_INDEX, term: BEGIN_TERM });
+        state.push_beginning(&mut batch);
+        let (descriptor, applied) = (Some(range), BEGIN_INDEX);
+        Opened { descriptor, applied, ..Opened::without_range(state) }
+    });
+    let opened: Vec<_> = opened.collect();
     log.write(batch, Sync::Wait).expect("memory");
-    let (descriptor, applied) = (Some(range), BEGIN_INDEX);
-    let opened = Opened { descriptor, applied, ..Opened::without_range(state) };
-    Small::open(log, 1, [opened], []).expect("whole").with_life(LIFE)
+    Small::open(log, 1, opened, []).expect("whole").with_life(LIFE)
 }
 
 /// What these stores keep.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 
-use super::fixture::{GROUP, Small, machine_with, range, step};
+use super::fixture::{GROUP, Small, machine_of, machine_with, range, step};
 use super::*;
-use crate::command::Commands;
-use crate::log::{MemoryLog, RaftLog as _};
-use crate::range::{BEGIN_INDEX, Version};
+use crate::command::{self, Commands, Order};
+use crate::log::{MemoryLog, RaftLog as _, Truncated};
+use crate::membership::Target;
+use crate::range::{BEGIN_INDEX, BEGIN_TERM, Version};
 
 /// The entry with which store 1 begins to lead.
 const FIRST: u64 = BEGIN_INDEX + 1;
@@ -156,4 +158,61 @@ fn a_replica_that_never_takes_in_its_snapshot_keeps_the_log_for_minutes_and_not_
     assert_eq!(begins_at(), FIRST);
     let last = write_until(minutes(9), minutes(11));
     assert_eq!(begins_at(), last);
+}
+
+/// KV-012: whatever others have, this store needs what its own data does not have durably.
+#[test]
+fn the_log_is_cut_only_below_what_is_durably_applied_here() {
+    let log = Arc::<MemoryLog>::default();
+    let (mut machine, term) = leader(&log);
+    let begins_at = || log.groups().expect("memory").remove(0).truncated.index;
+    let last = FIRST + 4;
+    step(&mut machine, 1_010, vec![heard(term, says(MessageType::MsgAppendResponse, FIRST))]);
+    step(&mut machine, 1_020, (1..=4).map(proposal).collect());
+    let has_it = heard(term, says(MessageType::MsgAppendResponse, last));
+    step(&mut machine, 1_030, vec![has_it, applied(last), checkpointed(FIRST)]);
+    assert_eq!(begins_at(), FIRST);
+    step(&mut machine, 1_040, vec![checkpointed(last)]);
+    assert_eq!(begins_at(), last);
+}
+
+/// KV-019: whoever asks what became of it and is no member any more is told so.
+#[test]
+fn a_replica_that_was_removed_hears_of_it_when_it_asks() {
+    let shared = range(&[1], &[2]);
+    let alone = Target { voters: [1].into(), ..Target::default() };
+    let membership = shared.membership.toward(&alone).expect("a step").membership.left();
+    let mut machine = machine_of(Arc::default(), vec![Descriptor { membership, ..shared }]);
+    let asks = |replica| {
+        let ask = Ask { group: GROUP, replica, descriptor: None };
+        Input::Asked { from: 2, ask }
+    };
+    let output = step(&mut machine, 1_000, vec![asks(2), asks(3)]);
+    assert_eq!(output.verdicts, [(2, GROUP, 2, Verdict::Removed)], "the third is to come");
+}
+
+/// KV-015: a range that is not taken in for long has its left neighbour come to another version, in which it
+/// cannot be any more.
+#[test]
+fn a_merge_that_does_not_come_is_given_up() {
+    let parted = range(&[1], &[2]).split(&Bytes::from_static(b"m"), BEGIN_INDEX);
+    let (left, right) = parted.expect("it parts");
+    let (at, version) = (Truncated { index: BEGIN_INDEX, term: BEGIN_TERM }, left.version);
+    let frozen = right.freeze(left.group, version, at).expect("it is at rest");
+    // Store 2 does not say that it has in its log that the range froze.
+    let mut machine = machine_of(Arc::default(), vec![left, frozen]);
+    let is_given_up = |millis: &u64| {
+        let output = step(&mut machine, *millis, Vec::new());
+        let committed = output.events.iter().filter_map(|event| match event {
+            Event::Committed(committed) if committed.group == GROUP => Some(committed),
+            _ => None,
+        });
+        let mut entries = committed.flat_map(|committed| &committed.entries);
+        entries.any(|(entry, _)| match command::parse(&entry.data) {
+            Ok((meant, order)) => meant == version && matches!(order, Order::Raise),
+            Err(_) => false,
+        })
+    };
+    let at = (1_000..20_000).step_by(100).find(is_given_up).expect("it has patience, and an end");
+    assert!((6_000..6_600).contains(&at), "after {at} ms");
 }

@@ -370,6 +370,18 @@ mod tests {
         assert_eq!(said, [MessageType::MsgRequestPreVoteResponse]);
     }
 
+    /// KV-003: whoever hears nobody asks first whether it would be elected: its term disturbs nobody then.
+    #[test]
+    fn a_member_that_is_cut_off_asks_again_and_again_and_keeps_its_term() {
+        let mut machine = machine(vec![member()]);
+        step(&mut machine, 2_490, vec![heartbeat()]);
+        let said = (2_500..=12_000).step_by(50);
+        let said: Vec<_> = said.flat_map(|millis| step(&mut machine, millis, Vec::new())).collect();
+        let asked = said.iter().filter(|kind| **kind == MessageType::MsgRequestPreVote);
+        assert!(asked.count() >= 4, "{said:?}");
+        assert!(!said.contains(&MessageType::MsgRequestVote), "{said:?}");
+    }
+
     /// KV-009: what it has promised its leader since it was woken counts.
     #[test]
     fn a_group_that_has_heard_its_leader_since_it_was_woken_has_patience() {

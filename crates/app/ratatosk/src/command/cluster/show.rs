@@ -4,14 +4,18 @@ use std::fmt::Write as _;
 
 use ratatosk_admin::cluster::{Cluster, Host, HostState, Loss, Reach, Recovered, Standing, Store};
 
+use crate::cluster::part::ROLES;
 use crate::command::table;
 
 pub(super) fn cluster(cluster: &Cluster) -> String {
     let number = cluster.cluster.as_deref().unwrap_or("without a number");
     let quorum = if cluster.quorum { "every range is led" } else { "NOT every range is led" };
     let mut text = format!("cluster {} {number}: {quorum}\n", cluster.name);
-    for (what, list) in [("no leader", &cluster.without_leader), ("overlap", &cluster.overlapping)]
-    {
+    for (what, list) in [
+        ("no leader", &cluster.without_leader),
+        ("overlap", &cluster.overlapping),
+        ("under-replicated", &cluster.under_replicated),
+    ] {
         for item in list {
             text.push_str(&format!("  {what}: {item}\n"));
         }
@@ -59,13 +63,14 @@ fn stores(cluster: &Cluster) -> String {
             host.map(|host| host.address.to_string()).unwrap_or_default(),
             reach(store),
             standing(store.standing).to_owned(),
+            store.labels.get(ROLES).cloned().unwrap_or_default(),
             store.leads.to_string(),
             store.votes.to_string(),
             store.learns.to_string(),
         ]
     };
     let rows: Vec<_> = cluster.stores.iter().map(row).collect();
-    let head = ["STORE", "NODE", "REACH", "STANDING", "LEADS", "VOTES", "LEARNS"];
+    let head = ["STORE", "NODE", "REACH", "STANDING", "ROLES", "LEADS", "VOTES", "LEARNS"];
     let mut text = table::render(head, &rows);
     for store in &cluster.stores {
         text.push_str(&stuck(store));

@@ -23,7 +23,7 @@ fn held(number: u8) -> Store {
         reach: Reach::Up,
         away_seconds: None,
         standing: Standing::Member,
-        labels: [].into(),
+        labels: [("roles".to_owned(), "inbox retain".to_owned())].into(),
         leads: 1,
         votes: 3,
         learns: 0,
@@ -39,6 +39,7 @@ fn seen() -> Cluster {
         quorum: true,
         without_leader: Vec::new(),
         overlapping: Vec::new(),
+        under_replicated: Vec::new(),
         clash: None,
         hosts: vec![host(8, HostState::Alive), host(9, HostState::Suspect)],
         stores: vec![held(8), held(9)],
@@ -54,9 +55,9 @@ NODE              CALLS           STATE    ZONE  VERSION  STORE
 127.0.0.1:7883 *  127.0.0.1:7884  alive    a     0.1.0    8a00
 127.0.0.1:7893    -               suspect  -     0.1.0    9a00
 
-STORE            NODE            REACH  STANDING  LEADS  VOTES  LEARNS
-8a0000000000000b  127.0.0.1:7883  up     member    1      3      0
-9a0000000000000b  127.0.0.1:7893  up     member    1      3      0
+STORE            NODE            REACH  STANDING  ROLES         LEADS  VOTES  LEARNS
+8a0000000000000b  127.0.0.1:7883  up     member    inbox retain  1      3      0
+9a0000000000000b  127.0.0.1:7893  up     member    inbox retain  1      3      0
 ";
     let text = cluster(&seen());
     assert_eq!(
@@ -81,6 +82,7 @@ fn what_needs_the_operator_comes_first() {
         quorum: false,
         without_leader: vec!["dist.route 0d".to_owned()],
         overlapping: vec!["inbox.session 0e and 0f".to_owned()],
+        under_replicated: vec!["retain.message 0a: 2 of 3 voters".to_owned()],
         clash: Some("store 8a is served by another process".to_owned()),
         node: Node { leaving: true, ..seen().node },
         hosts: vec![host(8, HostState::Alive)],
@@ -91,14 +93,15 @@ fn what_needs_the_operator_comes_first() {
 cluster prod 00000000000000c1: NOT every range is led
   no leader: dist.route 0d
   overlap: inbox.session 0e and 0f
+  under-replicated: retain.message 0a: 2 of 3 voters
   clash: store 8a is served by another process
   this node is about to leave
 
 NODE              CALLS           STATE  ZONE  VERSION  STORE
 127.0.0.1:7883 *  127.0.0.1:7884  alive  a     0.1.0    8a00
 
-STORE             NODE  REACH      STANDING  LEADS  VOTES  LEARNS
-9a0000000000000b  -     away 34 s  given up  1      3      0
+STORE             NODE  REACH      STANDING  ROLES         LEADS  VOTES  LEARNS
+9a0000000000000b  -     away 34 s  given up  inbox retain  1      3      0
 store 9a0000000000000b keeps range 0c: nobody takes it
 ";
     let text = cluster(&troubled);
