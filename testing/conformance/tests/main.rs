@@ -18,6 +18,7 @@ mod lagging;
 mod later;
 mod memory;
 mod nodes;
+mod on_behalf;
 mod once;
 mod order;
 mod outbound;

@@ -25,7 +25,7 @@ pub(crate) fn until(what: &str, is_met: impl Fn() -> bool) {
 }
 
 /// Nodes that see each other.
-fn nodes(count: usize, first: Setup) -> Vec<Broker> {
+pub(crate) fn nodes(count: usize, first: Setup) -> Vec<Broker> {
     let discovery = MemoryDiscovery::new();
     let mut first = Some(first);
     let setup = |number: usize| Setup {
@@ -134,7 +134,7 @@ fn of_connections_that_race_on_two_nodes_one_is_left() {
     }
 }
 
-/// DICT-003: an operator on one node ends the sessions of a tenant on the others.
+/// DICT-002, DICT-003: an operator on one node ends the sessions of a tenant on the others.
 #[test]
 fn an_operator_ends_sessions_on_another_node() {
     let nodes = nodes(2, Setup::default());

@@ -5,11 +5,13 @@
 //!
 //! A directory of one node answers at once, and names the predecessor for the data plane to end. A
 //! directory of several nodes may have to ask: it answers later, and has predecessors ended itself,
-//! here and elsewhere, by [`Holders`].
+//! here and elsewhere, by [`Holders`]. So it has subscriptions made and ended on behalf of clients.
 
 use std::sync::Arc;
 
-use crate::{SessionIdentity, SessionRef, TenantId};
+use ratatosk_codec::Qos;
+
+use crate::{SessionIdentity, SessionRef, TenantId, inbox::Subscription};
 
 /// What became of a registration.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,75 @@ pub enum EndCause {
     Kicked,
     /// The directory has more to do than it can.
     Overloaded,
+}
+
+/// What somebody else than the client wants of a session's subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// As if the client had sent SUBSCRIBE. The filter may be none.
+    Subscribe(Subscription),
+    /// As if it had sent UNSUBSCRIBE with this filter, which may be none.
+    Unsubscribe(Box<str>),
+}
+
+/// What became of a [`Change`].
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The subscription is effective, and durable if the session is.
+    Granted(Qos),
+    /// It was there and is gone, durably if the session is durable.
+    Removed,
+    /// There was no such subscription to end.
+    NotFound,
+    /// No connection has the session, or its client is not let in yet. A session that is kept for a client
+    /// that is away is not changed.
+    NotConnected,
+    /// The filter is none, or does not go with the options. Nothing was done.
+    Invalid,
+    /// The tenant does without shared subscriptions, wildcards or subscription identifiers, whichever
+    /// this needs. Nothing was done.
+    NotSupported,
+    /// The client may not. Nothing was done.
+    NotPermitted,
+    /// The session has as many filters as it may, or the shared group is full. Nothing was done.
+    QuotaExceeded,
+    /// It could not be done, or be asked for, now. Nothing was done.
+    Busy,
+    /// Nobody said in time. It may have been done, or be done yet.
+    InDoubt,
+}
+
+/// Who is told what became of a [`Change`], once. Dropped, it tells [`Changed::InDoubt`].
+pub struct ChangeAnswer(Option<Box<dyn FnOnce(Changed) + Send>>);
+
+impl ChangeAnswer {
+    /// `hear` is told; it must neither wait nor panic.
+    pub fn new(hear: impl FnOnce(Changed) + Send + 'static) -> Self {
+        ChangeAnswer(Some(Box::new(hear)))
+    }
+
+    /// Tells.
+    pub fn tell(mut self, changed: Changed) {
+        self.say(changed);
+    }
+
+    fn say(&mut self, changed: Changed) {
+        if let Some(hear) = self.0.take() {
+            hear(changed);
+        }
+    }
+}
+
+impl Drop for ChangeAnswer {
+    fn drop(&mut self) {
+        self.say(Changed::InDoubt);
+    }
+}
+
+impl std::fmt::Debug for ChangeAnswer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ChangeAnswer").finish_non_exhaustive()
+    }
 }
 
 /// The session directory as a node has it. What is found and listed here is of this node only.
@@ -75,4 +146,8 @@ pub trait Holders: Send + Sync {
 
     /// A connection is to end. [`SessionDict::remove`] tells when it has.
     fn end(&self, session: SessionRef, cause: EndCause);
+
+    /// Somebody wants something of a connection's subscriptions, of which its client is told nothing.
+    /// Here nothing is dropped: a connection that has ended is answered for. DICT-002
+    fn change(&self, session: SessionRef, change: Change, answer: ChangeAnswer);
 }

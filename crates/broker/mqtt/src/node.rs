@@ -13,7 +13,7 @@ use ratatosk_contract::{
     inbox::{Answer, DueWill, Inbox},
     relay::{Dispatched, IsVisible, Outcomes, Relay},
     retain::Retain,
-    session_dict::{EndCause, Holders, SessionDict},
+    session_dict::{Change, ChangeAnswer, EndCause, Holders, SessionDict},
     sessions::{Delivery, Sessions},
 };
 use ratatosk_plugin::{
@@ -221,5 +221,9 @@ impl Holders for Post {
 
     fn end(&self, session: SessionRef, cause: EndCause) {
         self.note(session, Note::End { session, cause });
+    }
+
+    fn change(&self, session: SessionRef, change: Change, answer: ChangeAnswer) {
+        self.note(session, Note::Change { session, change: Box::new(change), answer });
     }
 }

@@ -23,6 +23,7 @@ mod link;
 mod local_routes;
 pub(crate) mod mailbox;
 mod membership;
+pub(crate) mod on_behalf;
 mod outcome;
 pub(crate) mod permissions;
 pub(crate) mod publish;

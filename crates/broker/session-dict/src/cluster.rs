@@ -8,6 +8,7 @@
 //! Locks are taken in this order: roster, directory.
 
 mod calls;
+mod change;
 mod convert;
 mod lookup;
 mod metrics;

@@ -1,13 +1,15 @@
 //! What operators ask, from any node.
 
-use ratatosk_contract::session_dict::{EndCause, SessionDict};
+use ratatosk_codec::{Qos, RetainHandling, SubscriptionOptions};
+use ratatosk_contract::inbox::Subscription;
+use ratatosk_contract::session_dict::{Change, Changed, EndCause, SessionDict};
 use ratatosk_contract::{ClientId, SessionIdentity, TenantId};
 use ratatosk_rpc::MemoryDiscovery;
 use ratatosk_session_dict::Victims;
 
 use crate::support::{Word, identity, session, three};
 
-/// DICT-005: from every node every session is found, and the listing has each once, in
+/// DICT-002, DICT-005: from every node every session is found, and the listing has each once, in
 /// order, page by page.
 #[tokio::test]
 async fn sessions_are_found_and_listed_from_every_node() {
@@ -46,7 +48,7 @@ async fn sessions_are_found_and_listed_from_every_node() {
     assert!(nodes[0].registry.render().contains("ratatosk_session_dict_registrations"));
 }
 
-/// DICT-003: what an operator ends on one node ends on all of them, and nothing else does.
+/// DICT-002, DICT-003: what an operator ends on one node ends on all of them, and nothing else does.
 #[tokio::test]
 async fn sessions_of_one_client_a_user_or_a_tenant_are_ended_on_all_nodes() {
     let discovery = MemoryDiscovery::new();
@@ -92,4 +94,54 @@ async fn sessions_of_one_client_a_user_or_a_tenant_are_ended_on_all_nodes() {
     kicked(&[22, 0, 1, 10, 11, 20, 21, 4, 5, 14, 15, 24, 25]);
     let nobody = Victims::Session(of("a", None, "nobody"));
     assert_eq!(nodes[0].dict.kill(&nobody).await.count, 0);
+}
+
+/// DICT-002: whichever node is asked, what is wanted of a session's subscriptions goes to the node that has
+/// it, word for word, and so does the answer come back.
+#[tokio::test]
+async fn a_session_is_subscribed_and_unsubscribed_by_the_node_that_has_it() {
+    let discovery = MemoryDiscovery::new();
+    let nodes = three(&discovery).await;
+    nodes[1].own("c", 5).await;
+    let options = SubscriptionOptions {
+        no_local: true,
+        retain_as_published: true,
+        retain_handling: RetainHandling::DoNotSend,
+        ..SubscriptionOptions::new(Qos::ExactlyOnce)
+    };
+    let filter: Box<str> = "a/#".into();
+    let subscribe = |subscription_id| {
+        Change::Subscribe(Subscription { filter: filter.clone(), options, subscription_id })
+    };
+    let outcomes = [
+        Changed::Granted(Qos::ExactlyOnce),
+        Changed::Granted(Qos::AtMostOnce),
+        Changed::Removed,
+        Changed::NotFound,
+        Changed::NotConnected,
+        Changed::Invalid,
+        Changed::NotSupported,
+        Changed::NotPermitted,
+        Changed::QuotaExceeded,
+        Changed::Busy,
+        Changed::InDoubt,
+    ];
+    let end = Change::Unsubscribe(filter.clone());
+    let desk = &nodes[1].desk;
+    for node in &nodes {
+        for outcome in outcomes {
+            for change in [subscribe(Some(7)), subscribe(None), end.clone()] {
+                desk.outcomes.lock().push_back(outcome);
+                assert_eq!(node.dict.change(&identity("c"), change.clone()).await, outcome);
+                let wanted = std::mem::take(&mut *desk.wanted.lock());
+                assert_eq!(wanted, [(session(5), change)]);
+            }
+        }
+        // Nobody answers.
+        assert_eq!(node.dict.change(&identity("c"), end.clone()).await, Changed::InDoubt);
+        desk.wanted.lock().clear();
+        let unknown = node.dict.change(&identity("nobody"), end.clone()).await;
+        assert_eq!(unknown, Changed::NotConnected);
+    }
+    assert!(nodes.iter().all(|node| node.desk.wanted.lock().is_empty()), "nobody else is asked");
 }

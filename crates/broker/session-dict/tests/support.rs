@@ -1,12 +1,14 @@
 //! Nodes that listen and serve, and connections that end when they are told, or when a test says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ratatosk_clock::SystemClock;
-use ratatosk_contract::session_dict::{EndCause, Holders, Registered, SessionDict};
+use ratatosk_contract::session_dict::{
+    Change, ChangeAnswer, Changed, EndCause, Holders, Registered, SessionDict,
+};
 use ratatosk_contract::{ClientId, SessionIdentity, SessionRef, ShardId, TenantId};
 use ratatosk_rpc::{
     ClusterId, Config, Discovery, Environment, HostId, Identity, Listener, MemoryDiscovery, Node,
@@ -31,6 +33,10 @@ pub(crate) enum Word {
 #[derive(Debug)]
 pub(crate) struct Desk {
     words: Mutex<BTreeMap<SessionRef, Vec<Word>>>,
+    /// What was wanted of subscriptions.
+    pub(crate) wanted: Mutex<Vec<(SessionRef, Change)>>,
+    /// What is answered, one after the other; then the answers are dropped.
+    pub(crate) outcomes: Mutex<VecDeque<Changed>>,
     changes: watch::Sender<u64>,
 }
 
@@ -41,6 +47,13 @@ impl Holders for Desk {
 
     fn end(&self, session: SessionRef, cause: EndCause) {
         self.say(session, Word::Ended(cause));
+    }
+
+    fn change(&self, session: SessionRef, change: Change, answer: ChangeAnswer) {
+        self.wanted.lock().push((session, change));
+        if let Some(changed) = self.outcomes.lock().pop_front() {
+            answer.tell(changed);
+        }
     }
 }
 
@@ -104,7 +117,12 @@ impl Member {
         let node = Node::new(config(number), discovery, &registry, 7);
         let any = "127.0.0.1:0".parse().expect("an address");
         let listener = node.listen(any, None, Permission::Silent).await.expect("a port");
-        let desk = Arc::new(Desk { words: Mutex::default(), changes: watch::Sender::new(0) });
+        let desk = Arc::new(Desk {
+            words: Mutex::default(),
+            wanted: Mutex::default(),
+            outcomes: Mutex::default(),
+            changes: watch::Sender::new(0),
+        });
         let config = ClusterConfig { is_server, ..ClusterConfig::default() };
         let holders: Arc<dyn Holders> = desk.clone();
         let dict = ClusterDict::start(&node, holders, &registry, SystemClock::new(), config);

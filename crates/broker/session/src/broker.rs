@@ -42,8 +42,9 @@ pub trait Broker {
     /// Whether the client may unsubscribe.
     fn permits_unsubscribe(&mut self, filter: TopicFilter<'_>) -> Permit;
 
-    /// Makes a subscription effective: that of the filter at `place` in the packet at hand. If the answer
-    /// is later, the question is repeated when the packet is brought again.
+    /// Makes a subscription effective: that of the filter at `place` in the packet at hand, or
+    /// [`ON_BEHALF`](crate::ON_BEHALF) of none. If the answer is later, the question is repeated when the
+    /// packet is brought again.
     fn subscribe(
         &mut self,
         place: usize,

@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// Whether a filter may be subscribed to, and if not, why.
-    fn check_filter<B: Broker>(
+    pub(crate) fn check_filter<B: Broker>(
         &self,
         asked: &SubscribeFilter<'_>,
         has_id: bool,
@@ -197,7 +197,7 @@ impl Session {
     }
 }
 
-enum Verdict {
+pub(crate) enum Verdict {
     Fine,
     Refused(ReasonCode),
     Later,
@@ -219,7 +219,7 @@ impl Asking {
 /// How many subscriptions of one packet are being determined at a time.
 const WAITING_MAX: usize = 256;
 
-fn code_of(subscribed: Subscribed, qos: Qos) -> ReasonCode {
+pub(crate) fn code_of(subscribed: Subscribed, qos: Qos) -> ReasonCode {
     match subscribed {
         // [MQTT-3.8.4-7] [MQTT-3.2.2-10]
         Subscribed::Granted => match qos {
@@ -232,7 +232,7 @@ fn code_of(subscribed: Subscribed, qos: Qos) -> ReasonCode {
     }
 }
 
-fn report_refused<B: Broker>(
+pub(crate) fn report_refused<B: Broker>(
     asked: &SubscribeFilter<'_>,
     code: Option<ReasonCode>,
     broker: &mut B,

@@ -5,6 +5,7 @@ mod bounds;
 mod connect;
 mod ending;
 mod harness;
+mod on_behalf;
 mod outbound;
 mod properties;
 mod publish;

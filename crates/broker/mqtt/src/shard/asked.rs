@@ -2,7 +2,8 @@
 //!
 //! An inbox on another host answers when it has heard from there. A claim waits for it as it waits for a
 //! predecessor (`claim.rs`). A SUBSCRIBE is brought again when all that was asked of its filters is
-//! known; what is not known in time is refused, and taken back should it come about all the same.
+//! known; what is not known in time is refused, and taken back should it come about all the same. What
+//! others want on behalf of the client (`on_behalf.rs`) waits by itself.
 //!
 //! `questions ≤ QUESTIONS_MAX`.
 
@@ -11,7 +12,7 @@ use ratatosk_contract::{
     Call, ReplyTo, SessionRef, Ticket,
     inbox::{Answer, Claim, SubscribeOutcome, Subscription},
 };
-use ratatosk_session::Subscribed;
+use ratatosk_session::{ON_BEHALF, Subscribed};
 
 use super::{
     Shard,
@@ -32,7 +33,8 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 struct Question {
     ticket: Ticket,
-    /// The filter's place in the packet that waits; `None` once that was answered without it.
+    /// The filter's place in the packet that waits, [`ON_BEHALF`] if there is none; `None` once that was
+    /// answered without it.
     place: Option<usize>,
     filter: Box<str>,
     /// When the packet is answered without it.
@@ -40,6 +42,13 @@ struct Question {
     /// The client was told that an earlier question about the filter had come to nothing.
     is_new: bool,
     outcome: Option<SubscribeOutcome>,
+}
+
+impl Question {
+    /// A packet waits for its answer.
+    fn is_of_packet(&self) -> bool {
+        self.place.is_some_and(|place| place != ON_BEHALF)
+    }
 }
 
 /// What is known of a filter of the packet at hand.
@@ -60,14 +69,16 @@ impl Asked {
 
     /// Whether a packet waits for answers.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.questions.iter().any(|question| question.place.is_some())
+        self.questions.iter().any(Question::is_of_packet)
     }
 
     /// The packet at hand is answered: nobody waits for what is still to come.
     pub(super) fn release(&mut self) {
         self.questions.retain_mut(|question| {
-            question.place = None;
-            question.outcome.is_none()
+            if question.is_of_packet() {
+                question.place = None;
+            }
+            question.place.is_some() || question.outcome.is_none()
         });
     }
 
@@ -79,7 +90,7 @@ impl Asked {
             self.questions.swap_remove(at);
             return Some(Known::Outcome(outcome));
         }
-        if question.by > now {
+        if question.by > now || !question.is_of_packet() {
             return Some(Known::Later(question.by));
         }
         question.place = None;
@@ -98,8 +109,11 @@ impl Asked {
         };
         if self.questions[at].place.is_some() {
             self.questions[at].outcome = Some(outcome);
+            if !self.questions[at].is_of_packet() {
+                return Told::Change;
+            }
             let is_open =
-                |question: &Question| question.place.is_some() && question.outcome.is_none();
+                |question: &Question| question.is_of_packet() && question.outcome.is_none();
             return if self.questions.iter().any(is_open) { Told::Nobody } else { Told::Packet };
         }
         let filter = self.questions.swap_remove(at).filter;
@@ -125,6 +139,8 @@ enum Told {
     Nobody,
     /// The packet that waits: all is known.
     Packet,
+    /// What somebody else wants.
+    Change,
     /// The client was told that there is no such subscription.
     Refused(Box<str>),
 }
@@ -190,6 +206,7 @@ impl Shard {
         let Some(rare) = &mut connection.local.rare else { return };
         match (rare.asked.told(ticket, outcome), claim) {
             (Told::Packet, _) => self.retry(session),
+            (Told::Change, _) => self.go_on_changing(session),
             (Told::Refused(filter), Some(claim)) => {
                 let reply_to = Some(ReplyTo { session, ticket: CHANGE });
                 let removed = self.node.inbox.unsubscribe(claim, &filter, reply_to);
@@ -238,6 +255,21 @@ mod tests {
         assert!(is_known(asked.take(1, BY)), "what is known is not over");
         assert!(matches!(asked.take(0, NOW), Some(Known::Outcome(SubscribeOutcome::Busy))));
         assert!(asked.take(0, NOW).is_none() && !asked.is_waited_for());
+    }
+
+    #[test]
+    fn what_others_want_neither_waits_for_a_packet_nor_keeps_it() {
+        let mut asked = asked(&["a", "b"]);
+        asked.questions[1].place = Some(ON_BEHALF);
+        assert!(matches!(asked.take(ON_BEHALF, BY), Some(Known::Later(_))), "it has no time");
+        assert_eq!(asked.told(Ticket(1), done(false)), Told::Packet);
+        assert!(asked.take(0, BY).is_some() && !asked.is_waited_for());
+        asked.release();
+        assert_eq!(asked.told(Ticket(2), done(false)), Told::Change);
+        asked.release();
+        let known = asked.take(ON_BEHALF, BY);
+        assert!(matches!(known, Some(Known::Outcome(SubscribeOutcome::Done { .. }))));
+        assert!(asked.questions.is_empty());
     }
 
     #[test]

@@ -186,6 +186,8 @@ pub(crate) struct Rare {
     pub(crate) is_claim_with_inbox: bool,
     /// Subscriptions that the inbox answers later.
     pub(crate) asked: super::asked::Asked,
+    /// What others want of its subscriptions.
+    pub(crate) changes: super::on_behalf::Changes,
     /// The directory tells when it has ended, and has it ended; otherwise its shard does.
     pub(crate) is_claim_with_directory: bool,
 }
@@ -206,6 +208,7 @@ impl Rare {
             + self.shared_bytes
             + self.verdicts.memory_bytes()
             + self.asked.memory_bytes()
+            + self.changes.memory_bytes()
             + self.ring.memory_bytes()
     }
 }

@@ -124,7 +124,13 @@ impl Shard {
         }
         self.hold(session, |shard, connection| {
             connection.local.unsaved = connection.local.unsaved.saturating_sub(1);
-            if connection.local.unsaved == 0 && !connection.is_flushed() {
+            if connection.local.unsaved > 0 {
+                return;
+            }
+            if let Some(rare) = &mut connection.local.rare {
+                rare.changes.are_saved();
+            }
+            if !connection.is_flushed() {
                 shard.mark_dirty(session, connection);
             }
         });

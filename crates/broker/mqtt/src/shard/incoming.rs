@@ -146,6 +146,7 @@ impl Shard {
             Note::Kicked { waiter } => self.kicked(waiter),
             Note::Granted(session) => self.own_pending(session),
             Note::End { session, cause } => self.end_by_directory(session, cause),
+            Note::Change { session, change, answer } => self.change(session, *change, answer),
             Note::InboxReady(session) => self.inbox_ready(session),
             Note::Settle { session, ticket, settlement } => {
                 self.settle(session, ticket, settlement);

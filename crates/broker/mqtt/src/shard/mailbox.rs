@@ -19,7 +19,7 @@ use ratatosk_contract::{
     call::Settlement,
     inbox::{Answer, DueWill},
     relay,
-    session_dict::EndCause,
+    session_dict::{Change, ChangeAnswer, EndCause},
     sessions::Delivery,
 };
 use tokio::sync::Notify;
@@ -59,6 +59,8 @@ pub(crate) enum Note {
     Granted(SessionRef),
     /// See [`ratatosk_contract::session_dict::Holders::end`].
     End { session: SessionRef, cause: EndCause },
+    /// See [`ratatosk_contract::session_dict::Holders::change`].
+    Change { session: SessionRef, change: Box<Change>, answer: ChangeAnswer },
     /// See [`ratatosk_contract::sessions::Sessions::inbox_ready`].
     InboxReady(SessionRef),
     /// See [`ratatosk_contract::sessions::Sessions::settle`].

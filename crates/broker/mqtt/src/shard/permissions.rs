@@ -149,6 +149,7 @@ impl Shard {
         let Some(rare) = &mut connection.local.rare else { return };
         if rare.verdicts.settle(action, number, permit) {
             self.retry(session);
+            self.go_on_changing(session);
         }
     }
 }

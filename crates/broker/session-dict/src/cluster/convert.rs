@@ -6,6 +6,8 @@ use bytes::Bytes;
 use ratatosk_clock::Timestamp;
 use ratatosk_contract::{ClientId, SessionIdentity, SessionRef, ShardId, TenantId};
 
+#[cfg(any(test, feature = "fuzzing"))]
+use super::change;
 use super::wire;
 use crate::protocol::{
     Begun, Host, Meeting, Question, Registration, Reply, Stamp, Verdict, ViewId,
@@ -16,11 +18,11 @@ const ITEMS_MAX: usize = 1_024;
 /// Identities in one message.
 const IDENTITIES_MAX: usize = 65_536;
 /// Longest part of an identity, in bytes: MQTT has no longer strings.
-const PART_BYTES_MAX: usize = 65_535;
+pub(super) const PART_BYTES_MAX: usize = 65_535;
 
 /// A message that means nothing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(&'static str);
+pub(crate) struct Malformed(pub(super) &'static str);
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -28,13 +30,13 @@ impl std::fmt::Display for Malformed {
     }
 }
 
-type Read<T> = Result<T, Malformed>;
+pub(super) type Read<T> = Result<T, Malformed>;
 
-fn need<T>(value: Option<T>, what: &'static str) -> Read<T> {
+pub(super) fn need<T>(value: Option<T>, what: &'static str) -> Read<T> {
     value.ok_or(Malformed(what))
 }
 
-fn check(holds: bool, what: &'static str) -> Read<()> {
+pub(super) fn check(holds: bool, what: &'static str) -> Read<()> {
     holds.then_some(()).ok_or(Malformed(what))
 }
 
@@ -316,6 +318,17 @@ pub(crate) fn read_any(data: &[u8], wall: Timestamp) {
     }
     if let Ok(message) = wire::Victims::decode(data) {
         let _ = super::Victims::read(&message);
+    }
+    if let Ok(message) = wire::Change::decode(data)
+        && let Ok((identity, read)) = change::read(&message)
+    {
+        let again = change::write(&identity, &read);
+        assert_eq!(change::read(&again), Ok((identity, read)));
+    }
+    if let Ok(message) = wire::Changed::decode(data)
+        && let Ok(read) = change::read_changed(&message)
+    {
+        assert_eq!(change::read_changed(&change::write_changed(read)), Ok(read));
     }
 }
 

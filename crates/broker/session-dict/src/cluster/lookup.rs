@@ -17,7 +17,7 @@ use crate::entry::Key;
 use crate::protocol::{Host, Location, Registration};
 
 /// How long another node has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of identities in one message, about.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// And how many.
@@ -144,7 +144,7 @@ impl Victims {
     }
 }
 
-fn call() -> Call {
+pub(super) fn call() -> Call {
     Call::new(Tenant::none()).within(PATIENCE)
 }
 

@@ -7,7 +7,7 @@ use ratatosk_rpc::{Call, Error};
 use tokio::sync::oneshot;
 
 use super::lookup::{self, Victims};
-use super::{Inner, convert, wire};
+use super::{Inner, change, convert, wire};
 use crate::cluster::calls::refused;
 use crate::protocol::{Host, Verdict};
 
@@ -102,5 +102,13 @@ impl wire::Holders for Server {
         let inner = self.inner()?;
         let victims = Victims::read(&victims).map_err(refused)?;
         Ok(wire::Killed { count: inner.kill_here(&victims).await })
+    }
+
+    async fn change(&self, _: Call, change: wire::Change) -> Result<wire::Changed, Error> {
+        let inner = self.inner()?;
+        let (identity, wanted) = change::read(&change).map_err(refused)?;
+        let answer = inner.begin_change(&identity, wanted);
+        drop(inner);
+        Ok(change::write_changed(change::heard(answer).await))
     }
 }
