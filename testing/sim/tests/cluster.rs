@@ -56,7 +56,7 @@ fn callers_see_one_order_whatever_fails() {
 /// asking.
 #[test]
 fn a_leader_that_is_gone_is_replaced_in_time() {
-    check(8_000..8_020, 3);
+    check(8_300..8_320, 3);
 }
 
 /// KV-004: two asked for votes at once, again and again; one was asked before it missed the leader, and
