@@ -193,5 +193,7 @@ fn queues_of_persistent_sessions_and_retained_messages_are_charged() {
         client.ping();
         client.disconnect(ReasonCode::Success);
     }
-    charged_when(&broker, |_| share(Share::Retained) == 0 && share(Share::Queues) <= sessions);
+    // What the sessions themselves take may not all have been charged when it was looked at first.
+    let is_given_back = |_| share(Share::Queues) < sessions + payloads / 2;
+    charged_when(&broker, |charged| share(Share::Retained) == 0 && is_given_back(charged));
 }
