@@ -36,6 +36,20 @@ fn a_cluster_that_loses_a_node_loses_nothing_acknowledged() {
     assert!(outcome.rounds.iter().all(|round| round.acked > 100), "that was no load");
 }
 
+/// CFG-002, CLU-001, DUR-001: seven nodes, each for one workload, make a cluster, serve, and lose nothing that was
+/// acknowledged when one that keeps sessions is killed.
+#[test]
+fn a_cluster_of_nodes_for_one_workload_each_loses_nothing_acknowledged() {
+    let mut outcome = {
+        let plan = plan(Harm::Roles, Ground::Loopback, 7, 1);
+        rounds::run(&plan, &mut |_| {}).expect("it runs")
+    };
+    let promised = [Property::Delivery, Property::Session];
+    outcome.violations.retain(|violation| promised.contains(&violation.property));
+    assert!(outcome.violations.is_empty(), "{}", report::breaches(&outcome));
+    assert!(outcome.rounds.iter().all(|round| round.acked > 100), "that was no load");
+}
+
 /// DICT-001, INBOX-001, MQTT-042: of clients that race for one session at several nodes one acts, the others
 /// are told, and what publishers were acknowledged comes to them, QoS 2 once and all in order.
 #[test]
