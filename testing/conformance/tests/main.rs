@@ -11,6 +11,7 @@ mod conservation;
 mod departures;
 mod durable;
 mod events;
+mod farewells;
 mod flow;
 mod half_close;
 mod kept;
