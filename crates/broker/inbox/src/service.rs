@@ -412,7 +412,7 @@ impl Inbox for InboxService {
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
         self.make_inactive_due(now);
-        self.mind_routes();
+        self.mind_routes(now);
         self.abandon_awaited(now, due_max);
         self.forget_old_notes(now);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;
