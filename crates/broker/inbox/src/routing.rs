@@ -46,6 +46,11 @@ impl Both {
         Arc::new(Both { open, is_done, reply_to, sessions: Arc::clone(sessions) })
     }
 
+    /// Whether anybody is to be told.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.reply_to.is_some()
+    }
+
     /// One of the two is done, or not known to be.
     pub(crate) fn add(&self, is_done: bool) {
         self.is_done.fetch_and(is_done, Ordering::AcqRel);

@@ -117,6 +117,21 @@ fn what_is_not_known_to_be_done_is_asked_for_again_before_it_is_acknowledged() {
     }
 }
 
+/// MQTT-077: sessions that are not kept have routes all the same.
+#[test]
+fn an_inbox_that_keeps_nothing_waits_for_its_routes() {
+    let bench = crate::fake::bench();
+    *bench.routes.late.lock() = Some(Vec::new());
+    let claim = bench.attach("c", T0).claim;
+    let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+    let subscription = Subscription { filter: "a".into(), options, subscription_id: None };
+    let promised = bench.inbox.put_subscription(claim, &subscription, reply(7));
+    assert_eq!(promised, Promised::later(DONE_LATE));
+    assert_eq!(bench.sessions.take_settled(), []);
+    bench.routes.answer(true, true);
+    assert_eq!(bench.sessions.take_settled(), [(7, DONE)]);
+}
+
 /// DIST-014: a route that is in doubt for long is waited for no longer, and asked for still.
 #[test]
 fn a_route_in_doubt_is_waited_for_within_a_bound() {
