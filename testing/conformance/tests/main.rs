@@ -36,3 +36,4 @@ mod subscribe;
 mod takeover;
 mod tenants;
 mod wills;
+mod workers;
