@@ -173,7 +173,7 @@ impl Shared {
         let Waiting::Subscribe { reply_to, claim, ask: Ask::Subscribe { subscription, .. } } =
             &question.waiting
         else {
-            return;
+            return self.hear_subscribed_again(lane, question, outcome);
         };
         let (reply_to, claim, filter) = (*reply_to, *claim, subscription.filter.clone());
         let outcome = match outcome {
@@ -191,6 +191,21 @@ impl Shared {
         };
         let mut partition = self.partitions[partition_of(claim.inbox.0)].lock();
         self.subscribed(&mut partition, claim, &filter, outcome, reply_to);
+    }
+
+    /// What its session was promised before by another inbox, which did not make it durable.
+    fn hear_subscribed_again(&self, lane: &Arc<Lane>, question: Question, outcome: Outcome) {
+        let Waiting::Change { reply_to, ask: Ask::Subscribe { .. }, .. } = &question.waiting else {
+            return;
+        };
+        match outcome {
+            Outcome::Done | Outcome::Existed => self.settle(*reply_to, Settlement::Done),
+            Outcome::Stale => self.hold_back(question, lane),
+            // It was granted, and is not: that can be neither said nor unsaid.
+            Outcome::TooManyFilters | Outcome::GroupFull | Outcome::Busy => {
+                self.settle(*reply_to, Settlement::Unknown);
+            }
+        }
     }
 
     /// Nobody has the message: it goes where its sessions are served, or is begun first.
@@ -224,12 +239,12 @@ impl Shared {
                     self.settle(*reply_to, settlement);
                 }
             }
+            // It may be asked again.
+            Waiting::Subscribe { .. } => self.hold_back(question, lane),
             Waiting::Append { part, .. } => self.settle_part(*part, settlement),
             Waiting::Will { .. } => self.give_up(&question),
             // Questions of other kinds have answers of their own.
-            Waiting::Attach { .. } | Waiting::Discard { .. } | Waiting::Subscribe { .. } => {
-                self.give_up(&question);
-            }
+            Waiting::Attach { .. } | Waiting::Discard { .. } => self.give_up(&question),
         }
     }
 }

@@ -71,9 +71,9 @@ impl Owed {
             Owed::Discarded(existed) => {
                 Tell::Discarded { call, existed: Some(existed).filter(|_| is_done) }
             }
-            Owed::Subscribed(outcome) => {
-                Tell::Subscribed { call, outcome: if is_done { outcome } else { Outcome::Busy } }
-            }
+            Owed::Subscribed(outcome) if is_done => Tell::Subscribed { call, outcome },
+            // It may be asked again.
+            Owed::Subscribed(_) => Tell::Settled { call, settlement },
             Owed::Will(will) if is_done => Tell::WillKept { call, will },
             Owed::Begun(Begun { once, choices, others }) if is_done => {
                 let said = Said { numbers: (once.number, once.low), choices, others };

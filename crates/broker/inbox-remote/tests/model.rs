@@ -128,6 +128,26 @@ impl Store {
         }
     }
 
+    /// What was not said is durable, after all.
+    pub(crate) fn say_the_unsaid(&self) {
+        let unsaid = std::mem::take(&mut self.state.lock().unsaid);
+        for (sessions, ReplyTo { session, ticket }) in unsaid {
+            sessions.settle(session, ticket, Settlement::Done);
+        }
+    }
+
+    /// How much was not said.
+    pub(crate) fn unsaid(&self) -> usize {
+        self.state.lock().unsaid.len()
+    }
+
+    /// A session has no subscriptions: what it was told of was not durable.
+    pub(crate) fn unsubscribe_all(&self, inbox: InboxId) {
+        if let Some(stored) = self.state.lock().sessions.get_mut(&inbox.0) {
+            stored.subscriptions.clear();
+        }
+    }
+
     pub(crate) fn stored(&self, inbox: InboxId) -> Option<Stored> {
         self.state.lock().sessions.get(&inbox.0).cloned()
     }
@@ -199,6 +219,7 @@ impl Model {
             Some(reply_to) if self.store.state.lock().silent == Some(self.host) => {
                 let unsaid = (Arc::clone(&self.sessions), reply_to);
                 self.store.state.lock().unsaid.push(unsaid);
+                self.store.stirred.send_modify(|count| *count += 1);
                 Promised::later(answer)
             }
             Some(ReplyTo { session, ticket }) => {

@@ -174,6 +174,12 @@ impl Host {
         until(&self.home.settled, |all| all.contains_key(&ticket.0)).await[&ticket.0]
     }
 
+    /// Whether whoever has a ticket was told anything.
+    pub(crate) fn is_told(&self, ticket: Ticket) -> bool {
+        self.home.answers.borrow().contains_key(&ticket.0)
+            || self.home.settled.borrow().contains_key(&ticket.0)
+    }
+
     /// Takes a session over; its owner has the number of the ticket.
     pub(crate) async fn attach(&self, client: &str) -> Result<(Attached, SessionRef), NotServed> {
         self.attach_with(client, None).await
@@ -218,12 +224,7 @@ impl Host {
     }
 
     pub(crate) async fn subscribe(&self, claim: Claim, filter: &str) -> SubscribeOutcome {
-        let subscription = Subscription {
-            filter: filter.into(),
-            options: SubscriptionOptions::new(Qos::ExactlyOnce),
-            subscription_id: Some(7),
-        };
-        let reply_to = self.ticket();
+        let (subscription, reply_to) = (subscription(filter), self.ticket());
         match self.inbox.subscribe(claim, &subscription, Some(reply_to)) {
             Call::Ready(promised) => promised.answer,
             Call::Pending => match self.answer(reply_to.ticket).await {
@@ -362,6 +363,11 @@ impl Host {
 /// Waits until something holds of what is stored.
 pub(crate) async fn stored_so(store: &Store, is_so: impl Fn() -> bool) {
     until(&store.stirred, |_| is_so()).await;
+}
+
+pub(crate) fn subscription(filter: &str) -> Subscription {
+    let options = SubscriptionOptions::new(Qos::ExactlyOnce);
+    Subscription { filter: filter.into(), options, subscription_id: Some(7) }
 }
 
 fn route_of(inbox: InboxId) -> InboxRoute {
