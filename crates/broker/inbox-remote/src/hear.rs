@@ -28,11 +28,11 @@ impl Shared {
                 }
             }
             Tell::Subscribed { call, outcome } => self.hear_subscribed(lane, call, outcome),
-            Tell::NotServed { call } => self.hear_not_served(lane, call),
-            Tell::Begun { call, numbers } => {
+            Tell::NotServed { call, is_to_begin } => self.hear_not_served(lane, call, is_to_begin),
+            Tell::Begun { call, said } => {
                 let question = lane.answer(call);
                 if let Some(Question { waiting: Waiting::Append { part, .. }, .. }) = question {
-                    self.hear_begun(part, numbers);
+                    self.hear_begun(part, *said);
                 }
             }
             Tell::NotTaken { call } => {
@@ -208,13 +208,17 @@ impl Shared {
         }
     }
 
-    /// Nobody has the message: it goes where its sessions are served.
-    fn hear_not_served(&self, lane: &Arc<Lane>, call: CallId) {
+    /// Nobody has the message: it goes where its sessions are served, or is begun first.
+    fn hear_not_served(&self, lane: &Arc<Lane>, call: CallId, is_to_begin: bool) {
         let Some(question) = lane.answer(call) else { return };
         let Waiting::Append { part, .. } = question.waiting else {
             self.give_up(&question);
             return;
         };
+        if is_to_begin {
+            self.jobs.lock().note_to_begin(part);
+            return self.hold(part);
+        }
         let asked = self.jobs.lock().part(part).map(|part| part.asked());
         let numbers = asked.unwrap_or_default();
         numbers.into_iter().for_each(|number| self.unplace(number, lane));
