@@ -279,7 +279,8 @@ impl Inbox for InboxBehind {
         reply_to: Option<ReplyTo>,
     ) -> Call<Promised<SubscribeOutcome>> {
         let reply = *lock(&self.store.subscriptions);
-        let work = || self.inbox.subscribe(claim, subscription, None);
+        let told = reply_to.filter(|_| reply == Reply::Prompt);
+        let work = || self.inbox.subscribe(claim, subscription, told);
         let busy = Promised::kept(SubscribeOutcome::Busy);
         self.store
             .later(reply, reply_to, busy, work, |promised| Answer::Subscribed(promised.answer))

@@ -132,21 +132,33 @@ impl Tunnel {
 /// What the far end of a tunnel is made of.
 trait Far: Read + Write {
     fn socket(&self) -> &TcpStream;
+
+    /// Says all that has to be said before MQTT; however long that takes.
+    fn shake_hands(&mut self);
 }
 
 impl Far for TcpStream {
     fn socket(&self) -> &TcpStream {
         self
     }
+
+    fn shake_hands(&mut self) {}
 }
 
 impl Far for StreamOwned<ClientConnection, TcpStream> {
     fn socket(&self) -> &TcpStream {
         &self.sock
     }
+
+    fn shake_hands(&mut self) {
+        while self.conn.is_handshaking() {
+            self.conn.complete_io(&mut self.sock).expect("the broker speaks TLS");
+        }
+    }
 }
 
-fn enter<F: Far>(near: TcpStream, far: F, has_websocket: bool) {
+fn enter<F: Far>(near: TcpStream, mut far: F, has_websocket: bool) {
+    far.shake_hands();
     if !has_websocket {
         far.socket().set_read_timeout(Some(TURN)).expect("a socket option");
         carry(near, Bytes(far));

@@ -5,27 +5,39 @@ use std::sync::Arc;
 
 use ratatosk_client::held::HeldKeyspace;
 use ratatosk_codec::{Packet, PacketId, PacketType, Publish, Qos, ReasonCode, SubscriptionOptions};
-use ratatosk_conformance::{Broker, Client, Event, PATIENCE, Setup, Testament};
+use ratatosk_conformance::{Broker, Client, Connector, Event, PATIENCE, Setup, Testament, plain};
 use ratatosk_inbox::InboxCoprocessor;
+use ratatosk_mqtt::transport;
 use ratatosk_retain::RetainCoprocessor;
 
 use crate::cases::{QOS1, QOS2};
 
 /// A broker, its log, and a client on each of its shards: once both are answered, each shard has
 /// written what it had to write before.
-struct Kept {
-    broker: Broker,
-    keyspace: Arc<HeldKeyspace>,
+pub(crate) struct Kept {
+    pub(crate) broker: Broker,
+    pub(crate) keyspace: Arc<HeldKeyspace>,
     watchers: [Client; 2],
 }
 
 impl Kept {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(HeldKeyspace::new(Box::<InboxCoprocessor>::default()))
     }
 
     fn on(keyspace: Arc<HeldKeyspace>) -> Self {
-        let setup = Setup { sessions_in: Some(keyspace.clone()), ..Setup::default() };
+        Self::made(keyspace, Setup::default())
+    }
+
+    /// With these listeners behind the first one, which is plain.
+    pub(crate) fn behind(layers: &[transport::Config]) -> Self {
+        let keyspace = HeldKeyspace::new(Box::<InboxCoprocessor>::default());
+        let listeners = [&[plain()], layers].concat();
+        Self::made(keyspace, Setup { listeners, ..Setup::default() })
+    }
+
+    fn made(keyspace: Arc<HeldKeyspace>, setup: Setup) -> Self {
+        let setup = Setup { sessions_in: Some(keyspace.clone()), ..setup };
         let broker = Broker::with(setup);
         // What the broker found to do when it read what is kept.
         keyspace.settle();
@@ -34,7 +46,7 @@ impl Kept {
     }
 
     /// Waits until so many commands are held back.
-    fn holds(&mut self, count: usize) {
+    pub(crate) fn holds(&mut self, count: usize) {
         let end = std::time::Instant::now() + PATIENCE;
         while self.keyspace.waiting() != count {
             let waiting = self.keyspace.waiting();
@@ -45,10 +57,15 @@ impl Kept {
     }
 
     /// A client that is connected, with nothing held back.
-    fn connect(&mut self, id: &str) -> Client {
-        let mut client = self.broker.v5(id).persistent().open();
+    pub(crate) fn connect(&mut self, id: &str) -> Client {
+        let connector = self.broker.v5(id).persistent();
+        self.connect_by(&connector)
+    }
+
+    pub(crate) fn connect_by(&mut self, connector: &Connector) -> Client {
+        let mut client = connector.open();
         self.holds(1);
-        assert!(!client.has_more(), "CONNACK of {id} waits for the disk");
+        assert!(!client.has_more(), "CONNACK waits for the disk: {connector:?}");
         self.keyspace.settle();
         assert_eq!(client.connack().reason, ReasonCode::Success);
         client

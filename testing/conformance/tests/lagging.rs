@@ -1,19 +1,21 @@
 //! Retained messages that replicas have, which may be behind: what a subscriber gets, and when.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use ratatosk_client::{Pipe, Poller, Router, StoreReplicas, held::HeldKeyspace};
+use ratatosk_client::{Pipe, held::HeldKeyspace};
 use ratatosk_clock::SystemClock;
 use ratatosk_codec::{PacketType, ReasonCode};
 use ratatosk_conformance::{Broker, PATIENCE, Retained, Setup};
 use ratatosk_contract::retain::RetainLimits;
 use ratatosk_mqtt::Config;
 use ratatosk_retain::{RetainCoprocessor, RetainDivision, RetainService};
-use ratatosk_store::coprocessor::{Factory, Keyspaces};
-use ratatosk_stores::Stores;
+use ratatosk_stores::trio::{Kind, Trio};
 
 use crate::{
     answers::Hands,
@@ -146,29 +148,28 @@ fn who_does_not_want_messages_any_more_gets_none() {
 /// RET-001, RET-002, RET-006: by an exact filter and by a wildcard, and what is cleared by none.
 #[test]
 fn a_subscription_at_one_node_gets_what_was_acknowledged_at_another() {
-    let clock = SystemClock::new();
-    let service = |origin| {
-        Arc::new(RetainService::replicated(RetainLimits::default(), clock.epoch(), origin))
-    };
-    let services = [1, 2, 3].map(service);
-    let feeds = services.each_ref().map(Arc::downgrade);
-    let knows = move |store: u64| {
-        let feed = feeds[usize::try_from(store - 1).expect("few")].clone();
-        let factory: Factory = Box::new(move || Box::new(RetainCoprocessor::feeding(&feed)));
-        Keyspaces::new(vec![(RETAIN.to_owned(), factory)]).served_by_replicas(RETAIN)
-    };
-    let stores = Stores::of_each("lagging-nodes", 3, knows);
-    stores.change(&stores.whole(RETAIN), &[1, 2, 3]);
-    let router = Router::new(clock);
-    stores.live().for_each(|(store, handle)| router.attach(store, Arc::new(handle)));
-    let pipe = Pipe::repeating(Box::new(router.clone()), RETAIN, RetainDivision, clock);
-    let _poller = Poller::start(router, vec![pipe.clone()]).expect("a thread");
-    let broker = |(store, service): (u64, Arc<RetainService>)| {
-        let replicas = Box::new(StoreReplicas::new(stores.handle(store), RETAIN));
-        let retained = Retained { service, keyspace: Arc::new(pipe.clone()), replicas };
+    let origins = AtomicU64::default();
+    let trio = Trio::new(
+        "lagging-nodes",
+        Kind {
+            keyspace: RETAIN,
+            service: Box::new(move |clock| {
+                let origin = origins.fetch_add(1, Ordering::Relaxed);
+                RetainService::replicated(RetainLimits::default(), clock.epoch(), origin)
+            }),
+            coprocessor: |feed| Box::new(RetainCoprocessor::feeding(feed)),
+            pipe: |router, clock| Pipe::repeating(Box::new(router), RETAIN, RetainDivision, clock),
+            // Brokers connect them.
+            connect: Box::new(|_, _, _| {}),
+        },
+    );
+    let broker = |node: usize| {
+        let (service, replicas) = (Arc::clone(&trio.services[node]), trio.replicas(node));
+        let (keyspace, replicas) = (Arc::new(trio.pipe(node)), Box::new(replicas));
+        let retained = Retained { service, keyspace, replicas };
         Broker::with(Setup { retained_by: Some(retained), ..Setup::default() })
     };
-    let brokers: Vec<_> = (1..).zip(services).map(broker).collect();
+    let brokers: Vec<_> = (0..3).map(broker).collect();
     let mut publishers: Vec<_> =
         brokers.iter().map(|broker| broker.v5("publisher").connect()).collect();
     for (round, payload) in ["1", "2", "", "3"].into_iter().enumerate() {

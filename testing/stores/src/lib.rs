@@ -1,10 +1,12 @@
 //! Several stores of one process, each with threads and a disk of its own.
 //!
 //! [`Stores`] starts them, kills them and starts them again, and waits for what no store tells by itself.
-//! What their ranges do is a coprocessor of [`counter`], or a service's; [`load`] has them do much of it.
+//! What their ranges do is a coprocessor of [`counter`], or a service's; [`load`] has them do much of it, and
+//! [`trio`] has services on three of them.
 
 pub mod counter;
 pub mod load;
+pub mod trio;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -38,6 +38,45 @@ pub struct Once {
     pub low: u64,
 }
 
+/// Tells the shared groups of a tenant apart, the same on all hosts: a hash of filter, name and kind.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupMark(pub u64);
+
+/// Whom somebody who begins a message has chosen of a shared group.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The group.
+    pub group: GroupMark,
+    /// The member.
+    pub inbox: InboxId,
+    /// The member that was chosen before, and is one no longer.
+    pub instead_of: Option<InboxId>,
+}
+
+/// The member of a shared group that has a message which was begun, or gets it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The group.
+    pub group: GroupMark,
+    /// The member.
+    pub inbox: InboxId,
+    /// The number under which the message goes to it: that of the message, or a later one if the member was
+    /// chosen when the message was brought again. Then its partition may have the message for others.
+    pub number: u64,
+}
+
+/// What is said of a message that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Which message it is.
+    pub once: Once,
+    /// Whom it goes to of shared groups.
+    pub choices: Vec<Choice>,
+    /// The number under which it goes to members that were wished for and are none of the choices, for there
+    /// may not be more.
+    pub others: u64,
+}
+
 /// On what terms a part of a message is queued.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
@@ -63,14 +102,22 @@ pub trait Serving: Inbox {
     /// the message: whoever begins the same one again under the same identifier, after a crash perhaps, is
     /// given the same number; another one has another number, and what was begun before is given up.
     ///
+    /// Whom it goes to of shared groups is kept with it: what is `wished` for again is another member only where
+    /// the one before is named as gone, or none was chosen. DIST-011
+    ///
     /// # Errors
     /// The claim is stale, or its session is served elsewhere; nothing was noted.
     fn begin(
         &self,
         exchange: (Claim, PacketId),
         mark: u64,
+        wished: &[Wish],
         reply_to: Option<ReplyTo>,
-    ) -> Result<Promised<Once>, StaleClaim>;
+    ) -> Result<Promised<Begun>, StaleClaim>;
+
+    /// Whether something is begun under the identifier of an exchange: then nothing of it was accepted, and a
+    /// message of it is to be begun, as this may be the one. False if the claim is stale.
+    fn is_begun(&self, exchange: (Claim, PacketId)) -> bool;
 
     /// As [`Inbox::append`]. A message that was begun is not queued again in partitions that have it, or in
     /// which its publisher is further: it is done there, once that is durable. Its exchange is accepted if it

@@ -27,6 +27,13 @@ pub trait Sessions: Send + Sync {
     /// A pending answer has come.
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement);
 
+    /// Of the message that waits under `ticket` for its exchange, members of these groups were chosen when it
+    /// was brought before, at another host perhaps, and have it or get it: no transient session is to have it
+    /// as a member of them. Comes before the outcome. Whoever withholds nothing need not know. DUR-010
+    fn chosen_before(&self, session: SessionRef, ticket: Ticket, groups: Vec<Arc<Group>>) {
+        drop((session, ticket, groups));
+    }
+
     /// A call of a session to its inbox, which was pending, has its answer. That of a connection that has
     /// ended is not dropped: its owner gives back what it was given.
     fn answered(&self, reply_to: ReplyTo, answer: Answer);

@@ -1,19 +1,18 @@
 //! Several nodes whose routes are in replicas: whatever is acknowledged at one is seen at all that answer.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use ratatosk_client::{Pipe, Poller, Router};
-use ratatosk_clock::SystemClock;
+use ratatosk_client::Pipe;
 use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::dist::{
     Dist, InboxRoute, Receiver, Resolution, StoredKey, StoredRoute, TenantRoutes,
 };
 use ratatosk_contract::{Call, TenantId, inbox::InboxId};
-use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision, StoreReplicas};
-use ratatosk_store::command;
-use ratatosk_store::coprocessor::{Factory, Keyspaces};
-use ratatosk_stores::{PATIENCE, Stores, until, wait};
+use ratatosk_dist::{DistCoprocessor, DistService, RouteDivision};
+use ratatosk_stores::trio::{Kind, Trio};
+use ratatosk_stores::{PATIENCE, until};
 use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 
 const KEYSPACE: &str = "dist.route";
@@ -22,35 +21,28 @@ const FILTERS: [&str; 3] = ["#", "+", "t"];
 const CUTS: [&[u8]; 2] = [b"t\xff+", b"t\xfft"];
 
 /// Three nodes, each with a store and a service.
-struct Cluster {
-    _poller: Poller,
-    router: Router,
-    services: Vec<Arc<DistService>>,
-    stores: Stores,
+struct Cluster(Trio<DistService>);
+
+impl Deref for Cluster {
+    type Target = Trio<DistService>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Cluster {
     fn new(name: &str) -> Self {
-        let clock = SystemClock::new();
-        let services: Vec<_> = (0..3).map(|_| Arc::new(DistService::replicated())).collect();
-        let feeds: Vec<_> = services.iter().map(Arc::downgrade).collect();
-        let knows = move |store: u64| {
-            let feed = feeds[usize::try_from(store - 1).expect("few")].clone();
-            let factory: Factory = Box::new(move || Box::new(DistCoprocessor::feeding(&feed)));
-            Keyspaces::new(vec![(KEYSPACE.to_owned(), factory)]).served_by_replicas(KEYSPACE)
+        let kind = Kind {
+            keyspace: KEYSPACE,
+            service: Box::new(|_| DistService::replicated()),
+            coprocessor: |feed| Box::new(DistCoprocessor::feeding(feed)),
+            pipe: |router, clock| Pipe::dividing(Box::new(router), KEYSPACE, RouteDivision, clock),
+            connect: Box::new(|service: &DistService, pipe, replicas| {
+                service.connect(Arc::new(pipe), Box::new(replicas));
+            }),
         };
-        let stores = Stores::of_each(name, 3, knows);
-        stores.change(&stores.whole(KEYSPACE), &[1, 2, 3]);
-        let router = Router::new(clock);
-        stores.live().for_each(|(store, handle)| router.attach(store, Arc::new(handle)));
-        let pipe = || Pipe::dividing(Box::new(router.clone()), KEYSPACE, RouteDivision, clock);
-        let pipes: Vec<Pipe> = services.iter().map(|_| pipe()).collect();
-        for ((store, service), pipe) in (1..).zip(&services).zip(&pipes) {
-            let replicas = StoreReplicas::new(stores.handle(store), KEYSPACE);
-            service.connect(Arc::new(pipe.clone()), Box::new(replicas));
-        }
-        let poller = Poller::start(router.clone(), pipes).expect("a thread");
-        Self { _poller: poller, router, services, stores }
+        Cluster(Trio::new(name, kind))
     }
 
     fn routes(&self, node: usize) -> Arc<dyn TenantRoutes> {
@@ -77,35 +69,6 @@ impl Cluster {
     /// Has it come, however often it has to be asked for.
     fn add(&self, node: usize, inbox: u64) {
         while self.ask(node, inbox).recv_timeout(2 * PATIENCE) != Ok(true) {}
-    }
-
-    fn split(&self, key: &[u8]) {
-        until("it is parted", || {
-            let handle = self.stores.handle(1);
-            let ranges = handle.ranges(KEYSPACE);
-            let range = ranges.iter().find(|range| range.boundary.contains(key))?;
-            if range.boundary.start == key {
-                return Some(());
-            }
-            let handle = self.stores.handle(self.stores.leader_now(range.group)?);
-            let order = command::split(range.version, key);
-            let _ = wait(|reply| handle.propose(range.group, order, reply));
-            None
-        });
-    }
-
-    /// Moves the lead of all ranges.
-    fn transfer(&self, to: u64) {
-        for range in self.stores.handle(1).ranges(KEYSPACE) {
-            self.stores.transfer(range.group, to);
-        }
-    }
-
-    /// Ends a node as a crash would.
-    fn lose(&mut self, node: usize) {
-        let store = node as u64 + 1;
-        self.router.detach(store);
-        self.stores.kill(store);
     }
 
     /// The stored routes of a node.
@@ -186,7 +149,7 @@ fn publishes_are_routed_and_routes_come_with_one_node_of_three_lost() {
         cluster.transfer(1);
         (1..=6).for_each(|inbox| cluster.add(0, inbox));
         let left: Vec<usize> = (0..3).filter(|node| *node != lost).collect();
-        cluster.lose(lost);
+        cluster.0.kill(lost);
         for node in &left {
             assert_eq!(found(&*cluster.routes(*node)), 6, "at node {node}, without {lost}");
         }

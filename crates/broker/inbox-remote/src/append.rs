@@ -16,18 +16,20 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{Claim, DirectDelivery, SharedRoute, Targets};
+use ratatosk_contract::serving::Once;
 use ratatosk_contract::{
     Call, Message, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
 };
 
-use crate::ask::{CallId, Chosen, Intent, encode_message, put_append};
+use crate::ask::{CallId, Intent, encode_message, put_append};
+use crate::choices::Wanted;
 use crate::cluster_inbox::Shared;
 use crate::desk::PROXY_SHARD;
 use crate::jobs::{Group, JobId, PartId, Step};
 use crate::lane::{Lane, Question, Waiting};
 use crate::placing::Place;
 use crate::seats::partition_of;
-use crate::taking::{append_part, is_left};
+use crate::taking::{Left, append_part, left};
 
 /// The shard number of parts that this host serves itself, as those who are told when they are durable. No
 /// data plane has it.
@@ -58,7 +60,7 @@ impl Shared {
             debug_assert!(exchange.is_none(), "whoever has an exchange waits for the outcome");
             return self.append_unasked(&targets, message, direct);
         }
-        let whole = Group::of(&targets, exchange);
+        let whole = self.group_of(&targets, exchange);
         if let Some(refusal) = self.refusal(&whole, message) {
             return Call::Ready(refusal);
         }
@@ -75,6 +77,11 @@ impl Shared {
         self.jobs.lock().conclude(job)
     }
 
+    fn group_of(&self, targets: &Targets<'_>, exchange: Option<(Claim, PacketId)>) -> Group {
+        let shared = self.wanted(targets.tenant, targets.shared);
+        Group { routes: targets.routes.to_vec(), shared, exchange, number: None }
+    }
+
     /// Whether a group overtakes nothing if it is sent now.
     pub(crate) fn may_go(&self, group: &Group) -> bool {
         group.set() & self.held_for.load(Ordering::Acquire) == 0
@@ -88,7 +95,7 @@ impl Shared {
         message: &Message<'_>,
         direct: &mut Vec<DirectDelivery>,
     ) -> Call<Settlement> {
-        let (cuts, _) = self.cut(Group::of(targets, None));
+        let (cuts, _) = self.cut(self.group_of(targets, None));
         if cuts.is_empty() && !(targets.routes.is_empty() && targets.shared.is_empty()) {
             self.metrics.refuse("nobody");
             return Call::Ready(Settlement::Busy);
@@ -111,11 +118,10 @@ impl Shared {
                     });
                 }
                 Place::Here(_) => {
-                    let here = Targets {
-                        tenant: targets.tenant,
-                        routes: &group.routes,
-                        shared: &group.shared,
-                    };
+                    let members = group.shared.iter().map(Wanted::shared_route);
+                    let shared: Vec<SharedRoute> = members.collect();
+                    let (tenant, routes) = (targets.tenant, &group.routes[..]);
+                    let here = Targets { tenant, routes, shared: &shared };
                     call = self.local.append(here, message, None, None, direct);
                     self.send_proxies(targets.tenant, message, direct);
                 }
@@ -164,7 +170,8 @@ impl Shared {
             }
             let known = cuts.iter().position(|cut| cut.place.is_with(place));
             Some(known.unwrap_or_else(|| {
-                cuts.push(Cut { place: place.clone(), group: Group::default() });
+                let part = Group { number: group.number, ..Group::default() };
+                cuts.push(Cut { place: place.clone(), group: part });
                 cuts.len() - 1
             }))
         };
@@ -182,7 +189,13 @@ impl Shared {
     }
 
     /// Sends a group of a message to whoever serves it, or holds it.
-    fn dispatch(&self, job: JobId, group: Group, past: Past, direct: &mut Vec<DirectDelivery>) {
+    pub(crate) fn dispatch(
+        &self,
+        job: JobId,
+        group: Group,
+        past: Past,
+        direct: &mut Vec<DirectDelivery>,
+    ) {
         let is_in_doubt = past == Past::InDoubt;
         let (cuts, is_whole) = self.cut(group.clone());
         if !is_whole {
@@ -191,7 +204,7 @@ impl Shared {
             return;
         }
         if !is_in_doubt && self.must_begin(job, &group) {
-            let part = self.jobs.lock().add_beginning(job, group, past);
+            let part = self.jobs.lock().add_beginning(job, group, past, Vec::new());
             part.into_iter().for_each(|part| self.begin(part));
             return;
         }
@@ -223,7 +236,9 @@ impl Shared {
         let mut jobs = self.jobs.lock();
         let Some((known, job)) = jobs.both(part) else { return };
         let group = known.group.clone();
-        let (exchange, once, is_again) = (group.exchange, job.once, known.is_in_doubt);
+        let numbered = |once: Once| Once { number: group.number.unwrap_or(once.number), ..once };
+        let (exchange, once) = (group.exchange, job.once.map(numbered));
+        let is_again = known.is_in_doubt;
         let intent = Intent { exchange, once, is_again, goes_on: past != Past::None };
         let (tenant, message, due) = (job.tenant.clone(), Arc::clone(&job.message), job.due);
         let name = place.name();
@@ -262,12 +277,16 @@ impl Shared {
     ) {
         let (to, reply_to) = ((tenant, group), Some(part_of(part)));
         let message = message.as_message();
-        match append_part(&*self.local, to, &message, (intent, reply_to), direct) {
-            Call::Pending => {}
-            Call::Ready(settlement) if is_left(&*self.local, (group, intent), settlement) => {
+        let call = append_part(&*self.local, to, &message, (intent, reply_to), direct);
+        let Call::Ready(settlement) = call else { return };
+        match left(&*self.local, (group, intent), settlement) {
+            Some(why) => {
+                if why == Left::ToBegin {
+                    self.jobs.lock().note_to_begin(part);
+                }
                 self.hold(part);
             }
-            Call::Ready(settlement) => self.finish_part(part, settlement),
+            None => self.finish_part(part, settlement),
         }
     }
 
@@ -281,24 +300,6 @@ impl Shared {
         let is_proxy = |delivery: &mut DirectDelivery| delivery.owner.shard == PROXY_SHARD;
         let proxies: Vec<DirectDelivery> = direct.extract_if(.., is_proxy).collect();
         self.hand_direct(tenant, &proxies, message);
-    }
-
-    /// Members of groups, by names that mean the same on every host.
-    fn all_chosen(&self, tenant: &TenantId, shared: &[SharedRoute]) -> Vec<Chosen> {
-        shared.iter().filter_map(|shared| self.chosen(tenant, shared)).collect()
-    }
-
-    /// `None` of a group that there is no longer.
-    fn chosen(&self, tenant: &TenantId, shared: &SharedRoute) -> Option<Chosen> {
-        let mut filter = String::new();
-        let (group, routes) = (&shared.group, self.dist.tenant(tenant));
-        routes.group(group.route, &group.name, group.is_ordered)?;
-        routes.filter_text(group.route, &mut filter).then(|| Chosen {
-            route: shared.route,
-            filter: filter.into(),
-            group: (*group.name).into(),
-            is_ordered: group.is_ordered,
-        })
     }
 
     /// A part of a message has its outcome, or it is in doubt.
@@ -344,11 +345,16 @@ impl Shared {
     /// Sends a group of a message when nobody is there any more who hands out what goes past the queues. The
     /// message is released then.
     pub(crate) fn dispatch_later(&self, job: JobId, group: Group, past: Past) {
+        self.cut_anew(job, |direct| self.dispatch(job, group, past, direct));
+    }
+
+    /// The same for whatever `dispatch` sends.
+    pub(crate) fn cut_anew(&self, job: JobId, dispatch: impl FnOnce(&mut Vec<DirectDelivery>)) {
         let (mut direct, known) = (Vec::new(), {
             let jobs = self.jobs.lock();
             jobs.job(job).map(|job| (job.tenant.clone(), Arc::clone(&job.message)))
         });
-        self.dispatch(job, group, past, &mut direct);
+        dispatch(&mut direct);
         if let Some((tenant, message)) = known {
             self.hand_direct(&tenant, &direct, &message.as_message());
         }

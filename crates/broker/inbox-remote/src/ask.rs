@@ -11,16 +11,16 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::PacketId;
 use ratatosk_contract::dist::InboxRoute;
 use ratatosk_contract::inbox::{Claim, InboxId, QueueLimits, Sequence, Subscription, WillId};
-use ratatosk_contract::serving::Once;
+use ratatosk_contract::serving::{Once, Wish};
 use ratatosk_contract::{Message, SessionIdentity, StoredMessage, TenantId};
 use ratatosk_engine::wire::{Malformed, Parser, put_u64};
 
 use crate::message;
 use crate::parts::{
     put_claim, put_exchange, put_flag, put_identity, put_limits, put_once, put_options,
-    put_packet_id, put_some, put_subscription, put_text, take_claim, take_exchange, take_filter,
-    take_flag, take_identity, take_limits, take_once, take_options, take_packet_id, take_some,
-    take_subscription,
+    put_packet_id, put_some, put_subscription, put_text, put_wishes, take_claim, take_exchange,
+    take_filter, take_flag, take_hash, take_identity, take_limits, take_once, take_options,
+    take_packet_id, take_some, take_subscription, take_wishes,
 };
 
 /// Names a question of a stream; zero: nobody asks for the answer.
@@ -79,6 +79,8 @@ pub(crate) enum Ask {
         claim: Claim,
         packet_id: PacketId,
         mark: u64,
+        /// Whom it is to go to of shared groups.
+        wished: Vec<Wish>,
     },
     /// So much more may be handed to a session.
     More {
@@ -341,11 +343,12 @@ impl Ask {
                     put_flag(into, *is_released);
                 });
             }
-            Ask::Begin { call, claim, packet_id, mark } => put_word(into, BEGIN, |into| {
+            Ask::Begin { call, claim, packet_id, mark, wished } => put_word(into, BEGIN, |into| {
                 put_u64(into, call.0);
                 put_claim(into, *claim);
                 put_packet_id(into, *packet_id);
                 into.extend_from_slice(&mark.to_be_bytes());
+                put_wishes(into, wished);
             }),
             _ => debug_assert!(false, "every other word is put above"),
         }
@@ -436,8 +439,10 @@ fn take(
 
 fn take_begin(call: CallId, body: &mut Parser<'_>) -> Result<Ask, Malformed> {
     let (claim, packet_id) = (take_claim(body)?, take_packet_id(body)?);
-    let mark = body.take_exactly(8)?.try_into().map_err(|_| Malformed)?;
-    Ok(Ask::Begin { call, claim, packet_id, mark: u64::from_be_bytes(mark) })
+    let mark = take_hash(body)?;
+    // An earlier version says no more.
+    let wished = if body.is_at_end() { Vec::new() } else { take_wishes(body)? };
+    Ok(Ask::Begin { call, claim, packet_id, mark, wished })
 }
 
 fn take_will(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Will, Malformed> {

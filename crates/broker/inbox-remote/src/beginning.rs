@@ -10,27 +10,31 @@ use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::StoredMessage;
 use ratatosk_contract::call::{Promised, Settlement};
 use ratatosk_contract::inbox::{Claim, StaleClaim};
-use ratatosk_contract::serving::Once;
+use ratatosk_contract::serving::{Begun, Once, Wish};
 use ratatosk_rpc::HostId;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::append::part_of;
 use crate::ask::Ask;
 use crate::cluster_inbox::Shared;
-use crate::jobs::{Group, JobId, Part, PartId};
+use crate::jobs::{Group, JobId, Known, PartId};
 use crate::lane::{Question, Waiting};
 use crate::placing::Place;
 use crate::seats::partition_of;
+use crate::tell::Said;
 
 impl Shared {
     /// Whether a message is to be begun before a group of it is sent.
     pub(crate) fn must_begin(&self, job: JobId, group: &Group) -> bool {
-        let is_new = self
-            .jobs
-            .lock()
-            .job(job)
-            .is_some_and(|job| job.message.qos == Qos::ExactlyOnce && job.once.is_none());
-        is_new && group.exchange.is_some() && self.is_apart(group)
+        let (is_new, is_to_begin) = match self.jobs.lock().job(job) {
+            Some(job) => {
+                (job.message.qos == Qos::ExactlyOnce && job.once.is_none(), job.is_to_begin)
+            }
+            None => return false,
+        };
+        is_new
+            && group.exchange.is_some()
+            && (is_to_begin || self.is_apart(group) || self.place_count(group) > 1)
     }
 
     /// Whether a group takes more than one command.
@@ -66,18 +70,21 @@ impl Shared {
         let mut jobs = self.jobs.lock();
         let Some((known, job)) = jobs.both(part) else { return };
         let Some((claim, packet_id)) = known.group.exchange else { return };
+        let wished = known.wished();
         let (message, due, tenant) = (Arc::clone(&job.message), job.due, job.tenant.clone());
         let place = self.place(partition_of(claim.inbox.0));
         jobs.open(part, |_| place.name());
         drop(jobs);
         let mark = mark_of(&message);
         match place {
-            Place::Here(term) => self.begin_here(part, (claim, packet_id), mark, term),
+            Place::Here(term) => {
+                self.begin_here(part, (claim, packet_id), (mark, &wished), term);
+            }
             Place::There { lane, .. } => {
                 let (call, now) = (self.next_call(), self.clock.now());
                 let account = self.accountant.account(tenant.as_str());
                 let waiting = Waiting::Append { part, bytes: 0, account };
-                let ask = Ask::Begin { call, claim, packet_id, mark };
+                let ask = Ask::Begin { call, claim, packet_id, mark, wished };
                 lane.ask(Question { call, due, waiting }, |into| ask.put(into, now));
                 if !lane.is_open() && lane.answer(call).is_some() {
                     // It broke meanwhile, before anything of this was said.
@@ -88,8 +95,14 @@ impl Shared {
         }
     }
 
-    fn begin_here(&self, part: PartId, exchange: (Claim, PacketId), mark: u64, term: u64) {
-        match self.local.begin(exchange, mark, Some(part_of(part))) {
+    fn begin_here(
+        &self,
+        part: PartId,
+        exchange: (Claim, PacketId),
+        (mark, wished): (u64, &[Wish]),
+        term: u64,
+    ) {
+        match self.local.begin(exchange, mark, wished, Some(part_of(part))) {
             Ok(Promised { answer, is_durable }) => {
                 self.note_begun(part, Some(answer), is_durable);
             }
@@ -99,27 +112,51 @@ impl Shared {
     }
 
     /// Another host says which message it is, durably.
-    pub(crate) fn hear_begun(&self, part: PartId, (number, low): (u64, u64)) {
+    pub(crate) fn hear_begun(&self, part: PartId, said: Said) {
         let publisher = {
             let mut jobs = self.jobs.lock();
             jobs.part(part).and_then(|part| part.group.exchange).map(|(claim, _)| claim.inbox)
         };
-        let once = publisher.map(|publisher| Once { publisher, number, low });
-        self.note_begun(part, once, true);
+        let Said { numbers: (number, low), choices, others } = said;
+        let begun = publisher.map(|publisher| {
+            let once = Once { publisher, number, low };
+            Begun { once, choices, others }
+        });
+        self.note_begun(part, begun, true);
     }
 
-    /// It is known which message it is, or that this is durable: with both it is sent.
-    pub(crate) fn note_begun(&self, part: PartId, once: Option<Once>, is_durable: bool) {
-        let begun = self.jobs.lock().begun(part, once, is_durable);
-        let Some((Part { job, group, .. }, past)) = begun else { return };
-        if self.may_go(&group) {
-            return self.dispatch_later(job, group, past);
+    /// It is known which message it is, or that this is durable: with both it is sent, or begun again if somebody
+    /// else is to be chosen.
+    pub(crate) fn note_begun(&self, part: PartId, begun: Option<Begun>, is_durable: bool) {
+        let known = self.jobs.lock().begun(part, begun, is_durable);
+        let Some(Known { job, group, begun, past, gone }) = known else { return };
+        let mut plan = self.plan(job, &group, &begun, &gone);
+        if !plan.gone.is_empty() {
+            let again = self.jobs.lock().add_beginning(job, group, past, plan.gone);
+            again.into_iter().for_each(|part| self.begin(part));
+            let step = self.jobs.lock().release(job);
+            return self.follow(step);
         }
-        // Something for its sessions is held meanwhile.
-        let parts = self.jobs.lock().add(job, vec![group], None, false);
-        parts.into_iter().for_each(|part| self.hold(part));
-        let step = self.jobs.lock().release(job);
-        self.follow(step);
+        self.tell_kept(job, &mut plan);
+        self.jobs.lock().know(job, begun.once);
+        let mut groups = plan.groups;
+        if groups.len() > 1 {
+            // Its exchange is accepted behind all of them.
+            let exchange = groups.iter_mut().find_map(|group| group.exchange.take());
+            let last = Group { exchange, ..Group::default() };
+            self.jobs.lock().add(job, Vec::new(), Some(last), false);
+        }
+        self.cut_anew(job, |direct| {
+            for group in groups {
+                if self.may_go(&group) {
+                    self.dispatch(job, group, past, direct);
+                    continue;
+                }
+                // Something for its sessions is held meanwhile.
+                let parts = self.jobs.lock().add(job, vec![group], None, false);
+                parts.into_iter().for_each(|part| self.hold(part));
+            }
+        });
     }
 }
 

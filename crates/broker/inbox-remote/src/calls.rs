@@ -74,6 +74,20 @@ impl Shared {
         changed
     }
 
+    /// Has the inbox of this host subscribe a session.
+    pub(crate) fn subscribe_here(
+        &self,
+        claim: Claim,
+        subscription: &Subscription,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Promised<SubscribeOutcome>, StaleClaim> {
+        match self.local.subscribe(claim, subscription, reply_to).ready() {
+            Some(Promised { answer: SubscribeOutcome::Stale, .. }) => Err(StaleClaim),
+            Some(promised) => Ok(promised),
+            None => Ok(Promised::kept(SubscribeOutcome::Busy)),
+        }
+    }
+
     /// Whether a claim that the inbox of this host refused is stale, or its partition has just gone, or come.
     pub(crate) fn refused(&self, claim: Claim, term: u64) -> Result<(), StaleClaim> {
         match self.local.serves(partition_of(claim.inbox.0)) {
@@ -247,25 +261,25 @@ impl Inbox for ClusterInbox {
         if !is_known && session.filters.len() >= session.filters_max as usize {
             return ready(SubscribeOutcome::TooManyFilters);
         }
-        if let Place::Here(term) = shared.place(number) {
-            let call = shared.local.subscribe(claim, subscription, reply_to);
-            match call.ready() {
-                Some(Promised { answer: SubscribeOutcome::Stale, .. })
-                    if shared.refused(claim, term).is_ok() => {}
-                Some(promised) => {
+        let make = |call| Ask::Subscribe { call, claim, subscription: subscription.clone() };
+        let place = shared.place(number);
+        if let Place::Here(term) = place {
+            let change = |reply_to| shared.subscribe_here(claim, subscription, reply_to);
+            match shared.change_here((claim, &place), reply_to, make, change) {
+                Err(StaleClaim) if shared.refused(claim, term).is_ok() => {}
+                Err(StaleClaim) => return ready(SubscribeOutcome::Stale),
+                Ok(promised) => {
                     if matches!(promised.answer, SubscribeOutcome::Done { .. }) {
                         session.filters.insert(subscription.filter.clone());
                     }
                     return Call::Ready(promised);
                 }
-                None => return Call::Pending,
             }
         }
         drop(partition);
         let Some(reply_to) = reply_to else { return ready(SubscribeOutcome::Busy) };
         let call = shared.next_call();
-        let ask = Ask::Subscribe { call, claim, subscription: subscription.clone() };
-        let waiting = Waiting::Subscribe { reply_to, claim, ask };
+        let waiting = Waiting::Subscribe { reply_to, claim, ask: make(call) };
         shared.ask_again(shared.question(shared.config.change_patience, waiting, call));
         Call::Pending
     }

@@ -29,7 +29,7 @@ use crate::calls::KeptWill;
 use crate::desk::Desk;
 use crate::jobs::Jobs;
 use crate::kept::{AllKept, Kept};
-use crate::lane::Lane;
+use crate::lane::{Lane, Question};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::peer::carry;
@@ -133,6 +133,8 @@ pub(crate) struct Shared {
     pub(crate) kept: Mutex<AllKept>,
     /// Those of which nobody knows what became.
     pub(crate) doubtful: Mutex<Vec<Kept>>,
+    /// Subscriptions that are durable, and whose sessions are to be told.
+    pub(crate) granted: Mutex<Vec<Question>>,
     /// Places have changed, or something is held that may be sent elsewhere.
     pub(crate) stir: Notify,
     /// The wills of transient sessions of this host, by the names that they have here.
@@ -199,6 +201,7 @@ impl ClusterInbox {
             held_for: AtomicU64::new(0),
             kept: Mutex::default(),
             doubtful: Mutex::default(),
+            granted: Mutex::default(),
             stir: Notify::new(),
             wills: Mutex::default(),
             no_group: Arc::new(no_group()),
@@ -330,6 +333,7 @@ impl Shared {
                 () = sleep(tick) => {}
             }
             self.place_all();
+            self.answer_granted();
             self.ask_doubtful();
             self.drain();
             self.expire();

@@ -28,11 +28,11 @@ impl Shared {
                 }
             }
             Tell::Subscribed { call, outcome } => self.hear_subscribed(lane, call, outcome),
-            Tell::NotServed { call } => self.hear_not_served(lane, call),
-            Tell::Begun { call, numbers } => {
+            Tell::NotServed { call, is_to_begin } => self.hear_not_served(lane, call, is_to_begin),
+            Tell::Begun { call, said } => {
                 let question = lane.answer(call);
                 if let Some(Question { waiting: Waiting::Append { part, .. }, .. }) = question {
-                    self.hear_begun(part, numbers);
+                    self.hear_begun(part, *said);
                 }
             }
             Tell::NotTaken { call } => {
@@ -173,7 +173,7 @@ impl Shared {
         let Waiting::Subscribe { reply_to, claim, ask: Ask::Subscribe { subscription, .. } } =
             &question.waiting
         else {
-            return;
+            return self.hear_subscribed_again(lane, question, outcome);
         };
         let (reply_to, claim, filter) = (*reply_to, *claim, subscription.filter.clone());
         let outcome = match outcome {
@@ -193,13 +193,32 @@ impl Shared {
         self.subscribed(&mut partition, claim, &filter, outcome, reply_to);
     }
 
-    /// Nobody has the message: it goes where its sessions are served.
-    fn hear_not_served(&self, lane: &Arc<Lane>, call: CallId) {
+    /// What its session was promised before by another inbox, which did not make it durable.
+    fn hear_subscribed_again(&self, lane: &Arc<Lane>, question: Question, outcome: Outcome) {
+        let Waiting::Change { reply_to, ask: Ask::Subscribe { .. }, .. } = &question.waiting else {
+            return;
+        };
+        match outcome {
+            Outcome::Done | Outcome::Existed => self.settle(*reply_to, Settlement::Done),
+            Outcome::Stale => self.hold_back(question, lane),
+            // It was granted, and is not: that can be neither said nor unsaid.
+            Outcome::TooManyFilters | Outcome::GroupFull | Outcome::Busy => {
+                self.settle(*reply_to, Settlement::Unknown);
+            }
+        }
+    }
+
+    /// Nobody has the message: it goes where its sessions are served, or is begun first.
+    fn hear_not_served(&self, lane: &Arc<Lane>, call: CallId, is_to_begin: bool) {
         let Some(question) = lane.answer(call) else { return };
         let Waiting::Append { part, .. } = question.waiting else {
             self.give_up(&question);
             return;
         };
+        if is_to_begin {
+            self.jobs.lock().note_to_begin(part);
+            return self.hold(part);
+        }
         let asked = self.jobs.lock().part(part).map(|part| part.asked());
         let numbers = asked.unwrap_or_default();
         numbers.into_iter().for_each(|number| self.unplace(number, lane));
@@ -220,12 +239,12 @@ impl Shared {
                     self.settle(*reply_to, settlement);
                 }
             }
+            // It may be asked again.
+            Waiting::Subscribe { .. } => self.hold_back(question, lane),
             Waiting::Append { part, .. } => self.settle_part(*part, settlement),
             Waiting::Will { .. } => self.give_up(&question),
             // Questions of other kinds have answers of their own.
-            Waiting::Attach { .. } | Waiting::Discard { .. } | Waiting::Subscribe { .. } => {
-                self.give_up(&question);
-            }
+            Waiting::Attach { .. } | Waiting::Discard { .. } => self.give_up(&question),
         }
     }
 }

@@ -12,12 +12,13 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::dist::InboxRoute;
-use ratatosk_contract::inbox::{Claim, SharedRoute, Targets};
-use ratatosk_contract::serving::Once;
+use ratatosk_contract::inbox::Claim;
+use ratatosk_contract::serving::{Begun, Once, Wish};
 use ratatosk_contract::{Call, Message, ReplyTo, StoredMessage, TenantId};
 use ratatosk_telemetry::memory::{Account, Share};
 
 use crate::append::Past;
+use crate::choices::{Gone, Wanted};
 use crate::seats::{PARTITION_COUNT, partition_of};
 
 const _: () = assert!(PARTITION_COUNT == u64::BITS as usize, "a set of partitions is a number");
@@ -37,19 +38,17 @@ pub(crate) struct JobId(u64);
 #[derive(Clone, Default)]
 pub(crate) struct Group {
     pub(crate) routes: Vec<InboxRoute>,
-    pub(crate) shared: Vec<SharedRoute>,
+    pub(crate) shared: Vec<Wanted>,
     pub(crate) exchange: Option<(Claim, PacketId)>,
+    /// Under which number it goes, if not that of its message.
+    pub(crate) number: Option<u64>,
 }
 
 impl Group {
-    pub(crate) fn of(targets: &Targets<'_>, exchange: Option<(Claim, PacketId)>) -> Self {
-        Self { routes: targets.routes.to_vec(), shared: targets.shared.to_vec(), exchange }
-    }
-
     /// The partitions of all of them.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = usize> {
         let routes = self.routes.iter().map(|route| route.inbox);
-        let shared = self.shared.iter().map(|shared| shared.route.inbox);
+        let shared = self.shared.iter().map(|wanted| wanted.route.inbox);
         let exchange = self.exchange.iter().map(|(claim, _)| claim.inbox);
         routes.chain(shared).chain(exchange).map(|inbox| partition_of(inbox.0))
     }
@@ -63,13 +62,15 @@ impl Group {
 /// A message.
 pub(crate) struct Job {
     /// Nobody waits for a will, say; it is brought to its sessions all the same.
-    reply_to: Option<ReplyTo>,
+    pub(crate) reply_to: Option<ReplyTo>,
     pub(crate) tenant: TenantId,
     pub(crate) message: Arc<StoredMessage>,
     /// Until when its parts are sent.
     pub(crate) due: Instant,
     /// Which message it is, if it was begun: then its parts may be sent again.
     pub(crate) once: Option<Once>,
+    /// Whoever has its exchange says that it is to be begun.
+    pub(crate) is_to_begin: bool,
     /// Parts without an outcome, and what is being cut anew.
     open: usize,
     worst: Settlement,
@@ -96,12 +97,23 @@ pub(crate) struct Part {
 }
 
 /// What is known of a message that is begun: it is sent once both are.
-#[derive(Copy, Clone)]
 struct Beginning {
-    once: Option<Once>,
+    begun: Option<Begun>,
     is_durable: bool,
     /// What became of it before.
     past: Past,
+    /// Members in whose stead others are chosen.
+    gone: Vec<Gone>,
+}
+
+/// A message that is begun, durably.
+pub(crate) struct Known {
+    pub(crate) job: JobId,
+    /// For whom.
+    pub(crate) group: Group,
+    pub(crate) begun: Begun,
+    pub(crate) past: Past,
+    pub(crate) gone: Vec<Gone>,
 }
 
 impl Part {
@@ -111,6 +123,18 @@ impl Part {
             (Some(_), Some((claim, _))) => vec![partition_of(claim.inbox.0)],
             _ => self.group.partitions().collect(),
         }
+    }
+
+    /// Whom somebody chose of groups, if a message is begun by it.
+    pub(crate) fn wished(&self) -> Vec<Wish> {
+        let gone = self.beginning.as_ref().map_or(&[][..], |beginning| &beginning.gone);
+        let named = self.group.shared.iter().filter(|wanted| !wanted.filter.is_empty());
+        let wish = |wanted: &Wanted| {
+            let (group, inbox) = (wanted.mark(), wanted.route.inbox);
+            let instead_of = gone.iter().find(|gone| gone.0 == group).map(|gone| gone.1);
+            Wish { group, inbox, instead_of }
+        };
+        named.map(wish).collect()
     }
 
     /// Notes that nobody knows what became of it. To begin a message again is always right.
@@ -178,6 +202,7 @@ impl Jobs {
             message,
             due,
             once: None,
+            is_to_begin: false,
             open: 0,
             worst: Settlement::Done,
             last: None,
@@ -243,9 +268,15 @@ impl Jobs {
     }
 
     /// The part by which a message is begun that is for a group.
-    pub(crate) fn add_beginning(&mut self, id: JobId, group: Group, past: Past) -> Option<PartId> {
+    pub(crate) fn add_beginning(
+        &mut self,
+        id: JobId,
+        group: Group,
+        past: Past,
+        gone: Vec<Gone>,
+    ) -> Option<PartId> {
         let part = self.add(id, vec![group], None, false).pop()?;
-        let beginning = Beginning { once: None, is_durable: false, past };
+        let beginning = Beginning { begun: None, is_durable: false, past, gone };
         self.parts.get_mut(&part)?.beginning = Some(beginning);
         Some(part)
     }
@@ -260,18 +291,34 @@ impl Jobs {
     pub(crate) fn begun(
         &mut self,
         id: PartId,
-        once: Option<Once>,
+        begun: Option<Begun>,
         is_durable: bool,
-    ) -> Option<(Part, Past)> {
+    ) -> Option<Known> {
         let beginning = self.parts.get_mut(&id)?.beginning.as_mut()?;
-        beginning.once = beginning.once.or(once);
+        beginning.begun = beginning.begun.take().or(begun);
         beginning.is_durable |= is_durable;
-        let (once, past) = (beginning.once.filter(|_| beginning.is_durable)?, beginning.past);
-        let part = self.replace(id)?;
-        if let Some(job) = self.by_id.get_mut(&part.job) {
+        if beginning.begun.is_none() || !beginning.is_durable {
+            return None;
+        }
+        let Part { job, group, beginning, .. } = self.replace(id)?;
+        let Beginning { begun, past, gone, .. } = beginning?;
+        Some(Known { job, group, begun: begun?, past, gone })
+    }
+
+    /// It is known which message it is, and it is sent as that one.
+    pub(crate) fn know(&mut self, id: JobId, once: Once) {
+        if let Some(job) = self.by_id.get_mut(&id) {
             job.once = Some(once);
         }
-        Some((part, past))
+    }
+
+    /// A part was not taken, because its message is to be begun. So nobody has it.
+    pub(crate) fn note_to_begin(&mut self, id: PartId) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        part.is_in_doubt = false;
+        if let Some(job) = self.by_id.get_mut(&part.job) {
+            job.is_to_begin = true;
+        }
     }
 
     /// Whether a group may go to where it is served without overtaking anything: what is under way for its sessions

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 
 use ratatosk_contract::call::Settlement;
+use ratatosk_contract::inbox::SubscribeOutcome;
 use ratatosk_contract::{ReplyTo, SessionRef, Ticket};
 
 use crate::append::JOIN_SHARD;
-use crate::ask::CallId;
+use crate::ask::{Ask, CallId};
 use crate::cluster_inbox::Shared;
 use crate::lane::{Question, Waiting};
 use crate::placing::Place;
@@ -37,12 +38,28 @@ impl Shared {
     /// A change has its outcome, or it is in doubt.
     pub(crate) fn settle_kept(&self, Ticket(call): Ticket, settlement: Settlement) {
         let Some(kept) = self.kept.lock().remove(&CallId(call)) else { return };
-        if settlement == Settlement::Unknown {
-            // Whoever tells it may hold locks.
-            self.doubtful.lock().push(kept);
-            self.stir.notify_one();
-        } else if let Waiting::Change { reply_to, .. } = &kept.0.waiting {
-            self.settle(*reply_to, settlement);
+        // Whoever tells it may hold locks.
+        match (settlement, &kept.0.waiting) {
+            (Settlement::Unknown, _) => self.doubtful.lock().push(kept),
+            (_, Waiting::Subscribe { .. }) => self.granted.lock().push(kept.0),
+            (_, Waiting::Change { reply_to, .. }) => return self.settle(*reply_to, settlement),
+            _ => return,
+        }
+        self.stir.notify_one();
+    }
+
+    /// Answers subscriptions that are durable.
+    pub(crate) fn answer_granted(&self) {
+        let granted = std::mem::take(&mut *self.granted.lock());
+        for question in granted {
+            let Waiting::Subscribe { reply_to, claim, ask: Ask::Subscribe { subscription, .. } } =
+                question.waiting
+            else {
+                continue;
+            };
+            let mut partition = self.partitions[partition_of(claim.inbox.0)].lock();
+            let done = SubscribeOutcome::Done { route: None, existed: false };
+            self.subscribed(&mut partition, claim, &subscription.filter, done, reply_to);
         }
     }
 
@@ -52,7 +69,11 @@ impl Shared {
         doubtful.sort_by_key(|(question, _)| question.call);
         let now = self.clock.now();
         for (question, before) in doubtful {
-            let Waiting::Change { claim, .. } = &question.waiting else { continue };
+            let (Waiting::Change { claim, .. } | Waiting::Subscribe { claim, .. }) =
+                &question.waiting
+            else {
+                continue;
+            };
             let number = partition_of(claim.inbox.0);
             if question.due <= now {
                 self.metrics.late.increment();

@@ -18,6 +18,7 @@ mod append;
 mod ask;
 mod beginning;
 mod calls;
+mod choices;
 mod cluster_inbox;
 mod desk;
 mod hear;

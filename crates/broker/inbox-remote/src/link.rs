@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use ratatosk_clock::Instant;
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::WillId;
-use ratatosk_contract::serving::Once;
+use ratatosk_contract::serving::Begun;
 use ratatosk_contract::{ReplyTo, SessionRef, ShardId, Ticket};
 use ratatosk_rpc::HostId;
 use ratatosk_telemetry::memory::Account;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::ask::CallId;
 use crate::outbox::Outbox;
-use crate::tell::{Outcome, Taken, Tell};
+use crate::tell::{Outcome, Said, Taken, Tell};
 
 /// The shard number of streams, as those who are told when something is durable. No data plane has it.
 pub(crate) const LINK_SHARD: ShardId = ShardId(u8::MAX - 1);
@@ -57,7 +57,7 @@ pub(crate) enum Owed {
     Discarded(bool),
     Subscribed(Outcome),
     Will(WillId),
-    Begun(Once),
+    Begun(Begun),
 }
 
 impl Owed {
@@ -71,15 +71,16 @@ impl Owed {
             Owed::Discarded(existed) => {
                 Tell::Discarded { call, existed: Some(existed).filter(|_| is_done) }
             }
-            Owed::Subscribed(outcome) => {
-                Tell::Subscribed { call, outcome: if is_done { outcome } else { Outcome::Busy } }
-            }
+            Owed::Subscribed(outcome) if is_done => Tell::Subscribed { call, outcome },
+            // It may be asked again.
+            Owed::Subscribed(_) => Tell::Settled { call, settlement },
             Owed::Will(will) if is_done => Tell::WillKept { call, will },
-            Owed::Begun(Once { number, low, .. }) if is_done => {
-                Tell::Begun { call, numbers: (number, low) }
+            Owed::Begun(Begun { once, choices, others }) if is_done => {
+                let said = Said { numbers: (once.number, once.low), choices, others };
+                Tell::Begun { call, said: Box::new(said) }
             }
             // It may be begun again.
-            Owed::Begun(_) => Tell::NotServed { call },
+            Owed::Begun(_) => Tell::NotServed { call, is_to_begin: false },
             Owed::Will(_) => Tell::Settled { call, settlement },
         }
     }

@@ -2,10 +2,12 @@
 
 use ratatosk_codec::{PacketId, SubscriptionOptions};
 use ratatosk_contract::inbox::{Claim, InboxId, QueueLimits, Subscription};
-use ratatosk_contract::serving::Once;
+use ratatosk_contract::serving::{Choice, GroupMark, Once, Wish};
 use ratatosk_contract::{ClientId, SessionIdentity, TenantId};
 use ratatosk_engine::wire::{Malformed, Parser, put_bytes, put_u64};
 use ratatosk_topic::{TopicFilter, TopicLimits};
+
+use crate::ask::take_count;
 
 pub(crate) fn put_text(into: &mut Vec<u8>, text: &str) {
     put_bytes(into, text.as_bytes());
@@ -96,6 +98,52 @@ pub(crate) fn put_numbers(into: &mut Vec<u8>, (number, low): (u64, u64)) {
 pub(crate) fn take_numbers(parser: &mut Parser<'_>) -> Result<(u64, u64), Malformed> {
     let (number, low) = (parser.take_u64()?, parser.take_u64()?);
     if low > number { Err(Malformed) } else { Ok((number, low)) }
+}
+
+/// Whom somebody chose of shared groups.
+pub(crate) fn put_wishes(into: &mut Vec<u8>, wished: &[Wish]) {
+    put_u64(into, wished.len() as u64);
+    for Wish { group, inbox, instead_of } in wished {
+        into.extend_from_slice(&group.0.to_be_bytes());
+        put_u64(into, inbox.0);
+        put_flag(into, instead_of.is_some());
+        instead_of.iter().for_each(|gone| put_u64(into, gone.0));
+    }
+}
+
+pub(crate) fn take_wishes(parser: &mut Parser<'_>) -> Result<Vec<Wish>, Malformed> {
+    let mut wished = Vec::new();
+    for _ in 0..take_count(parser)? {
+        let (group, inbox) = (GroupMark(take_hash(parser)?), InboxId(parser.take_u64()?));
+        let is_instead = take_flag(parser)?;
+        let instead_of = if is_instead { Some(InboxId(parser.take_u64()?)) } else { None };
+        wished.push(Wish { group, inbox, instead_of });
+    }
+    Ok(wished)
+}
+
+/// Who has a message of shared groups, or gets it.
+pub(crate) fn put_choices(into: &mut Vec<u8>, choices: &[Choice]) {
+    put_u64(into, choices.len() as u64);
+    for Choice { group, inbox, number } in choices {
+        into.extend_from_slice(&group.0.to_be_bytes());
+        put_u64(into, inbox.0);
+        put_u64(into, *number);
+    }
+}
+
+pub(crate) fn take_choices(parser: &mut Parser<'_>) -> Result<Vec<Choice>, Malformed> {
+    let mut choices = Vec::new();
+    for _ in 0..take_count(parser)? {
+        let (group, inbox) = (GroupMark(take_hash(parser)?), InboxId(parser.take_u64()?));
+        choices.push(Choice { group, inbox, number: parser.take_u64()? });
+    }
+    Ok(choices)
+}
+
+pub(crate) fn take_hash(parser: &mut Parser<'_>) -> Result<u64, Malformed> {
+    let hash = parser.take_exactly(8)?.try_into().map_err(|_| Malformed)?;
+    Ok(u64::from_be_bytes(hash))
 }
 
 pub(crate) fn put_identity(into: &mut Vec<u8>, identity: &SessionIdentity) {

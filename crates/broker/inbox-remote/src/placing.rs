@@ -9,7 +9,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use ratatosk_contract::ReplyTo;
-use ratatosk_contract::call::Settlement;
+use ratatosk_contract::call::{Promised, Settlement};
 use ratatosk_contract::inbox::{Answer, Claim, NotServed, SubscribeOutcome};
 use ratatosk_contract::serving::Refusal;
 
@@ -258,18 +258,29 @@ impl Shared {
     /// Asks the inbox of this host what another one did not answer.
     fn ask_here(&self, partition: &mut Partition, question: Question) {
         match question.waiting {
-            Waiting::Subscribe { reply_to, claim, ask: Ask::Subscribe { subscription, .. } } => {
-                let asked = self.local.subscribe(claim, &subscription, None);
-                let outcome = asked.ready().map_or(SubscribeOutcome::Busy, |asked| asked.answer);
-                self.subscribed(partition, claim, &subscription.filter, outcome, reply_to);
-            }
             // It is asked when its session has gone on here, or elsewhere.
-            Waiting::Change { claim, ref ask, .. }
+            Waiting::Change { claim, ref ask, .. } | Waiting::Subscribe { claim, ref ask, .. }
                 if !matches!(ask, Ask::Detach { .. })
                     && is_left_to_owner(&*self.local, claim)
                     && partition.held.len() < HELD_MAX =>
             {
                 partition.held.push(question);
+            }
+            Waiting::Subscribe {
+                claim,
+                reply_to,
+                ask: Ask::Subscribe { ref subscription, .. },
+            } => {
+                let (call, subscription) = (question.call, subscription.clone());
+                let place = self.place(partition_of(claim.inbox.0));
+                let kept = Some(self.keep(question, &place));
+                let promised = self.subscribe_here(claim, &subscription, kept);
+                let promised = promised.unwrap_or(Promised::kept(SubscribeOutcome::Stale));
+                // Otherwise it is answered once it is durable.
+                if promised.is_durable && self.kept.lock().remove(&call).is_some() {
+                    let (filter, outcome) = (&subscription.filter, promised.answer);
+                    self.subscribed(partition, claim, filter, outcome, reply_to);
+                }
             }
             Waiting::Change { reply_to, claim, ref ask } => {
                 let (call, ask) = (question.call, ask.clone());
@@ -293,6 +304,11 @@ impl Shared {
                 let now = self.clock.now();
                 let detach = ratatosk_contract::inbox::Detach { expiry_s, will, now };
                 self.local.detach(claim, detach, reply_to)
+            }
+            Ask::Subscribe { claim, subscription, .. } => {
+                let promised = self.subscribe_here(claim, &subscription, reply_to).ok()?;
+                let is_done = matches!(promised.answer, SubscribeOutcome::Done { .. });
+                return is_done.then_some(promised.is_durable);
             }
             Ask::Unsubscribe { claim, filter, .. } => {
                 let removed = self.local.unsubscribe(claim, &filter, reply_to);

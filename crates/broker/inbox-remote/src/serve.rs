@@ -7,22 +7,22 @@ use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::dist::Dist;
 use ratatosk_contract::inbox::{
-    Attach, Attached, Claim, Detach, Entry, FetchBudget, Sequence, SharedRoute, StaleClaim,
-    SubscribeOutcome,
+    Attach, Attached, Claim, Detach, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome,
 };
-use ratatosk_contract::serving::{Refusal, Serving};
+use ratatosk_contract::serving::{Refusal, Serving, Wish};
 use ratatosk_contract::{Call as Answer, SessionIdentity, SessionRef, StoredMessage, TenantId};
 use ratatosk_rpc::{Call, Error, HostId, Receiver, Sender};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::ask::{self, Ask, CallId, Chosen, Credit, Open, Order};
+use crate::choices::Wanted;
 use crate::cluster_inbox::Shared;
 use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
 use crate::jobs::Group;
 use crate::link::{Link, Owed};
 use crate::proto::{Frame, Inbox};
 use crate::seats::partition_of;
-use crate::taking::{append_part, is_left, is_left_to_owner};
+use crate::taking::{Left, append_part, is_left_to_owner, left};
 use crate::tell::{Outcome, Resumed, Taken, Tell};
 use ratatosk_rpc::frames::{Joiner, cut};
 
@@ -143,8 +143,8 @@ impl<'a> Clerk<'a> {
                 self.resume(call, claim, (handed, &open));
             }
             Ask::Append { call, order } => self.append(call, &order),
-            Ask::Begin { call, claim, packet_id, mark } => {
-                self.begin_message(call, (claim, packet_id), mark);
+            Ask::Begin { call, claim, packet_id, mark, wished } => {
+                self.begin_message(call, (claim, packet_id), mark, &wished);
             }
             Ask::More { claim, credit } => self.pump(self.desk().credit(claim, credit)),
             Ask::Commit { claim, sequence } => {
@@ -322,9 +322,10 @@ impl<'a> Clerk<'a> {
     fn append(&self, call: CallId, order: &Order) {
         let Order { tenant, routes, shared, intent, message } = order;
         let found = |chosen| find_group(&*self.shared.dist, tenant, chosen);
-        let known: Vec<SharedRoute> = shared.iter().filter_map(found).collect();
+        let known: Vec<Wanted> = shared.iter().filter_map(found).collect();
         let is_whole = known.len() == shared.len();
-        let group = Group { routes: routes.clone(), shared: known, exchange: intent.exchange };
+        let (routes, exchange) = (routes.clone(), intent.exchange);
+        let group = Group { routes, shared: known, exchange, number: None };
         let members = shared.iter().map(|chosen| partition_of(chosen.route.inbox.0));
         let set = members.fold(group.set(), |set, number| set | 1 << number);
         // A group that is not known here yet is: its routes are on their way. DIST-014
@@ -333,7 +334,7 @@ impl<'a> Clerk<'a> {
             self.link.close(set);
         }
         if self.link.refuses(set, intent.goes_on && !is_early) {
-            self.tell(&Tell::NotServed { call });
+            self.tell(&Tell::NotServed { call, is_to_begin: false });
             return;
         }
         let (mut direct, message) = (Vec::new(), message.as_message());
@@ -343,23 +344,28 @@ impl<'a> Clerk<'a> {
         match call_of {
             Answer::Pending => self.answer(call, Owed::Appended(set), false),
             Answer::Ready(_) if call == CallId(0) => {}
-            Answer::Ready(settlement) if is_left(self.inbox(), (&group, *intent), settlement) => {
-                self.link.close(set);
-                self.tell(&Tell::NotServed { call });
+            Answer::Ready(settlement) => {
+                match (left(self.inbox(), (&group, *intent), settlement), settlement) {
+                    (Some(why), _) => {
+                        self.link.close(set);
+                        let is_to_begin = why == Left::ToBegin;
+                        self.tell(&Tell::NotServed { call, is_to_begin });
+                    }
+                    // The claim of its exchange is stale.
+                    (None, Settlement::Unknown) => self.tell(&Tell::NotTaken { call }),
+                    (None, settlement) => self.settle(call, settlement),
+                }
             }
-            // The claim of its exchange is stale.
-            Answer::Ready(Settlement::Unknown) => self.tell(&Tell::NotTaken { call }),
-            Answer::Ready(settlement) => self.settle(call, settlement),
         }
     }
 
-    fn begin_message(&self, call: CallId, exchange: (Claim, PacketId), mark: u64) {
-        match self.inbox().begin(exchange, mark, self.link.reply_to(call)) {
+    fn begin_message(&self, call: CallId, exchange: (Claim, PacketId), mark: u64, wished: &[Wish]) {
+        match self.inbox().begin(exchange, mark, wished, self.link.reply_to(call)) {
             Ok(promised) => {
                 self.answer(call, Owed::Begun(promised.answer), promised.is_durable);
             }
             Err(StaleClaim) if !self.leaves(exchange.0) => self.tell(&Tell::NotTaken { call }),
-            Err(StaleClaim) => self.tell(&Tell::NotServed { call }),
+            Err(StaleClaim) => self.tell(&Tell::NotServed { call, is_to_begin: false }),
         }
     }
 
@@ -460,11 +466,11 @@ pub(crate) fn catch_up(
 }
 
 /// The member that was chosen, with its group as it is here now.
-fn find_group(dist: &dyn Dist, tenant: &TenantId, chosen: &Chosen) -> Option<SharedRoute> {
+fn find_group(dist: &dyn Dist, tenant: &TenantId, chosen: &Chosen) -> Option<Wanted> {
     let routes = dist.tenant(tenant);
     let filter = TopicFilter::parse(&chosen.filter, &TopicLimits::PROTOCOL).ok()?;
     let group = routes.group(routes.find(&filter)?, &chosen.group, chosen.is_ordered)?;
-    Some(SharedRoute { route: chosen.route, group })
+    Some(Wanted { route: chosen.route, group, filter: (*chosen.filter).into() })
 }
 
 /// The peer broke the rules.

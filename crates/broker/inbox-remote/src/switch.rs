@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use ratatosk_contract::call::Settlement;
+use ratatosk_contract::group::Group;
 use ratatosk_contract::inbox::{Answer, DueWill};
 use ratatosk_contract::sessions::{Delivery, Sessions};
 use ratatosk_contract::{ReplyTo, SessionRef, Ticket};
@@ -84,6 +85,10 @@ impl Sessions for Switch {
             }
             _ => self.home.settle(session, ticket, settlement),
         }
+    }
+
+    fn chosen_before(&self, session: SessionRef, ticket: Ticket, groups: Vec<Arc<Group>>) {
+        self.home.chosen_before(session, ticket, groups);
     }
 
     fn answered(&self, reply_to: ReplyTo, answer: Answer) {

@@ -10,15 +10,16 @@ use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::call::Settlement;
 use ratatosk_contract::inbox::{Claim, Entry, Sequence, Subscription, WillId};
+use ratatosk_contract::serving::Choice;
 use ratatosk_contract::{StoredMessage, TenantId};
 use ratatosk_engine::wire::{Malformed, Parser, put_u64};
 
 use crate::ask::{CallId, put_word, take_count, take_word};
 use crate::message;
 use crate::parts::{
-    put_claim, put_flag, put_numbers, put_options, put_packet_id, put_some, put_subscription,
-    put_text, take_claim, take_flag, take_numbers, take_options, take_packet_id, take_some,
-    take_subscription,
+    put_choices, put_claim, put_flag, put_numbers, put_options, put_packet_id, put_some,
+    put_subscription, put_text, take_choices, take_claim, take_flag, take_numbers, take_options,
+    take_packet_id, take_some, take_subscription,
 };
 
 /// A word of whoever serves the sessions. What answers a question is durable.
@@ -41,6 +42,9 @@ pub(crate) enum Tell {
     /// Some of a message's sessions are not served here, or it is to be begun before; nobody has it.
     NotServed {
         call: CallId,
+        /// The session that it comes from began something under its identifier, or its sessions are of
+        /// several ranges.
+        is_to_begin: bool,
     },
     /// The session that a message of an exchange comes from has another owner; nobody has it.
     NotTaken {
@@ -50,10 +54,10 @@ pub(crate) enum Tell {
         call: CallId,
         settlement: Settlement,
     },
-    /// A message is begun: its number, and the smallest that may come again.
+    /// A message is begun.
     Begun {
         call: CallId,
-        numbers: (u64, u64),
+        said: Box<Said>,
     },
     WillKept {
         call: CallId,
@@ -77,6 +81,15 @@ pub(crate) enum Tell {
     Stale {
         claim: Claim,
     },
+}
+
+/// What is said of a message that is begun; see `Begun` of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Its number, and the smallest that may come again.
+    pub(crate) numbers: (u64, u64),
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) others: u64,
 }
 
 /// A session as its new owner sees it; see `Attached` of the contract.
@@ -152,7 +165,10 @@ impl Tell {
                 put_u64(into, call.0);
                 into.push(*outcome as u8);
             }),
-            Tell::NotServed { call } => put_word(into, NOT_SERVED, |into| put_u64(into, call.0)),
+            Tell::NotServed { call, is_to_begin } => put_word(into, NOT_SERVED, |into| {
+                put_u64(into, call.0);
+                put_flag(into, *is_to_begin);
+            }),
             Tell::NotTaken { call } => put_word(into, NOT_TAKEN, |into| put_u64(into, call.0)),
             Tell::Settled { call, settlement } => put_word(into, SETTLED, |into| {
                 put_u64(into, call.0);
@@ -163,9 +179,11 @@ impl Tell {
                     Settlement::Unknown => 3,
                 });
             }),
-            Tell::Begun { call, numbers } => put_word(into, BEGUN, |into| {
+            Tell::Begun { call, said } => put_word(into, BEGUN, |into| {
                 put_u64(into, call.0);
-                put_numbers(into, *numbers);
+                put_numbers(into, said.numbers);
+                put_u64(into, said.others);
+                put_choices(into, &said.choices);
             }),
             Tell::WillKept { call, will } => put_word(into, WILL_KEPT, |into| {
                 put_u64(into, call.0);
@@ -230,10 +248,15 @@ fn take(
             Tell::Discarded { call, existed }
         }
         SUBSCRIBED => Tell::Subscribed { call: call(body)?, outcome: take_outcome(body)? },
-        NOT_SERVED => Tell::NotServed { call: call(body)? },
+        NOT_SERVED => {
+            let call = call(body)?;
+            // An earlier version says no more.
+            let is_to_begin = !body.is_at_end() && take_flag(body)?;
+            Tell::NotServed { call, is_to_begin }
+        }
         NOT_TAKEN => Tell::NotTaken { call: call(body)? },
         SETTLED => Tell::Settled { call: call(body)?, settlement: take_settlement(body)? },
-        BEGUN => Tell::Begun { call: call(body)?, numbers: take_numbers(body)? },
+        BEGUN => Tell::Begun { call: call(body)?, said: Box::new(take_said(body)?) },
         WILL_KEPT => Tell::WillKept { call: call(body)?, will: WillId(body.take_u64()?) },
         RESUMED => {
             let call = call(body)?;
@@ -262,6 +285,16 @@ fn take(
         STALE => Tell::Stale { claim: take_claim(body)? },
         _ => return Ok(None),
     }))
+}
+
+fn take_said(body: &mut Parser<'_>) -> Result<Said, Malformed> {
+    let numbers = take_numbers(body)?;
+    // An earlier version says no more.
+    let (others, choices) = match body.is_at_end() {
+        true => (numbers.0, Vec::new()),
+        false => (body.take_u64()?, take_choices(body)?),
+    };
+    Ok(Said { numbers, choices, others })
 }
 
 fn take_outcome(body: &mut Parser<'_>) -> Result<Outcome, Malformed> {

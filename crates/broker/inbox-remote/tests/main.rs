@@ -2,6 +2,7 @@
 //!
 //! Every wait is for an event, for as long as a busy machine may take.
 
+mod groups;
 mod messages;
 mod model;
 mod moves;

@@ -15,7 +15,7 @@ use ratatosk_contract::inbox::{
     NotServed, Sequence, StaleClaim, SubscribeOutcome, Subscription, Targets, TooManyOrders,
     WillId,
 };
-use ratatosk_contract::serving::{Once, Refusal, Serving, Terms};
+use ratatosk_contract::serving::{Begun, Choice, Once, Refusal, Serving, Terms, Wish};
 use ratatosk_contract::sessions::Sessions;
 use ratatosk_contract::{
     Call, Message, ReplyTo, SessionIdentity, SessionRef, StoredMessage, TenantId,
@@ -60,14 +60,21 @@ pub(crate) struct Stored {
     last: u64,
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) inbound: BTreeSet<PacketId>,
-    /// Numbers and marks of what is begun.
-    pub(crate) begun: BTreeMap<PacketId, (u64, u64)>,
+    pub(crate) begun: BTreeMap<PacketId, Message2>,
     /// How many messages were begun.
     pub(crate) turn: u64,
     /// The will that is due by how it was left.
     pub(crate) will: Option<String>,
     held_will: Option<String>,
     is_waiting: bool,
+}
+
+/// A message of QoS 2 that is begun.
+#[derive(Clone)]
+pub(crate) struct Message2 {
+    number: u64,
+    mark: u64,
+    pub(crate) choices: Vec<Choice>,
 }
 
 impl Store {
@@ -118,6 +125,26 @@ impl Store {
         let unsaid = std::mem::take(&mut self.state.lock().unsaid);
         for (sessions, ReplyTo { session, ticket }) in unsaid {
             sessions.settle(session, ticket, Settlement::Unknown);
+        }
+    }
+
+    /// What was not said is durable, after all.
+    pub(crate) fn say_the_unsaid(&self) {
+        let unsaid = std::mem::take(&mut self.state.lock().unsaid);
+        for (sessions, ReplyTo { session, ticket }) in unsaid {
+            sessions.settle(session, ticket, Settlement::Done);
+        }
+    }
+
+    /// How much was not said.
+    pub(crate) fn unsaid(&self) -> usize {
+        self.state.lock().unsaid.len()
+    }
+
+    /// A session has no subscriptions: what it was told of was not durable.
+    pub(crate) fn unsubscribe_all(&self, inbox: InboxId) {
+        if let Some(stored) = self.state.lock().sessions.get_mut(&inbox.0) {
+            stored.subscriptions.clear();
         }
     }
 
@@ -192,6 +219,7 @@ impl Model {
             Some(reply_to) if self.store.state.lock().silent == Some(self.host) => {
                 let unsaid = (Arc::clone(&self.sessions), reply_to);
                 self.store.state.lock().unsaid.push(unsaid);
+                self.store.stirred.send_modify(|count| *count += 1);
                 Promised::later(answer)
             }
             Some(ReplyTo { session, ticket }) => {
@@ -219,7 +247,7 @@ impl Model {
         }
         if let Some((claim, packet_id)) = exchange {
             let stored = state.sessions.get_mut(&claim.inbox.0).ok_or(Settlement::Unknown)?;
-            let begun = stored.begun.get(&packet_id).map(|begun| begun.0);
+            let begun = stored.begun.get(&packet_id).map(|begun| begun.number);
             let is_begun = once.is_none_or(|once| begun == Some(once.number));
             if stored.version != claim.version || stored.owner.is_none() || !is_begun {
                 return Err(Settlement::Unknown);
@@ -304,17 +332,34 @@ impl Serving for Model {
         &self,
         (claim, packet_id): (Claim, PacketId),
         mark: u64,
+        wished: &[Wish],
         reply_to: Option<ReplyTo>,
-    ) -> Result<Promised<Once>, StaleClaim> {
-        let once = self.claimed(claim, |stored| {
-            let known = stored.begun.get(&packet_id).filter(|known| known.1 == mark);
-            let number = known.map_or(stored.turn + 1, |known| known.0);
-            stored.turn = stored.turn.max(number);
-            stored.begun.insert(packet_id, (number, mark));
-            let low = stored.begun.values().map(|begun| begun.0).min().expect("one is");
-            Once { publisher: claim.inbox, number, low }
+    ) -> Result<Promised<Begun>, StaleClaim> {
+        let begun = self.claimed(claim, |stored| {
+            let next = stored.turn + 1;
+            let new = || Message2 { number: next, mark, choices: Vec::new() };
+            let known = stored.begun.remove(&packet_id).filter(|known| known.mark == mark);
+            let mut message = known.unwrap_or_else(new);
+            let mut last = message.number;
+            for Wish { group, inbox, instead_of } in wished {
+                let known = message.choices.iter().find(|choice| choice.group == *group);
+                if known.is_none_or(|known| Some(known.inbox) == *instead_of) {
+                    message.choices.retain(|choice| choice.group != *group);
+                    last = next;
+                    message.choices.push(Choice { group: *group, inbox: *inbox, number: next });
+                }
+            }
+            stored.turn = stored.turn.max(last);
+            let (number, choices) = (message.number, message.choices.clone());
+            stored.begun.insert(packet_id, message);
+            let low = stored.begun.values().map(|begun| begun.number).min().expect("one is");
+            Begun { once: Once { publisher: claim.inbox, number, low }, choices, others: last }
         })?;
-        Ok(self.promise(once, reply_to))
+        Ok(self.promise(begun, reply_to))
+    }
+
+    fn is_begun(&self, (claim, packet_id): (Claim, PacketId)) -> bool {
+        self.claimed(claim, |stored| stored.begun.contains_key(&packet_id)) == Ok(true)
     }
 
     fn append_on(

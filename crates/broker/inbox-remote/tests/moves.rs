@@ -2,12 +2,12 @@
 
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::Call;
-use ratatosk_contract::call::Settlement;
-use ratatosk_contract::inbox::{Detach, Inbox as _, Sequence};
+use ratatosk_contract::call::{Promised, Settlement};
+use ratatosk_contract::inbox::{Answer, Detach, Inbox as _, Sequence, SubscribeOutcome};
 use ratatosk_rpc::MemoryDiscovery;
 
 use crate::model::Store;
-use crate::support::{Host, partition, stored_so, texts, until};
+use crate::support::{Host, partition, stored_so, subscription, texts, until};
 
 /// INBOX-006, INBOX-007: a session goes on wherever its partition is served next: what its client confirmed
 /// meanwhile is gone, what it was not handed comes, and nothing comes twice.
@@ -134,6 +134,60 @@ async fn what_is_in_doubt_where_a_session_was_served_is_done_where_it_is_served_
     let stored = store.stored(claim.inbox).expect("it is there");
     assert!(stored.inbound.contains(&id));
     assert_eq!(texts(&stored.queue.into_values().collect::<Vec<_>>()), ["1", "1"]);
+}
+
+/// OPS-001, DUR-009: so it is with a subscription, wherever its client is connected and wherever the session is served
+/// next: nobody is refused or disconnected, and nobody is told before it is durable.
+#[tokio::test]
+async fn a_subscription_in_doubt_is_made_where_its_session_is_served_next() {
+    let (discovery, store) = (MemoryDiscovery::new(), Store::new());
+    let mut hosts = Vec::new();
+    for id in 1..=3 {
+        hosts.push(Host::start(&discovery, id, &store).await);
+    }
+    let done = SubscribeOutcome::Done { route: None, existed: false };
+    // Which host has the connection, which one serves its session, and then.
+    for (at, before, next) in [(1, 1, 1), (1, 1, 2), (1, 2, 1), (1, 2, 2), (1, 2, 3)] {
+        let name = format!("{at}-{before}-{next}");
+        store.seat_all(Some(before));
+        for host in &hosts {
+            host.reaches(64).await;
+        }
+        let host = &hosts[at - 1];
+        let claim = host.attach(&name).await.expect("it is served").0.claim;
+        store.keep_silent(Some(before));
+        let (subscription, reply_to) = (subscription("a"), host.ticket());
+        let asked = host.inbox.subscribe(claim, &subscription, Some(reply_to));
+        stored_so(&store, || store.unsaid() == 1).await;
+        store.seat_all(None);
+        for host in &hosts {
+            host.reaches(0).await;
+        }
+        store.doubt_the_unsaid();
+        store.unsubscribe_all(claim.inbox);
+        // Nor is it said before it is durable there.
+        store.keep_silent(Some(next));
+        store.seat_all(Some(next));
+        stored_so(&store, || store.unsaid() == 1).await;
+        assert!(!host.is_told(reply_to.ticket), "{name}");
+        store.say_the_unsaid();
+        store.keep_silent(None);
+        match asked {
+            Call::Ready(promised) => {
+                assert_eq!(promised, Promised::later(done), "{name}");
+                assert_eq!(host.settled(reply_to.ticket).await, Settlement::Done, "{name}");
+            }
+            Call::Pending => {
+                let answer = host.answer(reply_to.ticket).await;
+                assert!(matches!(answer, Answer::Subscribed(outcome) if outcome == done), "{name}");
+            }
+        }
+        assert_eq!(store.stored(claim.inbox).expect("it is there").subscriptions.len(), 1);
+        store.seat_all(None);
+        for host in &hosts {
+            host.reaches(0).await;
+        }
+    }
 }
 
 /// INBOX-013, DICT-004: what a client does while its session is being read anew does not end it: it was told to

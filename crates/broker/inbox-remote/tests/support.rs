@@ -8,8 +8,8 @@ use std::time::Duration;
 use ratatosk_clock::SystemClock;
 use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::dist::{Dist as _, InboxRoute, Receiver};
-use ratatosk_contract::group::{Member, MemberTarget};
+use ratatosk_contract::dist::{Dist as _, InboxRoute, Receiver, ReceiverKey};
+use ratatosk_contract::group::{Group, Member, MemberTarget};
 use ratatosk_contract::inbox::{
     Answer, Attach, Attached, Claim, DueWill, Entry, FetchBudget, Inbox as _, InboxId, NotServed,
     QueueLimits, Sequence, SharedRoute, SubscribeOutcome, Subscription, Targets,
@@ -43,6 +43,8 @@ pub(crate) struct Home {
     ready: watch::Sender<Vec<SessionRef>>,
     pub(crate) delivered: watch::Sender<Vec<(SessionRef, String)>>,
     pub(crate) published: watch::Sender<Vec<String>>,
+    /// Whose groups others had messages, by the ticket.
+    pub(crate) chosen_before: watch::Sender<Vec<(u64, String)>>,
 }
 
 /// Waits until something holds of what is watched.
@@ -70,6 +72,13 @@ impl Sessions for Home {
             let before = settled.insert(ticket.0, settlement);
             assert_eq!(before, None, "ticket {ticket:?} settles once");
         });
+    }
+
+    fn chosen_before(&self, _: SessionRef, ticket: Ticket, groups: Vec<Arc<Group>>) {
+        let is_settled = self.settled.borrow().contains_key(&ticket.0);
+        assert!(!is_settled, "ticket {ticket:?} is not settled before");
+        let named = groups.iter().map(|group| (ticket.0, group.name.to_string()));
+        self.chosen_before.send_modify(|all| all.extend(named));
     }
 
     fn answered(&self, reply_to: ReplyTo, answer: Answer) {
@@ -165,6 +174,12 @@ impl Host {
         until(&self.home.settled, |all| all.contains_key(&ticket.0)).await[&ticket.0]
     }
 
+    /// Whether whoever has a ticket was told anything.
+    pub(crate) fn is_told(&self, ticket: Ticket) -> bool {
+        self.home.answers.borrow().contains_key(&ticket.0)
+            || self.home.settled.borrow().contains_key(&ticket.0)
+    }
+
     /// Takes a session over; its owner has the number of the ticket.
     pub(crate) async fn attach(&self, client: &str) -> Result<(Attached, SessionRef), NotServed> {
         self.attach_with(client, None).await
@@ -209,12 +224,7 @@ impl Host {
     }
 
     pub(crate) async fn subscribe(&self, claim: Claim, filter: &str) -> SubscribeOutcome {
-        let subscription = Subscription {
-            filter: filter.into(),
-            options: SubscriptionOptions::new(Qos::ExactlyOnce),
-            subscription_id: Some(7),
-        };
-        let reply_to = self.ticket();
+        let (subscription, reply_to) = (subscription(filter), self.ticket());
         match self.inbox.subscribe(claim, &subscription, Some(reply_to)) {
             Call::Ready(promised) => promised.answer,
             Call::Pending => match self.answer(reply_to.ticket).await {
@@ -277,13 +287,43 @@ impl Host {
         assert!(matches!(added, Call::Ready(Ok(_))), "{added:?}");
     }
 
+    /// Learns that a session is no member any more.
+    pub(crate) fn forget_member(&self, inbox: InboxId) {
+        let key = ReceiverKey::Member { id: inbox.0, incarnation: inbox.0 };
+        let removed = self.dist.tenant(&tenant()).remove(&group_filter(), &key);
+        assert_eq!(removed, Call::Ready(true));
+    }
+
+    /// Brings a message of QoS 2 for some sessions and, if one was chosen, a member of the group.
+    pub(crate) fn begin_append_once(
+        &self,
+        (inboxes, member): (&[InboxId], Option<InboxId>),
+        payload: &str,
+        exchange: (Claim, PacketId),
+    ) -> ReplyTo {
+        let (tenant, reply_to) = (tenant(), self.ticket());
+        let shared: Vec<SharedRoute> =
+            member.map(|inbox| self.shared_route(inbox)).into_iter().collect();
+        let routes: Vec<InboxRoute> = inboxes.iter().copied().map(route_of).collect();
+        let targets = Targets { tenant: &tenant, routes: &routes, shared: &shared };
+        let message = stored("a", payload, Qos::ExactlyOnce);
+        let (message, reply) = (message.as_message(), Some(reply_to));
+        let call = self.inbox.append(targets, &message, Some(exchange), reply, &mut Vec::new());
+        assert_eq!(call, Call::Pending);
+        reply_to
+    }
+
+    fn shared_route(&self, inbox: InboxId) -> SharedRoute {
+        let routes = self.dist.tenant(&tenant());
+        let route = routes.find(&group_filter()).expect("it is known");
+        let group = routes.group(route, "g", false).expect("it is known");
+        SharedRoute { route: route_of(inbox), group }
+    }
+
     /// Brings a message for a member of the group.
     pub(crate) fn begin_append_shared(&self, inbox: InboxId, payload: &str) -> ReplyTo {
         let (tenant, reply_to) = (tenant(), self.ticket());
-        let routes = self.dist.tenant(&tenant);
-        let route = routes.find(&group_filter()).expect("it is known");
-        let group = routes.group(route, "g", false).expect("it is known");
-        let shared = [SharedRoute { route: route_of(inbox), group }];
+        let shared = [self.shared_route(inbox)];
         let targets = Targets { tenant: &tenant, routes: &[], shared: &shared };
         let message = stored("a", payload, Qos::AtLeastOnce);
         let message = message.as_message();
@@ -323,6 +363,11 @@ impl Host {
 /// Waits until something holds of what is stored.
 pub(crate) async fn stored_so(store: &Store, is_so: impl Fn() -> bool) {
     until(&store.stirred, |_| is_so()).await;
+}
+
+pub(crate) fn subscription(filter: &str) -> Subscription {
+    let options = SubscriptionOptions::new(Qos::ExactlyOnce);
+    Subscription { filter: filter.into(), options, subscription_id: Some(7) }
 }
 
 fn route_of(inbox: InboxId) -> InboxRoute {

@@ -267,12 +267,12 @@ impl Coprocessor for InboxCoprocessor {
 fn carry_out_once(effect: Effect<'_>, writer: &mut Writer<'_>) {
     let key = |inbox, place| Key::new(inbox, place).to_bytes();
     match effect {
-        Effect::Begun { inbox, packet_id, record } => {
-            let (mut begun, mut turn) = (Vec::new(), Vec::new());
+        Effect::Begun { inbox, packet_id, record, turn } => {
+            let (mut begun, mut last) = (Vec::new(), Vec::new());
             record.encode(&mut begun);
-            TurnRecord(record.number).encode(&mut turn);
+            TurnRecord(turn).encode(&mut last);
             writer.put(key(inbox, Place::Begun(packet_id)), begun);
-            writer.put(key(inbox, Place::Turn), turn);
+            writer.put(key(inbox, Place::Turn), last);
         }
         Effect::Ceased { inbox, packet_ids, is_end } => {
             let mut remove = |place| writer.remove(key(inbox, place));

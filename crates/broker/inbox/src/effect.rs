@@ -45,8 +45,8 @@ pub(crate) enum Effect<'a> {
     WillEnd { will: InboxId },
     /// What nobody refers to is gone: see the coprocessor.
     Sweep { key: &'a [u8] },
-    /// A QoS 2 message of the client is going to be queued, under the next number.
-    Begun { inbox: InboxId, packet_id: PacketId, record: BegunRecord },
+    /// A QoS 2 message of the client is going to be queued. So many numbers were given by then.
+    Begun { inbox: InboxId, packet_id: PacketId, record: BegunRecord, turn: u64 },
     /// Messages are begun no longer; at the end of the session nothing is left of what was.
     Ceased { inbox: InboxId, packet_ids: Vec<PacketId>, is_end: bool },
     /// The sessions of a partition, which stands for an inbox, have a message.
@@ -93,6 +93,8 @@ const BEGUN: u8 = 15;
 const CEASED: u8 = 16;
 const NOTED: u8 = 17;
 const UNNOTED: u8 = 18;
+/// [`Effect::Begun`] with choices, or under a number that is not the last.
+const CHOSEN: u8 = 19;
 
 /// Reads a whole command.
 pub(crate) fn decode(command: &[u8]) -> Result<Vec<Effect<'_>>, Malformed> {
@@ -177,10 +179,15 @@ impl<'a> Effect<'a> {
             put_u64(into, inbox.0);
         };
         match self {
-            Effect::Begun { inbox, packet_id, record } => {
-                begin(BEGUN, *inbox);
+            Effect::Begun { inbox, packet_id, record, turn } => {
+                let is_plain = is_plain(record, *turn);
+                begin(if is_plain { BEGUN } else { CHOSEN }, *inbox);
                 put_u64(into, packet_id.value().into());
-                record.encode(into);
+                record.encode_head(into);
+                if !is_plain {
+                    put_u64(into, turn.wrapping_sub(record.last()));
+                    record.encode_choices(into);
+                }
             }
             Effect::Ceased { inbox, packet_ids, is_end } => {
                 begin(CEASED, *inbox);
@@ -239,7 +246,20 @@ impl<'a> Effect<'a> {
         Ok(match tag {
             BEGUN => {
                 let packet_id = take_packet_id(parser)?;
-                Effect::Begun { inbox, packet_id, record: BegunRecord::take(parser)? }
+                let record = BegunRecord::take_head(parser)?;
+                let turn = record.number;
+                Effect::Begun { inbox, packet_id, record, turn }
+            }
+            CHOSEN => {
+                let packet_id = take_packet_id(parser)?;
+                let mut record = BegunRecord::take_head(parser)?;
+                let behind = parser.take_u64()?;
+                record.take_choices(parser)?;
+                let turn = record.last().checked_add(behind).ok_or(Malformed)?;
+                if is_plain(&record, turn) {
+                    return Err(Malformed);
+                }
+                Effect::Begun { inbox, packet_id, record, turn }
             }
             CEASED => {
                 let is_end = match parser.take_u8()? {
@@ -264,6 +284,11 @@ impl<'a> Effect<'a> {
             _ => return Err(Malformed),
         })
     }
+}
+
+/// Whether a message that is begun has the form that has no choices.
+fn is_plain(record: &BegunRecord, turn: u64) -> bool {
+    record.choices.is_empty() && record.number == turn
 }
 
 impl End {

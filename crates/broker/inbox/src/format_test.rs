@@ -8,6 +8,7 @@ use ratatosk_codec::{PacketId, Qos, SubscriptionOptions};
 use ratatosk_contract::{
     ClientId, PublisherId, SessionIdentity, TenantId,
     inbox::{InboxId, QueueLimits},
+    serving::{Choice, GroupMark},
 };
 use smallvec::smallvec;
 
@@ -40,7 +41,14 @@ fn head() -> Head<'static> {
     Head { is_qos2: true, retain: true, subscription_id: Some(200), origin }
 }
 
-const BEGUN: BegunRecord = BegunRecord { number: 300, mark: 7 };
+const BEGUN: BegunRecord = BegunRecord { number: 300, mark: 7, choices: Vec::new() };
+
+/// With a member that was chosen when the message was brought again.
+fn begun_for() -> BegunRecord {
+    let choice = Choice { group: GroupMark(9), inbox: INBOX, number: 302 };
+    BegunRecord { choices: vec![choice], ..BEGUN }
+}
+
 const NOTE: NoteRecord = NoteRecord { low: 5, since_ms: 128 };
 
 const PLAIN: Head<'static> =
@@ -146,6 +154,8 @@ fn records_are_as_documented() {
     check("will", 6, &encoded(|into| will().encode(into)), golden);
     let golden = b"\xac\x02\0\0\0\0\0\0\0\x07";
     check("begun", 8, &encoded(|into| BEGUN.encode(into)), golden);
+    let golden = b"\xac\x02\0\0\0\0\0\0\0\x07\x01\0\0\0\0\0\0\0\x09\xc1\x02\x02";
+    check("begun_for", 8, &encoded(|into| begun_for().encode(into)), golden);
     check("turn", 9, &encoded(|into| TurnRecord(300).encode(into)), b"\xac\x02");
     check("note", 10, &encoded(|into| NOTE.encode(into)), b"\x05\x80\x01");
 }
@@ -184,8 +194,12 @@ fn effects_are_as_documented() {
     check("effect_will", &Effect::Will { will: inbox, record: b"r" }, b"\x0c\xc1\x02\x01r");
     check("effect_will_end", &Effect::WillEnd { will: inbox }, b"\x0d\xc1\x02");
     check("effect_sweep", &Effect::Sweep { key: b"k" }, b"\x0e\x01k");
-    let begun = Effect::Begun { inbox, packet_id, record: BEGUN };
+    let begun = Effect::Begun { inbox, packet_id, record: BEGUN, turn: 300 };
     check("effect_begun", &begun, b"\x0f\xc1\x02\xac\x02\xac\x02\0\0\0\0\0\0\0\x07");
+    let begun = Effect::Begun { inbox, packet_id, record: begun_for(), turn: 303 };
+    let golden =
+        b"\x13\xc1\x02\xac\x02\xac\x02\0\0\0\0\0\0\0\x07\x01\x01\0\0\0\0\0\0\0\x09\xc1\x02\x02";
+    check("effect_begun_for", &begun, golden);
     let ceased = Effect::Ceased { inbox, packet_ids: vec![packet_id], is_end: true };
     check("effect_ceased", &ceased, b"\x10\xc1\x02\x01\x01\xac\x02");
     let (inbox, publisher) = (InboxId(3), INBOX);

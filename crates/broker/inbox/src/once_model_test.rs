@@ -237,8 +237,8 @@ impl Model {
         match &mut flight.stage {
             Stage::Idle => {
                 let number = self.ticket(client);
-                match inbox.begin(exchange, flight.number, reply(number)) {
-                    Ok(begun) => flight.stage = Stage::Begins(number, begun.answer),
+                match inbox.begin(exchange, flight.number, &[], reply(number)) {
+                    Ok(begun) => flight.stage = Stage::Begins(number, begun.answer.once),
                     Err(_) => {
                         self.tickets.remove(&number);
                         self.resume(client);

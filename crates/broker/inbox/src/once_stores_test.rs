@@ -57,8 +57,8 @@ impl Cluster {
         until("it is begun", || {
             let (store, ticket) = (self.resume_at(claim)?, self.ticket());
             let inbox = &self.benches[&store].inbox;
-            let begun = inbox.begin((claim, id(packet_id)), 7, reply(ticket)).ok()?;
-            (self.outcome(ticket) == Settlement::Done).then_some(begun.answer)
+            let begun = inbox.begin((claim, id(packet_id)), 7, &[], reply(ticket)).ok()?;
+            (self.outcome(ticket) == Settlement::Done).then_some(begun.answer.once)
         })
     }
 

@@ -6,7 +6,7 @@ use ratatosk_contract::{
     Call,
     call::Settlement,
     inbox::{Claim, Detach, Inbox as _, InboxId, StaleClaim, Targets},
-    serving::{Once, Serving as _, Terms},
+    serving::{GroupMark, Once, Serving as _, Terms, Wish},
 };
 use ratatosk_telemetry::memory::Share;
 
@@ -50,11 +50,11 @@ impl Stage {
     /// Begins a message at a node, durably.
     fn begin(&mut self, node: usize, packet_id: u16, mark: u64) -> Once {
         let exchange = (self.claims[0], id(packet_id));
-        let begun = self.bench(node).inbox.begin(exchange, mark, reply(900)).expect("his");
+        let begun = self.bench(node).inbox.begin(exchange, mark, &[], reply(900)).expect("his");
         assert!(!begun.is_durable);
         self.world.settle(T0);
         assert!(self.settled(node).contains(&(900, DONE)));
-        begun.answer
+        begun.answer.once
     }
 
     fn append(
@@ -185,7 +185,47 @@ fn another_message_under_an_identifier_has_another_number() {
     assert_eq!(stage.queue(0, claims[0]), ["2"]);
     assert_eq!(stage.queue(0, claims[1]), ["1", "2"]);
     let stale = Claim { version: claims[0].version - 1, ..claims[0] };
-    assert_eq!(stage.bench(0).inbox.begin((stale, id(3)), MARK, None), Err(StaleClaim));
+    assert_eq!(stage.bench(0).inbox.begin((stale, id(3)), MARK, &[], None), Err(StaleClaim));
+}
+
+/// DUR-010, DIST-011: whom a message goes to of its groups is stored with it, and read back where its publisher
+/// is served next; whoever is chosen for one that is gone has a number that is known there, too.
+#[test]
+fn what_was_chosen_is_read_back() {
+    let mut stage = stage();
+    let claims = stage.claims;
+    let wish = |group, claim: Claim, instead_of| Wish {
+        group: GroupMark(group),
+        inbox: claim.inbox,
+        instead_of,
+    };
+    let exchange = (claims[0], id(1));
+    let begin = |stage: &mut Stage, node: usize, wished: &[Wish]| {
+        let begun = stage.bench(node).inbox.begin(exchange, MARK, wished, None).expect("his");
+        stage.world.settle(T0);
+        let numbers = begun.answer.choices.iter().map(|it| (it.group.0, it.inbox, it.number));
+        (numbers.collect::<Vec<_>>(), begun.answer.others)
+    };
+    let first = [wish(5, claims[0], None), wish(6, claims[1], None)];
+    let kept = vec![(5, claims[0].inbox, 1), (6, claims[1].inbox, 1)];
+    assert_eq!(begin(&mut stage, 0, &first), (kept.clone(), 1));
+    assert!(stage.bench(0).inbox.is_begun(exchange));
+    let move_to = |stage: &mut Stage, node| {
+        stage.world.lead(GROUP, node, 0);
+        stage.world.settle(T0);
+        stage.bench(node).inbox.resume(claims[0], owner(9)).expect("his");
+    };
+    move_to(&mut stage, 1);
+    assert!(!stage.bench(0).inbox.is_begun(exchange), "it is served elsewhere");
+    assert!(stage.bench(1).inbox.is_begun(exchange));
+    assert_eq!(begin(&mut stage, 1, &[wish(5, claims[1], None)]), (kept, 1));
+    let instead = [wish(5, claims[1], Some(claims[0].inbox))];
+    let kept = vec![(5, claims[1].inbox, 2), (6, claims[1].inbox, 1)];
+    assert_eq!(begin(&mut stage, 1, &instead), (kept.clone(), 2));
+    move_to(&mut stage, 0);
+    assert_eq!(begin(&mut stage, 0, &[]), (kept, 1));
+    let begun = stage.bench(0).inbox.begin((claims[0], id(2)), MARK, &[], None).expect("his");
+    assert_eq!(begun.answer.once.number, 3, "no number is given twice");
 }
 
 /// KV-013, DUR-010: what is noted goes with its partition where ranges are parted and joined.

@@ -17,7 +17,7 @@ use ratatosk_contract::{
         Attached, Claim, Detach, DirectDelivery, DueWill, Inbox as _, InboxId, NotServed,
         StaleClaim, Targets, WillId,
     },
-    serving::{Once, Refusal, Serving, Terms},
+    serving::{Begun, Refusal, Serving, Terms, Wish},
 };
 use ratatosk_engine::wire::Malformed;
 
@@ -243,9 +243,14 @@ impl Serving for InboxService {
         &self,
         exchange: (Claim, PacketId),
         mark: u64,
+        wished: &[Wish],
         reply_to: Option<ReplyTo>,
-    ) -> Result<Promised<Once>, StaleClaim> {
-        self.begin_exchange(exchange, mark, reply_to)
+    ) -> Result<Promised<Begun>, StaleClaim> {
+        self.begin_exchange(exchange, mark, wished, reply_to)
+    }
+
+    fn is_begun(&self, exchange: (Claim, PacketId)) -> bool {
+        self.is_begun_exchange(exchange)
     }
 
     fn append_on(

@@ -2,18 +2,21 @@
 //!
 //! Where replicas have the routes a change of one is done later, and may fail. So a SUBACK waits for two
 //! commands, the session's and the route's; and what is not known to be done is looked at again: the
-//! session, under its lock, says whether its route is to be there. What no failure tells of, as a
-//! command of whoever served the session before that came late, is found by comparing, a part
+//! session, under its lock, says whether its route is to be there. Whoever waits for it waits on meanwhile, for a
+//! bounded time: a range of routes whose leader died is no reason to disconnect clients. What no failure tells
+//! of, as a command of whoever served the session before that came late, is found by comparing, a part
 //! with each turn. DIST-014
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use ratatosk_clock::Instant;
 use ratatosk_contract::{
     Call, ReplyTo, TenantId,
     call::Settlement,
-    dist::{Dist, Restored, RouteTold, StoredKey, StoredRoute, TenantRoutes},
+    dist::{AddError, Dist, Restored, RouteTold, StoredKey, StoredRoute, TenantRoutes},
     inbox::InboxId,
     sessions::Sessions,
 };
@@ -26,6 +29,8 @@ use crate::{
 
 /// How many routes may wait to be looked at again; what is beyond is found by comparing.
 const UNSURE_MAX: usize = 65_536;
+/// How long a route is asked for again before whoever waits for it is told that nobody knows.
+const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 /// Two commands that one answer waits for.
 pub(crate) struct Both {
@@ -39,6 +44,11 @@ impl Both {
     pub(crate) fn new(reply_to: Option<ReplyTo>, sessions: &Arc<dyn Sessions>) -> Arc<Self> {
         let (open, is_done) = (AtomicUsize::new(2), AtomicBool::new(true));
         Arc::new(Both { open, is_done, reply_to, sessions: Arc::clone(sessions) })
+    }
+
+    /// Whether anybody is to be told.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.reply_to.is_some()
     }
 
     /// One of the two is done, or not known to be.
@@ -67,6 +77,33 @@ pub(crate) struct Unsure {
     pub(crate) tenant: TenantId,
     pub(crate) filter: Box<str>,
     pub(crate) key: StoredKey,
+    wait: Option<Wait>,
+}
+
+impl Unsure {
+    pub(crate) fn new(tenant: TenantId, filter: Box<str>, key: StoredKey) -> Self {
+        Unsure { tenant, filter, key, wait: None }
+    }
+}
+
+/// Somebody waits for a route.
+#[derive(Clone, Debug)]
+struct Wait {
+    both: Arc<Both>,
+    /// When it was asked for again first.
+    since: Option<Instant>,
+}
+
+/// What came of a look at a route.
+enum Settled {
+    /// It is as its session has it.
+    Right,
+    /// It was asked for.
+    Asked,
+    /// It could not be asked for now.
+    Busy,
+    /// It cannot be as its session has it, or nobody here knows how that is.
+    Unknown,
 }
 
 /// What is to be looked at again, and how far the comparison is.
@@ -84,18 +121,31 @@ struct Comparing {
 }
 
 impl Routing {
-    /// Told what became of a route's change: if it is not known it is looked at again.
-    pub(crate) fn watch(&self, unsure: Vec<Unsure>, both: Option<Arc<Both>>) -> RouteTold {
+    /// Told what became of a route's change: if it is not known it is looked at again, and only then does whoever
+    /// waits hear of it.
+    pub(crate) fn watch(&self, mut unsure: Vec<Unsure>, both: Option<Arc<Both>>) -> RouteTold {
+        debug_assert!(both.is_none() || unsure.len() == 1, "one waits for one route");
         let list = Arc::clone(&self.unsure);
         Box::new(move |is_done| {
+            let first = unsure.first_mut().filter(|_| !is_done);
+            match (first, both) {
+                (Some(first), Some(both)) => first.wait = Some(Wait { both, since: None }),
+                (_, Some(both)) => both.add(is_done),
+                (_, None) => {}
+            }
             if !is_done {
-                let mut list = list.lock();
-                let room = UNSURE_MAX.saturating_sub(list.len());
-                list.extend(unsure.into_iter().take(room));
+                look_again(&list, unsure);
             }
-            if let Some(both) = both {
-                both.add(is_done);
-            }
+        })
+    }
+
+    /// The same for one that was looked at before.
+    fn watch_again(&self, unsure: Unsure) -> RouteTold {
+        let list = Arc::clone(&self.unsure);
+        Box::new(move |is_done| match (is_done, unsure.wait) {
+            (true, Some(Wait { both, .. })) => both.add(true),
+            (true, None) => {}
+            (false, wait) => look_again(&list, vec![Unsure { wait, ..unsure }]),
         })
     }
 
@@ -108,10 +158,8 @@ impl Routing {
         both: Option<Arc<Both>>,
     ) -> Call<usize> {
         let routes = dist.tenant(tenant);
-        let unsure = |(filter, key): &(TopicFilter<'_>, StoredKey)| Unsure {
-            tenant: tenant.clone(),
-            filter: filter.as_str().into(),
-            key: *key,
+        let unsure = |(filter, key): &(TopicFilter<'_>, StoredKey)| {
+            Unsure::new(tenant.clone(), filter.as_str().into(), *key)
         };
         let unsure = match routes.is_replicated() {
             true => keys.iter().map(unsure).collect(),
@@ -124,11 +172,25 @@ impl Routing {
 impl InboxService {
     /// Looks again at routes that may not be as their sessions have them, and compares some others. To be
     /// called from time to time; does nothing where nobody else has the routes.
-    pub(crate) fn mind_routes(&self) {
+    pub(crate) fn mind_routes(&self, now: Instant) {
         let unsure = std::mem::take(&mut *self.routing.unsure.lock());
-        for unsure in unsure {
+        for mut unsure in unsure {
             let routes = self.dist.tenant(&unsure.tenant);
-            self.settle_route(&*routes, &unsure);
+            if let Some(wait) = &mut unsure.wait
+                && now.since(*wait.since.get_or_insert(now)) > ASKED_AGAIN
+            {
+                wait.both.add(false);
+                unsure.wait = None;
+            }
+            let settled = self.settle_route(&*routes, &unsure);
+            match (settled, unsure.wait.take()) {
+                (Settled::Asked, _) | (_, None) => {}
+                (Settled::Right, Some(Wait { both, .. })) => both.add(true),
+                (Settled::Unknown, Some(Wait { both, .. })) => both.add(false),
+                (Settled::Busy, wait) => {
+                    look_again(&self.routing.unsure, vec![Unsure { wait, ..unsure }]);
+                }
+            }
         }
         let _ = self.compare_routes();
     }
@@ -183,11 +245,10 @@ impl InboxService {
         let next = routes.stored(from, &mut found);
         let stale = found.iter().filter(|stored| {
             let StoredRoute { filter, .. } = stored;
-            let unsure =
-                Unsure { tenant: tenant.clone(), filter: filter.clone(), key: stored.stored_key() };
+            let unsure = Unsure::new(tenant.clone(), filter.clone(), stored.stored_key());
             self.is_served(unsure.key.inbox)
                 && !self.has_subscription(&tenant, stored)
-                && self.settle_route(&*routes, &unsure)
+                && matches!(self.settle_route(&*routes, &unsure), Settled::Asked)
         });
         let count = stale.count();
         comparing.tenant = match next {
@@ -205,27 +266,69 @@ impl InboxService {
         self.serves(partition_number(inbox.0)).is_some()
     }
 
-    /// Has a route be as its session has it; says whether anything was asked for. Under the session's lock: what
-    /// it decides later is submitted later.
-    fn settle_route(&self, routes: &dyn TenantRoutes, unsure: &Unsure) -> bool {
-        let Unsure { tenant, filter: text, key } = unsure;
-        let Ok(filter) = TopicFilter::parse(text, &TopicLimits::PROTOCOL) else { return false };
+    /// Has a route be as its session has it. Under the session's lock: what it decides later is submitted later.
+    fn settle_route(&self, routes: &dyn TenantRoutes, unsure: &Unsure) -> Settled {
+        let Unsure { tenant, filter: text, key, wait } = unsure;
+        let Ok(filter) = TopicFilter::parse(text, &TopicLimits::PROTOCOL) else {
+            return Settled::Unknown;
+        };
         let partition = self.partitions.lock_of(key.inbox);
         // Whoever serves it now compares it.
         if !self.is_served(key.inbox) {
-            return false;
+            return Settled::Unknown;
         }
         let session = partition.sessions.get(&key.inbox);
         let session = session.filter(|session| {
             session.identity.tenant == *tenant && session.subscription(text).is_some()
         });
         match session {
-            Some(session) => is_repaired(routes, session, key.inbox, &filter),
+            // That it is here does not tell that it is everywhere.
+            Some(session) if wait.is_some() => self.ask_again(routes, session, &filter, unsure),
+            Some(session) => match is_repaired(routes, session, key.inbox, &filter) {
+                true => Settled::Asked,
+                false => Settled::Right,
+            },
             None => {
-                let told = self.routing.watch(vec![unsure.clone()], None);
-                routes.remove_stored(&[(filter, *key)], told) == Call::Pending
+                let told = self.routing.watch_again(unsure.clone());
+                match routes.remove_stored(&[(filter, *key)], told) {
+                    Call::Pending => Settled::Asked,
+                    Call::Ready(_) => Settled::Right,
+                }
             }
         }
+    }
+
+    /// Asks for a route for which somebody waits.
+    fn ask_again(
+        &self,
+        routes: &dyn TenantRoutes,
+        session: &Session,
+        filter: &TopicFilter<'_>,
+        unsure: &Unsure,
+    ) -> Settled {
+        let Some(subscription) = session.subscription(filter.as_str()) else {
+            return Settled::Unknown;
+        };
+        let members_max = session.limits.members_max;
+        let receiver = receiver(session, unsure.key.inbox, filter, subscription, members_max);
+        match routes.add_stored(filter, receiver, self.routing.watch_again(unsure.clone())) {
+            Call::Pending => Settled::Asked,
+            Call::Ready(Ok(_)) => Settled::Right,
+            Call::Ready(Err(AddError::Busy)) => Settled::Busy,
+            Call::Ready(Err(AddError::GroupFull { .. })) => Settled::Unknown,
+        }
+    }
+}
+
+/// Has routes looked at again. Whoever waits for one that nobody will look at is told.
+fn look_again(list: &Mutex<Vec<Unsure>>, mut unsure: Vec<Unsure>) {
+    let mut list = list.lock();
+    let room = UNSURE_MAX.saturating_sub(list.len());
+    let left = unsure.split_off(room.min(unsure.len()));
+    list.append(&mut unsure);
+    drop(list);
+    for Wait { both, .. } in left.into_iter().filter_map(|unsure| unsure.wait) {
+        both.add(false);
     }
 }
 

@@ -46,11 +46,16 @@ fn settle(node: &Node) {
     }
 }
 
+/// Nobody knows what became of what is on its way to the routes.
+fn doubt(node: &Node, is_carried_out: bool) {
+    while node.bench.routes.asked() > 0 {
+        node.bench.routes.answer(is_carried_out, false);
+    }
+}
+
 /// A turn of the housekeeping for each partition.
 fn mind(node: &Node) {
-    for _ in 0..64 {
-        node.bench.inbox.mind_routes();
-    }
+    (0..64).for_each(|_| node.bench.inbox.mind_routes(T0));
 }
 
 /// DUR-012, MQTT-077: whichever is done last, once.
@@ -83,27 +88,64 @@ fn a_subscription_is_acknowledged_when_its_record_and_its_route_are_there() {
     }
 }
 
-/// DIST-014: the session says what is right, whatever became of the command.
+/// DIST-014, KV-010: the session says what is right, whatever became of the command; whoever waits for the route
+/// waits until it is so, and is not told meanwhile that nobody knows.
 #[test]
-fn what_is_not_known_to_be_done_is_not_acknowledged_and_looked_at_again() {
+fn what_is_not_known_to_be_done_is_asked_for_again_before_it_is_acknowledged() {
     for is_carried_out in [true, false] {
-        let (node, claim) = late();
-        let _ = subscribe(&node, claim, "a", 7);
-        node.keyspace.settle();
-        node.bench.routes.answer(is_carried_out, false);
-        assert_eq!(node.settled(), [(7, UNKNOWN)]);
-        mind(&node);
-        settle(&node);
-        assert_eq!(filters(&node), ["a"]);
+        for filter in ["a", "$share/g/a"] {
+            let (node, claim) = late();
+            let _ = subscribe(&node, claim, filter, 7);
+            node.keyspace.settle();
+            for _ in 0..3 {
+                doubt(&node, is_carried_out);
+                assert_eq!(node.settled(), []);
+                mind(&node);
+                assert_ne!(node.bench.routes.asked(), 0, "also if it is here: others may lack it");
+            }
+            settle(&node);
+            assert_eq!((node.settled(), filters(&node)), (vec![(7, DONE)], vec![filter.into()]));
 
-        let _ = node.bench.inbox.unsubscribe(claim, "a", reply(8));
-        node.keyspace.settle();
-        node.bench.routes.answer(is_carried_out, false);
-        assert_eq!(node.settled(), [(8, UNKNOWN)]);
-        mind(&node);
-        settle(&node);
-        assert_eq!((filters(&node), node.bench.routes.asked()), (vec![], 0));
+            let _ = node.bench.inbox.unsubscribe(claim, filter, reply(8));
+            node.keyspace.settle();
+            doubt(&node, is_carried_out);
+            assert_eq!(node.settled(), []);
+            mind(&node);
+            settle(&node);
+            assert_eq!((node.settled(), filters(&node)), (vec![(8, DONE)], vec![]));
+        }
     }
+}
+
+/// MQTT-077: sessions that are not kept have routes all the same.
+#[test]
+fn an_inbox_that_keeps_nothing_waits_for_its_routes() {
+    let bench = crate::fake::bench();
+    *bench.routes.late.lock() = Some(Vec::new());
+    let claim = bench.attach("c", T0).claim;
+    let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+    let subscription = Subscription { filter: "a".into(), options, subscription_id: None };
+    let promised = bench.inbox.put_subscription(claim, &subscription, reply(7));
+    assert_eq!(promised, Promised::later(DONE_LATE));
+    assert_eq!(bench.sessions.take_settled(), []);
+    bench.routes.answer(true, true);
+    assert_eq!(bench.sessions.take_settled(), [(7, DONE)]);
+}
+
+/// DIST-014: a route that is in doubt for long is waited for no longer, and asked for still.
+#[test]
+fn a_route_in_doubt_is_waited_for_within_a_bound() {
+    let (node, claim) = late();
+    let _ = subscribe(&node, claim, "a", 7);
+    node.keyspace.settle();
+    for second in [1, 10, 20, 22] {
+        assert_eq!(node.settled(), []);
+        doubt(&node, false);
+        node.bench.inbox.mind_routes(seconds(second));
+    }
+    assert_eq!(node.settled(), [(7, UNKNOWN)]);
+    settle(&node);
+    assert_eq!((node.settled(), filters(&node)), (vec![], vec!["a".to_owned()]));
 }
 
 /// DIST-014, INBOX-003
@@ -175,8 +217,11 @@ fn whoever_unsubscribes_again_waits_for_the_route_as_well() {
         node.keyspace.settle();
         assert_eq!((node.settled(), filters(&node)), (vec![], vec!["a".to_owned()]));
         node.bench.routes.answer(is_known, is_known);
-        assert_eq!(node.settled(), [(2, if is_known { DONE } else { UNKNOWN })]);
+        assert_eq!(node.settled(), Vec::from_iter(is_known.then_some((2, DONE))));
         node.bench.routes.answer(true, true);
         assert_eq!((node.settled(), filters(&node)), (vec![(3, DONE)], vec![]));
+        mind(&node);
+        settle(&node);
+        assert_eq!(node.settled(), Vec::from_iter((!is_known).then_some((2, DONE))));
     }
 }

@@ -15,6 +15,8 @@ pub(crate) use entry::{EntryRecord, Head, Position};
 pub use key::partition_keys;
 pub(crate) use key::{Key, Place};
 pub(crate) use message::MessageRecord;
+#[cfg(test)]
+pub(crate) use once::CHOICES_MAX;
 pub(crate) use once::{BegunRecord, NoteRecord, TurnRecord};
 pub(crate) use session::{SessionRecord, SubscriptionRecord};
 pub(crate) use will::WillRecord;

@@ -162,7 +162,16 @@ impl InboxService {
         sequel: Sequel,
         write: impl FnOnce(&mut Effects),
     ) -> Promised<T> {
-        let Some(journal) = &self.journal else { return Promised::kept(answer) };
+        let Some(journal) = &self.journal else {
+            // Where sessions are not kept nothing is waited for but their routes.
+            return match sequel.both.filter(|both| both.is_awaited()) {
+                Some(both) => {
+                    both.add(true);
+                    Promised::later(answer)
+                }
+                None => Promised::kept(answer),
+            };
+        };
         let mut effects = Effects::new(journal.epoch);
         write(&mut effects);
         journal.submit(inbox, effects, sequel);
@@ -412,7 +421,7 @@ impl Inbox for InboxService {
 
     fn expire(&self, now: Instant, due_max: usize, wills: &mut Vec<DueWill>) {
         self.make_inactive_due(now);
-        self.mind_routes();
+        self.mind_routes(now);
         self.abandon_awaited(now, due_max);
         self.forget_old_notes(now);
         let start = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITION_COUNT;

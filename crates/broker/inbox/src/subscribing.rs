@@ -55,10 +55,10 @@ impl InboxService {
         let receiver = receiver(session, claim.inbox, &filter, subscription, members_max);
         let routes = self.dist.tenant(&session.identity.tenant);
         let both = routes.is_replicated().then(|| Both::new(reply_to, &self.partitions.sessions));
-        let unsure = both.iter().map(|_| Unsure {
-            tenant: session.identity.tenant.clone(),
-            filter: subscription.filter.clone(),
-            key: stored_key(&filter, claim.inbox, session),
+        let unsure = both.iter().map(|_| {
+            let tenant = session.identity.tenant.clone();
+            let key = stored_key(&filter, claim.inbox, session);
+            Unsure::new(tenant, subscription.filter.clone(), key)
         });
         let told = self.routing.watch(unsure.collect(), both.clone());
         let (route, both) = match routes.add_stored(&filter, receiver, told) {

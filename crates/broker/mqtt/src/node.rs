@@ -10,6 +10,7 @@ use ratatosk_contract::{
     ReplyTo, SessionRef, TenantSettings, Ticket,
     call::Settlement,
     dist::Dist,
+    group::Group,
     inbox::{Answer, DueWill, Inbox},
     relay::{Dispatched, IsVisible, Outcomes, Relay},
     retain::Retain,
@@ -177,6 +178,10 @@ impl Sessions for Post {
 
     fn settle(&self, session: SessionRef, ticket: Ticket, settlement: Settlement) {
         self.note(session, Note::Settle { session, ticket, settlement });
+    }
+
+    fn chosen_before(&self, session: SessionRef, ticket: Ticket, groups: Vec<Arc<Group>>) {
+        self.note(session, Note::ChosenBefore { session, ticket, groups });
     }
 
     fn answered(&self, reply_to: ReplyTo, answer: Answer) {

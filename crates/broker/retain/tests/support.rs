@@ -1,10 +1,11 @@
 //! Several nodes that have the retained messages together, each with a store and replicas in it.
 
 use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex};
 
-use ratatosk_client::{Pipe, Poller, Router, Store, StoreReplicas};
+use ratatosk_client::{Pipe, Store};
 use ratatosk_clock::{Instant, SystemClock};
 use ratatosk_codec::Qos;
 use ratatosk_contract::call::Settlement;
@@ -15,10 +16,9 @@ use ratatosk_contract::{
     Call, Message, PublisherId, ReplyTo, SessionRef, ShardId, StoredMessage, TenantId, Ticket,
 };
 use ratatosk_retain::{RetainCoprocessor, RetainDivision, RetainService};
-use ratatosk_store::command;
-use ratatosk_store::coprocessor::{Factory, Keyspaces};
 use ratatosk_store::node::Handle;
-use ratatosk_stores::{Stores, until, wait};
+use ratatosk_stores::trio::{Kind, Trio};
+use ratatosk_stores::until;
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 pub(crate) const KEYSPACE: &str = "retain.message";
@@ -51,22 +51,25 @@ impl Settled {
     }
 }
 
-/// The services that the coprocessors of a store feed, one life after the other.
-type Feeds = Arc<[Mutex<Weak<RetainService>>; 3]>;
-
 /// Three nodes, each with a store and a service.
 pub(crate) struct Cluster {
-    _poller: Poller,
-    router: Router,
-    /// Of each node.
-    pipes: Vec<Pipe>,
-    pub(crate) clock: SystemClock,
-    feeds: Feeds,
-    pub(crate) services: Vec<Arc<RetainService>>,
+    trio: Trio<RetainService>,
     pub(crate) settled: Arc<Settled>,
     tickets: AtomicU64,
-    way: Box<dyn Fn(Handle) -> Arc<dyn Store>>,
-    pub(crate) stores: Stores,
+}
+
+impl Deref for Cluster {
+    type Target = Trio<RetainService>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.trio
+    }
+}
+
+impl DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.trio
+    }
 }
 
 impl Cluster {
@@ -76,46 +79,24 @@ impl Cluster {
 
     /// With such ways to the stores.
     pub(crate) fn over(name: &str, way: impl Fn(Handle) -> Arc<dyn Store> + 'static) -> Self {
-        let clock = SystemClock::new();
-        let feeds: Feeds = Arc::default();
-        let services: Vec<_> = (0..3).map(|node| fresh(&feeds, node, clock)).collect();
-        let held = Arc::clone(&feeds);
-        let knows = move |store: u64| {
-            let (feeds, node) = (Arc::clone(&held), place(store));
-            let factory: Factory = Box::new(move || {
-                let service = feeds[node].lock().expect("nobody panics with it").clone();
-                Box::new(RetainCoprocessor::feeding(&service))
-            });
-            Keyspaces::new(vec![(KEYSPACE.to_owned(), factory)]).served_by_replicas(KEYSPACE)
+        let settled = Arc::<Settled>::default();
+        let (told, origins) = (Arc::clone(&settled), AtomicU64::default());
+        let kind = Kind {
+            keyspace: KEYSPACE,
+            service: Box::new(move |clock| {
+                let origin = origins.fetch_add(1 << 40, Ordering::Relaxed);
+                RetainService::replicated(RetainLimits::default(), clock.epoch(), origin)
+            }),
+            coprocessor: |feed| Box::new(RetainCoprocessor::feeding(feed)),
+            pipe: |router, clock| {
+                Pipe::repeating(Box::new(router), KEYSPACE, RetainDivision, clock)
+            },
+            connect: Box::new(move |service: &RetainService, pipe, replicas| {
+                service.connect(Arc::new(pipe), told.clone(), Box::new(replicas));
+            }),
         };
-        let stores = Stores::of_each(name, 3, knows);
-        stores.change(&stores.whole(KEYSPACE), &[1, 2, 3]);
-        let router = Router::new(clock);
-        stores.live().for_each(|(store, handle)| router.attach(store, way(handle)));
-        let pipe = || Pipe::repeating(Box::new(router.clone()), KEYSPACE, RetainDivision, clock);
-        let pipes: Vec<_> = (0..3).map(|_| pipe()).collect();
-        let poller = Poller::start(router.clone(), pipes.clone()).expect("a thread");
-        let (settled, tickets) = (Arc::default(), AtomicU64::new(0));
-        let cluster = Self {
-            _poller: poller,
-            router,
-            pipes,
-            clock,
-            feeds,
-            services,
-            settled,
-            tickets,
-            way: Box::new(way),
-            stores,
-        };
-        (0..3).for_each(|node| cluster.connect(node));
-        cluster
-    }
-
-    pub(crate) fn connect(&self, node: usize) {
-        let replicas = StoreReplicas::new(self.stores.handle(store(node)), KEYSPACE);
-        let (pipe, settled) = (Arc::new(self.pipes[node].clone()), self.settled.clone());
-        self.services[node].connect(pipe, settled, Box::new(replicas));
+        let trio = Trio::over(name, kind, way);
+        Self { trio, settled, tickets: AtomicU64::new(0) }
     }
 
     pub(crate) fn tenant(&self, node: usize) -> Arc<dyn TenantRetained> {
@@ -168,66 +149,6 @@ impl Cluster {
     pub(crate) fn found(&self, node: usize, filter: &str) -> BTreeSet<(String, String)> {
         until("it may answer", || self.find(node, filter))
     }
-
-    /// How many changes went again that were in doubt.
-    pub(crate) fn repeated(&self) -> u64 {
-        self.pipes.iter().map(|pipe| pipe.repeated().load(Ordering::Relaxed)).sum()
-    }
-
-    pub(crate) fn split(&self, key: &[u8]) {
-        until("it is parted", || {
-            let handle = self.stores.handle(1);
-            let ranges = handle.ranges(KEYSPACE);
-            let range = ranges.iter().find(|range| range.boundary.contains(key))?;
-            if range.boundary.start == key {
-                return Some(());
-            }
-            let handle = self.stores.handle(self.stores.leader_now(range.group)?);
-            let order = command::split(range.version, key);
-            let _ = wait(|reply| handle.propose(range.group, order, reply));
-            None
-        });
-    }
-
-    /// Moves the lead of all ranges.
-    pub(crate) fn transfer(&self, to: u64) {
-        for range in self.stores.handle(1).ranges(KEYSPACE) {
-            self.stores.transfer(range.group, to);
-        }
-    }
-
-    /// Ends a node as a crash would.
-    pub(crate) fn kill(&mut self, node: usize) {
-        self.router.detach(store(node));
-        // It has a way to the store.
-        self.services[node] = fresh(&self.feeds, node, self.clock);
-        self.stores.kill(store(node));
-    }
-
-    /// Starts it again.
-    pub(crate) fn start(&mut self, node: usize) {
-        self.stores.start(store(node));
-        self.router.attach(store(node), (self.way)(self.stores.handle(store(node))));
-        self.connect(node);
-    }
-}
-
-/// The service of a node's next life.
-fn fresh(feeds: &Feeds, node: usize, clock: SystemClock) -> Arc<RetainService> {
-    static ORIGINS: OnceLock<AtomicU64> = OnceLock::new();
-    let origin = ORIGINS.get_or_init(AtomicU64::default).fetch_add(1 << 40, Ordering::Relaxed);
-    let limits = RetainLimits::default();
-    let service = Arc::new(RetainService::replicated(limits, clock.epoch(), origin));
-    *feeds[node].lock().expect("nobody panics with it") = Arc::downgrade(&service);
-    service
-}
-
-fn store(node: usize) -> u64 {
-    node as u64 + 1
-}
-
-fn place(store: u64) -> usize {
-    usize::try_from(store - 1).expect("few")
 }
 
 pub(crate) fn pairs(pairs: &[(&str, &str)]) -> BTreeSet<(String, String)> {

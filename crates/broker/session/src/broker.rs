@@ -135,6 +135,8 @@ pub enum Subscribed {
     GroupFull,
     /// Try later. MQTT-077
     Busy,
+    /// The session has another owner by now; nothing was done.
+    Stale,
     /// It is being determined: bring the packet again when it is known, and at this time at the latest.
     Later {
         /// From then on the answer is another one.
@@ -151,6 +153,8 @@ pub enum Unsubscribed {
     NotFound,
     /// Try later.
     Busy,
+    /// The session has another owner by now; nothing was done.
+    Stale,
 }
 
 /// Something to remember about a session: why it was refused something, or lost something.

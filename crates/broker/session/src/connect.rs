@@ -277,6 +277,7 @@ impl Session {
         let connack =
             Connack { session_present: is_present, reason: ReasonCode::Success, properties };
         self.write_within(Packet::Connack(connack));
+        self.output.mark();
     }
 
     /// CONNACK with a code that refuses, where the version and what went wrong allow an answer.

@@ -118,6 +118,12 @@ impl Farewell {
         }
     }
 
+    /// Whether the peer ended the connection, or the way to it broke: then nothing is said of the end, but what
+    /// was answered before is still owed.
+    pub fn is_of_peer(&self) -> bool {
+        matches!(self, Farewell::ByClient(_) | Farewell::PeerClosed | Farewell::NetworkError(_))
+    }
+
     /// Whether the will is dropped unpublished: only a DISCONNECT of code 0x00 does that.
     /// [MQTT-3.14.4-3] [MQTT-3.1.2-10]
     pub fn drops_will(&self) -> bool {

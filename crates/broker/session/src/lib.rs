@@ -45,5 +45,5 @@ pub use ending::{Ending, WillOrder};
 pub use farewell::Farewell;
 pub use load::Late;
 pub use on_behalf::{ON_BEHALF, OnBehalf};
-pub use output::{Output, Segment};
+pub use output::{Output, Segment, TakenBack};
 pub use session::{Next, Received, Session, SessionConfig};

@@ -12,7 +12,7 @@ use ratatosk_contract::{
 use ratatosk_topic::TopicFilter;
 
 use crate::{
-    Broker, Permit, Session, Subscribed, Unsubscribed,
+    Broker, Farewell, Permit, Session, Subscribed, Unsubscribed,
     connect::topic_limits,
     subscribe::{Verdict, code_of, report_refused},
 };
@@ -90,6 +90,7 @@ impl Session {
             None => match broker.subscribe(ON_BEHALF, parsed, *options, *subscription_id) {
                 Subscribed::Later { .. } => return None,
                 Subscribed::Granted => return Some(Changed::Granted(options.qos)),
+                Subscribed::Stale => return Some(self.end_stale()),
                 refused => code_of(refused, options.qos),
             },
         };
@@ -109,8 +110,15 @@ impl Session {
                 Unsubscribed::Removed => Changed::Removed,
                 Unsubscribed::NotFound => Changed::NotFound,
                 Unsubscribed::Busy => Changed::Busy,
+                Unsubscribed::Stale => self.end_stale(),
             },
         })
+    }
+
+    /// The session has another owner, who may be asked.
+    fn end_stale(&mut self) -> Changed {
+        self.farewell = Some(Box::new(Farewell::StaleClaim));
+        Changed::Busy
     }
 }
 

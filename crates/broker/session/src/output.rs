@@ -2,7 +2,8 @@
 //!
 //! Frames are appended to one buffer; a payload that is shared goes in as a reference, and from
 //! then on the rest is kept as segments, to be written with one gathering write. What was written
-//! is passed by a cursor, never moved. An empty output holds no memory.
+//! is passed by a cursor, never moved. An empty output holds no memory. What was not written yet can be taken
+//! back, and others follow in its place, as long as nothing of it was.
 //!
 //! `written ≤ segment_bytes + tail.len()`; `segment_bytes` is the sum of all segments and
 //! `shared_bytes` that of the shared ones.
@@ -22,6 +23,21 @@ pub struct Output {
     segments: Option<Box<Segments>>,
     /// What the tail held when it was last written whole, as far as it is foreseen.
     expected: u16,
+    /// A part was written since it was last empty: what is next may be the middle of a frame.
+    is_begun: bool,
+    /// See [`Output::mark`].
+    is_marked: bool,
+}
+
+/// What an output was that was taken back.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum TakenBack {
+    /// Whole frames.
+    Whole,
+    /// Whole frames, the marked one among them.
+    Marked,
+    /// The rest of something whose beginning was written: nothing that follows would be understood.
+    Begun,
 }
 
 /// More than this is not foreseen.
@@ -151,7 +167,25 @@ impl Output {
             let expected = u16::try_from(self.tail.len()).unwrap_or(EXPECTED_MAX);
             self.clear();
             self.expected = expected.min(EXPECTED_MAX);
+        } else {
+            self.is_begun |= count > 0;
         }
+    }
+
+    /// Remembers the last frame until all is written.
+    pub(crate) fn mark(&mut self) {
+        self.is_marked = true;
+    }
+
+    /// Drops everything, and says what it was.
+    pub fn take_back(&mut self) -> TakenBack {
+        let was = match (self.is_begun, self.is_marked) {
+            (true, _) => TakenBack::Begun,
+            (false, true) => TakenBack::Marked,
+            (false, false) => TakenBack::Whole,
+        };
+        self.clear();
+        was
     }
 
     /// Drops everything and gives the memory back.
@@ -225,6 +259,29 @@ mod tests {
         assert_eq!(output.shared_bytes(), 50_000);
         output.advance(output.len());
         assert_eq!((output.shared_bytes(), output.memory_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_taken_back_says_whether_anything_of_it_was_written() {
+        let mut output = Output::default();
+        output.append(|bytes| bytes.extend_from_slice(b"first"));
+        output.mark();
+        assert_eq!((output.take_back(), output.len()), (TakenBack::Marked, 0));
+        output.append(|bytes| bytes.extend_from_slice(b"next"));
+        assert_eq!((output.take_back(), output.len()), (TakenBack::Whole, 0));
+        for (is_shared, written) in [(false, 1), (true, 1), (true, 4), (true, 6)] {
+            output.append(|bytes| bytes.extend_from_slice(b"head"));
+            output.mark();
+            if is_shared {
+                output.append_shared(Bytes::from_static(b"body"));
+            }
+            output.advance(written);
+            assert_eq!((output.take_back(), output.len()), (TakenBack::Begun, 0), "{written}");
+            output.append(|bytes| bytes.extend_from_slice(b"marked and written"));
+            output.mark();
+            output.advance(output.len());
+            assert_eq!(output.take_back(), TakenBack::Whole, "that was long ago");
+        }
     }
 
     #[test]

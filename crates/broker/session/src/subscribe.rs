@@ -58,6 +58,9 @@ impl Session {
                 }
                 continue;
             }
+            if subscribed == Subscribed::Stale {
+                return Err(Farewell::StaleClaim);
+            }
             *code = Some(code_of(subscribed, asked.options.qos));
             report_refused(&asked, *code, broker);
         }
@@ -130,6 +133,7 @@ impl Session {
                         return Ok(Taken::Again(Next::RetryAt(now + BUSY_RETRY)));
                     }
                     Unsubscribed::Busy => ReasonCode::ImplementationSpecificError,
+                    Unsubscribed::Stale => return Err(Farewell::StaleClaim),
                 },
             };
             codes.push(code);
@@ -228,7 +232,9 @@ pub(crate) fn code_of(subscribed: Subscribed, qos: Qos) -> ReasonCode {
             Qos::ExactlyOnce => ReasonCode::GrantedQos2,
         },
         Subscribed::TooManyFilters | Subscribed::GroupFull => ReasonCode::QuotaExceeded,
-        Subscribed::Busy | Subscribed::Later { .. } => ReasonCode::ImplementationSpecificError,
+        Subscribed::Busy | Subscribed::Stale | Subscribed::Later { .. } => {
+            ReasonCode::ImplementationSpecificError
+        }
     }
 }
 

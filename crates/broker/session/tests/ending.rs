@@ -175,3 +175,37 @@ fn nothing_is_written_after_the_farewell() {
         assert!(peer.broker.published.is_empty());
     }
 }
+
+/// MQTT-042, DUR-009: of a session whose answers were held back the farewell alone is said; a refusal before
+/// CONNACK left, nothing in the middle of a frame. [MQTT-3.2.0-1]
+#[test]
+fn what_was_not_to_be_seen_is_taken_back_before_the_farewell() {
+    let cases = [(V5, "DISCONNECT 0x8e", "CONNACK 0x88"), (V311, "", "CONNACK 0x88")];
+    for (version, live, before) in cases {
+        let live_peer = || Peer::live(version, &TenantSettings::default());
+        let connect = Connect { will: will(0), ..connect(version) };
+        let mut peer = live_peer();
+        peer.subscribe(&["a"]);
+        assert!(peer.session.end_unsaid(Farewell::TakenOver).was_live);
+        assert_eq!(peer.out().concat(), live);
+
+        let mut peer = live_peer();
+        peer.subscribe(&["a"]);
+        peer.session.output().advance(1);
+        peer.session.end_unsaid(Farewell::TakenOver);
+        assert_eq!(peer.session.output_len(), 0);
+
+        // CONNACK was not read.
+        let mut peer = Peer::claimed(&connect, &TenantSettings::default(), persistent());
+        peer.subscribe(&["a"]);
+        let ending = peer.session.end_unsaid(Farewell::TakenOver);
+        assert!(ending.was_live && ending.will.is_none(), "it was never let in");
+        assert_eq!(peer.out().concat(), before);
+
+        // Whoever goes by himself is owed what he was answered.
+        let mut peer = live_peer();
+        peer.subscribe(&["a"]);
+        peer.session.end_unsaid(Farewell::PeerClosed);
+        assert_eq!(peer.out().len(), 1);
+    }
+}

@@ -5,7 +5,7 @@ use ratatosk_codec::{Qos, SubscriptionOptions};
 use ratatosk_contract::TenantSettings;
 use ratatosk_contract::inbox::Subscription;
 use ratatosk_contract::session_dict::{Change, Changed};
-use ratatosk_session::{ON_BEHALF, OnBehalf, Permit, Subscribed, Unsubscribed};
+use ratatosk_session::{Farewell, ON_BEHALF, OnBehalf, Permit, Subscribed, Unsubscribed};
 
 use crate::harness::{ALL, Peer, V5};
 
@@ -70,4 +70,17 @@ fn nothing_is_done_for_a_client_that_is_not_let_in() {
     let mut peer = Peer::fresh(V5);
     assert_eq!(change(&mut peer, &subscribe("a")), (Changed::NotConnected, 0));
     assert!(peer.broker.subscriptions.is_empty());
+}
+
+/// DICT-002, INBOX-002: a session that has another owner by now is not changed, and its connection ends: the
+/// other one may be asked.
+#[test]
+fn nothing_is_done_for_a_client_whose_session_has_another_owner() {
+    for wanted in [subscribe("a"), Change::Unsubscribe("a".into())] {
+        let mut peer = Peer::live(V5, &TenantSettings::default());
+        peer.broker.subscribe_outcomes.push_back(Subscribed::Stale);
+        peer.broker.unsubscribe_outcomes.push_back(Unsubscribed::Stale);
+        assert_eq!(change(&mut peer, &wanted), (Changed::Busy, 0));
+        assert_eq!(peer.session.farewell(), Some(&Farewell::StaleClaim));
+    }
 }

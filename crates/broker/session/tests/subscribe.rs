@@ -3,7 +3,7 @@
 use ratatosk_clock::Instant;
 use ratatosk_codec::{Packet, Qos, RetainHandling, SubscriptionOptions};
 use ratatosk_contract::TenantSettings;
-use ratatosk_session::{Next, Permit, Subscribed, Unsubscribed};
+use ratatosk_session::{Farewell, Next, Permit, Subscribed, Unsubscribed};
 
 use crate::harness::{ALL, OLD, Peer, V5, V31, V311, settings};
 
@@ -247,5 +247,21 @@ fn a_malformed_subscribe_ends_the_connection() {
         peer.send(&Packet::Pingreq);
         assert_eq!(peer.feed(bytes), Next::End);
         assert_eq!(peer.last_words(), ["PINGRESP", expected], "{bytes:02x?}");
+    }
+}
+
+/// INBOX-002: whose session has another owner by now is told that, not that there is no such subscription.
+#[test]
+fn a_change_of_a_session_with_another_owner_ends_the_connection() {
+    for version in ALL {
+        let mut peer = Peer::live(version, &TenantSettings::default());
+        peer.broker.subscribe_outcomes = [Subscribed::Granted, Subscribed::Stale].into();
+        assert_eq!(peer.subscribe(&["a", "b"]), Next::End);
+        assert_eq!(peer.session.farewell(), Some(&Farewell::StaleClaim));
+        let mut peer = Peer::live(version, &TenantSettings::default());
+        peer.broker.unsubscribe_outcomes = [Unsubscribed::Removed, Unsubscribed::Stale].into();
+        assert_eq!(peer.unsubscribe(&["a", "b"]), Next::End);
+        assert_eq!(peer.session.farewell(), Some(&Farewell::StaleClaim));
+        assert_eq!(peer.out(), [""; 0]);
     }
 }

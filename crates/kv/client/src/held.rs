@@ -78,6 +78,14 @@ impl HeldKeyspace {
         }
     }
 
+    /// Forgets what waits, and tells its callers that it is in doubt.
+    pub fn lose(&self) {
+        let lost = std::mem::take(&mut self.held.lock().waiting);
+        for done in lost.into_iter().filter_map(|(_, done)| done) {
+            done(Fate::Unknown);
+        }
+    }
+
     /// How many commands wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

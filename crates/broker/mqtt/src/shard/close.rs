@@ -4,7 +4,8 @@
 //! shared group gave it and it did not take over goes to other members; its will is published now
 //! or handed to its inbox. Then the connection lingers: it is written to the end and read until
 //! the peer closes, because a socket that is closed with unread bytes resets the connection and
-//! takes the farewell with it.
+//! takes the farewell with it. What was said and held back, since it was not durable, is taken back: the
+//! farewell does not wait for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,7 +50,10 @@ impl Shard {
             return;
         }
         self.count_waited(connection);
-        let ending = connection.session.end(farewell);
+        let ending = match connection.local.unsaved {
+            0 => connection.session.end(farewell),
+            _ => connection.session.end_unsaid(farewell),
+        };
         self.log_end(connection, &ending);
         self.report_ended(session, connection, &ending);
         if ending.was_live {
@@ -59,7 +63,10 @@ impl Shard {
             self.stats.refused += 1;
         }
         let local = std::mem::take(&mut connection.local);
-        connection.local.unsaved = local.unsaved;
+        if ending.farewell.is_of_peer() {
+            // What he is owed still waits for the disk.
+            connection.local.unsaved = local.unsaved;
+        }
         self.leave(session, connection, local, &ending);
         connection.partial = Vec::new();
         connection.has_leftover = false;

@@ -119,7 +119,15 @@ impl Shard {
     fn saved(&mut self, session: SessionRef, settlement: Settlement) {
         if settlement != Settlement::Done {
             // Whether it happened is not known, so what was said may be wrong.
-            self.end(session, Farewell::NotDurable);
+            let connection = self.connection(session);
+            let has_ended = connection.is_some_and(|connection| {
+                connection.state == Flow::Lingering && connection.local.unsaved > 0
+            });
+            match has_ended {
+                // Its peer gets nothing that he was still owed.
+                true => self.forget(session),
+                false => self.end(session, Farewell::NotDurable),
+            }
             return;
         }
         self.hold(session, |shard, connection| {

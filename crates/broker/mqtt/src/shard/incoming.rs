@@ -148,6 +148,9 @@ impl Shard {
             Note::End { session, cause } => self.end_by_directory(session, cause),
             Note::Change { session, change, answer } => self.change(session, *change, answer),
             Note::InboxReady(session) => self.inbox_ready(session),
+            Note::ChosenBefore { session, ticket, groups } => {
+                self.spare_withheld(session, ticket, &groups);
+            }
             Note::Settle { session, ticket, settlement } => {
                 self.settle(session, ticket, settlement);
             }

@@ -121,7 +121,8 @@ impl Broker for Link<'_> {
             let removed = self.shard.node.inbox.unsubscribe(claim, filter.as_str(), reply_to);
             return match removed.map(|promised| self.local.promised(promised)) {
                 Ok(true) => Unsubscribed::Removed,
-                Ok(false) | Err(StaleClaim) => Unsubscribed::NotFound,
+                Ok(false) => Unsubscribed::NotFound,
+                Err(StaleClaim) => Unsubscribed::Stale,
             };
         }
         if filter.share().is_some() {
@@ -409,7 +410,8 @@ impl Link<'_> {
             }
             SubscribeOutcome::TooManyFilters => Err(Subscribed::TooManyFilters),
             SubscribeOutcome::GroupFull => Err(Subscribed::GroupFull),
-            SubscribeOutcome::Busy | SubscribeOutcome::Stale => Err(Subscribed::Busy),
+            SubscribeOutcome::Busy => Err(Subscribed::Busy),
+            SubscribeOutcome::Stale => Err(Subscribed::Stale),
         }
     }
 

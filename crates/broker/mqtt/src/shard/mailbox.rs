@@ -10,13 +10,17 @@
 //! A lane is bounded by its sender: while it holds more than [`LANE_BYTES_MAX`], or less while memory
 //! is short, the sender reads nothing from its publishers; other hosts are told that there is no room. Notes are bounded by the sessions that they are about.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ratatosk_contract::{
     ReplyTo, SessionRef, Ticket,
     call::Settlement,
+    group::Group,
     inbox::{Answer, DueWill},
     relay,
     session_dict::{Change, ChangeAnswer, EndCause},
@@ -65,6 +69,8 @@ pub(crate) enum Note {
     InboxReady(SessionRef),
     /// See [`ratatosk_contract::sessions::Sessions::settle`].
     Settle { session: SessionRef, ticket: Ticket, settlement: Settlement },
+    /// See [`ratatosk_contract::sessions::Sessions::chosen_before`].
+    ChosenBefore { session: SessionRef, ticket: Ticket, groups: Vec<Arc<Group>> },
     /// See [`ratatosk_contract::sessions::Sessions::answered`].
     Answered { reply_to: ReplyTo, answer: Answer },
     /// What became of a message that the shard keeps while it is on its way to another host.

@@ -25,13 +25,19 @@ use std::{
 
 use ratatosk_codec::Qos;
 use ratatosk_contract::{
-    Message, ReplyTo, SessionRef, ShardId, StoredMessage, Ticket, call::Settlement,
+    Message, ReplyTo, SessionRef, ShardId, StoredMessage, Ticket, call::Settlement, group::Group,
 };
 use ratatosk_session::DropReason;
 use ratatosk_telemetry::memory::{Hold, Share};
 use ratatosk_topic::{TopicLimits, TopicName};
 
-use super::{Shard, away::FarMember, publish::Sender, topic_cache::Resolved, wire::MemberTarget};
+use super::{
+    Shard,
+    away::FarMember,
+    publish::{Sender, group_key},
+    topic_cache::Resolved,
+    wire::MemberTarget,
+};
 use crate::tenants::TenantNumber;
 
 /// How much one connection may have withheld before it is not read.
@@ -118,6 +124,29 @@ impl Withheld {
         Settled::Accepted
     }
 
+    /// Takes members of some groups from whom a message is withheld under this ticket; answers how many
+    /// and whose they are.
+    fn spare(
+        &mut self,
+        session: SessionRef,
+        ticket: Ticket,
+        groups: &[Arc<Group>],
+    ) -> Option<(TenantNumber, usize)> {
+        let queue = self.queues.get_mut(&session)?;
+        let is_it = |item: &&mut Item| item.awaits_exchange && item.ticket == Some(ticket);
+        let item = queue.items.iter_mut().find(is_it)?;
+        let before = item.members.len() + item.chosen.len();
+        let is_of = |route, key| {
+            let key_of = |group: &Group| group_key(&group.name, group.is_ordered);
+            groups.iter().any(|group| group.route == route && key_of(group) == key)
+        };
+        item.members.retain(|(_, member)| !is_of(member.route, member.group));
+        item.chosen.retain(|FarMember { group, .. }| {
+            !is_of(group.route, group_key(&group.name, group.is_ordered))
+        });
+        Some((item.tenant, before - item.members.len() - item.chosen.len()))
+    }
+
     /// Takes a message out of its line, and with `all` what is behind it and has a publisher that waits.
     fn take_back(&mut self, session: SessionRef, at: usize, all: bool) -> Vec<Item> {
         let Some(queue) = self.queues.get_mut(&session) else { return Vec::new() };
@@ -198,6 +227,20 @@ impl Shard {
         queue.is_some_and(|queue| is_crowded || queue.bytes > QUEUE_BYTES_MAX)
     }
 
+    /// Other members of some groups have a message that waits for its exchange. DUR-010
+    pub(super) fn spare_withheld(
+        &mut self,
+        session: SessionRef,
+        ticket: Ticket,
+        groups: &[Arc<Group>],
+    ) {
+        if let Some((tenant, count)) = self.withheld.spare(session, ticket, groups) {
+            let flow = self.flow(tenant);
+            flow.copies += count as u64;
+            flow.stored += count as u64;
+        }
+    }
+
     /// An exchange may have its outcome: what waited for it goes on, or is given up.
     #[inline]
     pub(super) fn settle_withheld(
@@ -255,10 +298,11 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use ratatosk_clock::Instant;
-    use ratatosk_contract::PublisherId;
+    use ratatosk_contract::{HostNumber, PublisherId, dist::RouteId};
     use ratatosk_telemetry::memory::Accountant;
 
     use super::*;
+    use crate::shard::publish::member_target;
 
     const SESSION: SessionRef = SessionRef { shard: ShardId(0), slot: 1, generation: 2 };
 
@@ -339,5 +383,33 @@ mod tests {
         assert_eq!(refused.settle(SESSION, Ticket(2), true), Settled::Accepted);
         assert_eq!(go(&mut refused), [2], "it is another message");
         assert_eq!(refused.bytes, 0);
+    }
+
+    /// DUR-010, DIST-011: of groups whose other members have a message no transient one is given it, here or
+    /// elsewhere; those of other groups are.
+    #[test]
+    fn members_are_spared_what_others_of_their_group_have() {
+        let mut withheld = withheld("1e");
+        let group = |index, name: &str| {
+            let route = RouteId { index, generation: 0 };
+            let (members, cursor) = (Vec::new(), 0.into());
+            Arc::new(Group { name: name.into(), is_ordered: false, route, members, cursor })
+        };
+        let groups = [group(1, "g"), group(1, "h"), group(2, "g")];
+        for item in &mut withheld.queues.get_mut(&SESSION).unwrap().items {
+            for group in &groups {
+                item.members.push((ShardId(0), member_target(group, SESSION, 0)));
+                let (host, group) = (HostNumber(3), Arc::clone(group));
+                item.chosen.push(FarMember { host, id: 7, incarnation: 1, group, hops: 0 });
+            }
+        }
+        let mut spare = |ticket, groups| withheld.spare(SESSION, Ticket(ticket), groups);
+        assert_eq!(spare(2, &groups[1..2]), Some((TenantNumber(0), 2)));
+        assert_eq!(spare(2, &groups[1..2]), Some((TenantNumber(0), 0)));
+        assert_eq!(spare(1, &groups[..]), None, "it waits for no exchange");
+        let left = |item: &Item| (item.members.len(), item.chosen.len());
+        let items = &withheld.queues[&SESSION].items;
+        assert_eq!(items.iter().map(left).collect::<Vec<_>>(), [(3, 3), (2, 2)]);
+        assert!(items[1].chosen.iter().all(|member| &*member.group.name == "g"));
     }
 }
