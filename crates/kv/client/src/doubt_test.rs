@@ -9,7 +9,7 @@ use ratatosk_engine::KeyRange;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 
-use crate::lane::{BURST_BUDGET, WAITING_BYTES_MAX};
+use crate::lane::{BURST_BUDGET, FAILOVER_BUDGET, WAITING_BYTES_MAX};
 use crate::pipe::TRIED;
 use crate::pipe_fixture::{Fixture, GROUP, applied, descriptor, entries};
 use crate::{Busy, Fate, Keyspace as _, Outcome};
@@ -75,27 +75,48 @@ fn an_answer_that_overtakes_another_is_not_told_before_that() {
     assert_eq!(fixture.on_their_way(), entries(&[&["c", "d"]]));
 }
 
-/// SCH-003: back-pressure while it goes again, and an end of it.
+/// SCH-003, RET-006: while nobody leads a range it takes more, for as long as a leader may be missing; then there is
+/// back-pressure, and an end of what waits.
 #[test]
-fn what_stays_in_doubt_makes_the_store_busy_and_is_given_up_in_the_end() {
+fn what_waits_for_a_leader_makes_the_store_busy_late_and_is_given_up_in_the_end() {
     let fixture = Fixture::repeating();
     fixture.submit("k", "a");
     fixture.lose();
     assert_eq!(fixture.pipe.check(), Ok(()));
-    fixture.clock.go_on(BURST_BUDGET + Duration::from_millis(1));
+    fixture.clock.go_on(FAILOVER_BUDGET);
+    fixture.pipe.poll();
+    assert_eq!(fixture.on_their_way(), entries(&[&["a"]]), "it is tried again");
+    assert_eq!(fixture.pipe.check(), Ok(()), "and its range has not taken it");
+    fixture.clock.go_on(Duration::from_millis(1));
     assert_eq!(fixture.pipe.check(), Err(Busy), "it would take as long for others");
     fixture.submit("k", "b");
-    fixture.pipe.poll();
-    assert_eq!(fixture.on_their_way(), entries(&[&["a", "b"]]));
     fixture.refuse(Refusal::NotLeader);
-    fixture.clock.go_on(TRIED - BURST_BUDGET);
+    fixture.refuse(Refusal::NotLeader);
+    fixture.clock.go_on(TRIED - FAILOVER_BUDGET);
     fixture.pipe.poll();
     assert_eq!(fixture.told(), [("a", Fate::Unknown)]);
     fixture.refuse(Refusal::NotLeader);
-    fixture.clock.go_on(BURST_BUDGET + Duration::from_millis(1));
+    fixture.clock.go_on(FAILOVER_BUDGET + Duration::from_millis(1));
     fixture.pipe.poll();
     assert_eq!(fixture.told(), [("b", Fate::Refused)], "nobody ever took it");
     assert_eq!((fixture.on_their_way(), fixture.pipe.check()), (Vec::new(), Ok(())));
+}
+
+/// SCH-003: a leader that takes commands and does not carry them out is slow.
+#[test]
+fn what_waits_behind_a_leader_makes_the_store_busy_soon() {
+    let fixture = Fixture::repeating();
+    fixture.submit("k", "a");
+    fixture.refuse(Refusal::NotLeader);
+    fixture.try_again();
+    fixture.answer();
+    fixture.submit("k", "b");
+    fixture.clock.go_on(BURST_BUDGET);
+    assert_eq!(fixture.pipe.check(), Ok(()));
+    fixture.clock.go_on(Duration::from_millis(1));
+    assert_eq!(fixture.pipe.check(), Err(Busy));
+    fixture.answer();
+    assert_eq!(fixture.pipe.check(), Ok(()));
 }
 
 /// SCH-003: also of what belongs to no range that is known.

@@ -25,6 +25,8 @@ const ENTRY_BYTES: usize = 512 << 10;
 /// A command that is not done for so long shows that what is submitted now would take as long.
 /// SCH-003
 pub(crate) const BURST_BUDGET: Duration = Duration::from_secs(5);
+/// The same where nobody leads the range: what waits is done as soon as somebody does. SCH-003
+pub(crate) const FAILOVER_BUDGET: Duration = Duration::from_secs(25);
 /// Bytes that may wait, whatever the time.
 pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Places that an idle queue keeps.
@@ -103,9 +105,9 @@ impl Lane {
         self.waiting.push_back(call);
     }
 
-    pub(crate) fn is_busy(&self, now: Instant) -> bool {
+    pub(crate) fn is_busy(&self, now: Instant, budget: Duration) -> bool {
         self.waiting_bytes > WAITING_BYTES_MAX
-            || self.oldest().is_some_and(|oldest| now.since(oldest) > BURST_BUDGET)
+            || self.oldest().is_some_and(|oldest| now.since(oldest) > budget)
     }
 
     /// When the oldest command that is not done was submitted.

@@ -11,8 +11,10 @@
 //! What is in doubt is told so, or goes again, as the keyspace's commands are. One that goes again has behind it
 //! whatever was submitted later for its range, also if that was carried out: nobody is told of that before. So
 //! nothing that was acknowledged gives way to something older. Whoever waits for too long is told, and meanwhile
-//! nobody is to submit more ([`Keyspace::check`]). KV-005
+//! nobody is to submit more ([`Keyspace::check`]): soon, where a leader is slow; late, where there is none, since
+//! another one takes what waits all at once. KV-005
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,7 +28,9 @@ use ratatosk_store::host::Refusal;
 use ratatosk_store::log::GroupId;
 
 use crate::divide::{self, Divide, Divided};
-use crate::lane::{Answered, BURST_BUDGET, Call, IN_FLIGHT_MAX, Lane, WAITING_BYTES_MAX};
+use crate::lane::{
+    Answered, BURST_BUDGET, Call, FAILOVER_BUDGET, IN_FLIGHT_MAX, Lane, WAITING_BYTES_MAX,
+};
 use crate::question::Question;
 use crate::ranges::{Outcome, Ranges};
 use crate::{Busy, Done, Fate, Keyspace, Read};
@@ -35,6 +39,11 @@ use crate::{Busy, Done, Fate, Keyspace, Read};
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
 /// How long a command is tried.
 pub(crate) const TRIED: Duration = Duration::from_secs(30);
+
+const _: () = assert!(
+    FAILOVER_BUDGET.as_secs() < TRIED.as_secs(),
+    "more is refused before what waits is given up"
+);
 
 /// The keyspace of one service. Clones are the same one.
 #[derive(Clone)]
@@ -75,6 +84,8 @@ pub(crate) struct Lanes {
     unrouted_bytes: usize,
     /// When what could not be placed is tried again.
     retry_at: Option<Instant>,
+    /// Ranges that took nothing the last time, as nobody led them whom this pipe knew.
+    headless: BTreeSet<GroupId>,
 }
 
 impl Pipe {
@@ -114,7 +125,8 @@ impl Pipe {
     ) -> Self {
         let known = ranges.routes(keyspace).into_iter().map(Lane::new).collect();
         let (unrouted, unrouted_bytes) = (Vec::new(), 0);
-        let lanes = Lanes { known, looks: 0, unrouted, unrouted_bytes, retry_at: None };
+        let headless = BTreeSet::new();
+        let lanes = Lanes { known, looks: 0, unrouted, unrouted_bytes, retry_at: None, headless };
         let shared = Shared {
             keyspace: keyspace.to_owned(),
             ranges,
@@ -156,11 +168,11 @@ impl Keyspace for Pipe {
         }
         let lanes = self.shared.lanes.lock();
         let now = self.shared.clock.now();
-        let is_late = |call: &Call| now.since(call.submitted) > BURST_BUDGET;
+        let is_late = |call: &Call| now.since(call.submitted) > FAILOVER_BUDGET;
         let waiting: usize = lanes.known.iter().map(|lane| lane.waiting_bytes).sum();
         let is_busy = waiting + lanes.unrouted_bytes > WAITING_BYTES_MAX
             || lanes.unrouted.first().is_some_and(is_late)
-            || lanes.known.iter().any(|lane| lane.is_busy(now));
+            || lanes.known.iter().any(|lane| lane.is_busy(now, lanes.budget(lane.group())));
         if is_busy { Err(Busy) } else { Ok(()) }
     }
 
@@ -255,6 +267,7 @@ impl Shared {
     ) -> Option<(Answered, bool)> {
         let repeats = self.doubt == Doubt::Repeated;
         let (mut returned, mut is_elsewhere, mut seen) = (Vec::new(), false, None);
+        let is_led = matches!(&outcome, Outcome::Applied(_));
         match outcome {
             Outcome::Applied(_) if repeats && is_behind => returned = in_doubt(calls),
             Outcome::Applied(answers) => {
@@ -296,6 +309,9 @@ impl Shared {
         is_elsewhere |= seen.is_some_and(|seen| seen < known);
         if is_elsewhere {
             lanes.retry_soon(self.clock.now());
+            lanes.headless.insert(group);
+        } else if is_led {
+            lanes.headless.remove(&group);
         }
         let lane = &mut lanes.known[place];
         lane.returned.append(&mut returned);
@@ -341,6 +357,8 @@ impl Shared {
             lanes.retry_soon(now);
         }
         lanes.known.append(&mut kept);
+        let Lanes { known, headless, .. } = &mut *lanes;
+        headless.retain(|group| known.iter().any(|lane| lane.group() == *group));
         lanes.known.sort_by(|one, two| (one.found, one.start()).cmp(&(two.found, two.start())));
         for call in calls {
             if now.since(call.submitted) > TRIED {
@@ -372,6 +390,11 @@ impl Lanes {
             }
         }
         (place, held)
+    }
+
+    /// How long what goes to a range may wait before no more is taken.
+    fn budget(&self, group: GroupId) -> Duration {
+        if self.headless.contains(&group) { FAILOVER_BUDGET } else { BURST_BUDGET }
     }
 
     fn retry_soon(&mut self, now: Instant) {

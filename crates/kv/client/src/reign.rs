@@ -18,7 +18,7 @@ use ratatosk_store::edition::Edition;
 use ratatosk_store::host::Refusal;
 use ratatosk_store::range::Descriptor;
 
-use crate::lane::{Call, IN_FLIGHT_MAX, Lane};
+use crate::lane::{BURST_BUDGET, Call, IN_FLIGHT_MAX, Lane};
 use crate::reigns::{Home, Realm};
 use crate::{Busy, Done, Fate, Keyspace, Outcome, Read, Route};
 
@@ -199,7 +199,7 @@ impl Keyspace for ReignPipe {
             return Err(Busy);
         }
         let way = self.shared.way.lock();
-        let is_busy = way.is_over || way.lane.is_busy(self.shared.clock.now());
+        let is_busy = way.is_over || way.lane.is_busy(self.shared.clock.now(), BURST_BUDGET);
         if is_busy { Err(Busy) } else { Ok(()) }
     }
 
