@@ -29,7 +29,9 @@ use crate::jobs::{Group, JobId, PartId, Step};
 use crate::lane::{Lane, Question, Waiting};
 use crate::placing::Place;
 use crate::seats::partition_of;
+use crate::spread::Spread;
 use crate::taking::{Left, append_part, left};
+use crate::turn::Turn;
 
 /// The shard number of parts that this host serves itself, as those who are told when they are durable. No
 /// data plane has it.
@@ -239,7 +241,8 @@ impl Shared {
         let numbered = |once: Once| Once { number: group.number.unwrap_or(once.number), ..once };
         let (exchange, once) = (group.exchange, job.once.map(numbered));
         let is_again = known.is_in_doubt;
-        let intent = Intent { exchange, once, is_again, goes_on: past != Past::None };
+        let first = (past != Past::None).then(|| jobs.first_of(&group)).flatten();
+        let intent = Intent { exchange, once, is_again, turn: Turn::new(known.job, first) };
         let (tenant, message, due) = (job.tenant.clone(), Arc::clone(&job.message), job.due);
         let name = place.name();
         jobs.open(part, |_| name);
@@ -393,7 +396,7 @@ impl Shared {
                     self.metrics.late.increment();
                     self.finish_part(part, settlement);
                 }
-                Look::Ready if set & blocked == 0 && !self.is_to_wait(part) => self.resend(part),
+                Look::Ready if set & blocked == 0 && self.resend(part).is_some() => {}
                 Look::Ready | Look::NotYet => {
                     blocked |= set;
                     kept.push_back(part);
@@ -435,26 +438,19 @@ impl Shared {
         (known.is_in_doubt && is_once).then(|| known.group.clone())
     }
 
-    /// Whether it is not known yet if a part can be sent again.
-    fn is_to_wait(&self, part: PartId) -> bool {
-        self.known_by_exchange(part).is_some_and(|group| self.is_unclear(&group))
-    }
-
-    /// At how many places a group is served.
-    pub(crate) fn place_count(&self, group: &Group) -> usize {
-        self.cut(group.clone()).0.len()
-    }
-
-    /// Sends a part that was held.
-    fn resend(&self, part: PartId) {
-        let is_lost = |group: Group| self.is_apart(&group) || self.place_count(&group) > 1;
-        if self.known_by_exchange(part).is_some_and(is_lost) {
-            self.finish_part(part, Settlement::Unknown);
-        } else if let Some(part) = { self.jobs.lock().replace(part) } {
+    /// Sends a part that was held; `None`: it is held on.
+    fn resend(&self, part: PartId) -> Option<()> {
+        match self.known_by_exchange(part).map(|group| self.spread(&group)) {
+            Some(Spread::NotKnown) => return None,
+            Some(Spread::Several) => self.finish_part(part, Settlement::Unknown),
+            Some(Spread::One) | None => {}
+        }
+        if let Some(part) = { self.jobs.lock().replace(part) } {
             self.metrics.repeated.increment();
             let past = if part.is_in_doubt { Past::InDoubt } else { Past::Held };
             self.dispatch_later(part.job, part.group, past);
         }
+        Some(())
     }
 }
 

@@ -18,10 +18,11 @@ use ratatosk_engine::wire::{Malformed, Parser, put_u64};
 use crate::message;
 use crate::parts::{
     put_claim, put_exchange, put_flag, put_identity, put_limits, put_once, put_options,
-    put_packet_id, put_some, put_subscription, put_text, put_wishes, take_claim, take_exchange,
-    take_filter, take_flag, take_hash, take_identity, take_limits, take_once, take_options,
-    take_packet_id, take_some, take_subscription, take_wishes,
+    put_packet_id, put_some, put_subscription, put_text, put_turn, put_wishes, take_claim,
+    take_exchange, take_filter, take_flag, take_hash, take_identity, take_limits, take_once,
+    take_options, take_packet_id, take_some, take_subscription, take_turn, take_wishes,
 };
+use crate::turn::Turn;
 
 /// Names a question of a stream; zero: nobody asks for the answer.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,8 +149,8 @@ pub(crate) struct Intent {
     pub(crate) exchange: Option<(Claim, PacketId)>,
     pub(crate) once: Option<Once>,
     pub(crate) is_again: bool,
-    /// Others for its sessions were refused, and are behind it.
-    pub(crate) goes_on: bool,
+    /// Its place among the messages of its host.
+    pub(crate) turn: Turn,
 }
 
 /// A member of a shared group that was chosen.
@@ -203,7 +204,7 @@ pub(crate) fn put_append(
     call: CallId,
     tenant: &TenantId,
     (routes, shared): (&[InboxRoute], &[Chosen]),
-    Intent { exchange, once, is_again, goes_on }: Intent,
+    Intent { exchange, once, is_again, turn }: Intent,
     message: &[u8],
 ) {
     put_word(into, APPEND, |into| {
@@ -221,7 +222,7 @@ pub(crate) fn put_append(
         put_exchange(into, exchange);
         put_once(into, once);
         put_flag(into, is_again);
-        put_flag(into, goes_on);
+        put_turn(into, turn);
         into.extend_from_slice(message);
     });
 }
@@ -487,7 +488,7 @@ fn take_order(body: &mut Parser<'_>, data: &Bytes, now: Instant) -> Result<Order
         });
     }
     let (exchange, once) = (take_exchange(body)?, take_once(body)?);
-    let (is_again, goes_on) = (take_flag(body)?, take_flag(body)?);
-    let intent = Intent { exchange, once, is_again, goes_on };
+    let (is_again, turn) = (take_flag(body)?, take_turn(body)?);
+    let intent = Intent { exchange, once, is_again, turn };
     Ok(Order { tenant, routes, shared, intent, message: message::take(body, data, now)? })
 }

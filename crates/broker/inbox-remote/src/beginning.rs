@@ -11,7 +11,6 @@ use ratatosk_contract::StoredMessage;
 use ratatosk_contract::call::{Promised, Settlement};
 use ratatosk_contract::inbox::{Claim, StaleClaim};
 use ratatosk_contract::serving::{Begun, Once, Wish};
-use ratatosk_rpc::HostId;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::append::part_of;
@@ -21,6 +20,7 @@ use crate::jobs::{Group, JobId, Known, PartId};
 use crate::lane::{Question, Waiting};
 use crate::placing::Place;
 use crate::seats::partition_of;
+use crate::spread::Spread;
 use crate::tell::Said;
 
 impl Shared {
@@ -32,37 +32,8 @@ impl Shared {
             }
             None => return false,
         };
-        is_new
-            && group.exchange.is_some()
-            && (is_to_begin || self.is_apart(group) || self.place_count(group) > 1)
-    }
-
-    /// Whether a group takes more than one command.
-    pub(crate) fn is_apart(&self, group: &Group) -> bool {
-        let mut ranges = group.partitions().map(|number| self.range_of(number));
-        let first = ranges.next();
-        ranges.any(|range| Some(range) != first)
-    }
-
-    /// Whether a group that was one command may become one again, but is not known to yet: while a range
-    /// changes hands its partitions are told of one after the other.
-    pub(crate) fn is_unclear(&self, group: &Group) -> bool {
-        let ranges: Option<Vec<_>> =
-            group.partitions().map(|number| self.range_of(number)).collect();
-        let Some(ranges) = ranges else { return true };
-        let is_one_range = ranges.windows(2).all(|two| two[0].1 == two[1].1);
-        let is_one_place = !self.is_apart(group) && self.place_count(group) <= 1;
-        is_one_range && !is_one_place
-    }
-
-    /// The range of a partition, as far as it is known, and who serves it.
-    fn range_of(&self, number: usize) -> Option<(HostId, u64)> {
-        let seat = self.seats.seat(number)?;
-        let range = match seat.host == self.own {
-            true => self.local.range(number)?,
-            false => seat.range,
-        };
-        Some((seat.host, range))
+        let is_due = is_new && group.exchange.is_some();
+        is_due && (is_to_begin || self.spread(group) != Spread::One)
     }
 
     /// Begins a message where its publisher's session is served.

@@ -10,12 +10,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ratatosk_contract::dist::{InboxRoute, Resolution};
+use ratatosk_contract::dist::{Dist, InboxRoute, Resolution};
 use ratatosk_contract::group::{Group as SharedGroup, MemberTarget};
 use ratatosk_contract::inbox::{InboxId, SharedRoute};
 use ratatosk_contract::serving::{Begun, Choice, GroupMark};
 use ratatosk_contract::{ReplyTo, TenantId};
-use ratatosk_topic::{TopicLimits, TopicName};
+use ratatosk_topic::{TopicFilter, TopicLimits, TopicName};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ask::Chosen;
@@ -95,19 +95,19 @@ impl Shared {
         shared.iter().filter_map(|wanted| self.chosen(tenant, wanted)).collect()
     }
 
-    /// `None` of a group that there is no longer.
-    fn chosen(
-        &self,
-        tenant: &TenantId,
-        Wanted { route, group, filter }: &Wanted,
-    ) -> Option<Chosen> {
-        self.dist.tenant(tenant).group(group.route, &group.name, group.is_ordered)?;
-        Some(Chosen {
+    /// `None` of a group that there is no longer. Where the routes here are being read anew it may be missing and
+    /// be there all the same; then whoever serves its member says whether he knows it.
+    fn chosen(&self, tenant: &TenantId, wanted: &Wanted) -> Option<Chosen> {
+        let Wanted { route, group, filter } = wanted;
+        let chosen = Chosen {
             route: *route,
             filter: (**filter).into(),
             group: (*group.name).into(),
             is_ordered: group.is_ordered,
-        })
+        };
+        let is_current = self.dist.tenant(tenant).may_answer().is_some();
+        let is_gone = is_current && find_group(&*self.dist, tenant, &chosen).is_none();
+        (!filter.is_empty() && !is_gone).then_some(chosen)
     }
 
     /// Where a group of a message goes that is begun. Members that are gone already, and were named so, are
@@ -195,4 +195,12 @@ fn by_number(group: &Group, members: Vec<(u64, Wanted)>, own: u64) -> Vec<Group>
     let later = |(number, shared)| Group { shared, number: Some(number), ..Group::default() };
     groups.extend(by_number.into_iter().map(later));
     groups
+}
+
+/// The member that was chosen, with its group as it is here now.
+pub(crate) fn find_group(dist: &dyn Dist, tenant: &TenantId, chosen: &Chosen) -> Option<Wanted> {
+    let routes = dist.tenant(tenant);
+    let filter = TopicFilter::parse(&chosen.filter, &TopicLimits::PROTOCOL).ok()?;
+    let group = routes.group(routes.find(&filter)?, &chosen.group, chosen.is_ordered)?;
+    Some(Wanted { route: chosen.route, group, filter: (*chosen.filter).into() })
 }

@@ -31,7 +31,12 @@ pub fn words_any(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use ratatosk_contract::inbox::InboxId;
+
     use super::*;
+    use crate::ask::Ask;
+    use crate::tell::Tell;
+    use crate::turn::Turn;
 
     #[test]
     fn the_corpus_is_read_or_refused() {
@@ -40,5 +45,49 @@ mod tests {
         let seeds = seeds.map(|seed| std::fs::read(seed.expect("a seed").path()).expect("a seed"));
         let count = seeds.map(|seed| words_any(&seed)).count();
         assert!(count >= 5, "{count} seeds");
+    }
+
+    fn seed(name: &str) -> Bytes {
+        let folder = format!("{}/../../../fuzz/corpus/inbox_calls", env!("CARGO_MANIFEST_DIR"));
+        let seed = std::fs::read(format!("{folder}/{name}")).expect("a seed");
+        Bytes::copy_from_slice(&seed[1..])
+    }
+
+    fn asked(name: &str) -> Ask {
+        ask::take_all(&seed(name), NOW).expect("it is read").pop().expect("a word")
+    }
+
+    fn told(name: &str) -> Tell {
+        tell::take_all(&seed(name), NOW).expect("it is read").pop().expect("a word")
+    }
+
+    /// DUR-010: what an earlier version says of a message that is begun, without groups, is read, and so is what
+    /// this one says.
+    #[test]
+    fn words_of_a_beginning_are_read_with_groups_and_without() {
+        let wished = |name| match asked(name) {
+            Ask::Begin { wished, .. } => wished.iter().map(|it| it.instead_of).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let none: Vec<Option<InboxId>> = Vec::new();
+        assert_eq!(wished("ask_begin"), none);
+        assert_eq!(wished("ask_begin_for"), [None, Some(InboxId(0x43))]);
+        let said = |name| match told(name) {
+            Tell::Begun { said, .. } => (said.numbers, said.others, said.choices.len()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said("tell_begun"), ((9, 5), 9, 0));
+        assert_eq!(said("tell_begun_for"), ((9, 5), 9, 1));
+    }
+
+    /// MQTT-054: a message says its turn, and one that comes again the first that is not done.
+    #[test]
+    fn a_message_says_its_turn() {
+        let turn = |name| match asked(name) {
+            Ask::Append { order, .. } => order.intent.turn,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(turn("ask_append"), Turn { number: 7, first: None });
+        assert_eq!(turn("ask_append_again"), Turn { number: 7, first: Some(5) });
     }
 }

@@ -20,6 +20,7 @@ use ratatosk_telemetry::memory::{Account, Share};
 use crate::append::Past;
 use crate::choices::{Gone, Wanted};
 use crate::seats::{PARTITION_COUNT, partition_of};
+use crate::turn::Due;
 
 const _: () = assert!(PARTITION_COUNT == u64::BITS as usize, "a set of partitions is a number");
 
@@ -32,7 +33,7 @@ pub(crate) struct PartId(pub(crate) u64);
 
 /// Names a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct JobId(u64);
+pub(crate) struct JobId(pub(crate) u64);
 
 /// Whom a message is for, and the exchange that is noted with it.
 #[derive(Clone, Default)]
@@ -170,10 +171,16 @@ pub(crate) struct Jobs {
     by_id: HashMap<JobId, Job>,
     parts: HashMap<PartId, Part>,
     open: Vec<Open>,
+    due: Due,
     bytes: usize,
 }
 
 impl Jobs {
+    /// The first message that has something without an outcome for partitions of a group.
+    pub(crate) fn first_of(&self, group: &Group) -> Option<u64> {
+        self.due.first(group.set())
+    }
+
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -247,7 +254,9 @@ impl Jobs {
     ) -> Vec<PartId> {
         let Some(job) = self.by_id.get_mut(&id) else { return Vec::new() };
         job.open += groups.len();
+        self.due.add(id.0, last.as_ref().map_or(0, Group::set));
         job.last = last.or(job.last.take());
+        groups.iter().for_each(|group| self.due.add(id.0, group.set()));
         let part = |group| Part {
             job: id,
             group,
@@ -388,7 +397,13 @@ impl Jobs {
     /// A part is cut anew: its parts take its place, and then its message is [released](Jobs::release).
     pub(crate) fn replace(&mut self, id: PartId) -> Option<Part> {
         self.close(id, false);
-        self.parts.remove(&id)
+        self.take(id)
+    }
+
+    fn take(&mut self, id: PartId) -> Option<Part> {
+        let part = self.parts.remove(&id)?;
+        self.due.remove(part.job.0, part.group.set());
+        Some(part)
     }
 
     /// What was to be cut anew is.
@@ -402,7 +417,7 @@ impl Jobs {
     /// A part has its outcome. One that has it already has no other.
     pub(crate) fn settle(&mut self, id: PartId, settlement: Settlement) -> Step {
         self.close(id, false);
-        let Some(part) = self.parts.remove(&id) else { return Step::Wait };
+        let Some(part) = self.take(id) else { return Step::Wait };
         let Some(job) = self.by_id.get_mut(&part.job) else { return Step::Wait };
         job.worst = job.worst.max(settlement);
         job.open -= 1;
@@ -413,8 +428,9 @@ impl Jobs {
         let Some(job) = self.by_id.get_mut(&id).filter(|job| job.open == 0) else {
             return Step::Wait;
         };
-        let last = job.last.take().filter(|_| job.worst == Settlement::Done);
-        if let Some(last) = last {
+        let last = job.last.take();
+        self.due.remove(id.0, last.as_ref().map_or(0, Group::set));
+        if let Some(last) = last.filter(|_| job.worst == Settlement::Done) {
             // Nobody is told before it is sent.
             job.open += 1;
             return Step::Last(id, last);

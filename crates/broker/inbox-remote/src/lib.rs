@@ -36,9 +36,11 @@ mod placing;
 mod proxies;
 mod seats;
 mod serve;
+mod spread;
 mod switch;
 mod taking;
 mod tell;
+mod turn;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -2,7 +2,6 @@
 //! are not durable yet.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use ratatosk_clock::Instant;
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use crate::ask::CallId;
 use crate::outbox::Outbox;
 use crate::tell::{Outcome, Said, Taken, Tell};
+use crate::turn::{Closed, Turn};
 
 /// The shard number of streams, as those who are told when something is durable. No data plane has it.
 pub(crate) const LINK_SHARD: ShardId = ShardId(u8::MAX - 1);
@@ -35,9 +35,9 @@ pub(crate) struct Link {
     /// Sessions whose inbox has more.
     ready: Mutex<Vec<u32>>,
     stirred: Notify,
-    /// Partitions for which messages are refused until their host says that it goes on, a bit for each: one
-    /// for them was refused or is in doubt, and nothing overtakes it.
-    closed: AtomicU64,
+    /// Partitions for which messages are refused: one for them was refused or is in doubt, and nothing overtakes
+    /// it.
+    closed: Closed,
 }
 
 /// What is known of an answer that waits for the other half.
@@ -51,8 +51,8 @@ enum Half {
 /// An answer.
 pub(crate) enum Owed {
     Nothing,
-    /// Of a message for sessions of these partitions.
-    Appended(u64),
+    /// Of a message for sessions of these partitions, in its turn.
+    Appended(u64, Turn),
     Attached(Box<Taken>),
     Discarded(bool),
     Subscribed(Outcome),
@@ -64,7 +64,7 @@ impl Owed {
     fn told(self, call: CallId, settlement: Settlement) -> Tell {
         let is_done = settlement == Settlement::Done;
         match self {
-            Owed::Nothing | Owed::Appended(_) => Tell::Settled { call, settlement },
+            Owed::Nothing | Owed::Appended(..) => Tell::Settled { call, settlement },
             Owed::Attached(taken) => {
                 Tell::Attached { call, attached: Some(taken).filter(|_| is_done) }
             }
@@ -96,7 +96,7 @@ impl Link {
             answers: Mutex::default(),
             ready: Mutex::default(),
             stirred: Notify::new(),
-            closed: AtomicU64::new(0),
+            closed: Closed::default(),
         }
     }
 
@@ -111,26 +111,19 @@ impl Link {
         (call != CallId(0)).then_some(ReplyTo { session, ticket: Ticket(call.0) })
     }
 
-    /// Whether a message for these partitions is refused; its host says whether it goes on with it.
-    pub(crate) fn refuses(&self, set: u64, goes_on: bool) -> bool {
-        if goes_on {
-            self.closed.fetch_and(!set, Ordering::AcqRel);
-        }
-        let is_closed = self.closed.load(Ordering::Acquire) & set != 0;
-        if is_closed {
-            self.close(set);
-        }
-        is_closed
+    /// Whether a message for these partitions is refused, since one before it was and comes again.
+    pub(crate) fn refuses(&self, set: u64, turn: Turn) -> bool {
+        self.closed.refuses(set, turn)
     }
 
-    /// Refuses messages for these partitions from now on.
-    pub(crate) fn close(&self, set: u64) {
-        self.closed.fetch_or(set, Ordering::AcqRel);
+    /// Refuses what is behind a message for these partitions from now on.
+    pub(crate) fn close(&self, set: u64, turn: Turn) {
+        self.closed.close(set, turn);
     }
 
     fn say(&self, owed: Owed, call: CallId, settlement: Settlement, now: Instant) {
-        if let (Owed::Appended(set), Settlement::Unknown) = (&owed, settlement) {
-            self.close(*set);
+        if let (Owed::Appended(set, turn), Settlement::Unknown) = (&owed, settlement) {
+            self.close(*set, *turn);
         }
         self.tell(&owed.told(call, settlement), now);
     }
@@ -241,25 +234,19 @@ mod tests {
         assert!(link.answers.lock().is_empty());
     }
 
-    /// MQTT-054: behind a message that is refused or in doubt none for the same partitions is taken, nor for those
-    /// of what was refused for it, until its host says that it goes on.
+    /// MQTT-054: behind a message that is in doubt none for the same partitions is taken until it comes again.
     #[test]
-    fn behind_what_is_refused_nothing_is_taken_until_its_host_goes_on() {
+    fn behind_what_is_in_doubt_nothing_is_taken_until_it_comes_again() {
         let memory = ratatosk_telemetry::memory::Accountant::default();
         let link = Link::new(HostId(1), 3, NOW, &memory.account(""));
-        assert!(!link.refuses(0b001, false));
-        link.close(0b001);
-        assert!(link.refuses(0b011, false), "it shares a partition");
-        assert!(link.refuses(0b010, false), "it would overtake the one before");
-        assert!(!link.refuses(0b100, false));
-        assert!(!link.refuses(0b001, true));
-        assert!(!link.refuses(0b001, false));
-        assert!(link.refuses(0b010, false));
-        link.answer(CallId(1), Owed::Appended(0b100), false, NOW);
+        let turn = |number| Turn { number, first: None };
+        link.answer(CallId(1), Owed::Appended(0b100, turn(1)), false, NOW);
         link.settle(Ticket(1), Settlement::Unknown, NOW);
-        assert!(link.refuses(0b100, false), "what became of the one before is not known");
-        link.answer(CallId(2), Owed::Appended(0b1000), false, NOW);
+        assert!(link.refuses(0b100, turn(2)), "what became of the one before is not known");
+        link.answer(CallId(2), Owed::Appended(0b1000, turn(3)), false, NOW);
         link.settle(Ticket(2), Settlement::Done, NOW);
-        assert!(!link.refuses(0b1000, false));
+        assert!(!link.refuses(0b1000, turn(4)));
+        assert!(!link.refuses(0b100, Turn { first: Some(1), ..turn(1) }));
+        assert!(!link.refuses(0b100, turn(5)));
     }
 }

@@ -8,6 +8,7 @@ use ratatosk_engine::wire::{Malformed, Parser, put_bytes, put_u64};
 use ratatosk_topic::{TopicFilter, TopicLimits};
 
 use crate::ask::take_count;
+use crate::turn::Turn;
 
 pub(crate) fn put_text(into: &mut Vec<u8>, text: &str) {
     put_bytes(into, text.as_bytes());
@@ -98,6 +99,20 @@ pub(crate) fn put_numbers(into: &mut Vec<u8>, (number, low): (u64, u64)) {
 pub(crate) fn take_numbers(parser: &mut Parser<'_>) -> Result<(u64, u64), Malformed> {
     let (number, low) = (parser.take_u64()?, parser.take_u64()?);
     if low > number { Err(Malformed) } else { Ok((number, low)) }
+}
+
+/// The place of a message among those of its host.
+pub(crate) fn put_turn(into: &mut Vec<u8>, Turn { number, first }: Turn) {
+    put_flag(into, first.is_some());
+    put_u64(into, number);
+    first.iter().for_each(|first| put_u64(into, *first));
+}
+
+pub(crate) fn take_turn(parser: &mut Parser<'_>) -> Result<Turn, Malformed> {
+    let (is_again, number) = (take_flag(parser)?, parser.take_u64()?);
+    let first = if is_again { Some(parser.take_u64()?) } else { None };
+    let is_rising = first.is_none_or(|first| first <= number);
+    if is_rising { Ok(Turn { number, first }) } else { Err(Malformed) }
 }
 
 /// Whom somebody chose of shared groups.

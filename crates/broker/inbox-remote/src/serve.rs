@@ -5,17 +5,15 @@ use std::sync::{Arc, Weak};
 use ratatosk_clock::Instant;
 use ratatosk_codec::{PacketId, Qos};
 use ratatosk_contract::call::Settlement;
-use ratatosk_contract::dist::Dist;
 use ratatosk_contract::inbox::{
     Attach, Attached, Claim, Detach, Entry, FetchBudget, Sequence, StaleClaim, SubscribeOutcome,
 };
 use ratatosk_contract::serving::{Refusal, Serving, Wish};
-use ratatosk_contract::{Call as Answer, SessionIdentity, SessionRef, StoredMessage, TenantId};
+use ratatosk_contract::{Call as Answer, SessionIdentity, SessionRef, StoredMessage};
 use ratatosk_rpc::{Call, Error, HostId, Receiver, Sender};
-use ratatosk_topic::{TopicFilter, TopicLimits};
 
-use crate::ask::{self, Ask, CallId, Chosen, Credit, Open, Order};
-use crate::choices::Wanted;
+use crate::ask::{self, Ask, CallId, Credit, Open, Order};
+use crate::choices::{Wanted, find_group};
 use crate::cluster_inbox::Shared;
 use crate::desk::{Desk, Due, Gone, PROXY_SHARD};
 use crate::jobs::Group;
@@ -331,9 +329,9 @@ impl<'a> Clerk<'a> {
         // A group that is not known here yet is: its routes are on their way. DIST-014
         let is_early = !is_whole && call != CallId(0);
         if is_early {
-            self.link.close(set);
+            self.link.close(set, intent.turn);
         }
-        if self.link.refuses(set, intent.goes_on && !is_early) {
+        if is_early || self.link.refuses(set, intent.turn) {
             self.tell(&Tell::NotServed { call, is_to_begin: false });
             return;
         }
@@ -342,12 +340,12 @@ impl<'a> Clerk<'a> {
         let call_of = append_part(self.inbox(), to, &message, how, &mut direct);
         self.shared.hand_direct(tenant, &direct, &message);
         match call_of {
-            Answer::Pending => self.answer(call, Owed::Appended(set), false),
+            Answer::Pending => self.answer(call, Owed::Appended(set, intent.turn), false),
             Answer::Ready(_) if call == CallId(0) => {}
             Answer::Ready(settlement) => {
                 match (left(self.inbox(), (&group, *intent), settlement), settlement) {
                     (Some(why), _) => {
-                        self.link.close(set);
+                        self.link.close(set, intent.turn);
                         let is_to_begin = why == Left::ToBegin;
                         self.tell(&Tell::NotServed { call, is_to_begin });
                     }
@@ -463,14 +461,6 @@ pub(crate) fn catch_up(
         }
     }
     Ok(missed)
-}
-
-/// The member that was chosen, with its group as it is here now.
-fn find_group(dist: &dyn Dist, tenant: &TenantId, chosen: &Chosen) -> Option<Wanted> {
-    let routes = dist.tenant(tenant);
-    let filter = TopicFilter::parse(&chosen.filter, &TopicLimits::PROTOCOL).ok()?;
-    let group = routes.group(routes.find(&filter)?, &chosen.group, chosen.is_ordered)?;
-    Some(Wanted { route: chosen.route, group, filter: (*chosen.filter).into() })
 }
 
 /// The peer broke the rules.

@@ -22,7 +22,7 @@ pub(crate) fn append_part(
     (intent, reply_to): (Intent, Option<ReplyTo>),
     direct: &mut Vec<DirectDelivery>,
 ) -> Call<Settlement> {
-    let Intent { exchange, once, is_again, goes_on: _ } = intent;
+    let Intent { exchange, once, is_again, turn: _ } = intent;
     let noted = exchange
         .filter(|_| is_again)
         .and_then(|(claim, packet_id)| inbox.accepted(claim, packet_id, reply_to));

@@ -3,6 +3,7 @@
 //! Every wait is for an event, for as long as a busy machine may take.
 
 mod groups;
+mod lagging;
 mod messages;
 mod model;
 mod moves;

@@ -1,5 +1,6 @@
 //! Messages for sessions of several hosts.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ratatosk_codec::{PacketId, Qos};
@@ -285,4 +286,68 @@ async fn a_message_for_a_group_waits_until_its_host_knows_the_group() {
     assert_eq!(two.settled(behind.ticket).await, Settlement::Done);
     let queue = store.stored(member.inbox).expect("it is there").queue;
     assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), ["m", "n"]);
+}
+
+/// MQTT-054, DIST-014: behind a message that waits where its group is not known yet, one for the same partition
+/// comes as often as it may, and does not overtake. [MQTT-4.6.0-6]
+#[tokio::test]
+async fn nothing_overtakes_a_message_that_waits_for_its_group() {
+    let (store, hosts, [near, _]) = stage().await;
+    let [one, _, two] = &hosts[..] else { panic!("three hosts") };
+    let member = two.attach(near).await.expect("it is served").0.claim;
+    two.learn_member(member.inbox);
+    let first = two.begin_append_shared(member.inbox, "m");
+    let mut behind = Vec::new();
+    for payload in ["n", "o"] {
+        let (inboxes, reply) = ([member.inbox], two.ticket());
+        let call = two.begin_append(&inboxes, payload, Qos::AtLeastOnce, None, Some(reply));
+        assert_eq!(call, Call::Pending);
+        behind.push(reply);
+    }
+    let settled = timeout(Duration::from_millis(150), two.settled(behind[0].ticket)).await;
+    assert_eq!(settled.ok(), None, "it waits for the one before");
+    one.learn_member(member.inbox);
+    for reply_to in [first, behind[0], behind[1]] {
+        assert_eq!(two.settled(reply_to.ticket).await, Settlement::Done);
+    }
+    let queue = store.stored(member.inbox).expect("it is there").queue;
+    assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), ["m", "n", "o"]);
+}
+
+/// DIST-014, MQTT-084: the routes of the host that has a message are read anew while the message waits: its group
+/// is missing then, or known by another route.
+#[tokio::test]
+async fn a_message_for_a_group_outlives_the_routes_that_it_was_chosen_by() {
+    for is_missing in [false, true] {
+        let (store, hosts, [near, _]) = stage().await;
+        let [one, _, two] = &hosts[..] else { panic!("three hosts") };
+        let member = two.attach(near).await.expect("it is served").0.claim;
+        two.learn_member(member.inbox);
+        let reply_to = two.begin_append_shared(member.inbox, "m");
+        if is_missing {
+            two.is_behind.store(true, Ordering::Relaxed);
+        } else {
+            two.forget_member(member.inbox);
+            two.learn_member(member.inbox);
+        }
+        let settled = timeout(Duration::from_millis(100), two.settled(reply_to.ticket)).await;
+        assert_eq!(settled.ok(), None, "it waits");
+        one.learn_member(member.inbox);
+        assert_eq!(two.settled(reply_to.ticket).await, Settlement::Done);
+        let queue = store.stored(member.inbox).expect("it is there").queue;
+        assert_eq!(texts(&queue.into_values().collect::<Vec<_>>()), ["m"]);
+    }
+}
+
+/// DIST-014: a group that is gone for good keeps nobody: its message is for nobody.
+#[tokio::test]
+async fn a_message_for_a_group_that_is_gone_is_given_up() {
+    let (store, hosts, [near, _]) = stage().await;
+    let [_, _, two] = &hosts[..] else { panic!("three hosts") };
+    let member = two.attach(near).await.expect("it is served").0.claim;
+    two.learn_member(member.inbox);
+    let reply_to = two.begin_append_shared(member.inbox, "m");
+    two.forget_member(member.inbox);
+    assert_eq!(two.settled(reply_to.ticket).await, Settlement::Done);
+    assert!(store.stored(member.inbox).expect("it is there").queue.is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ratatosk_clock::SystemClock;
@@ -30,6 +30,7 @@ use ratatosk_topic::{TopicFilter, TopicLimits};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::lagging::Lagging;
 use crate::model::{Model, Store};
 
 /// How long an event may take on a busy machine.
@@ -100,7 +101,9 @@ pub(crate) struct Host {
     pub(crate) inbox: ClusterInbox,
     pub(crate) home: Arc<Home>,
     /// What it knows of routes.
-    dist: Arc<DistService>,
+    dist: Arc<Lagging>,
+    /// Whether that is behind.
+    pub(crate) is_behind: Arc<AtomicBool>,
     tickets: AtomicU64,
     clock: SystemClock,
     _node: Node,
@@ -136,7 +139,9 @@ impl Host {
             store: Arc::clone(store),
             sessions: Arc::new(switch.clone()),
         });
-        let (seats, routes) = (Arc::clone(store) as _, Arc::new(DistService::new()));
+        let is_behind = Arc::<AtomicBool>::default();
+        let lagging = Lagging { dist: DistService::new(), is_behind: Arc::clone(&is_behind) };
+        let (seats, routes) = (Arc::clone(store) as _, Arc::new(lagging));
         let dist = Arc::clone(&routes) as _;
         let parts = Parts { seats, local, switch, dist };
         let mut config = Config::new(1);
@@ -147,7 +152,17 @@ impl Host {
         let inbox = ClusterInbox::new(node.clone(), &registry, &books, clock, parts, config);
         let serves = Some(inbox.serve().expect("it is announced"));
         let tickets = AtomicU64::new(0);
-        Host { serves, inbox, home, dist: routes, tickets, clock, _node: node, _listener: listener }
+        Host {
+            serves,
+            inbox,
+            home,
+            dist: routes,
+            is_behind,
+            tickets,
+            clock,
+            _node: node,
+            _listener: listener,
+        }
     }
 
     /// Waits until it reaches somebody for so many partitions.
