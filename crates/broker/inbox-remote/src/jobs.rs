@@ -176,7 +176,8 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// The first message that has something without an outcome for partitions of a group.
+    /// The first message that has a part without an outcome for partitions of a group. What follows behind the
+    /// others is none yet: who waits for that would wait for whoever serves those.
     pub(crate) fn first_of(&self, group: &Group) -> Option<u64> {
         self.due.first(group.set())
     }
@@ -254,7 +255,6 @@ impl Jobs {
     ) -> Vec<PartId> {
         let Some(job) = self.by_id.get_mut(&id) else { return Vec::new() };
         job.open += groups.len();
-        self.due.add(id.0, last.as_ref().map_or(0, Group::set));
         job.last = last.or(job.last.take());
         groups.iter().for_each(|group| self.due.add(id.0, group.set()));
         let part = |group| Part {
@@ -428,9 +428,8 @@ impl Jobs {
         let Some(job) = self.by_id.get_mut(&id).filter(|job| job.open == 0) else {
             return Step::Wait;
         };
-        let last = job.last.take();
-        self.due.remove(id.0, last.as_ref().map_or(0, Group::set));
-        if let Some(last) = last.filter(|_| job.worst == Settlement::Done) {
+        let last = job.last.take().filter(|_| job.worst == Settlement::Done);
+        if let Some(last) = last {
             // Nobody is told before it is sent.
             job.open += 1;
             return Step::Last(id, last);
