@@ -3,7 +3,8 @@
 //! A message must reach a subscription that was in force from its first PUBLISH to its
 //! acknowledgement. It must not reach a client none of whose matching subscriptions was in force
 //! at any time from its first PUBLISH to its acknowledgement. A group is one subscriber. A session that
-//! ends with its connection is owed nothing, as that may be over before the message comes.
+//! ends with its connection is owed nothing, as that may be over before the message comes; and what was
+//! brought again may be on its way to it from the node that had it first, whoever acknowledged it.
 
 use std::collections::BTreeMap;
 
@@ -50,10 +51,12 @@ fn judge_one(
         (all + count.all, exactly_once + count.exactly_once)
     });
     let is_lasting = |client: &ClientIndex| history.client(*client).is_persistent;
+    let has_lasting = receiver.members.iter().any(is_lasting);
     let is_owed = fate.acked.is_some()
-        && receiver.members.iter().any(is_lasting)
+        && has_lasting
         && matching.iter().any(|filter| facts.is_in(*filter, fate));
-    let is_unwanted = matching.iter().all(|filter| facts.is_out(*filter, fate));
+    let may_be_late = fate.is_again && !has_lasting;
+    let is_unwanted = !may_be_late && matching.iter().all(|filter| facts.is_out(*filter, fate));
     let name = &receiver.name;
     let publisher = &history.client(message.publisher).name;
     let what = format!("message {} of {publisher} to {}", message.number, message.topic);

@@ -18,6 +18,8 @@ pub(super) struct Fate {
     pub(super) round: u32,
     /// PUBACK or PUBREC came.
     pub(super) acked: Option<usize>,
+    /// PUBLISH was written again.
+    pub(super) is_again: bool,
 }
 
 impl Fate {
@@ -81,8 +83,13 @@ impl Facts {
         for (index, event) in history.events.iter().enumerate() {
             match &event.what {
                 What::Sent { message, is_again: false } => {
-                    let fate = Fate { sent: index, round: event.round, acked: None };
+                    let round = event.round;
+                    let fate = Fate { sent: index, round, ..Fate::default() };
                     facts.fates[message.0 as usize] = Some(fate);
+                }
+                What::Sent { message, is_again: true } => {
+                    let fate = facts.fates[message.0 as usize].as_mut();
+                    fate.expect("it was sent").is_again = true;
                 }
                 What::Acked(message) => {
                     let fate = facts.fates[message.0 as usize].as_mut();

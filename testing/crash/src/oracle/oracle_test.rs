@@ -298,6 +298,44 @@ fn a_message_that_came_too_early_for_the_subscription_may_come_behind_a_later_on
     tale.check(&[]);
 }
 
+/// A session that ends with its connection, where a node is cut off: the first PUBLISH was lost on the way to it, or
+/// is on the way when the second is acknowledged.
+#[test]
+fn what_was_brought_again_may_come_late_to_a_session_that_does_not_last() {
+    let check = |is_again: bool, order: &[Property], unwanted: &[Property]| {
+        let mut tale = Tale::new();
+        let passing = tale.history.add_client("passing, life 1", false);
+        let filter = tale.history.add_filter(passing, "load/#", ExactlyOnce);
+        tale.subscribes(filter);
+        let (first, second) = (tale.sends(AtLeastOnce), tale.sends(AtLeastOnce));
+        tale.comes_to(passing, second);
+        let publisher = tale.publisher;
+        for message in [first, second].into_iter().filter(|_| is_again) {
+            tale.tell(publisher, What::Sent { message, is_again: true });
+        }
+        [first, second].into_iter().for_each(|message| tale.is_acked(message));
+        [first, second].into_iter().for_each(|message| tale.comes(message));
+        tale.comes_to(passing, first);
+        tale.check(order);
+
+        let mut tale = Tale::new();
+        let passing = tale.history.add_client("passing, life 2", false);
+        let filter = tale.history.add_filter(passing, "load/#", ExactlyOnce);
+        let message = tale.sends(ExactlyOnce);
+        let publisher = tale.publisher;
+        if is_again {
+            tale.tell(publisher, What::Sent { message, is_again: true });
+        }
+        tale.is_acked(message);
+        tale.comes(message);
+        tale.subscribes(filter);
+        tale.comes_to(passing, message);
+        tale.check(unwanted);
+    };
+    check(true, &[], &[]);
+    check(false, &[Property::Order], &[Property::Unsubscribed]);
+}
+
 #[test]
 fn topics_have_no_order_between_them() {
     let mut tale = Tale::new();

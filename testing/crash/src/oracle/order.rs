@@ -3,7 +3,8 @@
 //!
 //! Members of a group are left out: what one could not take, another gets later. So is a message
 //! that was on its way while the subscription changed: its first PUBLISH may have come too early
-//! for it, and the repetition comes behind a later message that was in time.
+//! for it, and the repetition comes behind a later message that was in time. A session that ends with its
+//! connection may have lost the first PUBLISH on the way from another node, and have the repetition alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,9 +39,12 @@ fn judge_client(
 ) {
     let mut seen: HashSet<MessageIndex> = HashSet::new();
     let mut last: HashMap<(ClientIndex, &str), MessageIndex> = HashMap::new();
+    let is_lasting = history.client(client).is_persistent;
     for delivery in &facts.deliveries[client.0 as usize] {
         let is_first = seen.insert(delivery.message);
-        if !is_first || !facts.is_subscribed(history, client, delivery.message) {
+        let fate = facts.fates[delivery.message.0 as usize];
+        let may_be_late = !is_lasting && fate.is_some_and(|fate| fate.is_again);
+        if !is_first || may_be_late || !facts.is_subscribed(history, client, delivery.message) {
             continue;
         }
         let message = history.message(delivery.message);
