@@ -76,7 +76,7 @@ impl Config {
         Self {
             generation,
             claim_patience: Duration::from_secs(5),
-            change_patience: Duration::from_secs(10),
+            change_patience: Duration::from_secs(30),
             lane_bytes_max: 32 << 20,
             whole_bytes_max: 64 << 20,
         }

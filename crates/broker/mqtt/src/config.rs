@@ -54,7 +54,7 @@ impl Default for Config {
             shards: default_shards(),
             connect_timeout: Duration::from_secs(20),
             claim_patience: Duration::from_secs(5),
-            inbox_patience: Duration::from_secs(10),
+            inbox_patience: Duration::from_secs(30),
             route_patience: Duration::from_secs(10),
             connections_per_second_max: None,
             connections_max: None,
